@@ -1,0 +1,256 @@
+"""The connections to what is outside: database, Redis, limits. A leaf but for `models.Base`.
+
+Both stores may be away: the database then answers 503 within seconds, Redis is done without.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import flask
+import psycopg2
+import psycopg2.extensions
+import redis
+from flask import Flask
+from flask_bcrypt import Bcrypt
+from flask_cors import CORS
+from flask_jwt_extended import JWTManager
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import MovingWindowRateLimiter
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import make_url
+
+from models import Base
+
+T = TypeVar("T")
+
+REDIS_TIMEOUT = 0.2  # seconds; what a request loses at most when Redis goes away
+PROBE_INTERVAL = 1.0  # seconds between two looks whether Redis is back
+LOCK_TIMEOUT = 4_000  # milliseconds a request waits for a row lock
+STATEMENT_TIMEOUT = 4_500  # milliseconds one statement of a request may take
+CLIENT_DEADLINE = 4.8  # seconds; neither timeout fires on a server that is frozen rather than dead
+
+db = SQLAlchemy(model_class=Base)
+migrate = Migrate(db=db, render_as_batch=False, compare_type=True)
+jwt = JWTManager()
+bcrypt = Bcrypt()
+cors = CORS()
+
+
+# --- Database ------------------------------------------------------------------------------------------
+
+
+def engine_options(url: str, *, echo: bool) -> dict[str, Any]:
+    """What `create_engine` is told, by engine. Values are never logged: they are patients' data."""
+    options: dict[str, Any] = {"echo": echo, "hide_parameters": True}
+    if make_url(url).get_backend_name() == "sqlite":
+        return options | {"connect_args": {"timeout": 5, "check_same_thread": False}}
+    return options | {
+        "pool_size": 10,
+        "max_overflow": 10,
+        "pool_timeout": 3,
+        "pool_recycle": 1800,
+        "connect_args": {"connect_timeout": 3, "application_name": "clinic"},
+    }
+
+
+def prepare_engine(engine: Engine) -> None:
+    """Teach one engine its manners; called once for every engine, forks dispose of what they inherit."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _sqlite_connect)
+        event.listen(engine, "begin", _sqlite_begin)
+    else:
+        event.listen(engine, "begin", _postgresql_begin)
+    os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+
+
+def _sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin by itself, and never DEFERRED
+    for pragma in ("foreign_keys=ON", "journal_mode=WAL", "busy_timeout=5000", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _is_autocommit(connection: Connection) -> bool:
+    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    # IMMEDIATE takes the write lock at once: a deferred transaction that turns writer cannot wait for it
+    if not _is_autocommit(connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _postgresql_begin(connection: Connection) -> None:
+    # LOCAL, and not a connection option: a pooler in transaction mode shares its connections
+    if flask.has_request_context() and not _is_autocommit(connection):
+        connection.exec_driver_sql(
+            f"SET LOCAL lock_timeout={LOCK_TIMEOUT};SET LOCAL statement_timeout={STATEMENT_TIMEOUT}"
+        )
+
+
+def _wait_with_deadline(connection: psycopg2.extensions.connection) -> None:
+    """psycopg2's wait, bounded while a request is served; commands may take as long as they need."""
+    deadline = time.monotonic() + CLIENT_DEADLINE if flask.has_request_context() else None
+    while True:
+        state = connection.poll()
+        if state == psycopg2.extensions.POLL_OK:
+            return
+        reading = state == psycopg2.extensions.POLL_READ
+        remaining = None if deadline is None else deadline - time.monotonic()
+        sockets = [connection.fileno()]
+        ready: tuple[list[int], list[int], list[int]] = ([], [], [])
+        if remaining is None or remaining > 0:
+            ready = select.select(sockets if reading else [], [] if reading else sockets, [], remaining)
+        if not any(ready):
+            connection.close()
+            raise psycopg2.OperationalError("the database did not answer in time")
+
+
+psycopg2.extensions.set_wait_callback(_wait_with_deadline)
+
+
+# --- Redis ---------------------------------------------------------------------------------------------
+
+
+class RedisStore:
+    """Redis behind a circuit breaker: one slow call opens it, a thread closes it when Redis is back.
+
+    `call(action, fallback)` never raises and never takes longer than `REDIS_TIMEOUT`.
+    """
+
+    def __init__(self) -> None:
+        self.url: str | None = None
+        self._client: redis.Redis | None = None
+        self._open = threading.Event()  # set: Redis is away
+        self._probing = threading.Lock()
+
+    def init(self, url: str | None) -> None:
+        """Connect lazily to `url`; None does without Redis."""
+        self.url = url
+        self._open.clear()
+        self._client = redis.Redis.from_url(url, **self.options()) if url else None
+
+    @staticmethod
+    def options() -> dict[str, Any]:
+        """Short timeouts and no retries: the library's own would take seconds."""
+        return {
+            "socket_timeout": REDIS_TIMEOUT,
+            "socket_connect_timeout": REDIS_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),
+        }
+
+    @property
+    def status(self) -> str:
+        """`off` without `REDIS_URL`, else `ok` or `degraded`."""
+        return "off" if self._client is None else "degraded" if self._open.is_set() else "ok"
+
+    def call(self, action: Callable[[redis.Redis], T], fallback: T) -> T:
+        """What `action` answers, or `fallback` while Redis is off or away."""
+        if self._client is None or self._open.is_set():
+            return fallback
+        try:
+            return action(self._client)
+        except (redis.RedisError, OSError):
+            self.trip()
+            return fallback
+
+    def trip(self) -> None:
+        """Do without Redis until a probe succeeds."""
+        self._open.set()
+        if self._probing.acquire(blocking=False):
+            threading.Thread(target=self._probe, name="redis-probe", daemon=True).start()
+
+    def _probe(self) -> None:
+        try:
+            while self._client is not None:
+                time.sleep(PROBE_INTERVAL)
+                try:
+                    self._client.ping()
+                except (redis.RedisError, OSError):
+                    continue
+                self._open.clear()
+                return
+        finally:
+            self._probing.release()
+
+
+redis_store = RedisStore()
+
+
+# --- Limits --------------------------------------------------------------------------------------------
+
+
+class Limits:
+    """Moving-window limits, counted in Redis where it is there and in this process where it is not."""
+
+    def __init__(self) -> None:
+        self.enabled = True
+        self._memory = MovingWindowRateLimiter(MemoryStorage())
+        self._shared: MovingWindowRateLimiter | None = None
+
+    def init(self, *, enabled: bool, redis_url: str | None) -> None:
+        """Start counting afresh."""
+        self.enabled = enabled
+        self._memory = MovingWindowRateLimiter(MemoryStorage())
+        self._shared = None
+        if redis_url:
+            # the strategy is part of the prefix: another one could not read these keys
+            storage = RedisStorage(redis_url, key_prefix="clinic:moving", **RedisStore.options())
+            self._shared = MovingWindowRateLimiter(storage)
+
+    def _ask(self, question: Callable[[MovingWindowRateLimiter], T]) -> T:
+        shared = self._shared
+        if shared is not None and redis_store.status == "ok":
+            try:
+                return question(shared)
+            except (redis.RedisError, OSError):
+                redis_store.trip()
+        return question(self._memory)
+
+    def hit(self, rate: str, *key: str) -> int | None:
+        """Count one; None if it fits, else after how many seconds the next one will."""
+        if not self.enabled:
+            return None
+        item = parse(rate)
+        return None if self._ask(lambda limiter: limiter.hit(item, *key)) else self._wait(item, key)
+
+    def full(self, rate: str, *key: str) -> int | None:
+        """Without counting: None if one more fits, else the seconds until it does."""
+        if not self.enabled:
+            return None
+        item = parse(rate)
+        return None if self._ask(lambda limiter: limiter.test(item, *key)) else self._wait(item, key)
+
+    def forget(self, rate: str, *key: str) -> None:
+        """Start this key afresh."""
+        if self.enabled:
+            item = parse(rate)
+            self._ask(lambda limiter: limiter.clear(item, *key))
+
+    def _wait(self, item: RateLimitItem, key: tuple[str, ...]) -> int:
+        stats = self._ask(lambda limiter: limiter.get_window_stats(item, *key))
+        return max(1, int(stats.reset_time - time.time()) + 1)
+
+
+limits = Limits()
+
+
+def init_app(app: Flask) -> None:
+    """Bind everything here to `app`, whose config is set."""
+    db.init_app(app)
+    migrate.init_app(app, directory=os.path.join(app.root_path, "migrations"))
+    jwt.init_app(app)
+    bcrypt.init_app(app)
+    with app.app_context():
+        prepare_engine(db.engine)

@@ -1,0 +1,1170 @@
+"""Every table of the clinic, and nothing else: no queries, clocks, permissions or serialisation.
+
+Contract of this file
+- A class is a table, its docstring says what one *row* is, parents come before children.
+- Instants are aware UTC, money is `Decimal` with two places, enums are stored by value with a CHECK.
+- Constraint names are part of the interface: `errors.CONSTRAINTS` turns them into messages.
+- Exclusion constraints and triggers live in the migrations, since the two engines spell them differently.
+- `__entity__` names a row in the audit; a child names the parent it belongs to by `__part_of__`.
+- Attributes under "figures" are not stored: the domain's service computes them for the rows it shows.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Date,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Text,
+    Time,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
+from sqlalchemy.types import TypeEngine
+
+MAX_INT = 2**63 - 1  # what an id can be
+MONEY_LIMIT = Decimal("9999999999.99")
+CENT = Decimal("0.01")
+# One text for both engines: PostgreSQL's NUMERIC(12,2) bounds finite values itself and sorts NaN above
+# every number; SQLite holds cents, whose largest value this is.
+MONEY_TOP = "999999999999"
+
+
+class MoneyType(TypeDecorator[Decimal]):
+    """Exact money: NUMERIC(12,2) on PostgreSQL, integer cents on SQLite, which has no decimals."""
+
+    impl = Numeric(12, 2)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(BigInteger())
+        return dialect.type_descriptor(Numeric(12, 2))
+
+    def process_bind_param(self, value: Decimal | int | None, dialect: Dialect) -> Decimal | int | None:
+        if value is None:
+            return None
+        amount = Decimal(value)
+        if amount != amount.quantize(CENT):
+            raise ValueError("money has at most two places")
+        return int(amount * 100) if dialect.name == "sqlite" else amount
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        if value is None:
+            return None
+        return Decimal(int(value)).scaleb(-2) if dialect.name == "sqlite" else Decimal(value).quantize(CENT)
+
+
+class InstantType(TypeDecorator[datetime]):
+    """An instant, aware UTC on both engines; SQLite stores it without zone, in sortable text."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("an instant needs an offset")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+Id = Annotated[int, mapped_column(BigId, primary_key=True)]
+Money = Annotated[Decimal, mapped_column(MoneyType())]
+Instant = Annotated[datetime, mapped_column(InstantType())]
+Day = Annotated[date, mapped_column(Date())]
+Name = Annotated[str, mapped_column(String(200))]
+Fold = Annotated[str, mapped_column(String(400))]  # as long as services.text.fold lets it get
+Short = Annotated[str, mapped_column(String(100))]
+Line = Annotated[str, mapped_column(String(500))]
+Note = Annotated[str, mapped_column(Text())]
+JsonList = Annotated[list[Any], mapped_column(Json)]
+JsonDict = Annotated[dict[str, Any], mapped_column(Json)]
+
+
+class Base(DeclarativeBase):
+    """The declarative base of every table: names its constraints, knows its place in the audit."""
+
+    __allow_unmapped__ = True  # for the figures
+    __entity__: ClassVar[str | None] = None
+    __part_of__: ClassVar[tuple[str, str] | None] = None
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+
+
+def _ref(target: str, *, index: bool = True, ondelete: str | None = None, unique: bool = False) -> Any:
+    """A foreign key to `target`'s id, indexed unless an index of the table already begins with it."""
+    return mapped_column(BigId, ForeignKey(f"{target}.id", ondelete=ondelete), index=index, unique=unique)
+
+
+def _enum(kind: type[StrEnum], **options: Any) -> Any:
+    """A column holding the enum's value, guarded by a CHECK that lists the values."""
+    return mapped_column(
+        Enum(
+            kind,
+            name=kind.__name__.lower(),
+            native_enum=False,
+            length=30,
+            create_constraint=True,
+            values_callable=lambda members: [member.value for member in members],
+        ),
+        **options,
+    )
+
+
+def _money_check(column: str, *, low: str | None = "0") -> CheckConstraint:
+    """Bounds on both sides: NaN and infinity pass a one-sided check on PostgreSQL."""
+    bottom = f"-{MONEY_TOP}" if low is None else low
+    return CheckConstraint(f"{column} >= {bottom} AND {column} <= {MONEY_TOP}", name=f"{column}_range")
+
+
+# --- Words ---------------------------------------------------------------------------------------------
+
+
+class Role(StrEnum):
+    """What somebody is in the clinic; what a role may do is the table in `security.permissions`."""
+
+    ADMIN = "admin"
+    DOCTOR = "doctor"
+    RECEPTIONIST = "receptionist"
+    TECHNICIAN = "technician"
+
+
+class Gender(StrEnum):
+    """Administrative gender; unknown is NULL."""
+
+    MALE = "male"
+    FEMALE = "female"
+    OTHER = "other"
+
+
+class AllergySeverity(StrEnum):
+    """How bad the reaction to an allergen was."""
+
+    MILD = "mild"
+    MODERATE = "moderate"
+    SEVERE = "severe"
+    UNKNOWN = "unknown"
+
+
+class ConditionStatus(StrEnum):
+    """Clinical status of a condition."""
+
+    ACTIVE = "active"
+    RESOLVED = "resolved"
+
+
+class AppointmentStatus(StrEnum):
+    """Where an appointment stands; the allowed steps are in `services.appointments`."""
+
+    SCHEDULED = "scheduled"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    NO_SHOW = "no_show"
+
+
+class CancelledBy(StrEnum):
+    """Whose wish a cancellation was: the clinic's own do not count against a doctor's rates."""
+
+    PATIENT = "patient"
+    CLINIC = "clinic"
+
+
+class TreatmentStatus(StrEnum):
+    """Where a treatment stands."""
+
+    PLANNED = "planned"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+
+class PrescriptionStatus(StrEnum):
+    """Where a prescription stands."""
+
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class LedgerKind(StrEnum):
+    """What a ledger row is. Charges and taxes raise the balance, the others lower it, a refund raises it
+    again; a reversal undoes the row it names; a credit moves money between a bill and the account."""
+
+    CHARGE = "charge"
+    TAX = "tax"
+    DISCOUNT = "discount"
+    PAYMENT = "payment"
+    INSURANCE_PAYMENT = "insurance_payment"
+    CREDIT = "credit"
+    REFUND = "refund"
+    WRITE_OFF = "write_off"
+    REVERSAL = "reversal"
+
+
+class PaymentMethod(StrEnum):
+    """How money moved."""
+
+    CASH = "cash"
+    CARD = "card"
+    MOBILE_MONEY = "mobile_money"
+    BANK_TRANSFER = "bank_transfer"
+    CHEQUE = "cheque"
+    INSURANCE = "insurance"
+    CREDIT = "credit"
+    OTHER = "other"
+
+
+class RefundStatus(StrEnum):
+    """A receptionist's refund is a request until somebody else decides it."""
+
+    REQUESTED = "requested"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class ClaimStatus(StrEnum):
+    """Where an insurance claim stands."""
+
+    DRAFT = "draft"
+    SUBMITTED = "submitted"
+    APPROVED = "approved"
+    PARTIALLY_APPROVED = "partially_approved"
+    DENIED = "denied"
+    RESUBMITTED = "resubmitted"
+    PAID = "paid"
+
+
+class MovementType(StrEnum):
+    """Why stock moved."""
+
+    RESTOCK = "restock"
+    USAGE = "usage"
+    ADJUSTMENT = "adjustment"
+    WASTE = "waste"
+    RETURN = "return"
+
+
+class AuditOutcome(StrEnum):
+    """Whether what the entry tells of was done, refused by a rule, or failed at sign-in."""
+
+    SUCCESS = "success"
+    REFUSED = "refused"
+
+
+# --- Mixins --------------------------------------------------------------------------------------------
+
+
+class Stamped:
+    """When the row was made and last changed; both are set by `services.audit` when it is flushed."""
+
+    created_at: Mapped[Instant]
+    updated_at: Mapped[Instant]
+
+
+class Versioned(Stamped):
+    """A row with a strong ETag: the version rises by one with every change of a stored column."""
+
+    version: Mapped[int] = mapped_column(default=1)
+
+    @declared_attr.directive
+    @classmethod
+    def __mapper_args__(cls) -> dict[str, Any]:
+        return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined]
+
+
+# --- People --------------------------------------------------------------------------------------------
+
+
+class User(Versioned, Base):
+    """Somebody who can sign in, or has asked to."""
+
+    __tablename__ = "users"
+    __entity__ = "user"
+    __table_args__ = (Index("ix_users_role_active", "role", "is_active"),)
+
+    id: Mapped[Id]
+    name: Mapped[Name]
+    name_fold: Mapped[Fold]
+    email: Mapped[str] = mapped_column(String(254), unique=True)  # lower case
+    phone: Mapped[Short | None]
+    password_hash: Mapped[str] = mapped_column(String(100))
+    role: Mapped[Role] = _enum(Role)
+    is_active: Mapped[bool]
+    last_login_at: Mapped[Instant | None]
+
+    doctor: Mapped[Doctor | None] = relationship(back_populates="user")
+
+    @property
+    def doctor_id(self) -> int | None:
+        """The doctor this user is, if any."""
+        return self.doctor.id if self.doctor else None
+
+
+class UserSession(Base):
+    """One sign-in on one device, alive until it expires or ends; its counter names the current tokens."""
+
+    __tablename__ = "user_sessions"
+    __part_of__ = ("user", "user_id")
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users")
+    counter: Mapped[int] = mapped_column(default=0)
+    rotated_at: Mapped[Instant | None]
+    device: Mapped[Line | None]
+    address: Mapped[Short | None]
+    created_at: Mapped[Instant]
+    last_used_at: Mapped[Instant]
+    expires_at: Mapped[Instant] = mapped_column(index=True)
+    ended_at: Mapped[Instant | None]
+
+    user: Mapped[User] = relationship()
+
+    # figures
+    is_current: bool = False
+
+
+class PasswordReset(Base):
+    """A one-time right to set a new password; the token itself is never stored, only its SHA-256."""
+
+    __tablename__ = "password_resets"
+    __part_of__ = ("user", "user_id")
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users")
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[Instant]
+    expires_at: Mapped[Instant]
+    used_at: Mapped[Instant | None]
+
+
+class Patient(Versioned, Base):
+    """Somebody the clinic cares for."""
+
+    __tablename__ = "patients"
+    __entity__ = "patient"
+    __table_args__ = (
+        Index("ix_patients_date_of_birth", "date_of_birth"),
+        Index("ix_patients_insurance_id", "insurance_id"),
+    )
+
+    id: Mapped[Id]
+    file_number: Mapped[str] = mapped_column(String(50), unique=True)
+    name: Mapped[Name]
+    name_fold: Mapped[Fold]
+    gender: Mapped[Gender | None] = _enum(Gender)
+    date_of_birth: Mapped[Day | None]
+    phone: Mapped[Short | None]
+    phone_e164: Mapped[str | None] = mapped_column(String(20), index=True)
+    phone_digits: Mapped[str | None] = mapped_column(String(50))
+    email: Mapped[str | None] = mapped_column(String(254), index=True)
+    address: Mapped[Line | None]
+    blood_type: Mapped[str | None] = mapped_column(String(3))
+    insurance_provider: Mapped[Name | None]
+    insurance_id: Mapped[Short | None]
+    emergency_contact_name: Mapped[Name | None]
+    emergency_contact_phone: Mapped[Short | None]
+    needs_review: Mapped[bool] = mapped_column(default=False)
+    review_notes: Mapped[Note | None]
+    is_active: Mapped[bool] = mapped_column(default=True)
+
+    # figures
+    age: int | None = None
+    account_balance: Decimal | None = None
+    last_visit: datetime | None = None
+    next_appointment: datetime | None = None
+
+
+class MedicalHistory(Versioned, Base):
+    """What one patient brings along: allergies, conditions, medications, and what is told of the rest."""
+
+    __tablename__ = "medical_histories"
+    __entity__ = "medical_history"
+
+    id: Mapped[Id]
+    patient_id: Mapped[int] = _ref("patients", index=False, unique=True)
+    surgical_history: Mapped[Note | None]
+    family_history: Mapped[Note | None]
+    notes: Mapped[Note | None]
+
+    patient: Mapped[Patient] = relationship()
+    allergies: Mapped[list[Allergy]] = relationship(cascade="all, delete-orphan", order_by="Allergy.id")
+    conditions: Mapped[list[Condition]] = relationship(cascade="all, delete-orphan", order_by="Condition.id")
+    medications: Mapped[list[HomeMedication]] = relationship(
+        cascade="all, delete-orphan", order_by="HomeMedication.id"
+    )
+
+
+class Allergy(Base):
+    """A substance one patient must not get."""
+
+    __tablename__ = "allergies"
+    __part_of__ = ("medical_history", "medical_history_id")
+    __table_args__ = (UniqueConstraint("medical_history_id", "substance_fold"),)
+
+    id: Mapped[Id]
+    medical_history_id: Mapped[int] = _ref("medical_histories", index=False, ondelete="CASCADE")
+    substance: Mapped[Name]
+    substance_fold: Mapped[Fold] = mapped_column(index=True)
+    reaction: Mapped[Line | None]
+    severity: Mapped[AllergySeverity] = _enum(AllergySeverity, default=AllergySeverity.UNKNOWN)
+
+
+class Condition(Base):
+    """A diagnosis a patient lives with, or has left behind."""
+
+    __tablename__ = "conditions"
+    __part_of__ = ("medical_history", "medical_history_id")
+
+    id: Mapped[Id]
+    medical_history_id: Mapped[int] = _ref("medical_histories", ondelete="CASCADE")
+    name: Mapped[Line]
+    name_fold: Mapped[Fold] = mapped_column(index=True)
+    icd10: Mapped[str | None] = mapped_column(String(10), index=True)
+    since: Mapped[Day | None]
+    status: Mapped[ConditionStatus] = _enum(ConditionStatus, default=ConditionStatus.ACTIVE)
+
+
+class HomeMedication(Base):
+    """A medicine a patient takes that this clinic did not prescribe."""
+
+    __tablename__ = "home_medications"
+    __part_of__ = ("medical_history", "medical_history_id")
+
+    id: Mapped[Id]
+    medical_history_id: Mapped[int] = _ref("medical_histories", ondelete="CASCADE")
+    name: Mapped[Name]
+    dosage: Mapped[Name | None]
+    since: Mapped[Day | None]
+
+
+class Doctor(Versioned, Base):
+    """Somebody patients are seen by; may or may not sign in."""
+
+    __tablename__ = "doctors"
+    __entity__ = "doctor"
+    __table_args__ = (
+        _money_check("consultation_fee"),
+        CheckConstraint("slot_minutes BETWEEN 5 AND 480", name="slot_minutes_range"),
+        CheckConstraint("buffer_minutes BETWEEN 0 AND 240", name="buffer_minutes_range"),
+    )
+
+    id: Mapped[Id]
+    user_id: Mapped[int | None] = _ref("users", index=False, unique=True)
+    name: Mapped[Name]
+    name_fold: Mapped[Fold]
+    email: Mapped[str | None] = mapped_column(String(254))
+    phone: Mapped[Short | None]
+    specialty: Mapped[Short]
+    specialties: Mapped[JsonList] = mapped_column(default=list)
+    license_number: Mapped[Short] = mapped_column(unique=True)
+    license_expires_on: Mapped[Day | None]
+    certifications: Mapped[JsonList] = mapped_column(default=list)
+    consultation_fee: Mapped[Money] = mapped_column(default=Decimal("0.00"))
+    slot_minutes: Mapped[int] = mapped_column(default=30)
+    buffer_minutes: Mapped[int] = mapped_column(default=0)
+    is_active: Mapped[bool] = mapped_column(default=True)
+
+    user: Mapped[User | None] = relationship(back_populates="doctor")
+
+    # figures
+    next_available: datetime | None = None
+    patient_count: int | None = None
+
+
+# --- Scheduling ----------------------------------------------------------------------------------------
+
+
+class ScheduleWindow(Base):
+    """Hours of one weekday in which a doctor works, in the clinic's zone; half-open."""
+
+    __tablename__ = "schedule_windows"
+    __part_of__ = ("doctor", "doctor_id")
+    __table_args__ = (
+        CheckConstraint("weekday BETWEEN 0 AND 6", name="weekday_range"),
+        CheckConstraint('start < "end"', name="start_before_end"),
+        UniqueConstraint("doctor_id", "weekday", "start"),
+    )
+
+    id: Mapped[Id]
+    doctor_id: Mapped[int] = _ref("doctors", index=False)
+    weekday: Mapped[int]  # 0 = Monday
+    start: Mapped[time] = mapped_column(Time())
+    end: Mapped[time] = mapped_column(Time())
+
+
+class TimeOff(Stamped, Base):
+    """A stretch in which a doctor does not work, whatever the weekly hours say; half-open."""
+
+    __tablename__ = "time_off"
+    __entity__ = "time_off"
+    __table_args__ = (
+        CheckConstraint('start < "end"', name="start_before_end"),
+        Index("ix_time_off_doctor_start", "doctor_id", "start"),
+    )
+
+    id: Mapped[Id]
+    doctor_id: Mapped[int] = _ref("doctors", index=False)
+    start: Mapped[Instant]
+    end: Mapped[Instant]
+    reason: Mapped[Line | None]
+
+    doctor: Mapped[Doctor] = relationship()
+
+
+class Appointment(Versioned, Base):
+    """A patient's time with a doctor, half-open. `blocked_until` is the end with the doctor's buffer."""
+
+    __tablename__ = "appointments"
+    __entity__ = "appointment"
+    __table_args__ = (
+        CheckConstraint('start < "end"', name="start_before_end"),
+        CheckConstraint('"end" <= blocked_until', name="blocked_covers_end"),
+        Index("ix_appointments_doctor_start", "doctor_id", "start"),
+        Index("ix_appointments_patient_start", "patient_id", "start"),
+        Index("ix_appointments_start", "start"),
+        Index("ix_appointments_status_start", "status", "start"),
+    )
+
+    id: Mapped[Id]
+    patient_id: Mapped[int] = _ref("patients", index=False)
+    doctor_id: Mapped[int] = _ref("doctors", index=False)
+    start: Mapped[Instant]
+    end: Mapped[Instant]
+    blocked_until: Mapped[Instant]
+    status: Mapped[AppointmentStatus] = _enum(AppointmentStatus, default=AppointmentStatus.SCHEDULED)
+    type: Mapped[Short | None]
+    reason: Mapped[Line | None]
+    notes: Mapped[Note | None]
+    cancellation_reason: Mapped[Line | None]
+    cancelled_by: Mapped[CancelledBy | None] = _enum(CancelledBy)
+    status_reason: Mapped[Line | None]
+    overbooked: Mapped[bool] = mapped_column(default=False)
+    overbook_reason: Mapped[Line | None]
+    checked_in_at: Mapped[Instant | None]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+
+    patient: Mapped[Patient] = relationship()
+    doctor: Mapped[Doctor] = relationship()
+    created_by: Mapped[User | None] = relationship()
+
+    # figures
+    visit_id: int | None = None
+    allowed_transitions: list[str] | None = None
+
+    @property
+    def duration(self) -> int:
+        """Length in minutes."""
+        return int((self.end - self.start).total_seconds() // 60)
+
+
+# --- Clinical ------------------------------------------------------------------------------------------
+
+
+class Visit(Versioned, Base):
+    """One encounter of a patient with a doctor: open until signed, then read-only; or voided."""
+
+    __tablename__ = "visits"
+    __entity__ = "visit"
+    __table_args__ = (
+        CheckConstraint("signed_at IS NULL OR voided_at IS NULL", name="signed_or_voided"),
+        Index("ix_visits_patient_date", "patient_id", "date"),
+        Index("ix_visits_doctor_date", "doctor_id", "date"),
+        Index("ix_visits_date", "date"),
+        Index("ix_visits_follow_up_date", "follow_up_date"),
+        # one visit to an appointment; a voided one does not count
+        Index(
+            "uq_visits_appointment_id",
+            "appointment_id",
+            unique=True,
+            postgresql_where=text("voided_at IS NULL"),
+            sqlite_where=text("voided_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[Id]
+    patient_id: Mapped[int] = _ref("patients", index=False)
+    doctor_id: Mapped[int] = _ref("doctors", index=False)
+    appointment_id: Mapped[int | None] = _ref("appointments", index=False)
+    date: Mapped[Instant]
+    visit_type: Mapped[Short | None]
+    summary: Mapped[Note | None]
+    procedure_details: Mapped[Note | None]
+    chief_complaint: Mapped[Note | None]
+    notes: Mapped[Note | None]
+    vitals: Mapped[JsonDict | None]
+    follow_up_date: Mapped[Day | None]
+    signed_at: Mapped[Instant | None]
+    signed_by_id: Mapped[int | None] = _ref("users", index=False)
+    voided_at: Mapped[Instant | None]
+    void_reason: Mapped[Line | None]
+
+    patient: Mapped[Patient] = relationship()
+    doctor: Mapped[Doctor] = relationship()
+    appointment: Mapped[Appointment | None] = relationship()
+    diagnoses: Mapped[list[Diagnosis]] = relationship(cascade="all, delete-orphan", order_by="Diagnosis.id")
+    addenda: Mapped[list[Addendum]] = relationship(order_by="Addendum.id")
+    treatments: Mapped[list[Treatment]] = relationship(back_populates="visit", order_by="Treatment.id")
+    prescriptions: Mapped[list[Prescription]] = relationship(
+        back_populates="visit", order_by="Prescription.id"
+    )
+
+    # figures
+    amount_paid: Decimal | None = None
+    balance: Decimal | None = None
+
+    @property
+    def status(self) -> str:
+        """`open`, `signed` or `void`."""
+        return "void" if self.voided_at else "signed" if self.signed_at else "open"
+
+
+class Diagnosis(Base):
+    """What was found at a visit."""
+
+    __tablename__ = "diagnoses"
+    __part_of__ = ("visit", "visit_id")
+
+    id: Mapped[Id]
+    visit_id: Mapped[int] = _ref("visits", ondelete="CASCADE")
+    icd10: Mapped[str | None] = mapped_column(String(10), index=True)
+    description: Mapped[Line]
+
+
+class Addendum(Base):
+    """A correction to a signed visit: added, never changed."""
+
+    __tablename__ = "addenda"
+    __part_of__ = ("visit", "visit_id")
+
+    id: Mapped[Id]
+    visit_id: Mapped[int] = _ref("visits")
+    author_id: Mapped[int] = _ref("users", index=False)
+    text: Mapped[Note]
+    created_at: Mapped[Instant]
+
+    author: Mapped[User] = relationship()
+
+
+class Treatment(Versioned, Base):
+    """A procedure or service given, or to be given, at a visit."""
+
+    __tablename__ = "treatments"
+    __entity__ = "treatment"
+    __table_args__ = (
+        _money_check("cost"),
+        Index("ix_treatments_doctor_created", "doctor_id", "created_at"),
+        Index("ix_treatments_status", "status"),
+    )
+
+    id: Mapped[Id]
+    visit_id: Mapped[int] = _ref("visits")
+    patient_id: Mapped[int] = _ref("patients")  # the visit's, kept for look-ups and the audit
+    doctor_id: Mapped[int] = _ref("doctors", index=False)
+    name: Mapped[Name]
+    description: Mapped[Note | None]
+    procedure_code: Mapped[Short | None]
+    cost: Mapped[Money]
+    status: Mapped[TreatmentStatus] = _enum(TreatmentStatus, default=TreatmentStatus.COMPLETED)
+    notes: Mapped[Note | None]
+    stock_taken_at: Mapped[Instant | None]
+    void_reason: Mapped[Line | None]
+    billing_id: Mapped[int | None] = _ref("billings")  # the bill that charges it; none once that is void
+
+    visit: Mapped[Visit] = relationship(back_populates="treatments")
+    patient: Mapped[Patient] = relationship()
+    doctor: Mapped[Doctor] = relationship()
+    inventory_items: Mapped[list[InventoryUsage]] = relationship(
+        cascade="all, delete-orphan", order_by="InventoryUsage.item_id"
+    )
+
+    # figures
+    inventory_used: list[dict[str, Any]] | None = None
+
+
+class Prescription(Versioned, Base):
+    """What a doctor ordered a patient to take."""
+
+    __tablename__ = "prescriptions"
+    __entity__ = "prescription"
+    __table_args__ = (
+        Index("ix_prescriptions_patient_status", "patient_id", "status"),
+        Index("ix_prescriptions_doctor_issued", "doctor_id", "issued_at"),
+    )
+
+    id: Mapped[Id]
+    visit_id: Mapped[int] = _ref("visits")
+    patient_id: Mapped[int] = _ref("patients", index=False)  # the visit's, kept for the safety gate
+    doctor_id: Mapped[int] = _ref("doctors", index=False)
+    details: Mapped[Note | None]
+    status: Mapped[PrescriptionStatus] = _enum(PrescriptionStatus, default=PrescriptionStatus.ACTIVE)
+    issued_at: Mapped[Instant]
+    expires_on: Mapped[Day | None]
+    override_reason: Mapped[Line | None]
+    overridden_alerts: Mapped[JsonList] = mapped_column(default=list)
+    cancellation_reason: Mapped[Line | None]
+
+    visit: Mapped[Visit] = relationship(back_populates="prescriptions")
+    patient: Mapped[Patient] = relationship()
+    doctor: Mapped[Doctor] = relationship()
+    medications: Mapped[list[PrescribedMedication]] = relationship(
+        back_populates="prescription", cascade="all, delete-orphan", order_by="PrescribedMedication.id"
+    )
+    dispensings: Mapped[list[Dispensing]] = relationship(
+        back_populates="prescription", order_by="Dispensing.id"
+    )
+
+    # figures
+    warnings: list[dict[str, str]] | None = None
+    shown_status: PrescriptionStatus  # set beside `status` once its days are compared with today
+
+
+class PrescribedMedication(Base):
+    """One medicine of a prescription: at most quantity x (1 + refills) is dispensed."""
+
+    __tablename__ = "prescribed_medications"
+    __part_of__ = ("prescription", "prescription_id")
+    __table_args__ = (
+        CheckConstraint("quantity > 0", name="quantity_positive"),
+        CheckConstraint("refills BETWEEN 0 AND 99", name="refills_range"),
+        CheckConstraint(
+            "dispensed >= 0 AND (quantity IS NULL OR dispensed <= quantity * (1 + refills))",
+            name="dispensed_range",
+        ),
+    )
+
+    id: Mapped[Id]
+    prescription_id: Mapped[int] = _ref("prescriptions", ondelete="CASCADE")
+    name: Mapped[Name]
+    dosage: Mapped[Name | None]
+    frequency: Mapped[Name | None]
+    route: Mapped[Short | None]
+    duration_days: Mapped[int | None]
+    quantity: Mapped[int | None]
+    refills: Mapped[int] = mapped_column(default=0)
+    instructions: Mapped[Note | None]
+    dispensed: Mapped[int] = mapped_column(default=0)
+
+    prescription: Mapped[Prescription] = relationship(back_populates="medications")
+
+    @property
+    def remaining(self) -> int | None:
+        """How much may still be dispensed; None where no quantity was prescribed."""
+        return None if self.quantity is None else self.quantity * (1 + self.refills) - self.dispensed
+
+
+class Dispensing(Base):
+    """Medicine handed out on a prescription."""
+
+    __tablename__ = "dispensings"
+    __part_of__ = ("prescription", "prescription_id")
+    __table_args__ = (CheckConstraint("quantity > 0", name="quantity_positive"),)
+
+    id: Mapped[Id]
+    prescription_id: Mapped[int] = _ref("prescriptions")
+    medication_id: Mapped[int] = _ref("prescribed_medications")
+    quantity: Mapped[int]
+    dispensed_by_id: Mapped[int] = _ref("users", index=False)
+    created_at: Mapped[Instant]
+
+    prescription: Mapped[Prescription] = relationship(back_populates="dispensings")
+    medication: Mapped[PrescribedMedication] = relationship()
+    dispensed_by: Mapped[User] = relationship()
+
+
+# --- Money ---------------------------------------------------------------------------------------------
+
+
+class InvoiceCounter(Base):
+    """The last invoice number of a year: locked while the next is taken, so that there is no gap."""
+
+    __tablename__ = "invoice_counters"
+
+    year: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    last_number: Mapped[int] = mapped_column(default=0)
+
+
+class Billing(Versioned, Base):
+    """A bill. It holds no sums: what it amounts to and what is paid are its ledger rows."""
+
+    __tablename__ = "billings"
+    __entity__ = "billing"
+    __table_args__ = (
+        CheckConstraint("tax_rate >= 0 AND tax_rate <= 100", name="tax_rate_range"),
+        Index("ix_billings_patient_created", "patient_id", "created_at"),
+        Index("ix_billings_doctor_created", "doctor_id", "created_at"),
+        Index("ix_billings_created_at", "created_at"),
+    )
+
+    id: Mapped[Id]
+    invoice_number: Mapped[str] = mapped_column(String(30), unique=True)
+    patient_id: Mapped[int] = _ref("patients", index=False)
+    visit_id: Mapped[int | None] = _ref("visits")
+    doctor_id: Mapped[int | None] = _ref("doctors", index=False)  # who the revenue is counted for
+    discount_reason: Mapped[Line | None]
+    tax_rate: Mapped[Decimal] = mapped_column(Numeric(5, 2), default=Decimal("0.00"))
+    payment_method: Mapped[PaymentMethod | None] = _enum(PaymentMethod)
+    insurer_reference: Mapped[Short | None]
+    due_date: Mapped[Day | None]
+    notes: Mapped[Note | None]
+    voided_at: Mapped[Instant | None]
+    void_reason: Mapped[Line | None]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+
+    patient: Mapped[Patient] = relationship()
+    visit: Mapped[Visit | None] = relationship()
+    doctor: Mapped[Doctor | None] = relationship()
+    items: Mapped[list[BillingItem]] = relationship(order_by="BillingItem.id")
+    entries: Mapped[list[LedgerEntry]] = relationship(back_populates="billing", order_by="LedgerEntry.id")
+    refunds: Mapped[list[Refund]] = relationship(back_populates="billing", order_by="Refund.id")
+    claims: Mapped[list[Claim]] = relationship(back_populates="billing", order_by="Claim.id")
+
+    # figures
+    subtotal: Decimal | None = None
+    discount: Decimal | None = None
+    tax: Decimal | None = None
+    amount: Decimal | None = None
+    amount_paid: Decimal | None = None
+    balance: Decimal | None = None
+    is_paid: bool | None = None
+    status: str | None = None
+    payments: list[LedgerEntry] | None = None
+    account_balance: Decimal | None = None
+
+
+class BillingItem(Base):
+    """One line of a bill. Its charge is a ledger row; the line says what for."""
+
+    __tablename__ = "billing_items"
+    __part_of__ = ("billing", "billing_id")
+    __table_args__ = (
+        _money_check("unit_price"),
+        CheckConstraint("quantity BETWEEN 1 AND 1000000", name="quantity_range"),
+    )
+
+    id: Mapped[Id]
+    billing_id: Mapped[int] = _ref("billings")
+    treatment_id: Mapped[int | None] = _ref("treatments")
+    description: Mapped[Line]
+    quantity: Mapped[int]
+    unit_price: Mapped[Money]
+
+
+class Refund(Stamped, Base):
+    """Money asked back on a bill, and what was decided."""
+
+    __tablename__ = "refunds"
+    __part_of__ = ("billing", "billing_id")
+    __table_args__ = (_money_check("amount", low="1"), Index("ix_refunds_status", "status"))
+
+    id: Mapped[Id]
+    billing_id: Mapped[int] = _ref("billings")
+    payment_id: Mapped[int | None] = _ref("ledger_entries", index=False)  # the payment it gives back
+    entry_id: Mapped[int | None] = _ref("ledger_entries", index=False)  # the row that paid it out
+    amount: Mapped[Money]
+    reason: Mapped[Line]
+    status: Mapped[RefundStatus] = _enum(RefundStatus)
+    requested_by_id: Mapped[int] = _ref("users", index=False)
+    decided_by_id: Mapped[int | None] = _ref("users", index=False)
+    decided_at: Mapped[Instant | None]
+
+    billing: Mapped[Billing] = relationship(back_populates="refunds")
+
+
+class Claim(Versioned, Base):
+    """What an insurer is asked to pay of a bill."""
+
+    __tablename__ = "claims"
+    __entity__ = "claim"
+    __table_args__ = (
+        _money_check("amount", low="1"),
+        CheckConstraint(
+            "approved_amount IS NULL OR (approved_amount >= 0 AND approved_amount <= amount)",
+            name="approved_within_claimed",
+        ),
+        CheckConstraint(
+            "paid_amount >= 0 AND paid_amount <= coalesce(approved_amount, 0)", name="paid_within_approved"
+        ),
+    )
+
+    id: Mapped[Id]
+    billing_id: Mapped[int] = _ref("billings")
+    patient_id: Mapped[int] = _ref("patients")  # the bill's, kept for the audit
+    insurer: Mapped[Name]
+    policy_number: Mapped[Short]
+    claim_number: Mapped[Short | None]
+    amount: Mapped[Money]
+    approved_amount: Mapped[Money | None]
+    paid_amount: Mapped[Money] = mapped_column(default=Decimal("0.00"))
+    status: Mapped[ClaimStatus] = _enum(ClaimStatus, default=ClaimStatus.DRAFT)
+    reason: Mapped[Line | None]
+    submitted_at: Mapped[Instant | None]
+
+    billing: Mapped[Billing] = relationship(back_populates="claims")
+
+    # figures
+    allowed_transitions: list[str] | None = None
+
+
+class LedgerEntry(Base):
+    """One signed movement of a patient's account: positive raises what the patient owes.
+
+    Never changed, never deleted (triggers refuse both). A row without bill lies on the account itself:
+    the patient's credit. Every balance and every revenue figure is a sum of these rows.
+    """
+
+    __tablename__ = "ledger_entries"
+    __part_of__ = ("billing", "billing_id")
+    __table_args__ = (
+        _money_check("amount", low=None),
+        Index("ix_ledger_entries_patient_id", "patient_id"),
+        Index("ix_ledger_entries_billing_kind", "billing_id", "kind"),
+        Index("ix_ledger_entries_occurred_kind", "occurred_at", "kind"),
+        # a row is reversed at most once
+        Index("uq_ledger_entries_reverses_id", "reverses_id", unique=True),
+    )
+
+    id: Mapped[Id]
+    patient_id: Mapped[int] = _ref("patients", index=False)
+    billing_id: Mapped[int | None] = _ref("billings", index=False)
+    kind: Mapped[LedgerKind] = _enum(LedgerKind)
+    amount: Mapped[Money]
+    method: Mapped[PaymentMethod | None] = _enum(PaymentMethod)
+    reference: Mapped[Short | None]
+    reason: Mapped[Line | None]
+    occurred_at: Mapped[Instant]  # when the money moved; a payment may be entered later
+    reverses_id: Mapped[int | None] = _ref("ledger_entries", index=False)
+    claim_id: Mapped[int | None] = _ref("claims", index=False)
+    item_id: Mapped[int | None] = _ref("billing_items", index=False)
+    visit_id: Mapped[int | None] = _ref("visits")  # the visit with which it was paid on the account
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+    created_at: Mapped[Instant]
+
+    billing: Mapped[Billing | None] = relationship(back_populates="entries")
+
+
+# --- Stock ---------------------------------------------------------------------------------------------
+
+
+class InventoryItem(Versioned, Base):
+    """Something the clinic keeps in stock. `quantity` always equals the sum of its movements."""
+
+    __tablename__ = "inventory_items"
+    __entity__ = "inventory_item"
+    __table_args__ = (
+        _money_check("unit_cost"),
+        CheckConstraint("quantity >= 0", name="quantity_not_negative"),
+        CheckConstraint("min_quantity >= 0", name="min_quantity_not_negative"),
+        CheckConstraint("reorder_quantity >= 0", name="reorder_quantity_not_negative"),
+        Index("ix_inventory_items_category", "category"),
+    )
+
+    id: Mapped[Id]
+    name: Mapped[Name]
+    name_fold: Mapped[Fold]
+    sku: Mapped[Short | None] = mapped_column(unique=True)
+    description: Mapped[Note | None]
+    category: Mapped[Short | None]
+    unit: Mapped[Short | None]
+    quantity: Mapped[int] = mapped_column(default=0)
+    min_quantity: Mapped[int] = mapped_column(default=5)
+    reorder_quantity: Mapped[int | None]
+    unit_cost: Mapped[Money] = mapped_column(default=Decimal("0.00"))
+    supplier: Mapped[Name | None]
+    is_active: Mapped[bool] = mapped_column(default=True)
+
+    lots: Mapped[list[InventoryLot]] = relationship(back_populates="item", order_by="InventoryLot.id")
+
+    # figures
+    available: int | None = None
+    last_restocked: datetime | None = None
+
+    @property
+    def low_stock(self) -> bool:
+        """At or under the minimum."""
+        return self.quantity <= self.min_quantity
+
+    @property
+    def stock_value(self) -> Decimal:
+        """Quantity at unit cost."""
+        return self.quantity * self.unit_cost
+
+
+class InventoryLot(Base):
+    """Units of one item that share a lot number and an expiry date; both may be unknown."""
+
+    __tablename__ = "inventory_lots"
+    __part_of__ = ("inventory_item", "item_id")
+    __table_args__ = (
+        CheckConstraint("quantity >= 0", name="quantity_not_negative"),
+        Index("ix_inventory_lots_item_expiry", "item_id", "expires_on"),
+        Index("ix_inventory_lots_expires_on", "expires_on"),
+    )
+
+    id: Mapped[Id]
+    item_id: Mapped[int] = _ref("inventory_items", index=False)
+    lot_number: Mapped[Short | None]
+    expires_on: Mapped[Day | None]  # usable through this day
+    quantity: Mapped[int] = mapped_column(default=0)
+
+    item: Mapped[InventoryItem] = relationship(back_populates="lots")
+
+
+class StockMovement(Base):
+    """One signed change of one lot: never changed, never deleted (triggers refuse both)."""
+
+    __tablename__ = "stock_movements"
+    __part_of__ = ("inventory_item", "item_id")
+    __table_args__ = (
+        CheckConstraint("quantity <> 0", name="quantity_not_zero"),
+        _money_check("unit_cost"),
+        Index("ix_stock_movements_item_created", "item_id", "created_at"),
+    )
+
+    id: Mapped[Id]
+    item_id: Mapped[int] = _ref("inventory_items", index=False)
+    lot_id: Mapped[int] = _ref("inventory_lots")
+    type: Mapped[MovementType] = _enum(MovementType)
+    quantity: Mapped[int]  # signed: what the stock rose by
+    unit_cost: Mapped[Money | None]
+    reason: Mapped[Line | None]
+    treatment_id: Mapped[int | None] = _ref("treatments")
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+    created_at: Mapped[Instant]
+
+    lot: Mapped[InventoryLot] = relationship()
+    created_by: Mapped[User | None] = relationship()
+
+    @property
+    def stated(self) -> int:
+        """The quantity as it was entered: positive, but for an adjustment."""
+        return self.quantity if self.type is MovementType.ADJUSTMENT else abs(self.quantity)
+
+
+class InventoryUsage(Base):
+    """How much of an item a treatment takes when it is completed."""
+
+    __tablename__ = "inventory_usages"
+    __part_of__ = ("treatment", "treatment_id")
+    __table_args__ = (
+        CheckConstraint("quantity > 0", name="quantity_positive"),
+        UniqueConstraint("treatment_id", "item_id"),
+    )
+
+    id: Mapped[Id]
+    treatment_id: Mapped[int] = _ref("treatments", index=False, ondelete="CASCADE")
+    item_id: Mapped[int] = _ref("inventory_items")
+    quantity: Mapped[int]
+
+    item: Mapped[InventoryItem] = relationship()
+
+
+# --- Trust ---------------------------------------------------------------------------------------------
+
+
+class AuditLog(Base):
+    """One thing that was done, read or refused, chained by a keyed hash to the entry before it.
+
+    Never changed, never deleted (triggers refuse both).
+    """
+
+    __tablename__ = "audit_logs"
+    __table_args__ = (
+        UniqueConstraint("chain", "number"),
+        Index("ix_audit_logs_at", "at"),
+        Index("ix_audit_logs_user_at", "user_id", "at"),
+        Index("ix_audit_logs_entity", "entity", "entity_id"),
+    )
+
+    id: Mapped[Id]
+    chain: Mapped[int]
+    number: Mapped[int] = mapped_column(BigInteger())
+    at: Mapped[Instant]
+    user_id: Mapped[int | None] = mapped_column(BigId)  # no foreign key: an entry outlives whom it names
+    user_name: Mapped[Name | None]
+    role: Mapped[str | None] = mapped_column(String(30))
+    action: Mapped[Short]
+    entity: Mapped[str | None] = mapped_column(String(50))
+    entity_id: Mapped[int | None] = mapped_column(BigId)
+    entity_ids: Mapped[JsonList] = mapped_column(default=list)
+    patient_ids: Mapped[JsonList] = mapped_column(default=list)
+    fields: Mapped[JsonList] = mapped_column(default=list)
+    outcome: Mapped[AuditOutcome] = _enum(AuditOutcome)
+    detail: Mapped[Short | None]  # the error code of a refusal
+    operation: Mapped[Short]  # method and route, e.g. PATCH /patients/<int:patient_id>
+    address: Mapped[Short | None]
+    request_id: Mapped[Short | None]
+    mac: Mapped[str] = mapped_column(String(64))
+
+
+class AuditSubject(Base):
+    """A patient whom an audit entry concerns: the index behind "who looked at this record"."""
+
+    __tablename__ = "audit_subjects"
+
+    patient_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    audit_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("audit_logs.id"), primary_key=True, index=True, autoincrement=False
+    )
+
+
+class AuditHead(Base):
+    """The end of one chain: locked while an entry is appended, so that the chain cannot fork."""
+
+    __tablename__ = "audit_heads"
+
+    chain: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger(), default=0)
+    mac: Mapped[str] = mapped_column(String(64), default="")
+
+
+class IdempotencyKey(Base):
+    """The first answer to a request that may be sent again; kept for a day, in its own transaction."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (UniqueConstraint("user_id", "key"),)
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users", index=False)
+    key: Mapped[str] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int | None]
+    headers: Mapped[JsonDict | None]
+    body: Mapped[Note | None]
+    created_at: Mapped[Instant] = mapped_column(index=True)

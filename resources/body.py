@@ -1,0 +1,126 @@
+"""Reading a request's body: strict JSON, one object, and nothing in it that could not be stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from errors import ClinicError
+from security.sanitize import text_problem
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_BODY = 256 * 1024  # bytes
+MAX_DEPTH = 32
+
+
+def raw_body() -> bytes:
+    """The body's bytes, 413 above `MAX_BODY`."""
+    if (request.content_length or 0) > MAX_BODY:
+        raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
+    try:
+        return request.get_data(cache=True)
+    except RequestEntityTooLarge:
+        raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.") from None
+
+
+def json_object() -> dict[str, Any]:
+    """The body as one JSON object; an empty body is an empty object."""
+    raw = raw_body()
+    if not raw.strip():
+        return {}
+    if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
+        raise ClinicError("unsupported_media_type", "Send JSON with Content-Type: application/json.")
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
+    except RecursionError:
+        raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.") from None
+    except UnicodeDecodeError:
+        raise ClinicError("malformed_json", "The body must be UTF-8.") from None
+    except ValueError as problem:
+        where = f" (line {problem.lineno})" if isinstance(problem, json.JSONDecodeError) else ""
+        raise ClinicError("malformed_json", f"The body is not valid JSON{where}.") from None
+    if not isinstance(value, dict):
+        raise ClinicError("malformed_json", "The body must be one JSON object.")
+    _inspect(value)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ClinicError("duplicate_member", "A member may appear only once in an object.")
+    return members
+
+
+def _constant(name: str) -> Any:
+    raise ClinicError("malformed_json", f"{name} is not JSON.")
+
+
+def _inspect(value: dict[str, Any]) -> None:
+    """Depth, and text that no store takes; iterative, since the nesting is the caller's."""
+    problems: dict[str, str] = {}
+    stack: list[tuple[str, Any, int]] = [("", value, 1)]
+    while stack:
+        path, item, depth = stack.pop()
+        if depth > MAX_DEPTH + 1:
+            raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.")
+        if isinstance(item, str):
+            problem = text_problem(item)
+            if problem:
+                problems[path] = problem
+        elif isinstance(item, dict):
+            for name, member in item.items():
+                if text_problem(name):
+                    problems[path or "body"] = "a member's name holds characters that cannot be stored"
+                else:
+                    stack.append((f"{path}.{name}" if path else name, member, depth + 1))
+        elif isinstance(item, list):
+            stack += [(f"{path}.{number}", member, depth + 1) for number, member in enumerate(item)]
+    if problems:
+        raise wrong_fields(problems)
+
+
+def validate(model: type[Model], members: dict[str, Any]) -> Model:
+    """The members as the declared schema, or 422 naming each wrong one."""
+    try:
+        return model.model_validate_json(json.dumps(members), strict=True)
+    except ValidationError as failure:
+        raise wrong_fields(field_errors(failure)) from None
+
+
+def field_errors(failure: ValidationError) -> dict[str, str]:
+    """pydantic's errors as field path -> sentence; never with the value, which may be a patient's."""
+    found: dict[str, str] = {}
+    for error in failure.errors(include_input=False, include_url=False, include_context=True):
+        path = ".".join(str(part) for part in error["loc"]) or "body"
+        found.setdefault(path, _sentence(error))
+    return found
+
+
+def _sentence(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such member"
+    if error["type"] == "missing":
+        return "is required"
+    message = error["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def wrong_fields(errors: dict[str, str]) -> ClinicError:
+    """A 422 whose message names the fields, since front ends show nothing else."""
+    shown = "; ".join(f"{field}: {problem}" for field, problem in list(errors.items())[:5])
+    return ClinicError("validation_failed", shown + ("." if not shown.endswith(".") else ""), errors=errors)
+
+
+def validate_query(model: type[Model], members: dict[str, str]) -> Model:
+    """A query string as its declared schema: text read leniently, 422 naming each wrong parameter."""
+    try:
+        return model.model_validate_strings(members)
+    except ValidationError as failure:
+        raise wrong_fields(field_errors(failure)) from None

@@ -1,0 +1,92 @@
+"""What the stores raise, as refusals a caller can read, or as a word to the retry loop."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import structlog
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm.exc import StaleDataError
+
+from errors import CONSTRAINTS, ClinicError
+
+log = structlog.get_logger()
+
+SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, CANCELLED = "40001", "40P01", "55P03", "57014"
+RETRY_AFTER = 2  # seconds
+
+
+class Retry(Exception):
+    """The whole request may run again from the start: nothing of it happened."""
+
+
+def unavailable() -> ClinicError:
+    """503: a store is away or too slow."""
+    return ClinicError(
+        "unavailable", "The clinic's database is not available; try again soon.", retry_after=RETRY_AFTER
+    )
+
+
+def read_failure(failure: Exception, *, committing: bool) -> Exception:
+    """What to raise instead: a `ClinicError`, `Retry`, or the failure itself where it is a bug of ours.
+
+    A connection lost while committing is never retried: the commit may have happened.
+    """
+    if isinstance(failure, StaleDataError):
+        return Retry()
+    if isinstance(failure, PoolTimeout):
+        return unavailable()
+    if isinstance(failure, IntegrityError):
+        return _integrity(failure)
+    if isinstance(failure, DataError):
+        return ClinicError("validation_failed", "A value is out of the range that can be stored.")
+    if isinstance(failure, StatementError) and isinstance(failure.orig, (OverflowError, ValueError)):
+        return ClinicError("validation_failed", "A value is out of the range that can be stored.")
+    if isinstance(failure, DBAPIError):
+        return _operational(failure, committing=committing)
+    return failure
+
+
+def _operational(failure: DBAPIError, *, committing: bool) -> Exception:
+    state = getattr(failure.orig, "pgcode", None)
+    if state in (SERIALIZATION_FAILURE, DEADLOCK):
+        return Retry()
+    if state in (LOCK_NOT_AVAILABLE, CANCELLED):
+        return unavailable()
+    if isinstance(failure.orig, sqlite3.OperationalError):
+        text = str(failure.orig)
+        busy = any(word in text for word in ("locked", "busy", "full", "disk I/O", "unable to open"))
+        return unavailable() if busy else failure
+    if failure.connection_invalidated and not committing:
+        return Retry()
+    if isinstance(failure, OperationalError) or failure.connection_invalidated or state is None:
+        return unavailable()
+    return failure
+
+
+def constraint_of(failure: IntegrityError) -> str | None:
+    """The violated constraint's name on either engine."""
+    diagnostics = getattr(failure.orig, "diag", None)
+    if diagnostics is not None:
+        name: str | None = diagnostics.constraint_name
+        return name
+    text = str(failure.orig)
+    if text.startswith("UNIQUE constraint failed: "):
+        columns = text.removeprefix("UNIQUE constraint failed: ").split(", ")
+        table = columns[0].split(".")[0]
+        return f"uq_{table}_" + "_".join(column.split(".")[1] for column in columns)
+    if text.startswith("CHECK constraint failed: "):
+        return text.removeprefix("CHECK constraint failed: ")
+    return text  # a trigger's message is the constraint's name
+
+
+def _integrity(failure: IntegrityError) -> Exception:
+    name = constraint_of(failure) or ""
+    if name in CONSTRAINTS:
+        code, field, message = CONSTRAINTS[name]
+        return ClinicError(code, message, errors={field: message} if field else None)
+    if name == "uq_idempotency_keys_user_id_key":
+        return Retry()
+    log.warning("constraint_without_message", constraint=name)
+    return ClinicError("conflict", "This conflicts with what is stored; read it again and retry.")

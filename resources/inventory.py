@@ -1,0 +1,119 @@
+"""Inventory over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import request
+from pydantic import BaseModel
+
+from models import InventoryItem, StockMovement
+from resources.answers import Answer, View
+from resources.base import ApiResource, current_actor, endpoint
+from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, MovementIn, MovementOut, PostingOut
+from security.permissions import Permission
+from services import inventory, reorder
+from services.listing import ListQuery, Page
+from services.reorder import Alerts
+
+ITEM = View(ItemOut, figures=inventory.figures)
+
+
+class InventoryList(ApiResource):
+    """/inventory"""
+
+    @endpoint(Permission.INVENTORY_READ, lists=inventory.LIST, returns=ITEM)
+    def get(self, listed: ListQuery) -> Page[InventoryItem]:
+        """List inventory items."""
+        return inventory.find(current_actor(), listed)
+
+    @endpoint(
+        Permission.INVENTORY_WRITE, body=ItemCreate, returns=ITEM, status=201, errors=("already_exists",)
+    )
+    def post(self, data: ItemCreate) -> InventoryItem:
+        """Add an inventory item, with its first stock."""
+        return inventory.create(current_actor(), **data.model_dump())
+
+
+class InventoryDetail(ApiResource):
+    """/inventory/<item_id>"""
+
+    @endpoint(Permission.INVENTORY_READ, loads=inventory.get, returns=ITEM)
+    def get(self, row: InventoryItem) -> InventoryItem:
+        """Show an inventory item with its lots."""
+        return row
+
+    @endpoint(
+        Permission.INVENTORY_WRITE,
+        loads=inventory.get,
+        body=ItemPatch,
+        returns=ITEM,
+        errors=("already_exists", "insufficient_stock", "if_match_required"),
+    )
+    def patch(self, row: InventoryItem, data: BaseModel) -> InventoryItem:
+        """Change an inventory item, or correct its quantity.
+
+        `quantity` is what was counted, `quantity_adjustment` a signed difference; either becomes an
+        adjustment. `quantity` together with other changes needs `If-Match`.
+        """
+        version_named = request.headers.get("If-Match") is not None
+        changes = data.model_dump(exclude_unset=True)
+        return inventory.update(current_actor(), row, version_named=version_named, **changes)
+
+    @endpoint(Permission.INVENTORY_RETIRE, loads=inventory.get, returns=ITEM)
+    def delete(self, row: InventoryItem) -> InventoryItem:
+        """Remove an inventory item; one with movements is deactivated."""
+        return inventory.retire(current_actor(), row)
+
+
+class InventoryMovements(ApiResource):
+    """/inventory/<item_id>/movements"""
+
+    @endpoint(
+        Permission.INVENTORY_READ, loads=inventory.get, lists=inventory.MOVEMENTS, returns=View(MovementOut)
+    )
+    def get(self, row: InventoryItem, listed: ListQuery) -> Page[StockMovement]:
+        """List an item's movements."""
+        return inventory.movements(current_actor(), row, listed)
+
+    @endpoint(
+        Permission.INVENTORY_WRITE,
+        loads=inventory.get,
+        body=MovementIn,
+        returns=PostingOut,
+        status=201,
+        errors=("insufficient_stock", "read_only"),
+    )
+    def post(self, row: InventoryItem, data: MovementIn) -> Answer:
+        """Move stock: restock, usage, adjustment, waste or return.
+
+        Without `lot_number` units leave by earliest expiry, over as many lots as it takes: `movements` has
+        one row for each.
+        """
+        made = inventory.move(current_actor(), row, **data.model_dump())
+        ids = "&".join(f"id={movement.id}" for movement in made)
+        return Answer(_posting(row, made), headers={"Location": f"{request.path}?{ids}"})
+
+
+def _posting(item: InventoryItem, made: list[StockMovement]) -> dict[str, Any]:
+    first = made[0]
+    return {
+        "id": first.id,
+        "item_id": item.id,
+        "type": first.type,
+        "quantity": sum(movement.stated for movement in made),
+        "change": sum(movement.quantity for movement in made),
+        "item_quantity": item.quantity,
+        "reason": first.reason,
+        "created_at": first.created_at,
+        "movements": made,
+    }
+
+
+class InventoryAlerts(ApiResource):
+    """/inventory/alerts"""
+
+    @endpoint(Permission.INVENTORY_READ, returns=AlertsOut)
+    def get(self) -> Alerts:
+        """What is low, out, expiring or expired, and what to order."""
+        return reorder.alerts(current_actor())

@@ -1,0 +1,86 @@
+"""The way in: what the API offers, whether it is well, and its figures."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from flask import Flask, Response, current_app, request
+from sqlalchemy import text
+
+from errors import ClinicError
+from extensions import db, redis_store
+from resources import metrics, page
+from resources.answers import json_response
+from resources.base import ApiResource, endpoint
+from resources.guide import guide
+from resources.openapi import document
+from security.permissions import Permission
+from services.schema_version import expected_revision, stored_revision
+
+
+@lru_cache(maxsize=4)
+def _openapi(app: Flask) -> bytes:
+    return json.dumps(document(app)).encode()
+
+
+@lru_cache(maxsize=4)
+def _guide(app: Flask) -> dict[str, Any]:
+    return guide(app)
+
+
+def _app() -> Flask:
+    found: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return found
+
+
+class Root(ApiResource):
+    """/"""
+
+    @endpoint(Permission.PUBLIC, media=("application/json", "text/html"))
+    def get(self) -> Response:
+        """Describe the whole API: JSON, or a page for browsers."""
+        told = _guide(_app())
+        if request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html":
+            return page.render(told)
+        return json_response(json.dumps(told).encode())
+
+
+class OpenApi(ApiResource):
+    """/openapi.json"""
+
+    @endpoint(Permission.PUBLIC)
+    def get(self) -> Response:
+        """The API as an OpenAPI 3.1 document."""
+        return json_response(_openapi(_app()))
+
+
+class Live(ApiResource):
+    """/health/live"""
+
+    @endpoint(Permission.PUBLIC)
+    def get(self) -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+
+class Ready(ApiResource):
+    """/health/ready"""
+
+    @endpoint(Permission.PUBLIC)
+    def get(self) -> dict[str, str]:
+        """Whether requests can be served: 503 without database or with wrong migrations."""
+        db.session.execute(text("SELECT 1"))
+        if stored_revision() != expected_revision():
+            raise ClinicError("unavailable", "The database's schema is not this version's.", retry_after=5)
+        return {"status": "ok", "database": "ok", "redis": redis_store.status}
+
+
+class Metrics(ApiResource):
+    """/metrics"""
+
+    @endpoint(Permission.METRICS_READ, media=("text/plain",))
+    def get(self) -> Response:
+        """Figures for Prometheus: an admin's, or with `METRICS_TOKEN` as the bearer token."""
+        return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)

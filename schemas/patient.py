@@ -1,0 +1,350 @@
+"""Patients: what comes in and goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from models import AllergySeverity, ConditionStatus, Gender, LedgerKind, PaymentMethod
+from schemas.base import (
+    Code,
+    Day,
+    DoctorRef,
+    Email,
+    In,
+    Instant,
+    Line,
+    MoneyOut,
+    Name,
+    Note,
+    OfPatient,
+    Out,
+    PersonRef,
+    Phone,
+    RequiredLine,
+    Short,
+    partial,
+)
+
+BloodType = Literal["A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-"]
+FileNumber = Annotated[Code, Field(max_length=50, examples=["P-000123"])]
+MAX_ENTRIES = 500  # of one list of a medical history
+
+# --- Person and contact --------------------------------------------------------------------------------
+
+
+class PatientIn(In):
+    """What is told of a patient; only the name is required."""
+
+    name: Annotated[Name, Field(examples=["John Doe"])]
+    gender: Gender | None = None
+    date_of_birth: Day | None = None
+    phone: Phone | None = None
+    email: Email | None = None
+    address: Line | None = None
+    blood_type: BloodType | None = None
+    insurance_provider: Name | None = None
+    insurance_id: Short | None = None
+    emergency_contact_name: Name | None = None
+    emergency_contact_phone: Phone | None = None
+    needs_review: bool = False
+    review_notes: Note | None = None
+    is_active: bool = True
+
+
+class PatientCreate(PatientIn):
+    """A registration. Without `file_number` one is issued; `allow_duplicate` says it is somebody else."""
+
+    file_number: FileNumber | None = None
+    allow_duplicate: bool = False
+
+
+class PatientUpdate(PatientIn):
+    """A patient who is on file, and so has a file number."""
+
+    file_number: FileNumber
+    allow_duplicate: bool = False
+
+
+PatientPatch = partial(PatientUpdate, "PatientPatch")
+
+
+class PatientOut(Out):
+    """A patient as the caller's role may see them."""
+
+    area: ClassVar[str] = "patient"
+
+    id: int
+    file_number: str
+    name: str
+    gender: Gender | None
+    date_of_birth: Day | None
+    age: int | None
+    phone: str | None
+    phone_e164: str | None
+    email: str | None
+    address: str | None
+    blood_type: str | None
+    insurance_provider: str | None
+    insurance_id: str | None
+    emergency_contact_name: str | None
+    emergency_contact_phone: str | None
+    needs_review: bool
+    review_notes: str | None
+    is_active: bool
+    account_balance: MoneyOut | None = None
+    last_visit: Instant | None
+    next_appointment: Instant | None
+    created_at: Instant
+    updated_at: Instant
+
+
+# --- Medical history -----------------------------------------------------------------------------------
+
+
+class AllergyIn(In):
+    """A substance the patient must not get."""
+
+    substance: Annotated[Name, Field(examples=["Penicillin"])]
+    reaction: Line | None = None
+    severity: AllergySeverity = AllergySeverity.UNKNOWN
+
+
+class ConditionIn(In):
+    """A diagnosis the patient lives with, or has left behind."""
+
+    name: Annotated[RequiredLine, Field(examples=["Type 2 diabetes mellitus"])]
+    icd10: Annotated[Short, Field(examples=["E11.9"])] | None = None
+    since: Day | None = None
+    status: ConditionStatus = ConditionStatus.ACTIVE
+
+
+class HomeMedicationIn(In):
+    """A medicine the patient takes that this clinic did not prescribe."""
+
+    name: Annotated[Name, Field(examples=["Metformin"])]
+    dosage: Name | None = None
+    since: Day | None = None
+
+
+def _entries(member: str) -> Callable[[Any], Any]:
+    """Read a plain text as one entry, and a text in a list likewise: that is how notes are pasted."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, list):
+            return [{member: entry} if isinstance(entry, str) else entry for entry in value]
+        return value
+
+    return read
+
+
+Allergies = Annotated[
+    list[AllergyIn],
+    Field(max_length=MAX_ENTRIES),
+    BeforeValidator(_entries("substance"), json_schema_input_type=list[AllergyIn | str] | str),
+]
+Conditions = Annotated[
+    list[ConditionIn],
+    Field(max_length=MAX_ENTRIES),
+    BeforeValidator(_entries("name"), json_schema_input_type=list[ConditionIn | str] | str),
+]
+HomeMedications = Annotated[
+    list[HomeMedicationIn],
+    Field(max_length=MAX_ENTRIES),
+    BeforeValidator(_entries("name"), json_schema_input_type=list[HomeMedicationIn | str] | str),
+]
+
+
+class MedicalHistoryIn(In):
+    """What the patient brings along. A list is replaced as a whole; null empties it."""
+
+    allergies: Allergies | None = None
+    conditions: Conditions | None = None
+    medications: HomeMedications | None = None
+    surgical_history: Note | None = None
+    family_history: Note | None = None
+    notes: Note | None = None
+
+
+MedicalHistoryPatch = partial(MedicalHistoryIn, "MedicalHistoryPatch")
+
+
+class AllergyOut(Out):
+    """An allergy."""
+
+    substance: str
+    reaction: str | None
+    severity: AllergySeverity
+
+
+class ConditionOut(Out):
+    """A condition."""
+
+    name: str
+    icd10: str | None
+    since: Day | None
+    status: ConditionStatus
+
+
+class HomeMedicationOut(Out):
+    """A medicine of somebody else's."""
+
+    name: str
+    dosage: str | None
+    since: Day | None
+
+
+class MedicalHistoryOut(OfPatient):
+    """A patient's medical history."""
+
+    id: int
+    allergies: list[AllergyOut]
+    conditions: list[ConditionOut]
+    medications: list[HomeMedicationOut]
+    surgical_history: str | None
+    family_history: str | None
+    notes: str | None
+    created_at: Instant
+    updated_at: Instant
+
+
+# --- Account -------------------------------------------------------------------------------------------
+
+
+class PageQuery(In):
+    """Which page of something that is not a stored list."""
+
+    page: int = Field(1, ge=1, le=1_000_000)
+    per_page: int = Field(20, ge=1, le=1_000)
+
+
+class AccountEntryOut(Out):
+    """One row of the ledger; positive raises what the patient owes."""
+
+    id: int
+    billing_id: int | None
+    invoice_number: str | None
+    kind: LedgerKind
+    amount: MoneyOut
+    method: PaymentMethod | None
+    reference: str | None
+    reason: str | None
+    occurred_at: Instant
+    created_at: Instant
+
+
+class OpenBillOut(Out):
+    """A bill that is not settled."""
+
+    id: int
+    invoice_number: str
+    created_at: Instant
+    due_date: Day | None
+    doctor_id: int | None
+    visit_id: int | None
+    amount: MoneyOut
+    amount_paid: MoneyOut
+    balance: MoneyOut
+    status: str
+
+
+class AccountOut(Out):
+    """What a patient owes, and why: open bills, and the ledger, newest first."""
+
+    patient_id: int
+    patient_name: str
+    patient: PersonRef
+    account_balance: MoneyOut
+    credit: MoneyOut
+    open_bills: list[OpenBillOut]
+    entries: list[AccountEntryOut]
+    entry_count: int
+
+
+# --- Timeline ------------------------------------------------------------------------------------------
+
+EventType = Literal["appointment", "visit", "treatment", "prescription", "billing"]
+
+
+class TimelineQuery(PageQuery):
+    """Which page of a timeline, and of what."""
+
+    type: EventType | None = None
+
+
+class TimelineEventOut(Out):
+    """Something that happened, or will, to a patient; `details` are those the caller's role may see."""
+
+    type: EventType
+    id: int
+    at: Instant
+    title: str
+    status: str
+    doctor_id: int | None
+    doctor_name: str | None
+    doctor: DoctorRef | None
+    details: dict[str, Any]
+
+
+class AppointmentDetails(Out):
+    """What a timeline shows of an appointment."""
+
+    end: Instant
+    type: str | None
+    reason: str | None
+    cancellation_reason: str | None
+
+
+class VisitDetails(Out):
+    """What a timeline shows of a visit."""
+
+    area: ClassVar[str] = "visit"
+
+    appointment_id: int | None
+    visit_type: str | None
+    chief_complaint: str | None
+    summary: str | None
+    follow_up_date: Day | None
+
+
+class TreatmentDetails(Out):
+    """What a timeline shows of a treatment."""
+
+    area: ClassVar[str] = "treatment"
+
+    visit_id: int
+    description: str | None
+    procedure_code: str | None
+    cost: MoneyOut
+    notes: str | None
+
+
+class MedicationName(Out):
+    """A prescribed medicine by name."""
+
+    name: str
+    dosage: str | None
+
+
+class PrescriptionDetails(Out):
+    """What a timeline shows of a prescription."""
+
+    visit_id: int
+    details: str | None
+    medications: list[MedicationName]
+    expires_on: Day | None
+
+
+class BillingDetails(Out):
+    """What a timeline shows of a bill."""
+
+    invoice_number: str
+    visit_id: int | None
+    due_date: Day | None
+    amount: MoneyOut
+    amount_paid: MoneyOut
+    balance: MoneyOut

@@ -1,0 +1,55 @@
+"""Passwords: bcrypt, the length that counts, and the ones everybody tries first.
+
+NIST SP 800-63B section 3.1.1: length and a block list, no composition rules.
+"""
+
+from __future__ import annotations
+
+import threading
+import unicodedata
+
+from config import settings
+from errors import invalid
+from extensions import bcrypt
+from security.common_passwords import is_common
+
+MIN_LENGTH = 12  # characters
+# bcrypt is all CPU: more at once than this only slow each other, and every other request, down
+_HASHING = threading.BoundedSemaphore(2)
+
+
+def check_strength(password: str, *, field: str = "password", about: tuple[str, ...] = ()) -> None:
+    """422 unless the password is long enough, not a common one, and none of `about`: the user's name, address."""
+    password = _normal(password)
+    if len(password) < MIN_LENGTH:
+        raise invalid(field, f"must have at least {MIN_LENGTH} characters")
+    folded = password.casefold()
+    if is_common(folded):
+        raise invalid(field, "is too common; take several words that nobody would guess together")
+    if any(word.casefold() in (folded, folded.strip("0123456789!?.-_ ")) for word in about):
+        raise invalid(field, "must not be your name or e-mail address")
+
+
+def hash_password(password: str) -> str:
+    """The bcrypt hash. Longer passwords than bcrypt's 72 bytes are hashed with SHA-256 first, not cut."""
+    with _HASHING:
+        hashed: bytes = bcrypt.generate_password_hash(_normal(password), settings().bcrypt_cost)
+    return hashed.decode()
+
+
+def verify(password_hash: str | None, password: str) -> bool:
+    """Whether the password is the hash's; without a usable hash it takes the same time and is False."""
+    usable = password_hash is not None and password_hash.startswith("$2")
+    with _HASHING:
+        found: bool = bcrypt.check_password_hash(password_hash if usable else _dummy(), _normal(password))
+    return found and usable
+
+
+def _normal(password: str) -> str:
+    # one keyboard sends é as one character, another as two; NIST SP 800-63B section 3.1.1.2 asks for NFKC
+    return unicodedata.normalize("NFKC", password)
+
+
+def _dummy() -> str:
+    """A hash of nothing that costs what a real one costs."""
+    return f"$2b${settings().bcrypt_cost:02d}${'.' * 53}"

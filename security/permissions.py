@@ -1,0 +1,154 @@
+"""Who may do what: the one table. Blank is 403; a role has what its line lists and nothing else.
+
+Two questions, two places: "may this role?" is here, "is this row theirs, in this state?" is in the service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from errors import ClinicError
+from models import Role
+
+A, D, R, T = Role.ADMIN, Role.DOCTOR, Role.RECEPTIONIST, Role.TECHNICIAN
+
+
+class Permission(StrEnum):
+    """One right; every method of every route names exactly one."""
+
+    PUBLIC = "public"  # anybody, signed in or not
+    SIGNED_IN = "signed_in"  # any active user, about themselves
+    USERS_MANAGE = "users.manage"
+    AUDIT_READ = "audit.read"
+    METRICS_READ = "metrics.read"
+    DOCTORS_READ = "doctors.read"
+    DOCTORS_WRITE = "doctors.write"
+    DOCTORS_MANAGE = "doctors.manage"
+    PATIENTS_READ = "patients.read"
+    PATIENTS_WRITE = "patients.write"
+    PATIENTS_ARCHIVE = "patients.archive"
+    HISTORY_READ = "history.read"
+    HISTORY_WRITE = "history.write"
+    APPOINTMENTS_READ = "appointments.read"
+    APPOINTMENTS_WRITE = "appointments.write"
+    APPOINTMENTS_OVERBOOK = "appointments.overbook"
+    VISITS_READ = "visits.read"
+    VISITS_WRITE = "visits.write"
+    VISITS_DOCUMENT = "visits.document"
+    TREATMENTS_READ = "treatments.read"
+    TREATMENTS_WRITE = "treatments.write"
+    TREATMENTS_ORDER = "treatments.order"
+    PRESCRIPTIONS_READ = "prescriptions.read"
+    PRESCRIPTIONS_WRITE = "prescriptions.write"
+    PRESCRIPTIONS_DISPENSE = "prescriptions.dispense"
+    BILLINGS_READ = "billings.read"
+    BILLINGS_WRITE = "billings.write"
+    REFUNDS_ASK = "refunds.ask"
+    BILLINGS_SETTLE = "billings.settle"
+    INVENTORY_READ = "inventory.read"
+    INVENTORY_WRITE = "inventory.write"
+    INVENTORY_RETIRE = "inventory.retire"
+    ANALYTICS_FINANCE = "analytics.finance"
+    ANALYTICS_PERFORMANCE = "analytics.performance"
+    ANALYTICS_PATIENTS = "analytics.patients"
+    DASHBOARD_READ = "dashboard.read"
+
+
+P = Permission
+
+# What a role may ask for. "own" (the row's doctor is the caller's) and single fields of a row are judged by
+# the services: see the comments.
+TABLE: dict[Permission, tuple[Role, ...]] = {
+    P.PUBLIC: (A, D, R, T),
+    P.SIGNED_IN: (A, D, R, T),
+    P.USERS_MANAGE: (A,),
+    P.AUDIT_READ: (A,),
+    P.METRICS_READ: (A,),
+    P.DOCTORS_READ: (A, D, R, T),
+    P.DOCTORS_WRITE: (A, D),  # D: own, but not licence, fee, user_id, is_active
+    P.DOCTORS_MANAGE: (A,),
+    P.PATIENTS_READ: (A, D, R, T),
+    P.PATIENTS_WRITE: (A, D, R),
+    P.PATIENTS_ARCHIVE: (A,),
+    P.HISTORY_READ: (A, D, T),
+    P.HISTORY_WRITE: (A, D),
+    P.APPOINTMENTS_READ: (A, D, R, T),
+    P.APPOINTMENTS_WRITE: (A, D, R),  # D: own
+    P.APPOINTMENTS_OVERBOOK: (A, R),
+    P.VISITS_READ: (A, D, R, T),
+    P.VISITS_WRITE: (A, D, T),  # D: own; T: vitals of an existing visit
+    P.VISITS_DOCUMENT: (A, D),  # D: own; create, sign, add to, void
+    P.TREATMENTS_READ: (A, D, R, T),
+    P.TREATMENTS_WRITE: (A, D, T),  # D: own; T: status, notes, inventory_items
+    P.TREATMENTS_ORDER: (A, D),  # D: own; create, void
+    P.PRESCRIPTIONS_READ: (A, D, T),
+    P.PRESCRIPTIONS_WRITE: (A, D),  # D: own
+    P.PRESCRIPTIONS_DISPENSE: (A, D, T),
+    P.BILLINGS_READ: (A, D, R),  # D: own visits'
+    P.BILLINGS_WRITE: (A, R),
+    P.REFUNDS_ASK: (A, R),  # R: a request that somebody else decides
+    P.BILLINGS_SETTLE: (A,),  # decide refunds, write off, void
+    P.INVENTORY_READ: (A, D, R, T),
+    P.INVENTORY_WRITE: (A, T),
+    P.INVENTORY_RETIRE: (A,),
+    P.ANALYTICS_FINANCE: (A,),
+    P.ANALYTICS_PERFORMANCE: (A, D),  # D: own
+    P.ANALYTICS_PATIENTS: (A, D),
+    P.DASHBOARD_READ: (A, D, R, T),
+}
+
+# Fields of an area that a role may not see: absent for it in every answer, 403 as filter or sort.
+CLINICAL = frozenset(
+    {
+        "summary",
+        "procedure_details",
+        "chief_complaint",
+        "notes",
+        "diagnoses",
+        "vitals",
+        "prescriptions",
+        "addenda",
+    }
+)
+HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
+    ("patient", T): frozenset({"account_balance"}),
+    ("patient", R): frozenset({"condition", "allergy"}),  # filters that would tell of the medical history
+    ("visit", R): CLINICAL,
+    ("visit", T): frozenset({"amount_paid", "balance"}),
+    ("treatment", R): frozenset({"notes"}),
+    ("treatment", T): frozenset({"billing_id"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who is asking: the signed-in user, a command acting for the clinic (no `user_id`, role admin), or
+    nobody that we know (neither), who may do nothing."""
+
+    user_id: int | None
+    name: str
+    role: Role | None
+    doctor_id: int | None = None
+    session_id: int | None = None
+    address: str | None = None
+    request_id: str | None = None
+
+    def may(self, permission: Permission) -> bool:
+        """Whether the role's line lists the permission."""
+        return self.role in TABLE[permission]
+
+    def require(self, permission: Permission, message: str = "Your role may not do this.") -> None:
+        """403 unless the role may."""
+        if not self.may(permission):
+            raise ClinicError("forbidden", message)
+
+    def require_own(self, doctor_id: int | None) -> None:
+        """403 for a doctor on another doctor's row; the other roles are not bound to a doctor."""
+        if self.role is Role.DOCTOR and (self.doctor_id is None or doctor_id != self.doctor_id):
+            raise ClinicError("forbidden", "You may change your own records only.")
+
+
+def hidden(area: str, role: Role | None) -> frozenset[str]:
+    """The fields of an area that the role may not see."""
+    return HIDDEN.get((area, role), frozenset()) if role else frozenset()

@@ -1,0 +1,256 @@
+"""The audit: what was changed, read or refused, by whom, in a chain that shows any edit.
+
+The session tells of changes by itself (`watch`), services only name what a change *means* (`mark`). The
+entries of a request are appended as the last statements before its commit, so that the row which says
+"it was done" exists exactly when it was done. Entries hold names of fields, never values.
+
+The chain: sixteen of them, each entry's MAC is HMAC-SHA256 under `AUDIT_KEY` over the MAC before it and the
+entry itself. Who has the database but not the key cannot edit, remove, insert or swap an entry unseen; the
+exported heads (`services.audit_chain`) show a cut tail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import event, insert, inspect, select, update
+from sqlalchemy.orm import Session
+
+from config import settings
+from errors import ClinicError
+from extensions import db
+from models import AuditHead, AuditLog, AuditOutcome, AuditSubject, Base, Patient
+from security.permissions import Actor
+from services import clock
+
+CHAINS = 16
+# Bookkeeping of the row itself, or a second form of a field beside it.
+SILENT = frozenset({"id", "version", "created_at", "updated_at", "blocked_until"})
+SILENT_ENDINGS = ("_fold", "_e164", "_digits", "_hash")
+
+Key = tuple[str, int | None]
+
+
+@dataclass
+class Deed:
+    """One thing a request did, on its way to becoming an entry."""
+
+    action: str
+    entity: str | None
+    entity_id: int | None = None
+    entity_ids: Sequence[int] = ()
+    patient_ids: set[int] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+    outcome: AuditOutcome = AuditOutcome.SUCCESS
+    detail: str | None = None
+
+
+@dataclass
+class Trail:
+    """What the current transaction has done so far: one deed per changed record."""
+
+    deeds: dict[Key, Deed] = field(default_factory=dict)
+
+    def deed(self, entity: str, entity_id: int | None, action: str) -> Deed:
+        """The record's deed, made with `action` where there is none yet."""
+        return self.deeds.setdefault((entity, entity_id), Deed(action, entity, entity_id))
+
+
+def trail() -> Trail:
+    """The trail of the current transaction."""
+    found: Trail = db.session.info.setdefault("trail", Trail())
+    return found
+
+
+def forget() -> None:
+    """Drop the trail: the transaction is over."""
+    db.session.info.pop("trail", None)
+
+
+# --- Changes -------------------------------------------------------------------------------------------
+
+
+def watch(session_class: type[Session] | Any) -> None:
+    """Make sessions stamp the rows they write and tell the trail of them."""
+    event.listen(session_class, "before_flush", _stamp)
+    event.listen(session_class, "after_flush", _collect)
+
+
+def _stamp(session: Session, _context: Any, _instances: Any) -> None:
+    now = clock.now()
+    for row in session.new:
+        for name in ("created_at", "updated_at"):
+            if hasattr(row, name) and getattr(row, name) is None:
+                setattr(row, name, now)
+    for row in session.dirty:
+        if hasattr(row, "updated_at") and session.is_modified(row):
+            row.updated_at = now
+
+
+def _collect(session: Session, _context: Any) -> None:
+    found: Trail = session.info.setdefault("trail", Trail())
+    for rows, action in ((session.new, "create"), (session.dirty, "update"), (session.deleted, "delete")):
+        for row in rows:
+            if isinstance(row, Base):
+                _note_change(found, row, action)
+
+
+def _note_change(found: Trail, row: Base, action: str) -> None:
+    if row.__entity__ is not None:
+        fields = _written_fields(row, action)
+        if action == "update" and not fields:
+            return
+        deed = found.deed(row.__entity__, row.id, action)  # type: ignore[attr-defined]
+        deed.fields |= fields
+    elif row.__part_of__ is not None:
+        entity, attribute = row.__part_of__
+        deed = found.deed(entity, getattr(row, attribute), "update")
+        deed.fields.add(row.__tablename__)
+    else:
+        return
+    patient_id = patient_of(row)
+    if patient_id is not None:
+        deed.patient_ids.add(patient_id)
+
+
+def _written_fields(row: Base, action: str) -> set[str]:
+    if action == "delete":
+        return set()
+    fields = set()
+    for column in inspect(row).mapper.column_attrs:
+        name = column.key
+        if name in SILENT or name.endswith(SILENT_ENDINGS):
+            if name == "password_hash" and inspect(row).attrs[name].history.has_changes():
+                fields.add("password")
+            continue
+        history = inspect(row).attrs[name].history
+        if history.has_changes() and (action == "update" or getattr(row, name) is not None):
+            fields.add(name)
+    return fields
+
+
+def patient_of(row: Any) -> int | None:
+    """The patient whom a row concerns, if it says so itself."""
+    return row.id if isinstance(row, Patient) else getattr(row, "patient_id", None)
+
+
+def mark(row: Base, action: str) -> None:
+    """Say what a change means: `cancel`, `sign`, `override`, instead of `update`."""
+    db.session.flush()  # a new row has no id before
+    entity = row.__entity__ or "record"
+    deed = trail().deed(entity, row.id, action)  # type: ignore[attr-defined]
+    deed.action = action
+    patient_id = patient_of(row)
+    if patient_id is not None:
+        deed.patient_ids.add(patient_id)
+
+
+def note_read(action: str, entity: str, ids: Sequence[int], patient_ids: Iterable[int]) -> None:
+    """A read of patients' records: `read` of one, `list`, `search` or `export` of those shown."""
+    single = ids[0] if action == "read" and len(ids) == 1 else None
+    deed = Deed(action, entity, single, entity_ids=list(ids), patient_ids=set(patient_ids))
+    trail().deeds.setdefault((f"{action} {entity}", single), deed)
+
+
+# --- Entries -------------------------------------------------------------------------------------------
+
+
+def settle(actor: Actor | None, operation: str) -> None:
+    """Append the transaction's deeds; the last statements before its commit."""
+    db.session.flush()
+    deeds = list(trail().deeds.values())
+    forget()
+    for deed in deeds:
+        _complete(deed)
+    append(actor, operation, deeds)
+
+
+def refuse(actor: Actor | None, operation: str, refusal: ClinicError, action: str = "refused") -> None:
+    """Append a refusal; the caller commits it in a transaction of its own."""
+    deed = Deed(action, refusal.entity, refusal.entity_id, outcome=AuditOutcome.REFUSED, detail=refusal.code)
+    if refusal.patient_id is not None:
+        deed.patient_ids.add(refusal.patient_id)
+    append(actor, operation, [deed])
+
+
+def _complete(deed: Deed) -> None:
+    """Find the patient of a record whose own row was not touched, only a part of it."""
+    if deed.patient_ids or deed.entity_id is None:
+        return
+    for mapper in Base.registry.mappers:
+        if mapper.class_.__entity__ == deed.entity and "patient_id" in mapper.columns:
+            row = db.session.get(mapper.class_, deed.entity_id)
+            if row is not None:
+                deed.patient_ids.add(row.patient_id)
+
+
+def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
+    """Write the deeds to one chain, whose head is locked until the commit."""
+    if not deeds:
+        return
+    chain = secrets.randbelow(CHAINS)
+    head = db.session.execute(
+        select(AuditHead.number, AuditHead.mac).where(AuditHead.chain == chain).with_for_update()
+    ).one()
+    number, mac, at = head.number, head.mac, clock.now()
+    rows: list[dict[str, Any]] = []
+    for deed in deeds:
+        number += 1
+        row = {"chain": chain, "number": number, "at": at} | _who(actor) | _what(deed, operation)
+        mac = row["mac"] = seal(mac, row)
+        rows.append(row)
+    ids = db.session.execute(
+        insert(AuditLog).returning(AuditLog.id, sort_by_parameter_order=True), rows
+    ).scalars()
+    subjects = [
+        {"patient_id": patient_id, "audit_id": audit_id}
+        for audit_id, row in zip(ids, rows, strict=True)
+        for patient_id in row["patient_ids"]
+    ]
+    if subjects:
+        db.session.execute(insert(AuditSubject), subjects)
+    db.session.execute(update(AuditHead).where(AuditHead.chain == chain).values(number=number, mac=mac))
+
+
+def _who(actor: Actor | None) -> dict[str, Any]:
+    return {
+        "user_id": actor.user_id if actor else None,
+        "user_name": actor.name or None if actor else None,
+        "role": actor.role.value if actor and actor.role else None,
+        "address": actor.address if actor else None,
+        "request_id": actor.request_id if actor else None,
+    }
+
+
+def _what(deed: Deed, operation: str) -> dict[str, Any]:
+    return {
+        "action": deed.action,
+        "entity": deed.entity,
+        "entity_id": deed.entity_id,
+        "entity_ids": list(deed.entity_ids),
+        "patient_ids": sorted(deed.patient_ids),
+        "fields": sorted(deed.fields),
+        "outcome": deed.outcome,
+        "detail": deed.detail,
+        "operation": operation,
+    }
+
+
+def seal(previous: str, row: dict[str, Any]) -> str:
+    """The MAC of an entry that follows the entry with MAC `previous`; 64 hexadecimal digits."""
+    told = {name: _plain(value) for name, value in row.items() if name not in ("id", "mac")}
+    text = json.dumps(told, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hmac.new(settings().audit_key.encode(), f"{previous}\n{text}".encode(), hashlib.sha256).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.timestamp()  # both engines keep microseconds, neither keeps the offset
+    return value.value if isinstance(value, AuditOutcome) else value

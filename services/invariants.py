@@ -1,0 +1,240 @@
+"""What must always be true of the stored clinic, asked of the database itself: `flask verify`.
+
+Each invariant is a query for the rows that break it. The rules hold by locks and constraints; this looks
+whether they did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, String, and_, cast, exists, func, literal, or_, select
+from sqlalchemy.orm import aliased
+
+from extensions import db
+from models import (
+    Appointment,
+    AppointmentStatus,
+    Billing,
+    BillingItem,
+    Claim,
+    Dispensing,
+    IdempotencyKey,
+    InventoryItem,
+    InventoryLot,
+    InvoiceCounter,
+    LedgerEntry,
+    LedgerKind,
+    PrescribedMedication,
+    Prescription,
+    Refund,
+    RefundStatus,
+    StockMovement,
+    Treatment,
+    TreatmentStatus,
+    User,
+    UserSession,
+    Visit,
+)
+
+OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
+RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A sentence that must be true, and the query for the ids of rows that break it."""
+
+    sentence: str
+    breaches: Select[Any]
+
+
+def _overlap(owner: Any, other: Any, same: Any, start: Any, end: Any, other_end: Any) -> Select[Any]:
+    return (
+        select(owner.id)
+        .join(other, and_(same, other.id > owner.id, start < other_end, other.start < end))
+        .where(owner.status.in_(OCCUPYING), other.status.in_(OCCUPYING))
+    )
+
+
+def _doctor_overlaps() -> Select[Any]:
+    one, two = aliased(Appointment), aliased(Appointment)
+    return _overlap(
+        one, two, one.doctor_id == two.doctor_id, one.start, one.blocked_until, two.blocked_until
+    ).where(one.overbooked.is_(False), two.overbooked.is_(False))
+
+
+def _patient_overlaps() -> Select[Any]:
+    one, two = aliased(Appointment), aliased(Appointment)
+    return _overlap(one, two, one.patient_id == two.patient_id, one.start, one.end, two.end)
+
+
+def _sum_of(column: Any, *wheres: Any) -> Any:
+    return select(func.coalesce(func.sum(column), 0)).where(*wheres).scalar_subquery()
+
+
+def _bill_sum(*kinds: LedgerKind) -> Any:
+    wheres = [LedgerEntry.billing_id == Billing.id]
+    if kinds:
+        wheres.append(LedgerEntry.kind.in_(kinds))
+    return _sum_of(LedgerEntry.amount, *wheres)
+
+
+def invariants() -> list[Invariant]:
+    """All of them, in the order in which they are asked."""
+    item = aliased(InventoryItem)
+    lot = aliased(InventoryLot)
+    reversed_entry = aliased(LedgerEntry)
+    billed_twice = (
+        select(BillingItem.treatment_id)
+        .join(Billing, Billing.id == BillingItem.billing_id)
+        .where(BillingItem.treatment_id.is_not(None), Billing.voided_at.is_(None))
+        .group_by(BillingItem.treatment_id)
+        .having(func.count() > 1)
+    )
+    return [
+        Invariant("No doctor has two appointments at once.", _doctor_overlaps()),
+        Invariant("No patient has two appointments at once.", _patient_overlaps()),
+        Invariant(
+            "A visit agrees with its appointment, which is completed.",
+            select(Visit.id)
+            .join(Appointment, Appointment.id == Visit.appointment_id)
+            .where(
+                Visit.voided_at.is_(None),
+                or_(
+                    Visit.patient_id != Appointment.patient_id,
+                    Visit.doctor_id != Appointment.doctor_id,
+                    Appointment.status != AppointmentStatus.COMPLETED,
+                ),
+            ),
+        ),
+        Invariant(
+            "A treatment's patient is its visit's.",
+            select(Treatment.id).join(Visit).where(Treatment.patient_id != Visit.patient_id),
+        ),
+        Invariant(
+            "A prescription's patient is its visit's.",
+            select(Prescription.id).join(Visit).where(Prescription.patient_id != Visit.patient_id),
+        ),
+        Invariant(
+            "What is dispensed equals its dispensings.",
+            select(PrescribedMedication.id).where(
+                PrescribedMedication.dispensed
+                != _sum_of(Dispensing.quantity, Dispensing.medication_id == PrescribedMedication.id)
+            ),
+        ),
+        Invariant("No treatment is billed twice.", billed_twice),
+        Invariant(
+            "A treatment's bill is not void and charges it.",
+            select(Treatment.id).where(
+                Treatment.billing_id.is_not(None),
+                ~exists().where(
+                    BillingItem.treatment_id == Treatment.id,
+                    BillingItem.billing_id == Treatment.billing_id,
+                    Billing.id == Treatment.billing_id,
+                    Billing.voided_at.is_(None),
+                ),
+            ),
+        ),
+        Invariant(
+            "A bill's charges are its items.",
+            select(Billing.id).where(
+                _bill_sum(LedgerKind.CHARGE)
+                != _sum_of(
+                    BillingItem.unit_price * BillingItem.quantity, BillingItem.billing_id == Billing.id
+                )
+            ),
+        ),
+        Invariant("No bill is paid beyond its amount.", select(Billing.id).where(_bill_sum() < 0)),
+        Invariant(
+            "A void bill sums to nothing.",
+            select(Billing.id).where(Billing.voided_at.is_not(None), _bill_sum() != 0),
+        ),
+        Invariant(
+            "A ledger row lies on the account of its bill's patient.",
+            select(LedgerEntry.id)
+            .join(Billing, Billing.id == LedgerEntry.billing_id)
+            .where(LedgerEntry.patient_id != Billing.patient_id),
+        ),
+        Invariant(
+            "Money moved between a bill and the account is neither made nor lost.",
+            select(LedgerEntry.patient_id)
+            .where(LedgerEntry.kind == LedgerKind.CREDIT)
+            .group_by(LedgerEntry.patient_id)
+            .having(func.sum(LedgerEntry.amount) != 0),
+        ),
+        Invariant(
+            "A reversal is the opposite of the row it names.",
+            select(LedgerEntry.id)
+            .outerjoin(reversed_entry, reversed_entry.id == LedgerEntry.reverses_id)
+            .where(
+                LedgerEntry.kind == LedgerKind.REVERSAL,
+                or_(reversed_entry.id.is_(None), LedgerEntry.amount != -reversed_entry.amount),
+            ),
+        ),
+        Invariant(
+            "An approved refund was paid out as it was asked.",
+            select(Refund.id)
+            .outerjoin(LedgerEntry, LedgerEntry.id == Refund.entry_id)
+            .where(
+                Refund.status == RefundStatus.APPROVED,
+                or_(LedgerEntry.id.is_(None), LedgerEntry.amount != Refund.amount),
+            ),
+        ),
+        Invariant(
+            "What a claim was paid equals its ledger rows.",
+            select(Claim.id).where(
+                Claim.paid_amount != -_sum_of(LedgerEntry.amount, LedgerEntry.claim_id == Claim.id)
+            ),
+        ),
+        Invariant(
+            "An item's quantity is the sum of its movements.",
+            select(item.id).where(
+                item.quantity != _sum_of(StockMovement.quantity, StockMovement.item_id == item.id)
+            ),
+        ),
+        Invariant(
+            "A lot's quantity is the sum of its movements.",
+            select(lot.id).where(
+                lot.quantity != _sum_of(StockMovement.quantity, StockMovement.lot_id == lot.id)
+            ),
+        ),
+        Invariant(
+            "A treatment that is not completed holds no stock.",
+            select(Treatment.id).where(
+                Treatment.status != TreatmentStatus.COMPLETED,
+                _sum_of(StockMovement.quantity, StockMovement.treatment_id == Treatment.id) != 0,
+            ),
+        ),
+        Invariant(
+            "No session of a deactivated user is alive.",
+            select(UserSession.id)
+            .join(User, User.id == UserSession.user_id)
+            .where(User.is_active.is_(False), UserSession.ended_at.is_(None)),
+        ),
+        Invariant(
+            "Every idempotency key has its answer.",
+            select(IdempotencyKey.id).where(IdempotencyKey.status.is_(None)),
+        ),
+        Invariant("Invoice numbers have no gap.", _invoice_gaps()),
+    ]
+
+
+def _invoice_gaps() -> Select[Any]:
+    """Years whose counter differs from the number of their invoices (numbers are unique)."""
+    counted = (
+        select(func.count())
+        .where(Billing.invoice_number.like(literal("INV-") + cast(InvoiceCounter.year, String) + "-%"))
+        .scalar_subquery()
+    )
+    return select(InvoiceCounter.year).where(InvoiceCounter.last_number != counted)
+
+
+def breaches(*, most: int = 5) -> Iterator[tuple[str, list[int]]]:
+    """Every broken invariant with up to `most` of the rows that break it."""
+    for invariant in invariants():
+        found = list(db.session.execute(invariant.breaches.limit(most)).scalars())
+        if found:
+            yield invariant.sentence, found

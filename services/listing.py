@@ -1,0 +1,254 @@
+"""Lists and searches: which columns filter and sort, and how a page is fetched.
+
+A `Listing` is declared once per resource beside its rules; `resources.query` reads a query string against
+it, `page()` runs it. Totals are exact up to `COUNT_CAP` matches of a filter; ties are broken by id.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm.interfaces import ORMOption
+
+from errors import ClinicError
+from extensions import db
+from models import Base, InstantType, MoneyType
+from security.permissions import Actor, hidden
+from services import clock
+from services.text import fold
+
+Row = TypeVar("Row", bound=Base)
+
+COUNT_CAP = 10_000
+MAX_PER_PAGE = 1_000
+PRIVATE = ("_fold", "_hash", "_digits")
+
+
+class Kind(StrEnum):
+    """How a query value is read."""
+
+    ID = "id"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    ENUM = "enum"
+    TEXT = "text"
+    DAY = "day"
+    INSTANT = "instant"
+    MONEY = "money"
+    DECIMAL = "decimal"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A named condition of a list that is not simply a column.
+
+    `where` turns the value into a condition; `values` lists an enum's; `guards` names the field whose
+    visibility it needs, where that is not its own name.
+    """
+
+    kind: Kind
+    where: Callable[[Any], ColumnElement[bool]]
+    summary: str
+    values: tuple[str, ...] = ()
+    guards: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing(Generic[Row]):
+    """What one resource's list can do. `area` is its line in the table of hidden fields.
+
+    `main_date` is what `start_date`/`end_date` bound; `text` builds the condition for `q`; `scope` limits
+    the rows to those the actor may see; `names` maps API names to attributes where they differ; `filters`
+    are the conditions beyond columns, `omit` the columns that no answer shows.
+    """
+
+    name: str
+    model: type[Row]
+    area: str
+    main_date: str | None = None
+    text: Callable[[str], ColumnElement[bool]] | None = None
+    scope: Callable[[Actor], ColumnElement[bool] | None] | None = None
+    options: Sequence[ORMOption] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    filters: Mapping[str, Filter] = field(default_factory=dict)
+    omit: frozenset[str] = frozenset()
+    joins: Callable[[Select[Any]], Select[Any]] | None = None
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[Kind, InstrumentedAttribute[Any], tuple[str, ...]]]:
+        """API name -> kind, attribute and enum values of every stored scalar column that answers show."""
+        renamed = {attribute: name for name, attribute in self.names.items()}
+        found: dict[str, tuple[Kind, InstrumentedAttribute[Any], tuple[str, ...]]] = {}
+        for column in self.model.__mapper__.column_attrs:
+            key = column.key
+            if key in self.omit or key.endswith(PRIVATE):
+                continue
+            attribute = getattr(self.model, key)
+            kind, values = _kind_of(key, attribute)
+            if kind is not None:
+                found[renamed.get(key, key)] = (kind, attribute, values)
+        return found
+
+
+def _kind_of(key: str, attribute: InstrumentedAttribute[Any]) -> tuple[Kind | None, tuple[str, ...]]:
+    kind_of_type = attribute.type
+    if key == "id" or key.endswith("_id"):
+        return (Kind.ID, ()) if kind_of_type.python_type is int else (Kind.TEXT, ())
+    if isinstance(kind_of_type, MoneyType):
+        return Kind.MONEY, ()
+    if isinstance(kind_of_type, InstantType):
+        return Kind.INSTANT, ()
+    python = kind_of_type.python_type
+    if issubclass(python, StrEnum):
+        return Kind.ENUM, tuple(member.value for member in python)
+    kinds = {bool: Kind.BOOLEAN, int: Kind.INTEGER, str: Kind.TEXT, datetime: Kind.INSTANT, date: Kind.DAY}
+    if python in (list, dict):
+        return None, ()
+    return kinds.get(python, Kind.DECIMAL), ()
+
+
+@dataclass
+class Condition:
+    """One condition of a query on a column: `op` is eq, ne, gte, lte, like or in."""
+
+    name: str
+    op: str
+    value: Any
+
+
+@dataclass
+class ListQuery:
+    """A query string, read: what to find, in what order, which page."""
+
+    conditions: list[Condition] = field(default_factory=list)
+    named: dict[str, Any] = field(default_factory=dict)
+    q: str | None = None
+    start: datetime | None = None  # inclusive
+    end: datetime | None = None  # exclusive
+    sort_by: str = "id"
+    descending: bool = False
+    offset: int = 0
+    limit: int = 20
+    after: int | None = None
+    params: dict[str, Any] = field(default_factory=dict)  # as the caller sent them, for `search_params`
+
+    @property
+    def filtered(self) -> bool:
+        """Whether anything narrows the list."""
+        return bool(self.conditions or self.named or self.q or self.start or self.end)
+
+
+@dataclass
+class Page(Generic[Row]):
+    """Some rows of a list. `total` is capped at `COUNT_CAP` when `capped`."""
+
+    rows: list[Row]
+    total: int
+    capped: bool
+    query: ListQuery
+
+
+def page(actor: Actor, listing: Listing[Row], query: ListQuery) -> Page[Row]:
+    """One page of the rows that the actor may see.
+
+    Raises 403 where a filter or sort names a field that the role may not see.
+    """
+    _check_visible(actor, listing, query)
+    wheres = _wheres(listing, query)
+    scope = listing.scope(actor) if listing.scope else None
+    if scope is not None:
+        wheres.append(scope)
+    base: Select[Any] = select(listing.model)
+    if listing.joins is not None:
+        base = listing.joins(base)
+    key = listing.model.__mapper__.primary_key[0]
+    total, capped = _count(base.where(*wheres), key, cap=bool(wheres))
+
+    statement = base.where(*wheres).options(*listing.options).limit(query.limit)
+    if query.after is not None:
+        statement = statement.where(key > query.after).order_by(key)
+    else:
+        statement = statement.order_by(*_order(listing, query, key)).offset(query.offset)
+    rows = list(db.session.execute(statement).unique().scalars())
+    return Page(rows, total, capped, query)
+
+
+def _check_visible(actor: Actor, listing: Listing[Any], query: ListQuery) -> None:
+    secret = hidden(listing.area, actor.role)
+    if not secret:
+        return
+    asked = {condition.name for condition in query.conditions} | {query.sort_by}
+    for name in query.named:
+        asked.add(listing.filters[name].guards or name)
+    if asked & secret:
+        raise ClinicError("forbidden", "Your role may not filter or sort by this.")
+
+
+def _wheres(listing: Listing[Any], query: ListQuery) -> list[ColumnElement[bool]]:
+    wheres = [_condition(listing, condition) for condition in query.conditions]
+    wheres += [listing.filters[name].where(value) for name, value in query.named.items()]
+    if query.q and listing.text is not None:
+        wheres.append(listing.text(query.q))
+    if listing.main_date is not None:
+        attribute = getattr(listing.model, listing.main_date)
+        by_day = not isinstance(attribute.type, InstantType)
+        for bound, compare in ((query.start, attribute.__ge__), (query.end, attribute.__lt__)):
+            if bound is not None:
+                wheres.append(compare(clock.local(bound).date() if by_day else bound))
+    return wheres
+
+
+def _condition(listing: Listing[Any], condition: Condition) -> ColumnElement[bool]:
+    _kind, attribute, _values = listing.columns[condition.name]
+    value = condition.value
+    if condition.op == "in":
+        return attribute.in_(value)
+    if condition.op == "like":
+        folded = getattr(listing.model, f"{attribute.key}_fold", None)
+        if folded is not None:
+            return contains(folded, fold(value))
+        return attribute.icontains(value, autoescape=True)
+    if condition.op == "ne":
+        return or_(attribute != value, attribute.is_(None))
+    compare = {"eq": operator.eq, "gte": operator.ge, "lte": operator.le}[condition.op]
+    found: ColumnElement[bool] = compare(attribute, value)
+    return found
+
+
+def contains(column: Any, part: str) -> ColumnElement[bool]:
+    """Whether a folded column contains the part; its `%` and `_` are taken literally."""
+    found: ColumnElement[bool] = column.contains(part, autoescape=True)
+    return found
+
+
+def words_in(column: Any, text: str) -> ColumnElement[bool]:
+    """Whether a folded column contains every word of the text, in any order."""
+    return and_(*(contains(column, word) for word in fold(text).split() or [""]))
+
+
+def _order(listing: Listing[Any], query: ListQuery, key: Any) -> list[Any]:
+    attribute: Any = listing.columns[query.sort_by][1]
+    # NULLs at the end on both engines, whichever way
+    orders = [attribute.is_(None), attribute.desc() if query.descending else attribute.asc()]
+    if not attribute.property.columns[0].nullable:
+        orders = orders[1:]
+    if attribute.key != "id":
+        orders.append(key.desc() if query.descending else key.asc())
+    return orders
+
+
+def _count(statement: Select[Any], key: Any, *, cap: bool) -> tuple[int, bool]:
+    """How many match. A filtered count stops at the cap, so that it never scans millions of rows."""
+    inner = statement.with_only_columns(key).order_by(None)
+    if cap:
+        inner = inner.limit(COUNT_CAP + 1)
+    total = db.session.execute(select(func.count()).select_from(inner.subquery())).scalar_one()
+    return (COUNT_CAP, True) if cap and total > COUNT_CAP else (total, False)

@@ -1,0 +1,246 @@
+"""Patients: registering, changing, archiving, and what is computed for those shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from errors import ClinicError, invalid
+from extensions import db
+from models import Appointment, AppointmentStatus, LedgerEntry, MedicalHistory, Patient, Visit
+from security.permissions import Actor, Permission
+from services import audit, clock, duplicates, phones
+from services.records import assign, changed, fetch, mapping
+from services.text import fold
+
+MAX_AGE = 130  # years; the oldest known person lived 122
+NOTHING = Decimal("0.00")
+NAMED_APPOINTMENTS = 20  # in a refusal
+
+
+def get(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
+    """The patient, archived ones included, or 404."""
+    return fetch(Patient, patient_id, lock=lock)
+
+
+def figures(actor: Actor, rows: Sequence[Patient]) -> None:
+    """Compute what is not stored: age, balance, last visit, next appointment; three queries for any number."""
+    ids = [patient.id for patient in rows]
+    now, today = clock.now(), clock.today()
+    sums = mapping(
+        select(LedgerEntry.patient_id, func.sum(LedgerEntry.amount))
+        .where(LedgerEntry.patient_id.in_(ids))
+        .group_by(LedgerEntry.patient_id)
+    )
+    visits = mapping(
+        select(Visit.patient_id, func.max(Visit.date))
+        .where(Visit.patient_id.in_(ids), Visit.voided_at.is_(None))
+        .group_by(Visit.patient_id)
+    )
+    appointments = mapping(
+        select(Appointment.patient_id, func.min(Appointment.start))
+        .where(
+            Appointment.patient_id.in_(ids),
+            Appointment.status == AppointmentStatus.SCHEDULED,
+            Appointment.start > now,
+        )
+        .group_by(Appointment.patient_id)
+    )
+    for patient in rows:
+        patient.age = age_on(today, patient.date_of_birth)
+        patient.account_balance = sums.get(patient.id, NOTHING)
+        patient.last_visit = visits.get(patient.id)
+        patient.next_appointment = appointments.get(patient.id)
+
+
+def age_on(day: date, born: date | None) -> int | None:
+    """Completed years; somebody born on 29 February has their birthday on 1 March in other years."""
+    if born is None:
+        return None
+    return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
+
+
+# --- Registering ---------------------------------------------------------------------------------------
+
+
+def register(
+    actor: Actor, *, file_number: str | None = None, allow_duplicate: bool = False, **values: Any
+) -> Patient:
+    """A new patient with an empty medical history, under the given file number or an issued one.
+
+    Raises 409 `possible_duplicate` with the candidates unless `allow_duplicate`, 409 `already_exists` for a
+    given number that is taken, 403 for an archived patient from somebody who may not archive.
+    """
+    _check_birth(values)
+    if values.get("is_active") is False:
+        actor.require(Permission.PATIENTS_ARCHIVE)
+    if not allow_duplicate:
+        _refuse_duplicates(values)
+    patient = Patient(**_with_forms(values))
+    if file_number is None:
+        _number(patient)
+    else:
+        patient.file_number = file_number
+        db.session.add(patient)
+        db.session.flush()
+    # not through the session: an empty history is no change of its own, for the audit
+    now = clock.now()
+    db.session.execute(
+        insert(MedicalHistory).values(patient_id=patient.id, version=1, created_at=now, updated_at=now)
+    )
+    return patient
+
+
+def _number(patient: Patient) -> None:
+    """Insert under `P-` and the row's own id, which no two registrations share.
+
+    Where somebody gave that very number to another patient by hand, a suffix is added.
+    """
+    patient.id = _next_id()
+    suffix = 0
+    while True:
+        number = f"P-{patient.id:06d}" + (f"-{suffix}" if suffix else "")
+        patient.file_number = number
+        try:
+            with db.session.begin_nested():
+                db.session.add(patient)
+            return
+        except IntegrityError:
+            if not db.session.scalar(select(Patient.id).where(Patient.file_number == number)):
+                raise
+            suffix += 1
+
+
+def _next_id() -> int:
+    if db.session.get_bind().dialect.name == "postgresql":
+        sequence = func.pg_get_serial_sequence("patients", "id")
+        return db.session.execute(select(func.nextval(sequence))).scalar_one()
+    # as SQLite counts itself, and nobody else writes meanwhile
+    return db.session.execute(select(func.coalesce(func.max(Patient.id), 0) + 1)).scalar_one()
+
+
+def _check_birth(values: Mapping[str, Any]) -> None:
+    born = values.get("date_of_birth")
+    if born is None:
+        return
+    if born > clock.today():
+        raise invalid("date_of_birth", "must not be in the future")
+    if (age_on(clock.today(), born) or 0) > MAX_AGE:
+        raise invalid("date_of_birth", f"must not be more than {MAX_AGE} years ago")
+
+
+def _refuse_duplicates(values: Mapping[str, Any], patient: Patient | None = None) -> None:
+    """409 with the candidates; for a change of `patient` only with those that it makes ones."""
+    duplicates.hold(values)
+    found = duplicates.likely(values, but=patient.id if patient else None)
+    if patient is not None and found:
+        before = duplicates.likely(
+            {name: getattr(patient, name) for name in duplicates.NAMING}, but=patient.id
+        )
+        known = {candidate.id for candidate, _common in before}
+        found = [(candidate, common) for candidate, common in found if candidate.id not in known]
+    if not found:
+        return
+    refusal = ClinicError(
+        "possible_duplicate",
+        "This looks like a patient already on file; look at the candidates, and send "
+        '"allow_duplicate": true if it is somebody else.',
+        candidates=[_candidate(candidate, common) for candidate, common in found],
+    )
+    refusal.about("patient", patient.id if patient else None, patient.id if patient else None)
+    refusal.shown_patient_ids = tuple(candidate.id for candidate, _common in found)
+    raise refusal
+
+
+def _candidate(patient: Patient, common: list[str]) -> dict[str, Any]:
+    return {
+        "id": patient.id,
+        "file_number": patient.file_number,
+        "name": patient.name,
+        "date_of_birth": patient.date_of_birth.isoformat() if patient.date_of_birth else None,
+        "phone": patient.phone,
+        "email": patient.email,
+        "insurance_id": patient.insurance_id,
+        "is_active": patient.is_active,
+        "matches": ["name", *common],
+    }
+
+
+def _with_forms(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the second forms that finding needs: folded name, E.164 and digits of the phone."""
+    found = dict(values)
+    if "name" in found:
+        found["name_fold"] = fold(found["name"])
+    if "phone" in found:
+        found["phone_e164"] = phones.e164(found["phone"])
+        found["phone_digits"] = phones.searchable(found["phone"])
+    return found
+
+
+# --- Changing ------------------------------------------------------------------------------------------
+
+
+def update(actor: Actor, patient: Patient, *, allow_duplicate: bool = False, **values: Any) -> Patient:
+    """Change the members given; archiving and bringing back need the right to archive.
+
+    A change that makes the record look like another one's is refused as a registration would be.
+    """
+    values = changed(patient, values)
+    if "is_active" in values:
+        actor.require(Permission.PATIENTS_ARCHIVE)
+        if not values["is_active"]:
+            _check_archivable(patient)
+    _check_birth(values)
+    if not allow_duplicate and any(values.get(name) for name in duplicates.NAMING):
+        told = {name: values.get(name, getattr(patient, name)) for name in duplicates.NAMING}
+        _refuse_duplicates(told, patient)
+    assign(patient, _with_forms(values))
+    if "is_active" in values:
+        audit.mark(patient, "restore" if patient.is_active else "archive")
+    return patient
+
+
+def archive(actor: Actor, patient: Patient) -> Patient:
+    """Take the patient out of daily use; 409 with the reasons while something is open."""
+    if patient.is_active:
+        _check_archivable(patient)
+        patient.is_active = False
+        audit.mark(patient, "archive")
+    return patient
+
+
+def _check_archivable(patient: Patient) -> None:
+    """409 `in_use` with every reason: a future appointment, money owed either way."""
+    ahead = db.session.execute(
+        select(Appointment.id, Appointment.start)
+        .where(
+            Appointment.patient_id == patient.id,
+            Appointment.status == AppointmentStatus.SCHEDULED,
+            Appointment.end > clock.now(),
+        )
+        .order_by(Appointment.start)
+    ).all()
+    balance = db.session.execute(
+        select(func.coalesce(func.sum(LedgerEntry.amount), NOTHING)).where(
+            LedgerEntry.patient_id == patient.id
+        )
+    ).scalar_one()
+    reasons: list[dict[str, Any]] = []
+    if ahead:
+        named = [
+            {"id": row.id, "start": clock.local(row.start).isoformat()} for row in ahead[:NAMED_APPOINTMENTS]
+        ]
+        message = f"{len(ahead)} appointment(s) lie ahead; cancel them first."
+        reasons.append({"code": "future_appointments", "message": message, "appointments": named})
+    if balance:
+        whose = "The patient still owes something." if balance > 0 else "The patient has credit left."
+        reasons.append({"code": "open_balance", "message": whose, "account_balance": f"{balance:.2f}"})
+    if reasons:
+        raise ClinicError(
+            "in_use", " ".join(str(reason["message"]) for reason in reasons), reasons=reasons
+        ).about("patient", patient.id, patient.id)

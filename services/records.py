@@ -1,0 +1,72 @@
+"""Rows as the services get them: fetched, locked where they are about to change, compared by field."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import Row as Result
+from sqlalchemy import Select, select
+
+from errors import ClinicError, not_found
+from extensions import db
+from models import Base
+
+Row = TypeVar("Row", bound=Base)
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def fetch(kind: type[Row], row_id: int, *, lock: bool = False, what: str | None = None) -> Row:
+    """The row, or 404. `lock` holds it until the end of the transaction and reads it afresh.
+
+    The lock is `FOR NO KEY UPDATE`: rows that merely refer to it are not held up.
+    """
+    statement = select(kind).where(kind.__mapper__.primary_key[0] == row_id)
+    if lock:
+        statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
+    row = db.session.execute(statement).unique().scalar_one_or_none()
+    if row is None:
+        raise not_found(what or kind.__entity__ or kind.__tablename__)
+    return row
+
+
+def fetch_named(kind: type[Row], row_id: int, field: str, *, lock: bool = False) -> Row:
+    """Like `fetch`, for a row that a body names: 422 on that field instead of 404."""
+    try:
+        return fetch(kind, row_id, lock=lock)
+    except ClinicError:
+        raise ClinicError(
+            "validation_failed",
+            f"{field}: there is no such {kind.__entity__}.",
+            errors={field: f"there is no such {(kind.__entity__ or 'row').replace('_', ' ')}"},
+        ) from None
+
+
+def peek(statement: Select[Any]) -> Result[Any] | None:
+    """One row's columns, read outside any transaction: no lock is held while something slow follows."""
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        return connection.execute(statement).one_or_none()
+
+
+def mapping(statement: Select[tuple[Key, Value]]) -> dict[Key, Value]:
+    """The rows of a statement of two columns, first -> second."""
+    return dict(db.session.execute(statement).tuples().all())
+
+
+def changed(row: Base, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The members that differ from what is stored: an equal one counts as absent, for every rule."""
+    return {name: value for name, value in values.items() if getattr(row, name, None) != value}
+
+
+def forbid(values: Mapping[str, Any], fields: Collection[str], message: str) -> None:
+    """403 naming the fields of `values` that the caller may not set."""
+    found = sorted(set(values) & set(fields))
+    if found:
+        raise ClinicError("forbidden", message, errors=dict.fromkeys(found, "your role may not change this"))
+
+
+def assign(row: Base, values: Mapping[str, Any]) -> None:
+    """Set the members on the row."""
+    for name, value in values.items():
+        setattr(row, name, value)

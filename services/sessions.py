@@ -1,0 +1,158 @@
+"""Sessions: one row per sign-in, which is the truth about whether its tokens are good.
+
+Redis, where there is one, answers "revoked" faster; it is never asked whether a session is good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+
+from errors import ClinicError
+from extensions import db, redis_store
+from models import Doctor, Role, User, UserSession
+from security import tokens
+from security.permissions import Actor
+from security.tokens import Claims
+from services import clock
+from services.records import fetch
+
+GRACE = timedelta(seconds=10)  # two tabs refresh at once: the second gets the current pair
+TOUCH = timedelta(minutes=1)  # how exact "last use" is
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The tokens of a session as a client gets them."""
+
+    access_token: str
+    refresh_token: str
+
+
+def _revoked_key(session_id: int) -> str:
+    return f"clinic:revoked:{session_id}"
+
+
+def ended() -> ClinicError:
+    """The one 401 for every session that does not live."""
+    return ClinicError("token_revoked", "This session has ended; sign in again.")
+
+
+def identify(claims: Claims, address: str | None, request_id: str | None) -> tuple[Actor, bool]:
+    """Who the token's session belongs to now, and whether its last use should be noted.
+
+    Read outside any transaction: a refused request takes no lock. Raises 401 for a session that has ended
+    or whose user is not active.
+    """
+    if redis_store.call(lambda client: client.exists(_revoked_key(claims.session_id)), 0):
+        raise ended()
+    statement = (
+        select(
+            UserSession.ended_at,
+            UserSession.expires_at,
+            UserSession.last_used_at,
+            User.name,
+            User.role,
+            User.is_active,
+            Doctor.id.label("doctor_id"),
+        )
+        .join(User, User.id == UserSession.user_id)
+        .outerjoin(Doctor, Doctor.user_id == User.id)
+        .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
+    )
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        found = connection.execute(statement).one_or_none()
+    now = clock.now()
+    if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
+        raise ended()
+    doctor_id = found.doctor_id if found.role is Role.DOCTOR else None
+    actor = Actor(
+        claims.user_id, found.name, found.role, doctor_id, claims.session_id, address, request_id
+    )
+    return actor, now - found.last_used_at > TOUCH
+
+
+def touch(session_id: int) -> None:
+    """Note that the session is in use."""
+    db.session.execute(
+        update(UserSession).where(UserSession.id == session_id).values(last_used_at=clock.now())
+    )
+
+
+def open_session(user: User, *, device: str | None, address: str | None) -> tuple[UserSession, Pair]:
+    """A new session of the user, and its first tokens."""
+    now = clock.now()
+    session = UserSession(
+        user_id=user.id,
+        device=device[:500] if device else None,
+        address=address,
+        created_at=now,
+        last_used_at=now,
+        expires_at=now + tokens.refresh_lifetime(),
+    )
+    db.session.add(session)
+    db.session.flush()
+    return session, Pair(*tokens.issue(user.id, session.id, session.counter))
+
+
+def rotate(claims: Claims) -> tuple[User, Pair]:
+    """A new pair for a refresh token, which is retired by it.
+
+    The immediate parent gets the current pair again within `GRACE`. Any older token was stolen or
+    replayed: it ends the session, and this 401 commits that (RFC 9700 section 4.14.2).
+    """
+    session = db.session.execute(
+        select(UserSession)
+        .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
+        .with_for_update()
+    ).scalar_one_or_none()
+    now = clock.now()
+    if session is None or session.ended_at or session.expires_at <= now:
+        raise ended()
+    user = fetch(User, claims.user_id)
+    if not user.is_active:
+        raise ended()
+    if claims.counter == session.counter:
+        session.counter += 1
+        session.rotated_at = now
+        session.last_used_at = now
+        session.expires_at = now + tokens.refresh_lifetime()
+    elif not (
+        claims.counter == session.counter - 1
+        and session.rotated_at is not None
+        and now - session.rotated_at <= GRACE
+    ):
+        end(session)
+        refusal = ended().about("user", user.id)
+        refusal.keeps_work = True
+        raise refusal
+    return user, Pair(*tokens.issue(user.id, session.id, session.counter))
+
+
+def end(session: UserSession) -> None:
+    """End one session; its tokens are refused from the next request on."""
+    if session.ended_at is None:
+        session.ended_at = clock.now()
+        _revoke(session.id, session.expires_at)
+
+
+def end_all(user_id: int, *, but: int | None = None) -> None:
+    """End every session of a user, but one if named."""
+    statement = (
+        select(UserSession)
+        .where(UserSession.user_id == user_id, UserSession.ended_at.is_(None))
+        .order_by(UserSession.id)
+        .with_for_update()
+    )
+    for session in db.session.execute(statement).scalars():
+        if session.id != but:
+            end(session)
+
+
+def _revoke(session_id: int, expires_at: datetime) -> None:
+    # before the commit: a session that stays alive because the commit failed is refused for a moment at
+    # worst, and never the other way round
+    seconds = max(1, int((expires_at - clock.now()).total_seconds()) + 60)
+    redis_store.call(lambda client: client.set(_revoked_key(session_id), 1, ex=seconds), None)

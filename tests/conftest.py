@@ -1,0 +1,97 @@
+"""The clinic under test: the migrated schema on PostgreSQL and on SQLite, a fresh database each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config import Settings, load
+from tests.clinic import Clinic
+from tests.database import migrate
+from tests.servers import PostgresServer, start_postgres
+
+ENGINES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for this test process."""
+    server = start_postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """The URL of a migrated, empty database to clone."""
+    url = postgres.create()
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty database file to copy."""
+    path = tmp_path_factory.mktemp("template") / "clinic.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Both engines, every time."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh migrated database."""
+    if engine_name == "sqlite":
+        path = tmp_path / "clinic.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.clone(request.getfixturevalue("postgres_template"))
+    yield url
+    server.drop(url)
+
+
+def settings_for(database_url: str, **overrides: object) -> Settings:
+    """Settings of a test clinic: cheap hashing, no limits, everything else as shipped."""
+    values: dict[str, object] = {
+        "database_uri": database_url,
+        "jwt_secret_key": "test-only-" + "k7Q2x9Zr" * 5,
+        "audit_key": "test-only-" + "m4W8v1Lt" * 5,
+        "bcrypt_cost": 4,
+        "rate_limit_enabled": False,
+        "audit_heads_file": Path(os.environ.get("TMPDIR", "/tmp")) / f"heads-{os.getpid()}.json",
+    }
+    return load(None, **(values | overrides))
+
+
+@pytest.fixture
+def clinic(database_url: str) -> Iterator[Clinic]:
+    """The application on a fresh database, with callers for every role and factories for every row."""
+    made = Clinic(settings_for(database_url))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make_clinic(database_url: str) -> Iterator[object]:
+    """Like `clinic`, with settings of the test's own: `make_clinic(clinic_timezone="Europe/Berlin")`."""
+    made: list[Clinic] = []
+
+    def make(**overrides: object) -> Clinic:
+        made.append(Clinic(settings_for(database_url, **overrides)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

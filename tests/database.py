@@ -1,0 +1,84 @@
+"""Databases as the migrations make them, without the application."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from extensions import engine_options, prepare_engine
+from tests.servers import ROOT
+
+POSTGRESQL_OBJECTS = """
+SELECT 'column', c.relname, a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod),
+       CASE WHEN a.attnotnull THEN 'NOT NULL' END, pg_get_expr(d.adbin, d.adrelid), a.attidentity)
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relnamespace = 'public'::regnamespace
+UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+  FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 't'
+UNION ALL SELECT 'index', tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid)
+  FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL SELECT 'function', '', p.proname, pg_get_functiondef(p.oid)
+  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+   AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
+UNION ALL SELECT 'sequence', '', sequencename, data_type::text FROM pg_sequences WHERE schemaname = 'public'
+"""
+
+
+class SchemaObject(NamedTuple):
+    """A column, constraint, index, trigger, function or sequence, as the database itself tells of it."""
+
+    kind: str
+    table: str
+    name: str
+    definition: str
+
+
+def alembic_config(url: str) -> Config:
+    """What alembic's commands are given to work on the database at `url`."""
+    config = Config(ROOT / "migrations" / "alembic.ini")
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    return config
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the database at `url` up to `revision`; a SQLite file is made where there is none."""
+    command.upgrade(alembic_config(url), revision)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Engine]:
+    """An engine that connects as the application's does, and lets go of the database at the end."""
+    engine = create_engine(url, **engine_options(url, echo=False))
+    prepare_engine(engine)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def objects_at(url: str) -> set[SchemaObject]:
+    """Everything the schema at `url` is made of, alembic's own table aside."""
+    with connected(url) as engine, engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            found = {SchemaObject(*row) for row in connection.execute(text(POSTGRESQL_OBJECTS))}
+        else:
+            found = set(_sqlite_objects(connection))
+    return {each for each in found if each.table != "alembic_version"}
+
+
+def _sqlite_objects(connection: Connection) -> Iterator[SchemaObject]:
+    stored = connection.execute(text("SELECT type, tbl_name, name, sql FROM sqlite_master WHERE sql <> ''"))
+    for kind, table, name, sql in stored:
+        if kind != "table":
+            yield SchemaObject(kind, table, name, sql)
+            continue
+        for line in sql.splitlines()[1:-1]:  # SQLite keeps what it was told: a column or constraint a line
+            constraint, first, rest = re.fullmatch(r"\s*(CONSTRAINT )?(\S+) (.*?),?\s*", line).groups()
+            yield SchemaObject("constraint" if constraint else "column", table, first, rest)

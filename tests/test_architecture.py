@@ -1,0 +1,165 @@
+"""The house's rules, held by machines: who may import whom, who commits, how long a file may get."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("resources", "schemas", "services", "security", "commands")
+MODULES = ("app", "config", "errors", "extensions", "models", "create_admin")
+LEAVES = {"config", "errors", "models"}
+OURS = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
+
+# what a layer may import of ours; dependencies point down
+ALLOWED = {
+    "app": OURS - {"tests", "app", "create_admin"},
+    "create_admin": {
+        *("app", "config", "errors", "extensions", "models", "schemas", "security", "services", "commands"),
+    },
+    "commands": {"config", "errors", "extensions", "models", "schemas", "security", "services", "commands"},
+    "resources": {"config", "errors", "extensions", "models", "schemas", "security", "services", "resources"},
+    "schemas": {"config", "models", "security.sanitize", "schemas"},
+    "services": {"config", "errors", "extensions", "models", "security", "services"},
+    "security": {"config", "errors", "extensions", "models", "security"},
+    "extensions": {"models"},
+    "models": set(),
+    "errors": set(),
+    "config": set(),
+}
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "dao", "repositories", "interfaces"}
+MAY_COMMIT = {"resources/base.py", "create_admin.py"}
+
+
+def sources() -> list[Path]:
+    """Every source file of the server."""
+    return [ROOT / f"{name}.py" for name in MODULES] + [
+        path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))
+    ]
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """The modules a file imports, with their lines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def layer(path: Path) -> str:
+    """Which layer a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", sources(), ids=name)
+def test_dependencies_point_down(path: Path) -> None:
+    allowed = ALLOWED[layer(path)]
+
+    wrong = [
+        f"line {line}: {module}"
+        for module, line in imports(path)
+        if module.split(".")[0] in OURS
+        and module.split(".")[0] not in allowed
+        and not any(module.startswith(one) or one.startswith(module) for one in allowed if "." in one)
+    ]
+
+    assert not wrong, f"{name(path)} imports what lies above it: {wrong}"
+
+
+@pytest.mark.parametrize("package", ["services", "schemas"])
+def test_rules_know_nothing_of_http(package: str) -> None:
+    found = [
+        f"{name(path)}:{line}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for module, line in imports(path)
+        if module.split(".")[0].startswith(("flask", "werkzeug"))
+    ]
+
+    assert found == []
+
+
+def test_only_the_framework_and_the_commands_commit() -> None:
+    found = [
+        f"{name(path)}:{node.lineno}"
+        for path in sources()
+        if name(path) not in MAY_COMMIT and layer(path) != "commands"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("commit", "begin_nested")
+    ]
+
+    assert found == []
+
+
+def test_the_clock_is_read_in_one_place() -> None:
+    found = [
+        f"{name(path)}:{node.lineno}"
+        for path in sources()
+        if name(path) != "services/clock.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("now", "utcnow", "today")
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("datetime", "date")
+    ]
+
+    assert found == []
+
+
+def test_no_source_but_the_models_is_over_500_lines() -> None:
+    long = {
+        name(path): lines
+        for path in sources()
+        if path.name != "models.py" and (lines := len(path.read_text(encoding="utf-8").splitlines())) > 500
+    }
+
+    assert long == {}
+
+
+def test_no_function_is_over_60_lines() -> None:
+    long = [
+        f"{name(path)}:{node.lineno} {node.name}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno > 60
+    ]
+
+    assert long == []
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert [name(path) for path in sources() if path.stem in FORBIDDEN_NAMES] == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        name(path)
+        for path in sources()
+        if path.name != "__init__.py" and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+
+    assert silent == []
+
+
+def test_every_public_function_of_the_rules_says_what_it_does() -> None:
+    silent = [
+        f"{name(path)}:{node.lineno} {node.name}"
+        for path in sources()
+        if layer(path) in ("services", "security", "resources", "schemas", "commands")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+
+    assert silent == []

@@ -1,0 +1,121 @@
+"""What a body may be: one strict JSON object, nothing that cannot be stored, nothing eaten that was typed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.clinic import Clinic
+from tests.test_sanitize import CLINICAL_SENTENCES
+
+
+def post_raw(clinic: Clinic, data: bytes, **headers: str) -> Any:
+    options = {"headers": {"Content-Type": "application/json"} | headers}
+    return clinic.admin.send("POST", "/patients", data=data, **options)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"{", 400, "malformed_json"),
+        (b"[]", 400, "malformed_json"),
+        (b"null", 400, "malformed_json"),
+        (b'{"name": "a", "name": "b"}', 400, "duplicate_member"),
+        (b'{"name": NaN}', 400, "malformed_json"),
+        (b'{"name": Infinity}', 400, "malformed_json"),
+        (b'{"name": "\xff"}', 400, "malformed_json"),
+        (b'{"name": ' + b"9" * 5000 + b"}", 400, "malformed_json"),
+        (b'{"name": ' + b"[" * 40 + b"]" * 40 + b"}", 400, "too_deep"),
+        (b'{"name": ' + b"[" * 60_000 + b"]" * 60_000 + b"}", 400, "too_deep"),
+        (b'{"name": "' + b"a" * 300_000 + b'"}', 413, "payload_too_large"),
+        (b'{"name": "nul \\u0000"}', 422, "validation_failed"),
+        (b'{"name": "lone \\ud800"}', 422, "validation_failed"),
+        (b'{"na\\u0000me": "x"}', 422, "validation_failed"),
+        (b'{"name": "   "}', 422, "validation_failed"),
+        (b'{"name": 5}', 422, "validation_failed"),
+        (b"", 422, "validation_failed"),
+    ],
+)
+def test_an_unreadable_body_is_refused_as_what_it_is(
+    clinic: Clinic, data: bytes, status: int, code: str
+) -> None:
+    answer = post_raw(clinic, data)
+
+    assert (answer.status_code, answer.get_json()["error"]) == (status, code)
+
+
+def test_another_media_type_is_415_but_an_empty_body_never_is(clinic: Clinic) -> None:
+    refused = post_raw(clinic, b"name=x", **{"Content-Type": "application/x-www-form-urlencoded"})
+    empty = post_raw(clinic, b"", **{"Content-Type": "text/plain"})
+
+    assert refused.status_code == 415
+    assert empty.status_code == 422
+
+
+def test_a_member_that_the_resource_never_has_is_named(clinic: Clinic) -> None:
+    answer = clinic.admin.post("/patients", {"name": "Ada", "shoe_size": 42})
+
+    assert answer.status_code == 422
+    assert answer.get_json()["errors"] == {"shoe_size": "there is no such member"}
+
+
+def test_all_wrong_members_are_named_at_once(clinic: Clinic) -> None:
+    answer = clinic.admin.post("/patients", {"gender": "x", "date_of_birth": "1990-02-30", "email": "no"})
+
+    assert set(answer.get_json()["errors"]) == {"name", "gender", "date_of_birth", "email"}
+
+
+def test_a_refusal_does_not_repeat_what_was_typed(clinic: Clinic) -> None:
+    answer = clinic.admin.post("/patients", {"name": "Ada", "email": "secret-diagnosis@@x"})
+
+    assert answer.status_code == 422
+    assert "secret-diagnosis" not in answer.get_data(as_text=True)
+
+
+def test_a_whole_row_sent_back_changes_nothing(clinic: Clinic) -> None:
+    row = clinic.patient(name="Ada Quill", date_of_birth="1980-05-04", phone="555-767-7476")
+
+    answer = clinic.admin.put(f"/patients/{row['id']}", row | {"id": 99, "account_balance": "5.00"})
+
+    assert answer.status_code == 200
+    assert answer.headers["ETag"] == '"1"'
+    assert answer.get_json() == row
+
+
+def test_absent_is_unchanged_and_null_clears(clinic: Clinic) -> None:
+    row = clinic.patient(name="Ada Quill", address="Harbour Lane 1", blood_type="A+")
+
+    changed = clinic.admin.patch(f"/patients/{row['id']}", {"address": None}).get_json()
+
+    assert (changed["name"], changed["address"], changed["blood_type"]) == ("Ada Quill", None, "A+")
+
+
+def test_what_is_required_cannot_be_cleared(clinic: Clinic) -> None:
+    row = clinic.patient()
+
+    answer = clinic.admin.patch(f"/patients/{row['id']}", {"name": None})
+
+    assert answer.status_code == 422
+    assert "name" in answer.get_json()["errors"]
+
+
+def test_clinical_text_returns_byte_for_byte(clinic: Clinic) -> None:
+    row = clinic.patient()
+    for start in range(0, len(CLINICAL_SENTENCES), 40):
+        text = "\n".join(CLINICAL_SENTENCES[start : start + 40])
+
+        answer = clinic.admin.patch(f"/patients/{row['id']}", {"review_notes": text})
+
+        assert answer.status_code == 200
+        assert answer.get_json()["review_notes"] == text
+        assert clinic.admin.get(f"/patients/{row['id']}").get_json()["review_notes"] == text
+
+
+@pytest.mark.parametrize("active", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>"])
+def test_active_markup_never_returns(clinic: Clinic, active: str) -> None:
+    row = clinic.patient(name=f"Ada {active}", review_notes=f"BP <120/80 {active}")
+
+    assert "<script" not in row["name"] + row["review_notes"]
+    assert "onerror" not in row["name"] + row["review_notes"]
+    assert "BP <120/80" in row["review_notes"]

@@ -1,0 +1,197 @@
+"""What the installation, the image and the composed services promise, read from their own files."""
+
+import hashlib
+import json
+import re
+import runpy
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config import Settings, load
+
+ROOT = Path(__file__).resolve().parent.parent
+INDEX = "https://pypi.org/simple"
+NOT_SERVED = {"deploy", "docs", "instance", "tests"}  # top-level directories that the server does not need
+SETTINGS = {name.upper() for name in Settings.model_fields}
+SECRETS = {"JWT_SECRET_KEY", "AUDIT_KEY", "METRICS_TOKEN"}
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(read("compose.yaml"))
+    return document
+
+
+def dockerfile_sources() -> set[str]:
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", read("Dockerfile"), re.M)
+    return {source for copy in copies for source in copy.split()}
+
+
+def example_settings() -> dict[str, str]:
+    return dict(re.findall(r"^([A-Z_]+)=(.*)$", read(".env.example"), re.M))
+
+
+# --- Packages ---
+
+
+def test_packages_come_from_the_one_public_index() -> None:
+    pipfile, lock = tomllib.loads(read("Pipfile")), json.loads(read("Pipfile.lock"))
+
+    assert pipfile["source"] == [{"url": INDEX, "verify_ssl": True, "name": "pypi"}]
+    assert lock["_meta"]["sources"] == pipfile["source"]
+    for path in ("Pipfile", "Pipfile.lock", "requirements.txt", "requirements-dev.txt"):
+        assert set(re.findall(r"\w+://[^\s\"']*", read(path))) <= {INDEX}, path
+    for path in ("requirements.txt", "requirements-dev.txt"):
+        assert re.findall(r"^-.*", read(path), re.M) == [], path
+
+
+def test_the_lock_belongs_to_the_pipfile() -> None:
+    pipfile, lock = tomllib.loads(read("Pipfile")), json.loads(read("Pipfile.lock"))
+
+    hashed = {
+        "_meta": {"sources": pipfile["source"], "requires": pipfile["requires"]},
+        "default": pipfile["packages"],
+        "develop": pipfile["dev-packages"],
+    }
+    text = json.dumps(hashed, sort_keys=True, separators=(",", ":"))
+
+    assert lock["_meta"]["hash"]["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("path", "section"), [("requirements.txt", "default"), ("requirements-dev.txt", "develop")]
+)
+def test_the_requirements_are_the_lock(path: str, section: str) -> None:
+    locked = {}
+    for name, package in json.loads(read("Pipfile.lock"))[section].items():
+        extras = f"[{','.join(package['extras'])}]" if "extras" in package else ""
+        markers = f"; {package['markers']}" if "markers" in package else ""
+        locked[f"{name}{extras}{package['version']}{markers}"] = set(package["hashes"])
+
+    required = {}
+    for line in read(path).splitlines():
+        requirement, *hashes = line.split(" --hash=")
+        required[requirement] = set(hashes)
+
+    assert required == locked
+    assert all(required.values())
+
+
+# --- Settings ---
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    assert set(example_settings()) == SETTINGS
+
+
+def test_the_example_holds_no_secret() -> None:
+    assert {name for name in SECRETS if example_settings()[name]} == set()
+
+
+def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    shutil.copy(ROOT / ".env.example", tmp_path / ".env")
+
+    example, bare = load(tmp_path / ".env").model_dump(), load(tmp_path / "none").model_dump()
+
+    chosen = {"jwt_secret_key", "audit_key", "allowed_origins", "database_uri", "environment"}
+    assert {name: example[name] for name in example.keys() - chosen} == {
+        name: bare[name] for name in bare.keys() - chosen
+    }
+    assert load(tmp_path / ".env").database_url == load(tmp_path / "none").database_url
+
+
+def test_gunicorn_listens_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "127.0.0.9")
+    monkeypatch.setenv("PORT", "5099")
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    monkeypatch.setenv("JWT_SECRET_KEY", "a" * 40)
+    monkeypatch.setenv("AUDIT_KEY", "b" * 40)
+
+    server = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+
+    assert (server["bind"], server["workers"], server["worker_class"]) == ("127.0.0.9:5099", 3, "gthread")
+
+
+# --- The image ---
+
+
+def test_the_image_holds_every_source_of_the_server() -> None:
+    directories = {
+        path.name
+        for path in ROOT.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__")) and any(path.rglob("*.*"))
+    }
+    sources = {path.name for path in ROOT.glob("*.py")} | (directories - NOT_SERVED)
+
+    copied = dockerfile_sources()
+
+    assert copied - {"requirements.txt"} == sources
+    assert set(re.findall(r"^!(.+)$", read(".dockerignore"), re.M)) == copied
+
+
+def test_the_image_starts_from_nothing_but_the_named_files() -> None:
+    rules = [line for line in read(".dockerignore").splitlines() if line and not line.startswith("#")]
+
+    assert rules[0] == "*"
+
+
+def test_the_image_runs_the_server_without_root_and_without_secrets() -> None:
+    text = read("Dockerfile")
+
+    assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"python:3.11-slim"}
+    assert re.findall(r"^USER (\S+)", text, re.M) == ["clinic"]
+    assert "--require-hashes -r requirements.txt" in text
+    assert "/health/live" in text[text.index("HEALTHCHECK") :]
+    assert not re.search(r"(_KEY|PASSWORD|TOKEN|_URI)\b", text)
+
+
+# --- The composed services ---
+
+
+def test_only_the_proxy_is_reachable_from_outside() -> None:
+    services = compose()["services"]
+
+    published = {name for name, service in services.items() if service.get("ports")}
+
+    assert set(services) == {"app", "migrate", "postgres", "redis", "nginx"}
+    assert published == {"nginx"}
+    assert compose()["networks"]["back"]["internal"] is True
+    assert services["postgres"]["networks"] == services["redis"]["networks"] == ["back"]
+
+
+def test_every_service_says_whether_it_is_well() -> None:
+    services = compose()["services"]
+
+    for name in ("postgres", "redis", "nginx"):
+        assert services[name]["healthcheck"]["test"], name
+        assert ":" in services[name]["image"], name
+    assert services["app"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert services["nginx"]["depends_on"]["app"] == {"condition": "service_healthy"}
+
+
+def test_the_composed_server_gets_known_settings_and_no_built_in_secret() -> None:
+    environment = compose()["services"]["app"]["environment"]
+
+    assert set(environment) <= SETTINGS
+    assert environment["ENVIRONMENT"] == "production"
+    for name in ("JWT_SECRET_KEY", "AUDIT_KEY", "ALLOWED_ORIGINS"):
+        assert environment[name] == f"${{{name}:?}}"
+    assert "${POSTGRES_PASSWORD:?}" in environment["DATABASE_URI"]
+
+
+def test_callers_cannot_choose_the_address_they_are_known_by() -> None:
+    proxy = read("deploy/nginx.conf")
+
+    assert compose()["services"]["app"]["environment"]["TRUSTED_PROXIES"] == "1"
+    assert re.findall(r"X-Forwarded-For (\S+);", proxy) == ["$remote_addr"]
+    assert re.findall(r"X-Forwarded-Proto (\S+);", proxy) == ["$scheme"]

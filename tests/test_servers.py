@@ -1,0 +1,55 @@
+"""The servers that the other tests stand on: they answer, hang on demand, and leave nothing behind."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from tests.servers import ROOT, start_redis
+
+KILLED = """
+import os, signal
+from tests.servers import start_redis
+
+server = start_redis()
+print(server.process.process.pid, server.process.directory, flush=True)
+server.freeze()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_server_ends_with_the_process_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_REDIS_URL", raising=False)
+
+    starter = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, capture_output=True, text=True)
+
+    pid, directory = starter.stdout.split()
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and not (gone(int(pid)) and not Path(directory).exists()):
+        time.sleep(0.05)
+    assert gone(int(pid))
+    assert not Path(directory).exists()
+
+
+def test_a_frozen_redis_keeps_its_callers_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_REDIS_URL", raising=False)
+    server = start_redis()
+    client = redis.Redis.from_url(server.url, socket_timeout=0.2, retry=None)
+    client.set("patient", "here")
+
+    server.freeze()
+
+    with pytest.raises(redis.TimeoutError):
+        client.get("patient")
+    server.thaw()
+    assert redis.Redis.from_url(server.url).get("patient") == b"here"
+    server.stop()
+    assert not server.answers()
