@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from dotenv import dotenv_values, set_key
-from pydantic import Field, ValidationError, field_validator, model_validator
+from limits import parse_many
+from phonenumbers import SUPPORTED_REGIONS
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -21,13 +25,20 @@ from sqlalchemy.exc import ArgumentError
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
 SECRETS = ("JWT_SECRET_KEY", "AUDIT_KEY")
-# Values that stand in examples and tutorials: everybody knows them.
-WELL_KNOWN = re.compile(
-    r"(your|change|secret|example|default|password|jwt|super|key|dev|test|[-_ .\d])+", re.I
-)
 MIN_SECRET = 32  # bytes: RFC 7518 section 3.2 asks for a key as long as the hash output
+# What the secrets of examples and tutorials are made of; random ones keep most of their characters.
+WORDS = re.compile(
+    "your|change|secret|example|default|password|jwt|super|key|token|here|this|that|value|very|long|string|"
+    "random|replace|with|please|must|should|least|bytes|characters|character|secure|insecure|production|"
+    "development|dev|testing|test|flask|clinic|management|system|server|backend|local|only|not|use|for|the|"
+    "and|app|own|audit|in|is|it|at|be|me|my|to|of|or|do|a|1234567890|123456789|12345678|12345|1234|123|"
+    "[-_ .!]",
+    re.I,
+)
+MIN_VARIETY = 8  # different characters beyond those words
+DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
 CURRENCY = re.compile(r"[A-Z]{3}")
-RATE = re.compile(r"\d+ ?(/|per) ?(\d+ )?(second|minute|hour|day)s?", re.I)
+Environment = Literal["development", "production", "testing"]
 
 
 class SettingsError(Exception):
@@ -35,12 +46,23 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """All settings; the environment variable is the name in capitals."""
+    """All settings; the environment variable is the name in capitals.
+
+    Where the clinic runs comes first: what is checked in production only looks back at it.
+    """
 
     model_config = SettingsConfigDict(
-        env_file=None, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True, frozen=True
+        env_file=None,
+        extra="ignore",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+        validate_default=True,
+        frozen=True,
     )
 
+    environment: Environment | None = None
+    flask_env: Environment = "development"
+    flask_debug: bool = False
     database_uri: str | None = None
     supabase_uri: str | None = None
     jwt_secret_key: str = ""
@@ -49,9 +71,6 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     port: int = Field(5000, ge=1, le=65535)
     host: str = "127.0.0.1"
-    flask_env: Literal["development", "production", "testing"] = "development"
-    flask_debug: bool = False
-    environment: Literal["development", "production", "testing"] | None = None
     redis_url: str | None = None
     sqlalchemy_echo: bool = False
     clinic_timezone: str = "UTC"
@@ -99,11 +118,32 @@ class Settings(BaseSettings):
         """Where the audit's heads are exported to."""
         return self.audit_heads_file or ROOT / "instance" / "audit-heads.json"
 
+    @field_validator("environment", "flask_env", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("flask_debug")
+    @classmethod
+    def _check_debug(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and _in_production(info):
+            raise ValueError("must be off in production")
+        return value
+
+    @field_validator("jwt_secret_key", "audit_key")
+    @classmethod
+    def _check_secret(cls, value: str, info: ValidationInfo) -> str:
+        if len(value.encode()) < MIN_SECRET:
+            raise ValueError(f"missing or shorter than {MIN_SECRET} bytes")
+        if _in_production(info) and len(set(WORDS.sub("", value))) < MIN_VARIETY:
+            raise ValueError("a well-known or guessable value; take a random one")
+        return value
+
     @field_validator("allowed_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+            return tuple(part.strip().rstrip("/").lower() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("allowed_origins")
@@ -133,8 +173,26 @@ class Settings(BaseSettings):
     @field_validator("rate_limit_default", "rate_limit_login_account", "rate_limit_login_address")
     @classmethod
     def _check_rate(cls, value: str) -> str:
-        if not RATE.fullmatch(value):
+        try:
+            rates = parse_many(value)
+        except ValueError:
+            rates = []
+        if len(rates) != 1 or rates[0].amount < 1:
             raise ValueError("a rate reads like '600 per minute' or '10 per 15 minutes'")
+        return value
+
+    @field_validator("default_phone_region")
+    @classmethod
+    def _check_region(cls, value: str) -> str:
+        if value not in SUPPORTED_REGIONS:
+            raise ValueError("not an ISO 3166 country code such as US")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("not a Redis URL such as redis://localhost:6379/0")
         return value
 
     @field_validator("database_uri", "supabase_uri")
@@ -142,64 +200,70 @@ class Settings(BaseSettings):
     def _check_database(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                name = make_url(value).get_backend_name()
+                driver = make_url(value).drivername
             except ArgumentError:
                 raise ValueError("not a database URL such as postgresql://user@host/name") from None
-            if name not in ("postgresql", "postgres", "sqlite"):
+            if driver not in DRIVERS:
                 raise ValueError("only postgresql:// and sqlite:// are supported")
         return value
 
-    @model_validator(mode="after")
-    def _check_secrets(self) -> Self:
-        problems = []
-        for name in SECRETS:
-            value = getattr(self, name.lower())
-            if len(value.encode()) < MIN_SECRET:
-                problems.append(f"{name}: missing or shorter than {MIN_SECRET} bytes")
-            elif self.production and (WELL_KNOWN.fullmatch(value) or len(set(value)) < 10):
-                problems.append(f"{name}: a well-known or guessable value")
-        if self.production and self.flask_debug:
-            problems.append("FLASK_DEBUG: must be off in production")
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+
+def _in_production(info: ValidationInfo) -> bool:
+    # one that is wrong itself is missing here: judged as strictly as production
+    return "production" in (info.data.get(name, "production") for name in ("environment", "flask_env"))
 
 
-def keep_secrets(env_file: Path = ENV_FILE) -> dict[str, str]:
+def kept_secrets(env_file: Path = ENV_FILE) -> dict[str, str]:
     """Development's secrets: what `.env` holds, and made at random and written there where it holds none.
 
-    The file is made readable by its owner alone.
+    Raises `SettingsError` where they cannot be written.
     """
-    known = {name: value for name, value in dotenv_values(env_file).items() if value}
-    for name in SECRETS:
-        if not known.get(name) and not os.environ.get(name):
-            known[name] = secrets.token_urlsafe(48)
-            if not env_file.exists():
-                env_file.touch(mode=0o600)
-            set_key(env_file, name, known[name], quote_mode="never")
-    return {name: value for name, value in known.items() if value is not None}
+    known = _filled(dotenv_values(env_file))
+    missing = [name for name in SECRETS if name not in known | _filled(os.environ)]
+    if missing:
+        try:
+            known = _keep(env_file, missing)
+        except OSError as failure:
+            raise SettingsError(f"{', '.join(missing)}: missing, and cannot be kept: {failure}") from None
+    return {name: known[name] for name in SECRETS if name in known}
+
+
+def _keep(env_file: Path, missing: list[str]) -> dict[str, str]:
+    """Make the missing secrets, readable by the file's owner alone; what is in the file by then."""
+    env_file.touch(mode=0o600)
+    with env_file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # of several processes that start at once one makes them
+        for name in missing:
+            if name not in _filled(dotenv_values(env_file)):
+                set_key(env_file, name, secrets.token_urlsafe(48), quote_mode="never")
+        env_file.chmod(0o600)
+        return _filled(dotenv_values(env_file))
+
+
+def _filled(values: Mapping[str, str | None]) -> dict[str, str]:
+    """The variables that hold something: an empty value is an unset one."""
+    return {name: value for name, value in values.items() if value and value.strip()}
 
 
 def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
     """Read and check all settings. The environment wins over `.env`, `overrides` over both.
 
-    Raises `SettingsError` with one line for every variable that is wrong.
+    A variable that the environment sets to nothing is unset, whatever `.env` says; of development's secrets
+    the kept ones count then. Raises `SettingsError` with one line for every variable that is wrong.
     """
-    values: dict[str, str] = {}
-    if env_file is not None:
-        values = {name: value for name, value in dotenv_values(env_file).items() if value}
-    values |= {name: value for name, value in os.environ.items() if value}
-    if env_file is not None and "production" not in (values.get("ENVIRONMENT"), values.get("FLASK_ENV")):
-        values = keep_secrets(env_file) | values
+    values = _filled(dotenv_values(env_file)) if env_file is not None else {}
+    values = {name: value for name, value in values.items() if name not in os.environ} | _filled(os.environ)
+    where = {values.get(name, "").strip().lower() for name in ("ENVIRONMENT", "FLASK_ENV")}
+    if env_file is not None and "production" not in where:
+        values = kept_secrets(env_file) | values
     known = {name: values[name.upper()] for name in Settings.model_fields if name.upper() in values}
     try:
         return Settings(**(known | overrides))
     except ValidationError as failure:
         lines = []
         for error in failure.errors(include_input=False, include_url=False, include_context=False):
-            where = ".".join(str(part) for part in error["loc"]).upper()
-            message = error["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: {message}" if where else message)
+            variable = str(error["loc"][0]).upper()
+            lines.append(f"{variable}: {error['msg'].removeprefix('Value error, ')}")
         raise SettingsError("\n".join(lines)) from None
 
 

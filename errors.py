@@ -91,6 +91,7 @@ class ClinicError(Exception):
         self.entity: str | None = None
         self.entity_id: int | None = None
         self.patient_id: int | None = None
+        self.shown_patient_ids: tuple[int, ...] = ()  # whom the refusal itself names, for the audit
 
     def about(self, entity: str | None, entity_id: int | None, patient_id: int | None = None) -> ClinicError:
         """Name the row that was refused, for the audit alone; never shown to the caller."""

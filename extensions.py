@@ -42,7 +42,7 @@ STATEMENT_TIMEOUT = 4_500  # milliseconds one statement of a request may take
 CLIENT_DEADLINE = 4.8  # seconds; neither timeout fires on a server that is frozen rather than dead
 
 db = SQLAlchemy(model_class=Base)
-migrate = Migrate(db=db, render_as_batch=False, compare_type=True)
+migrate = Migrate(db=db)
 jwt = JWTManager()
 bcrypt = Bcrypt()
 cors = CORS()
@@ -77,7 +77,13 @@ def prepare_engine(engine: Engine) -> None:
 
 def _sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin by itself, and never DEFERRED
-    for pragma in ("foreign_keys=ON", "journal_mode=WAL", "busy_timeout=5000", "synchronous=FULL"):
+    for pragma in (
+        "foreign_keys=ON",
+        "journal_mode=WAL",
+        "busy_timeout=5000",
+        "synchronous=FULL",
+        "recursive_triggers=ON",  # else INSERT OR REPLACE removes rows past the append-only triggers
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

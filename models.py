@@ -861,6 +861,7 @@ class Billing(Versioned, Base):
     tax: Decimal | None = None
     amount: Decimal | None = None
     amount_paid: Decimal | None = None
+    written_off: Decimal | None = None
     balance: Decimal | None = None
     is_paid: bool | None = None
     status: str | None = None
@@ -977,6 +978,7 @@ class LedgerEntry(Base):
     created_at: Mapped[Instant]
 
     billing: Mapped[Billing | None] = relationship(back_populates="entries")
+    created_by: Mapped[User | None] = relationship()
 
 
 # --- Stock ---------------------------------------------------------------------------------------------

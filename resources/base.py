@@ -48,7 +48,8 @@ class Operation:
 
     `loads` fetches the row that the path names, `loads(actor, **path, lock=bool)`; `body` is the schema of
     what comes in, a merge patch where the method is PATCH; `params` the schema of a query string, `lists`
-    the listing that reads it instead; `returns` how the answer is shown, `many` that it is an array.
+    the listing that reads it instead; `returns` how the answer is shown, `many` that it is an array;
+    `rehearsed` what `?dry_run=true` answers in its place, with 200.
     `search` wraps the list in an envelope. `errors` adds codes that only this operation answers, for the
     documents.
     """
@@ -61,6 +62,7 @@ class Operation:
     many: bool = False
     loads: Callable[..., Any] | None = None
     returns: View | type[Out] | None = None
+    rehearsed: type[Out] | None = None
     status: int = 200
     media: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()
@@ -176,14 +178,18 @@ def _rollback() -> None:
 # --- Who -----------------------------------------------------------------------------------------------
 
 
-def presented_token() -> tuple[str | None, bool]:
-    """The access token of the request and whether it came as a cookie; the header wins."""
+def bearer_token() -> str | None:
+    """The token of the Authorization header; None without the header, empty where it holds something else."""
     header = request.headers.get("Authorization", "")
     scheme, _, token = header.partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip(), False
-    if header:
-        return "", False  # something else was presented: not silently the cookie
+    return token.strip() if scheme.lower() == "bearer" else "" if header else None
+
+
+def presented_token() -> tuple[str | None, bool]:
+    """The access token of the request and whether it came as a cookie; the header wins."""
+    bearer = bearer_token()
+    if bearer is not None:
+        return bearer, False  # even where it is no token: not silently the cookie
     cookie = request.cookies.get("access_token_cookie")
     return cookie, cookie is not None
 
@@ -328,18 +334,19 @@ def _arguments(call: Call) -> dict[str, Any]:
         query.refuse_unknown(pairs, known)
         if operation.params is not None:
             found["params"] = body.validate_query(operation.params, dict(pairs))
+    unsafe = request.method not in SAFE
     if operation.loads is None:
         found |= call.path
     else:
-        unsafe = request.method not in SAFE
-        found["row"] = call.row = row = operation.loads(current_actor(), **call.path, lock=unsafe)
-        if unsafe and hasattr(row, "version"):
-            answers.check_if_match(row, request.headers.get("If-Match"))
+        found["row"] = call.row = operation.loads(current_actor(), **call.path, lock=unsafe)
     if operation.body is not None:
         members = body.json_object()
         if request.method in ("PATCH", "PUT") and isinstance(operation.returns, View):
-            members = _real_changes(operation, members, found.get("row"))
+            members = _real_changes(operation, members, call.row)
         found["data"] = body.validate(operation.body, members)
+    if unsafe and hasattr(call.row, "version"):
+        # last: RFC 9110 13.2.1 lets a precondition decide only what would otherwise have worked
+        answers.check_if_match(call.row, request.headers.get("If-Match"))
     return found
 
 
@@ -352,13 +359,21 @@ def _real_changes(operation: Operation, members: dict[str, Any], row: Any) -> di
         return members
     writable = operation.body.model_fields
     stored = answers.shown(operation.returns, current_actor(), row)
-    absent = object()
     return {
         name: value
         for name, value in members.items()
-        if (name in writable and value != stored.get(name, absent))
+        if (name in writable and not (name in stored and _same(value, stored[name])))
         or (name not in writable and name not in operation.returns.out.model_fields)
     }
+
+
+def _same(sent: Any, stored: Any) -> bool:
+    """Equal as JSON: to Python True is 1, and a member of the wrong type must not pass for an equal one."""
+    if isinstance(sent, dict) and isinstance(stored, dict):
+        return sent.keys() == stored.keys() and all(_same(sent[name], stored[name]) for name in sent)
+    if isinstance(sent, list) and isinstance(stored, list):
+        return len(sent) == len(stored) and all(map(_same, sent, stored))
+    return isinstance(sent, bool) == isinstance(stored, bool) and bool(sent == stored)
 
 
 # --- Answer --------------------------------------------------------------------------------------------
@@ -391,7 +406,9 @@ def _respond(call: Call, result: Any) -> Response:
 
 def _note_rows(view: View, rows: list[Any], action: str) -> None:
     """A read of patients' records leaves one entry; a change already has its own."""
-    if view.entity is None or (action == "read" and request.method not in SAFE):
+    if view.entity is None:
+        return
+    if request.method not in SAFE and (audit.trail().deeds or not all(isinstance(row, Base) for row in rows)):
         return
     patients = {found for row in rows if (found := audit.patient_of(row)) is not None}
     single = "list" if action == "read" and len(rows) != 1 else action
@@ -410,7 +427,8 @@ def _audit_refusal(call: Call, refusal: ClinicError) -> None:
         return
     try:
         audit.forget()
-        audit.refuse(_doer(call), call.route, refusal, "login" if signing_in else "refused")
+        action = "login" if signing_in else "refused"
+        audit.refuse(_doer(call), call.route, refusal, action, call.path)
         db.session.commit()
     except Exception as failure:
         _rollback()

@@ -17,6 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BODY = 256 * 1024  # bytes
 MAX_DEPTH = 32
+EXACT = 2**53  # up to here a float holds every whole number
 
 
 def raw_body() -> bytes:
@@ -32,12 +33,14 @@ def raw_body() -> bytes:
 def json_object() -> dict[str, Any]:
     """The body as one JSON object; an empty body is an empty object."""
     raw = raw_body()
-    if not raw.strip():
+    if not raw:
         return {}
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise ClinicError("unsupported_media_type", "Send JSON with Content-Type: application/json.")
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
+        value = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number
+        )
     except RecursionError:
         raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.") from None
     except UnicodeDecodeError:
@@ -56,6 +59,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ClinicError("duplicate_member", "A member may appear only once in an object.")
     return members
+
+
+def _number(text: str) -> float | int:
+    """JSON knows one kind of number: 30.0 is a whole one."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) <= EXACT else value
 
 
 def _constant(name: str) -> Any:

@@ -16,11 +16,15 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
 
 def observe(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one answer. `route` is the rule, not the path: an id is nobody's business here."""
-    REQUESTS.labels(method, route, str(status)).inc()
+    """Count one answer. `route` is the rule, not the path: an id is nobody's business here.
+
+    A caller can make methods up, and must not make up series to keep: those are `other`.
+    """
+    REQUESTS.labels(method if method in METHODS else "other", route, str(status)).inc()
     SECONDS.labels(route).observe(seconds)
 
 

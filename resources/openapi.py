@@ -3,43 +3,78 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
 
 from flask import Flask
 
 from errors import CODES
 from resources.answers import View
-from resources.catalogue import Entry, answer_schema, entries, query_parameters, schema_of
-from security.permissions import Permission
+from resources.catalogue import Entry, entries
+from resources.shapes import (
+    COMMON,
+    SHARED,
+    Schema,
+    answer_schema,
+    body_example,
+    parameter,
+    parameters,
+    schema_of,
+)
 
-PROBLEM = {
+PROBLEM: Schema = {
     "type": "object",
-    "description": "RFC 9457 problem details; one shape for every refusal.",
+    "description": "RFC 9457 problem details; one shape for every refusal. Some codes add members of their "
+    "own, such as the clashes of a refused booking.",
     "properties": {
-        "type": {"type": "string"},
+        "type": {"type": "string", "format": "uri-reference"},
         "title": {"type": "string"},
-        "status": {"type": "integer"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string"},
         "error": {"type": "string", "enum": sorted(CODES), "description": "A stable code."},
         "message": {"type": "string", "description": "The same as detail: what front ends show."},
         "request_id": {"type": "string"},
-        "errors": {"type": "object", "additionalProperties": {"type": "string"}},
+        "errors": {
+            "type": "object",
+            "description": "Field path -> what is wrong with it.",
+            "additionalProperties": {"type": "string"},
+        },
     },
     "required": ["type", "title", "status", "detail", "error", "message", "request_id"],
 }
-HEADERS = {
-    "X-Total-Count": "How many match.",
-    "X-Total-Count-Capped": "`true` where there are more than X-Total-Count says.",
-    "Content-Range": "Which rows of how many.",
-    "Link": "first, prev, next and last page.",
+PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+HEADERS: dict[str, Schema] = {
+    "X-Request-ID": {"description": "Names the request in the logs.", "schema": {"type": "string"}},
+    "X-Total-Count": {"description": "How many match.", "schema": {"type": "integer", "minimum": 0}},
+    "X-Total-Count-Capped": {
+        "description": "There are more than X-Total-Count says.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Content-Range": {"description": "Which rows of how many.", "schema": {"type": "string"}},
+    "Link": {"description": "The first, prev, next and last page.", "schema": {"type": "string"}},
+    "ETag": {"description": "The version, where the row has one.", "schema": {"type": "string"}},
+    "Location": {
+        "description": "Where the new row is.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "Idempotency-Replayed": {
+        "description": "This is the first request's answer.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
+    "WWW-Authenticate": {"description": "How to sign in.", "schema": {"type": "string"}},
 }
+LIST_HEADERS = ("X-Total-Count", "X-Total-Count-Capped", "Content-Range", "Link")
+REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+DIALECTS = """Also accepted: `_start`, `_end`, `_page`, `_per_page`, `_sort`, `_order`; `filter`, `range` and
+`sort` as JSON; `start`, `end` and `timeZone` for `start_date` and `end_date`. A filter given several times
+takes any of its values."""
 
 
-def document(app: Flask) -> dict[str, Any]:
+def document(app: Flask) -> Schema:
     """The whole document."""
-    definitions: dict[str, Any] = {"Problem": PROBLEM}
-    paths: dict[str, Any] = {}
-    for entry in entries(app):
+    found = entries(app)
+    definitions: Schema = {"Problem": PROBLEM, **COMMON}
+    paths: Schema = {}
+    for entry in found:
         paths.setdefault(entry.path, {})[entry.method.lower()] = _operation(entry, definitions)
     return {
         "openapi": "3.1.0",
@@ -50,10 +85,12 @@ def document(app: Flask) -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(entry.domain for entry in entries(app))],
+        "tags": [{"name": name} for name in dict.fromkeys(entry.domain for entry in found)],
         "paths": paths,
         "components": {
             "schemas": definitions,
+            "parameters": {name: parameter(name, *told) for name, told in SHARED.items()},
+            "headers": HEADERS,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "cookie": {"type": "apiKey", "in": "cookie", "name": "access_token_cookie"},
@@ -62,91 +99,83 @@ def document(app: Flask) -> dict[str, Any]:
     }
 
 
-def _operation(entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+def _operation(entry: Entry, definitions: Schema) -> Schema:
     operation = entry.operation
-    described: dict[str, Any] = {
+    described: Schema = {
         "operationId": entry.name,
         "tags": [entry.domain],
         "summary": operation.summary,
         "description": _description(entry),
-        "parameters": [*_path_parameters(entry), *query_parameters(operation), *_header_parameters(entry)],
+        "x-roles": entry.roles,
+        "parameters": [_shared(one) for one in parameters(entry)],
         "responses": _responses(entry, definitions),
     }
-    if operation.permission is not Permission.PUBLIC:
+    if not entry.public:
         described["security"] = [{"bearer": []}, {"cookie": []}]
     if operation.body is not None:
         schema = schema_of(operation.body, output=False, definitions=definitions)
+        media = {"schema": schema, "example": body_example(operation.body, definitions)}
         described["requestBody"] = {
             "required": bool(definitions[operation.body.__name__].get("required")),
-            "content": {"application/json": {"schema": schema}},
+            "content": {"application/json": media},
         }
     return described
 
 
+def _shared(one: Schema) -> Schema:
+    """A parameter that every list has stands once in the document."""
+    if one["name"] in SHARED and one == parameter(one["name"], *SHARED[one["name"]]):
+        return {"$ref": f"#/components/parameters/{one['name']}"}
+    return one
+
+
 def _description(entry: Entry) -> str:
-    roles = ", ".join(entry.roles)
-    return f"{entry.operation.description}\n\nRoles: {roles}.".strip()
+    parts = [entry.operation.description, "The same as PATCH." if entry.repeats else ""]
+    if entry.operation.lists is not None:
+        parts.append(DIALECTS)
+    parts.append(f"Roles: {', '.join(entry.roles)}.")
+    return "\n\n".join(part for part in parts if part)
 
 
-def _path_parameters(entry: Entry) -> list[dict[str, Any]]:
-    schema = {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}
-    return [{"name": name, "in": "path", "required": True, "schema": schema} for name in entry.path_ids]
-
-
-def _header_parameters(entry: Entry) -> list[dict[str, Any]]:
-    found = []
-    if entry.method in ("PATCH", "PUT", "DELETE") and entry.operation.loads is not None:
-        found.append(_header("If-Match", "The ETag that was read: 412 where the record has changed since."))
-    if entry.method == "POST" and entry.operation.idempotent and entry.domain != "auth":
-        found.append(
-            _header("Idempotency-Key", "The same key and request get the first answer again, for a day.")
-        )
-    return found
-
-
-def _header(name: str, summary: str) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
-    return {"name": name, "in": "header", "required": False, "description": summary, "schema": schema}
-
-
-def _responses(entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+def _responses(entry: Entry, definitions: Schema) -> Schema:
     operation = entry.operation
-    success: dict[str, Any] = {"description": operation.summary}
     schema = answer_schema(operation, definitions)
-    success["content"] = {
-        media: {"schema": schema if media.endswith("json") else {"type": "string"}}
-        for media in operation.media
-    }
+    names = ["X-Request-ID"]
     if operation.lists is not None:
-        success["headers"] = {
-            name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()
-        }
+        names += LIST_HEADERS
+    elif isinstance(operation.returns, View) and not operation.many:
+        names.append("ETag")
+    if entry.idempotent:
+        names.append("Idempotency-Replayed")
+    success: Schema = {
+        "description": operation.summary,
+        "headers": _headers(*names),
+        "content": {
+            media: {"schema": schema if media.endswith("json") else {"type": "string"}}
+            for media in operation.media
+        },
+    }
     if operation.status == 201:
-        success["headers"] = {
-            "Location": {"schema": {"type": "string"}, "description": "Where the new row is."}
-        }
+        success["headers"]["Location"] = HEADERS["Location"] | {"required": True}
     found = {str(operation.status): success}
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for status in sorted(statuses(entry)):
-        found[str(status)] = {"description": HTTPStatus(status).phrase, "content": problem}
+    if operation.rehearsed is not None:
+        judged = schema_of(operation.rehearsed, output=True, definitions=definitions)
+        if operation.status == 200:
+            success["content"]["application/json"] = {"schema": {"anyOf": [schema, judged]}}
+        else:
+            found["200"] = {
+                "description": "What would come of it: a dry run.",
+                "headers": _headers("X-Request-ID"),
+                "content": {"application/json": {"schema": judged}},
+            }
+    for status, codes in entry.refusals.items():
+        found[str(status)] = {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}.",
+            "headers": _headers("X-Request-ID", *REFUSAL_HEADERS.get(status, ())),
+            "content": PROBLEM_CONTENT,
+        }
     return found
 
 
-def statuses(entry: Entry) -> set[int]:
-    """The refusals an endpoint can answer."""
-    operation = entry.operation
-    unsafe = entry.method != "GET"
-    found = {422, 429, 503} | {CODES[code][0] for code in operation.errors}
-    if operation.permission is not Permission.PUBLIC:
-        found |= {401, 403}
-    if entry.path_ids:
-        found.add(404)
-    if unsafe:
-        found |= {400, 403, 409, 413}
-    if operation.body is not None:
-        found |= {400, 413, 415}
-    if entry.method in ("PATCH", "PUT", "DELETE") and isinstance(operation.returns, View):
-        found |= {412, 428}
-    if operation.lists is not None:
-        found.add(403)
-    return found - {operation.status}
+def _headers(*names: str) -> Schema:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel
 
-from models import Patient
-from resources.answers import View
+from models import AuditLog, MedicalHistory, Patient
+from resources.answers import Answer, View, list_headers, shown
+from resources.audit import ENTRY
 from resources.base import ApiResource, current_actor, endpoint
-from schemas.patient import PatientCreate, PatientOut, PatientPatch
-from security.permissions import Permission
-from services import patients
+from schemas.base import DoctorRef, Out
+from schemas.patient import (
+    AccountOut,
+    AppointmentDetails,
+    BillingDetails,
+    MedicalHistoryOut,
+    MedicalHistoryPatch,
+    PageQuery,
+    PatientCreate,
+    PatientOut,
+    PatientPatch,
+    PrescriptionDetails,
+    TimelineEventOut,
+    TimelineQuery,
+    TreatmentDetails,
+    VisitDetails,
+)
+from security.permissions import Actor, Permission
+from services import audit_search, histories, patient_search, patients, statements, timeline
 from services.listing import ListQuery, Page
 
 PATIENT = View(PatientOut, figures=patients.figures, entity="patient")
+HISTORY = View(MedicalHistoryOut, entity="medical_history")
+DETAILS: dict[str, type[Out]] = {
+    "appointment": AppointmentDetails,
+    "visit": VisitDetails,
+    "treatment": TreatmentDetails,
+    "prescription": PrescriptionDetails,
+    "billing": BillingDetails,
+}
 
 
 class PatientList(ApiResource):
     """/patients"""
 
-    @endpoint(Permission.PATIENTS_READ, lists=patients.LIST, returns=PATIENT)
+    @endpoint(Permission.PATIENTS_READ, lists=patient_search.LIST, returns=PATIENT)
     def get(self, listed: ListQuery) -> Page[Patient]:
         """List patients."""
-        return patients.find(current_actor(), listed)
+        return patient_search.find(current_actor(), listed)
 
     @endpoint(
         Permission.PATIENTS_WRITE,
@@ -38,10 +65,14 @@ class PatientList(ApiResource):
 class PatientSearch(ApiResource):
     """/patients/search"""
 
-    @endpoint(Permission.PATIENTS_READ, lists=patients.LIST, search=True, returns=PATIENT)
+    @endpoint(Permission.PATIENTS_READ, lists=patient_search.LIST, search=True, returns=PATIENT)
     def get(self, listed: ListQuery) -> Page[Patient]:
-        """Search patients by name, number, phone, insurance, age and history."""
-        return patients.find(current_actor(), listed)
+        """Search patients by name, number, phone, insurance, age and history.
+
+        `q` looks in name, file number, phone digits and e-mail; accents and case do not matter, parts of
+        words match, and one typo in a name or e-mail address is forgiven where nothing else is found.
+        """
+        return patient_search.find(current_actor(), listed)
 
 
 class PatientItem(ApiResource):
@@ -52,7 +83,13 @@ class PatientItem(ApiResource):
         """Show a patient."""
         return row
 
-    @endpoint(Permission.PATIENTS_WRITE, loads=patients.get, body=PatientPatch, returns=PATIENT)
+    @endpoint(
+        Permission.PATIENTS_WRITE,
+        loads=patients.get,
+        body=PatientPatch,
+        returns=PATIENT,
+        errors=("possible_duplicate", "already_exists", "in_use"),
+    )
     def patch(self, row: Patient, data: BaseModel) -> Patient:
         """Change a patient."""
         return patients.update(current_actor(), row, **data.model_dump(exclude_unset=True))
@@ -61,3 +98,70 @@ class PatientItem(ApiResource):
     def delete(self, row: Patient) -> Patient:
         """Archive a patient without future appointments and open balance."""
         return patients.archive(current_actor(), row)
+
+
+class PatientHistory(ApiResource):
+    """/patients/<patient_id>/medical-history"""
+
+    @endpoint(Permission.HISTORY_READ, loads=histories.get, returns=HISTORY)
+    def get(self, row: MedicalHistory) -> MedicalHistory:
+        """Show a patient's medical history."""
+        return row
+
+    @endpoint(
+        Permission.HISTORY_WRITE,
+        loads=histories.get,
+        body=MedicalHistoryPatch,
+        returns=HISTORY,
+        errors=("already_exists",),
+    )
+    def patch(self, row: MedicalHistory, data: BaseModel) -> MedicalHistory:
+        """Change a patient's medical history.
+
+        A list is replaced as a whole; a plain text for a list, or in it, is read as one entry.
+        """
+        return histories.update(current_actor(), row, **data.model_dump())
+
+
+class PatientAccount(ApiResource):
+    """/patients/<patient_id>/account"""
+
+    @endpoint(Permission.BILLINGS_READ, params=PageQuery, returns=AccountOut)
+    def get(self, patient_id: int, params: PageQuery) -> statements.Statement:
+        """Show what a patient owes: balance, open bills, and the ledger, newest first."""
+        return statements.of_patient(current_actor(), patient_id, **params.model_dump())
+
+
+class PatientTimeline(ApiResource):
+    """/patients/<patient_id>/timeline"""
+
+    @endpoint(Permission.PATIENTS_READ, params=TimelineQuery, many=True, returns=TimelineEventOut)
+    def get(self, patient_id: int, params: TimelineQuery) -> Answer:
+        """Show what happened to a patient, and what is to come, newest first, as the role may see it."""
+        actor = current_actor()
+        page = timeline.of_patient(actor, patient_id, **params.model_dump())
+        return Answer([_event(actor, event) for event in page.rows], headers=list_headers(page, "timeline"))
+
+
+def _event(actor: Actor, event: timeline.Event) -> dict[str, Any]:
+    doctor = event.doctor
+    return {
+        "type": event.type,
+        "id": event.id,
+        "at": event.at,
+        "title": event.title,
+        "status": event.status,
+        "doctor_id": doctor.id if doctor else None,
+        "doctor_name": doctor.name if doctor else None,
+        "doctor": DoctorRef.model_validate(doctor) if doctor else None,
+        "details": shown(View(DETAILS[event.type]), actor, event.row),
+    }
+
+
+class PatientAccessLog(ApiResource):
+    """/patients/<patient_id>/access-log"""
+
+    @endpoint(Permission.AUDIT_READ, loads=patients.get, lists=audit_search.LIST, returns=ENTRY)
+    def get(self, row: Patient, listed: ListQuery) -> Page[AuditLog]:
+        """Show who looked at a patient's record or changed it, and when."""
+        return audit_search.access_log(current_actor(), row, listed)

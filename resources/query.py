@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from config import settings
@@ -19,6 +20,8 @@ DIALECT = {"_sort": "sort_by", "_order": "sort_order", "_per_page": "per_page", 
 PAGING = ("page", "per_page", "sort_by", "sort_order", "after", "_start", "_end", "filter", "range", "sort")
 RANGE = {"start": "start_date", "end": "end_date"}  # FullCalendar's names
 DEEPEST = 10_000_000  # rows a page may begin at
+MAX_TEXT = 200  # characters of one value
+AMOUNT = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,2})?")
 
 
 def _boolean(text: str) -> bool:
@@ -29,19 +32,25 @@ def _boolean(text: str) -> bool:
 
 
 def _integer(text: str) -> int:
-    if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or abs(int(text[:20])) > MAX_ID:
+    if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or abs(int(text)) > MAX_ID:
         raise ValueError("must be a whole number")
     return int(text)
 
 
+def _identifier(text: str) -> int:
+    return _bounded(text, 0, MAX_ID)
+
+
+def _text(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"must be at most {MAX_TEXT} characters")
+    return text
+
+
 def _amount(text: str) -> Decimal:
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        raise ValueError("must be an amount such as 125.00") from None
-    if not amount.is_finite() or abs(amount) >= Decimal(10) ** 12 or amount != round(amount, 2):
+    if not AMOUNT.fullmatch(text):
         raise ValueError("must be an amount such as 125.00")
-    return round(amount, 2)
+    return round(Decimal(text), 2)
 
 
 def _day_or_instant(text: str) -> datetime:
@@ -53,10 +62,10 @@ def _midnight(text: str) -> datetime:
 
 
 READERS: dict[Kind, Callable[[str], Any]] = {
-    Kind.ID: _integer,
+    Kind.ID: _identifier,
     Kind.INTEGER: _integer,
     Kind.BOOLEAN: _boolean,
-    Kind.TEXT: str,
+    Kind.TEXT: _text,
     Kind.DAY: parse_day,
     Kind.INSTANT: _day_or_instant,
     Kind.MONEY: _amount,
@@ -165,7 +174,7 @@ class _Reader:
     def _take_condition(self, name: str, text: str) -> None:
         listing = self.listing
         if name == "q" and listing.text is not None:
-            self.query.q = text.strip() or None
+            self.query.q = _text(text).strip() or None
         elif listing.main_date is not None and name in ("start_date", "end_date", "start", "end"):
             self._bound(RANGE.get(name, name), text)
         elif name == "timeZone" and listing.main_date is not None:

@@ -16,6 +16,7 @@ from resources.answers import json_response
 from resources.base import ApiResource, endpoint
 from resources.guide import guide
 from resources.openapi import document
+from schemas.service import LiveOut, ReadyOut
 from security.permissions import Permission
 from services.schema_version import expected_revision, stored_revision
 
@@ -59,7 +60,7 @@ class OpenApi(ApiResource):
 class Live(ApiResource):
     """/health/live"""
 
-    @endpoint(Permission.PUBLIC)
+    @endpoint(Permission.PUBLIC, returns=LiveOut)
     def get(self) -> dict[str, str]:
         """Whether the process answers."""
         return {"status": "ok"}
@@ -68,13 +69,14 @@ class Live(ApiResource):
 class Ready(ApiResource):
     """/health/ready"""
 
-    @endpoint(Permission.PUBLIC)
+    @endpoint(Permission.PUBLIC, returns=ReadyOut)
     def get(self) -> dict[str, str]:
         """Whether requests can be served: 503 without database or with wrong migrations."""
         db.session.execute(text("SELECT 1"))
         if stored_revision() != expected_revision():
             raise ClinicError("unavailable", "The database's schema is not this version's.", retry_after=5)
-        return {"status": "ok", "database": "ok", "redis": redis_store.status}
+        reached = redis_store.call(lambda client: bool(client.ping()), False)
+        return {"status": "ok", "database": "ok", "redis": "ok" if reached else "degraded"}
 
 
 class Metrics(ApiResource):

@@ -24,6 +24,7 @@ from pydantic import (
     WithJsonSchema,
     create_model,
 )
+from pydantic.fields import FieldInfo
 
 from config import settings
 from models import CENT, MAX_INT, MONEY_LIMIT
@@ -32,7 +33,7 @@ from security.sanitize import sanitize
 # Clinics have internal mail domains, such as clinic.local.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
-FIRST_YEAR, LAST_YEAR = 1900, 2199
+FIRST_YEAR, LAST_YEAR = 1890, 2199  # the oldest patients were born in the 1890s
 MAX_ID = MAX_INT
 
 
@@ -57,12 +58,28 @@ def partial(model: type[Body], name: str, *, without: frozenset[str] = frozenset
     Defaults are dropped: an absent member is unchanged. `without` names members that only a creation has.
     """
     members: dict[str, Any] = {
-        key: (field.rebuild_annotation() | MISSING, MISSING)
+        key: (Annotated[field.rebuild_annotation(), _told(field)] | MISSING, MISSING)
         for key, field in model.model_fields.items()
         if key not in without
     }
     config = ConfigDict(**model.model_config)
+    config.pop("json_schema_extra", None)  # says what a creation needs
     return create_model(name, __config__=config, __doc__=model.__doc__, **members)  # type: ignore[no-any-return]
+
+
+def _told(field: FieldInfo) -> FieldInfo:
+    """What a rebuilt annotation has lost: the words for the documents."""
+    found: FieldInfo = Field(
+        examples=field.examples, description=field.description, json_schema_extra=field.json_schema_extra
+    )
+    return found
+
+
+def given(*names: str) -> dict[str, Any]:
+    """For the documents: at least one of these members has to be there, and not null."""
+    return {
+        "anyOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
+    }
 
 
 # --- Text ----------------------------------------------------------------------------------------------
@@ -90,18 +107,25 @@ def _phone(value: str) -> str:
     return value
 
 
+# what `_not_blank` and `_phone` judge, as the documents tell it
+_FILLED = Field(json_schema_extra={"pattern": r"\S"})
+_PHONE_PART = r"[\s+()\-.,/#*;:xXeEtT]*"
+_PHONE_PATTERN = f"^{_PHONE_PART}(?:[0-9]{_PHONE_PART}){{3,20}}$"
+
 Clean = AfterValidator(sanitize)
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank), Clean]
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank), _FILLED, Clean
+]
 Short = Annotated[str, StringConstraints(max_length=100), Clean]
 Line = Annotated[str, StringConstraints(max_length=500), Clean]
 RequiredLine = Annotated[
-    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_not_blank), Clean
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_not_blank), _FILLED, Clean
 ]
 Note = Annotated[str, StringConstraints(max_length=20_000), Clean]
 RequiredNote = Annotated[
-    str, StringConstraints(min_length=1, max_length=20_000), AfterValidator(_not_blank), Clean
+    str, StringConstraints(min_length=1, max_length=20_000), AfterValidator(_not_blank), _FILLED, Clean
 ]
-Code = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_not_blank)]
+Code = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_not_blank), _FILLED]
 Email = Annotated[
     str,
     StringConstraints(max_length=254),
@@ -112,7 +136,9 @@ Phone = Annotated[
     str,
     StringConstraints(max_length=40),
     AfterValidator(_phone),
-    WithJsonSchema({"type": "string", "maxLength": 40, "examples": ["+1 (555) 123-4567"]}),
+    WithJsonSchema(
+        {"type": "string", "maxLength": 40, "pattern": _PHONE_PATTERN, "examples": ["+1 (555) 123-4567"]}
+    ),
 ]
 Password = Annotated[str, StringConstraints(max_length=1024)]
 Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[1])]

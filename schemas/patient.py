@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasPath, BeforeValidator, Field
 
 from models import AllergySeverity, ConditionStatus, Gender, LedgerKind, PaymentMethod
 from schemas.base import (
@@ -227,7 +227,7 @@ class AccountEntryOut(Out):
 
     id: int
     billing_id: int | None
-    invoice_number: str | None
+    invoice_number: str | None = Field(None, validation_alias=AliasPath("billing", "invoice_number"))
     kind: LedgerKind
     amount: MoneyOut
     method: PaymentMethod | None

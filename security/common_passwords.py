@@ -1,4 +1,4 @@
-"""Passwords that everybody tries first: the 30,000 most frequent of the leaked ones, as zxcvbn counts them."""
+"""Passwords that everybody tries first: the 30,000 most frequent of leaked ones, as zxcvbn lists them."""
 
 from __future__ import annotations
 

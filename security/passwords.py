@@ -19,7 +19,7 @@ _HASHING = threading.BoundedSemaphore(2)
 
 
 def check_strength(password: str, *, field: str = "password", about: tuple[str, ...] = ()) -> None:
-    """422 unless the password is long enough, not a common one, and none of `about`: the user's name, address."""
+    """422 unless the password is long enough, not a common one, and not in `about`, such as one's name."""
     password = _normal(password)
     if len(password) < MIN_LENGTH:
         raise invalid(field, f"must have at least {MIN_LENGTH} characters")

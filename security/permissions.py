@@ -36,6 +36,7 @@ class Permission(StrEnum):
     VISITS_READ = "visits.read"
     VISITS_WRITE = "visits.write"
     VISITS_DOCUMENT = "visits.document"
+    VISITS_VOID = "visits.void"
     TREATMENTS_READ = "treatments.read"
     TREATMENTS_WRITE = "treatments.write"
     TREATMENTS_ORDER = "treatments.order"
@@ -78,7 +79,8 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.APPOINTMENTS_OVERBOOK: (A, R),
     P.VISITS_READ: (A, D, R, T),
     P.VISITS_WRITE: (A, D, T),  # D: own; T: vitals of an existing visit
-    P.VISITS_DOCUMENT: (A, D),  # D: own; create, sign, add to, void
+    P.VISITS_DOCUMENT: (A, D),  # D: own; create, sign, add to
+    P.VISITS_VOID: (A,),
     P.TREATMENTS_READ: (A, D, R, T),
     P.TREATMENTS_WRITE: (A, D, T),  # D: own; T: status, notes, inventory_items
     P.TREATMENTS_ORDER: (A, D),  # D: own; create, void

@@ -1,4 +1,4 @@
-"""JSON Web Tokens: what is in them, and whether they are ours. Whether a session lives is the database's to say.
+"""JSON Web Tokens: what is in them, and whether they are ours. Whether a session lives, the database says.
 
 A token names its user, its session and the session's counter, never a role: rights are read afresh from the
 database on every request, so that logout, deactivation and a role change hold from the next one on.

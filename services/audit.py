@@ -11,17 +11,17 @@ exported heads (`services.audit_chain`) show a cut tail.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import hmac
 import json
-import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import event, insert, inspect, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, event, func, insert, inspect, select, update
+from sqlalchemy.orm import Session, SessionTransaction
 
 from config import settings
 from errors import ClinicError
@@ -30,7 +30,7 @@ from models import AuditHead, AuditLog, AuditOutcome, AuditSubject, Base, Patien
 from security.permissions import Actor
 from services import clock
 
-CHAINS = 16
+CHAINS = 16  # as many writers as append at once without waiting for each other
 # Bookkeeping of the row itself, or a second form of a field beside it.
 SILENT = frozenset({"id", "version", "created_at", "updated_at", "blocked_until"})
 SILENT_ENDINGS = ("_fold", "_e164", "_digits", "_hash")
@@ -81,6 +81,8 @@ def watch(session_class: type[Session] | Any) -> None:
     """Make sessions stamp the rows they write and tell the trail of them."""
     event.listen(session_class, "before_flush", _stamp)
     event.listen(session_class, "after_flush", _collect)
+    event.listen(session_class, "after_transaction_create", _savepoint)
+    event.listen(session_class, "after_soft_rollback", _undo)
 
 
 def _stamp(session: Session, _context: Any, _instances: Any) -> None:
@@ -94,12 +96,27 @@ def _stamp(session: Session, _context: Any, _instances: Any) -> None:
             row.updated_at = now
 
 
+def _savepoint(session: Session, transaction: SessionTransaction) -> None:
+    """Remember what was done before a savepoint, by the transaction that it is."""
+    if transaction.nested:
+        kept = session.info.setdefault("savepoints", {})
+        kept[transaction] = copy.deepcopy(session.info.get("trail"))
+    elif transaction.parent is None:
+        session.info.pop("savepoints", None)
+
+
+def _undo(session: Session, transaction: SessionTransaction) -> None:
+    """What was rolled back to a savepoint was not done."""
+    if transaction in session.info.get("savepoints", {}):
+        session.info["trail"] = session.info["savepoints"].pop(transaction) or Trail()
+
+
 def _collect(session: Session, _context: Any) -> None:
     found: Trail = session.info.setdefault("trail", Trail())
     for rows, action in ((session.new, "create"), (session.dirty, "update"), (session.deleted, "delete")):
-        for row in rows:
-            if isinstance(row, Base):
-                _note_change(found, row, action)
+        # parts last: what happened to the whole names the deed
+        for row in sorted(rows, key=lambda row: row.__entity__ is None):
+            _note_change(found, row, action)
 
 
 def _note_change(found: Trail, row: Base, action: str) -> None:
@@ -108,6 +125,8 @@ def _note_change(found: Trail, row: Base, action: str) -> None:
         if action == "update" and not fields:
             return
         deed = found.deed(row.__entity__, row.id, action)  # type: ignore[attr-defined]
+        if deed.action == "update":  # only a part of it was noted so far
+            deed.action = action
         deed.fields |= fields
     elif row.__part_of__ is not None:
         entity, attribute = row.__part_of__
@@ -172,12 +191,36 @@ def settle(actor: Actor | None, operation: str) -> None:
     append(actor, operation, deeds)
 
 
-def refuse(actor: Actor | None, operation: str, refusal: ClinicError, action: str = "refused") -> None:
-    """Append a refusal; the caller commits it in a transaction of its own."""
+def refuse(
+    actor: Actor | None,
+    operation: str,
+    refusal: ClinicError,
+    action: str = "refused",
+    path: Mapping[str, Any] | None = None,
+) -> None:
+    """Append a refusal; the caller commits it in a transaction of its own.
+
+    Where the refusal names no record, the one that the route's `path` names is meant, if there is one.
+    """
+    if refusal.entity is None and path:
+        _locate(refusal, path)
     deed = Deed(action, refusal.entity, refusal.entity_id, outcome=AuditOutcome.REFUSED, detail=refusal.code)
+    deed.patient_ids |= set(refusal.shown_patient_ids)
     if refusal.patient_id is not None:
         deed.patient_ids.add(refusal.patient_id)
     append(actor, operation, [deed])
+
+
+def _locate(refusal: ClinicError, path: Mapping[str, Any]) -> None:
+    name, row_id = next(iter(path.items()))
+    stem = name.removesuffix("_id")
+    for mapper in Base.registry.mappers:
+        entity = mapper.class_.__entity__
+        if entity is not None and (entity == stem or entity.endswith(f"_{stem}")):
+            row = db.session.get(mapper.class_, row_id)
+            if row is not None:
+                refusal.about(entity, row_id, patient_of(row))
+            return
 
 
 def _complete(deed: Deed) -> None:
@@ -195,11 +238,8 @@ def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
     """Write the deeds to one chain, whose head is locked until the commit."""
     if not deeds:
         return
-    chain = secrets.randbelow(CHAINS)
-    head = db.session.execute(
-        select(AuditHead.number, AuditHead.mac).where(AuditHead.chain == chain).with_for_update()
-    ).one()
-    number, mac, at = head.number, head.mac, clock.now()
+    head = _take_head()
+    chain, number, mac, at = head.chain, head.number, head.mac, clock.now()
     rows: list[dict[str, Any]] = []
     for deed in deeds:
         number += 1
@@ -217,6 +257,13 @@ def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
     if subjects:
         db.session.execute(insert(AuditSubject), subjects)
     db.session.execute(update(AuditHead).where(AuditHead.chain == chain).values(number=number, mac=mac))
+
+
+def _take_head() -> Row[tuple[int, int, str]]:
+    """The end of a chain that nobody else is appending to, or of any where all are busy; now locked."""
+    ends = select(AuditHead.chain, AuditHead.number, AuditHead.mac).order_by(func.random()).limit(1)
+    free = db.session.execute(ends.with_for_update(skip_locked=True)).one_or_none()
+    return free or db.session.execute(ends.with_for_update()).one()
 
 
 def _who(actor: Actor | None) -> dict[str, Any]:

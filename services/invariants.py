@@ -84,19 +84,18 @@ def _bill_sum(*kinds: LedgerKind) -> Any:
 
 def invariants() -> list[Invariant]:
     """All of them, in the order in which they are asked."""
-    item = aliased(InventoryItem)
-    lot = aliased(InventoryLot)
-    reversed_entry = aliased(LedgerEntry)
-    billed_twice = (
-        select(BillingItem.treatment_id)
-        .join(Billing, Billing.id == BillingItem.billing_id)
-        .where(BillingItem.treatment_id.is_not(None), Billing.voided_at.is_(None))
-        .group_by(BillingItem.treatment_id)
-        .having(func.count() > 1)
-    )
+    return [*_of_scheduling(), *_of_care(), *_of_bills(), *_of_accounts(), *_of_stock(), *_of_trust()]
+
+
+def _of_scheduling() -> list[Invariant]:
     return [
         Invariant("No doctor has two appointments at once.", _doctor_overlaps()),
         Invariant("No patient has two appointments at once.", _patient_overlaps()),
+    ]
+
+
+def _of_care() -> list[Invariant]:
+    return [
         Invariant(
             "A visit agrees with its appointment, which is completed.",
             select(Visit.id)
@@ -125,6 +124,18 @@ def invariants() -> list[Invariant]:
                 != _sum_of(Dispensing.quantity, Dispensing.medication_id == PrescribedMedication.id)
             ),
         ),
+    ]
+
+
+def _of_bills() -> list[Invariant]:
+    billed_twice = (
+        select(BillingItem.treatment_id)
+        .join(Billing, Billing.id == BillingItem.billing_id)
+        .where(BillingItem.treatment_id.is_not(None), Billing.voided_at.is_(None))
+        .group_by(BillingItem.treatment_id)
+        .having(func.count() > 1)
+    )
+    return [
         Invariant("No treatment is billed twice.", billed_twice),
         Invariant(
             "A treatment's bill is not void and charges it.",
@@ -152,6 +163,13 @@ def invariants() -> list[Invariant]:
             "A void bill sums to nothing.",
             select(Billing.id).where(Billing.voided_at.is_not(None), _bill_sum() != 0),
         ),
+        Invariant("Invoice numbers have no gap.", _invoice_gaps()),
+    ]
+
+
+def _of_accounts() -> list[Invariant]:
+    reversed_entry = aliased(LedgerEntry)
+    return [
         Invariant(
             "A ledger row lies on the account of its bill's patient.",
             select(LedgerEntry.id)
@@ -189,6 +207,13 @@ def invariants() -> list[Invariant]:
                 Claim.paid_amount != -_sum_of(LedgerEntry.amount, LedgerEntry.claim_id == Claim.id)
             ),
         ),
+    ]
+
+
+def _of_stock() -> list[Invariant]:
+    item = aliased(InventoryItem)
+    lot = aliased(InventoryLot)
+    return [
         Invariant(
             "An item's quantity is the sum of its movements.",
             select(item.id).where(
@@ -208,6 +233,11 @@ def invariants() -> list[Invariant]:
                 _sum_of(StockMovement.quantity, StockMovement.treatment_id == Treatment.id) != 0,
             ),
         ),
+    ]
+
+
+def _of_trust() -> list[Invariant]:
+    return [
         Invariant(
             "No session of a deactivated user is alive.",
             select(UserSession.id)
@@ -218,7 +248,6 @@ def invariants() -> list[Invariant]:
             "Every idempotency key has its answer.",
             select(IdempotencyKey.id).where(IdempotencyKey.status.is_(None)),
         ),
-        Invariant("Invoice numbers have no gap.", _invoice_gaps()),
     ]
 
 

@@ -67,7 +67,8 @@ class Listing(Generic[Row]):
 
     `main_date` is what `start_date`/`end_date` bound; `text` builds the condition for `q`; `scope` limits
     the rows to those the actor may see; `names` maps API names to attributes where they differ; `filters`
-    are the conditions beyond columns, `omit` the columns that no answer shows.
+    are the conditions beyond columns, `omit` the columns that no answer shows, `shown` what stands in the
+    answers in place of a stored column, where the two differ.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Listing(Generic[Row]):
     filters: Mapping[str, Filter] = field(default_factory=dict)
     omit: frozenset[str] = frozenset()
     joins: Callable[[Select[Any]], Select[Any]] | None = None
+    shown: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
 
     @cached_property
     def columns(self) -> dict[str, tuple[Kind, InstrumentedAttribute[Any], tuple[str, ...]]]:
@@ -208,18 +210,19 @@ def _wheres(listing: Listing[Any], query: ListQuery) -> list[ColumnElement[bool]
 
 def _condition(listing: Listing[Any], condition: Condition) -> ColumnElement[bool]:
     _kind, attribute, _values = listing.columns[condition.name]
+    compared = listing.shown.get(condition.name, attribute)
     value = condition.value
     if condition.op == "in":
-        return attribute.in_(value)
+        return compared.in_(value)
     if condition.op == "like":
         folded = getattr(listing.model, f"{attribute.key}_fold", None)
         if folded is not None:
             return contains(folded, fold(value))
         return attribute.icontains(value, autoescape=True)
     if condition.op == "ne":
-        return or_(attribute != value, attribute.is_(None))
+        return or_(compared != value, compared.is_(None))
     compare = {"eq": operator.eq, "gte": operator.ge, "lte": operator.le}[condition.op]
-    found: ColumnElement[bool] = compare(attribute, value)
+    found: ColumnElement[bool] = compare(compared, value)
     return found
 
 
@@ -236,8 +239,9 @@ def words_in(column: Any, text: str) -> ColumnElement[bool]:
 
 def _order(listing: Listing[Any], query: ListQuery, key: Any) -> list[Any]:
     attribute: Any = listing.columns[query.sort_by][1]
+    compared: Any = listing.shown.get(query.sort_by, attribute)
     # NULLs at the end on both engines, whichever way
-    orders = [attribute.is_(None), attribute.desc() if query.descending else attribute.asc()]
+    orders = [compared.is_(None), compared.desc() if query.descending else compared.asc()]
     if not attribute.property.columns[0].nullable:
         orders = orders[1:]
     if attribute.key != "id":

@@ -29,7 +29,7 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
 
 
 def figures(actor: Actor, rows: Sequence[Patient]) -> None:
-    """Compute what is not stored: age, balance, last visit, next appointment; three queries for any number."""
+    """Compute what is not stored: age, balance, last visit, next appointment; in three queries."""
     ids = [patient.id for patient in rows]
     now, today = clock.now(), clock.today()
     sums = mapping(
@@ -119,7 +119,7 @@ def _number(patient: Patient) -> None:
 def _next_id() -> int:
     if db.session.get_bind().dialect.name == "postgresql":
         sequence = func.pg_get_serial_sequence("patients", "id")
-        return db.session.execute(select(func.nextval(sequence))).scalar_one()
+        return int(db.session.execute(select(func.nextval(sequence))).scalar_one())
     # as SQLite counts itself, and nobody else writes meanwhile
     return db.session.execute(select(func.coalesce(func.max(Patient.id), 0) + 1)).scalar_one()
 

@@ -5,19 +5,21 @@ Redis, where there is one, answers "revoked" faster; it is never asked whether a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, select, update
 
-from errors import ClinicError
+from errors import ClinicError, not_found
 from extensions import db, redis_store
-from models import Doctor, Role, User, UserSession
+from models import AuditOutcome, Doctor, Role, User, UserSession
 from security import tokens
 from security.permissions import Actor
 from security.tokens import Claims
-from services import clock
-from services.records import fetch
+from services import audit, clock, listing
+from services.listing import Listing, ListQuery, Page
+from services.records import fetch, peek
 
 GRACE = timedelta(seconds=10)  # two tabs refresh at once: the second gets the current pair
 TOUCH = timedelta(minutes=1)  # how exact "last use" is
@@ -47,7 +49,7 @@ def identify(claims: Claims, address: str | None, request_id: str | None) -> tup
     or whose user is not active.
     """
     if redis_store.call(lambda client: client.exists(_revoked_key(claims.session_id)), 0):
-        raise ended()
+        raise ended().about("user", claims.user_id)
     statement = (
         select(
             UserSession.ended_at,
@@ -62,15 +64,12 @@ def identify(claims: Claims, address: str | None, request_id: str | None) -> tup
         .outerjoin(Doctor, Doctor.user_id == User.id)
         .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
     )
-    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        found = connection.execute(statement).one_or_none()
+    found = peek(statement)
     now = clock.now()
     if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
-        raise ended()
+        raise ended().about("user", claims.user_id)
     doctor_id = found.doctor_id if found.role is Role.DOCTOR else None
-    actor = Actor(
-        claims.user_id, found.name, found.role, doctor_id, claims.session_id, address, request_id
-    )
+    actor = Actor(claims.user_id, found.name, found.role, doctor_id, claims.session_id, address, request_id)
     return actor, now - found.last_used_at > TOUCH
 
 
@@ -97,23 +96,32 @@ def open_session(user: User, *, device: str | None, address: str | None) -> tupl
     return session, Pair(*tokens.issue(user.id, session.id, session.counter))
 
 
-def rotate(claims: Claims) -> tuple[User, Pair]:
-    """A new pair for a refresh token, which is retired by it.
+def actor_of(visitor: Actor, user: User, session: UserSession) -> Actor:
+    """The visitor, who turned out to be this user."""
+    return replace(
+        visitor,
+        user_id=user.id,
+        name=user.name,
+        role=user.role,
+        doctor_id=user.doctor_id if user.role is Role.DOCTOR else None,
+        session_id=session.id,
+    )
+
+
+def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
+    """A new pair for a refresh token, which is retired by it, and whose it is.
 
     The immediate parent gets the current pair again within `GRACE`. Any older token was stolen or
     replayed: it ends the session, and this 401 commits that (RFC 9700 section 4.14.2).
     """
-    session = db.session.execute(
-        select(UserSession)
-        .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
-        .with_for_update()
-    ).scalar_one_or_none()
+    session = _of_token(claims)
     now = clock.now()
     if session is None or session.ended_at or session.expires_at <= now:
-        raise ended()
+        raise ended().about("user", claims.user_id)
     user = fetch(User, claims.user_id)
     if not user.is_active:
-        raise ended()
+        raise ended().about("user", user.id)
+    deed = audit.trail().deed("user", user.id, "refresh")
     if claims.counter == session.counter:
         session.counter += 1
         session.rotated_at = now
@@ -125,10 +133,82 @@ def rotate(claims: Claims) -> tuple[User, Pair]:
         and now - session.rotated_at <= GRACE
     ):
         end(session)
-        refusal = ended().about("user", user.id)
+        refusal = ended()
         refusal.keeps_work = True
+        deed.outcome, deed.detail = AuditOutcome.REFUSED, refusal.code
         raise refusal
-    return user, Pair(*tokens.issue(user.id, session.id, session.counter))
+    return actor_of(visitor, user, session), user, Pair(*tokens.issue(user.id, session.id, session.counter))
+
+
+def sign_out(visitor: Actor, claims: Claims) -> Actor:
+    """End the session that a token of either kind belongs to, if it lives, and whose it was."""
+    session = _of_token(claims)
+    if session is None:
+        return visitor
+    user = fetch(User, session.user_id)
+    if session.ended_at is None:
+        audit.trail().deed("user", user.id, "logout")
+        end(session)
+    return actor_of(visitor, user, session)
+
+
+def _of_token(claims: Claims) -> UserSession | None:
+    return db.session.execute(
+        select(UserSession)
+        .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
+        .with_for_update()
+    ).scalar_one_or_none()
+
+
+# --- A user's own --------------------------------------------------------------------------------------
+
+
+def _living(actor: Actor) -> ColumnElement[bool]:
+    return and_(
+        UserSession.user_id == actor.user_id,
+        UserSession.ended_at.is_(None),
+        UserSession.expires_at > clock.now(),
+    )
+
+
+LIST: Listing[UserSession] = Listing(
+    name="sessions",
+    model=UserSession,
+    area="session",
+    main_date="created_at",
+    scope=_living,
+    omit=frozenset({"user_id", "counter", "rotated_at", "ended_at"}),
+)
+
+
+def find(actor: Actor, query: ListQuery) -> Page[UserSession]:
+    """One page of the caller's sessions that live."""
+    return listing.page(actor, LIST, query)
+
+
+def figures(actor: Actor, rows: Sequence[UserSession]) -> None:
+    """Tell which one the request itself belongs to."""
+    for session in rows:
+        session.is_current = session.id == actor.session_id
+
+
+def get(actor: Actor, session_id: int, *, lock: bool = False) -> UserSession:
+    """The caller's own session, or 404."""
+    session = fetch(UserSession, session_id, lock=lock, what="session")
+    if session.user_id != actor.user_id:
+        raise not_found("session").about("user", session.user_id)
+    return session
+
+
+# --- Ending --------------------------------------------------------------------------------------------
+
+
+def end_own(actor: Actor, session: UserSession) -> UserSession:
+    """End one of the caller's own sessions."""
+    if session.ended_at is None:
+        audit.trail().deed("user", actor.user_id, "end_session")
+        end(session)
+    return session
 
 
 def end(session: UserSession) -> None:

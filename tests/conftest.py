@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def settings_for(database_url: str, **overrides: object) -> Settings:
         "audit_key": "test-only-" + "m4W8v1Lt" * 5,
         "bcrypt_cost": 4,
         "rate_limit_enabled": False,
-        "audit_heads_file": Path(os.environ.get("TMPDIR", "/tmp")) / f"heads-{os.getpid()}.json",
+        # heads belong to one database
+        "audit_heads_file": Path(tempfile.gettempdir()) / f"heads-{os.getpid()}-{abs(hash(database_url))}.json",
     }
     return load(None, **(values | overrides))
 

@@ -1,6 +1,5 @@
 """Databases as the migrations make them, without the application."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -80,5 +79,6 @@ def _sqlite_objects(connection: Connection) -> Iterator[SchemaObject]:
             yield SchemaObject(kind, table, name, sql)
             continue
         for line in sql.splitlines()[1:-1]:  # SQLite keeps what it was told: a column or constraint a line
-            constraint, first, rest = re.fullmatch(r"\s*(CONSTRAINT )?(\S+) (.*?),?\s*", line).groups()
-            yield SchemaObject("constraint" if constraint else "column", table, first, rest)
+            words = line.strip(" \t,").removeprefix("CONSTRAINT ")
+            first, _, rest = words.partition(" ")
+            yield SchemaObject("constraint" if "CONSTRAINT" in line else "column", table, first, rest)

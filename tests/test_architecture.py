@@ -95,7 +95,7 @@ def test_only_the_framework_and_the_commands_commit() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and node.func.attr in ("commit", "begin_nested")
+        and node.func.attr == "commit"
     ]
 
     assert found == []

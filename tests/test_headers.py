@@ -50,7 +50,7 @@ def test_what_we_did_not_foresee_shows_nothing(clinic: Clinic, monkeypatch: pyte
     def broken(*_args: object) -> None:
         raise RuntimeError("secret of the house")
 
-    monkeypatch.setattr("resources.patient.patients.find", broken)
+    monkeypatch.setattr("services.listing.page", broken)
 
     answer = clinic.admin.get("/patients")
 

@@ -52,9 +52,9 @@ OVERLAPS: dict[str, tuple[str, tuple[str, ...], str, str, tuple[str, ...]]] = {
 
 def upgrade() -> None:
     """Begin to refuse, and lay the first link of every chain."""
-    columns = {"chain": sa.Integer(), "number": sa.BigInteger(), "mac": sa.String()}
-    heads = sa.table(HEADS, *(sa.column(name, kind) for name, kind in columns.items()))
-    op.bulk_insert(heads, [{"chain": chain, "number": 0, "mac": ""} for chain in range(CHAINS)])
+    chain, number = sa.column("chain", sa.Integer()), sa.column("number", sa.BigInteger())
+    heads = sa.table(HEADS, chain, number, sa.column("mac", sa.String()))
+    op.bulk_insert(heads, [{"chain": each, "number": 0, "mac": ""} for each in range(CHAINS)])
     if op.get_context().dialect.name == "sqlite":
         _guard_sqlite()
     else:

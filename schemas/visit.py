@@ -1,0 +1,184 @@
+"""Visits: what comes in and goes out, with vitals, diagnoses and addenda."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AliasPath, Field, computed_field, model_validator
+
+from models import PaymentMethod
+from schemas.base import (
+    Code,
+    Day,
+    Id,
+    In,
+    Instant,
+    InstantOrDay,
+    Line,
+    MoneyIn,
+    MoneyOut,
+    Note,
+    OfDoctor,
+    OfPatient,
+    Out,
+    PersonRef,
+    RequiredLine,
+    RequiredNote,
+    Short,
+    partial,
+)
+from schemas.prescription import PrescriptionOut, VisitPrescriptionIn
+from schemas.treatment import TreatmentOut, VisitTreatmentIn
+
+# --- Vitals and diagnoses ------------------------------------------------------------------------------
+
+
+class VitalsIn(In):
+    """Vital signs and measures of one visit; each is optional.
+
+    The ranges catch slips (a temperature in Fahrenheit, a height in metres, a digit too many); they are no
+    reference ranges, which would refuse the sickest. Blood pressure in mmHg within the 0-300 scale of
+    clinical manometers; heart rate up to 350 and respiratory rate up to 150 a minute, above what infants
+    in tachycardia or distress reach; temperature in degrees Celsius from deep accidental hypothermia
+    (stage HT IV is below 24, Brown et al., N Engl J Med 2012;367:1930) to 45; oxygen saturation in percent;
+    weight in kg and height in cm from the smallest surviving newborns to the largest people on record (635
+    kg, 272 cm).
+    """
+
+    systolic: Annotated[int, Field(ge=30, le=300, examples=[120])] | None = None
+    diastolic: Annotated[int, Field(ge=10, le=200, examples=[80])] | None = None
+    heart_rate: Annotated[int, Field(ge=0, le=350, examples=[72])] | None = None
+    temperature_c: Annotated[float, Field(ge=15, le=45, examples=[36.8])] | None = None
+    respiratory_rate: Annotated[int, Field(ge=0, le=150, examples=[16])] | None = None
+    spo2: Annotated[float, Field(ge=0, le=100, examples=[98])] | None = None
+    weight_kg: Annotated[float, Field(ge=0.2, le=650, examples=[70.5])] | None = None
+    height_cm: Annotated[float, Field(ge=15, le=280, examples=[172])] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_computed(cls, value: Any) -> Any:
+        """Grids send back the BMI with the rest."""
+        if isinstance(value, dict):
+            return {name: member for name, member in value.items() if name != "bmi"}
+        return value
+
+
+class VitalsOut(Out):
+    """Vital signs in the units of `VitalsIn`; null where not measured."""
+
+    systolic: int | None = None
+    diastolic: int | None = None
+    heart_rate: int | None = None
+    temperature_c: float | None = None
+    respiratory_rate: int | None = None
+    spo2: float | None = None
+    weight_kg: float | None = None
+    height_cm: float | None = None
+
+    @computed_field(description="Body mass index, kg/m2, to one place.")  # type: ignore[prop-decorator]
+    @property
+    def bmi(self) -> float | None:
+        """Body mass index (weight by the square of the height in metres), to one place."""
+        if self.weight_kg is None or self.height_cm is None:
+            return None
+        return round(self.weight_kg / (self.height_cm / 100) ** 2, 1)
+
+
+class DiagnosisIn(In):
+    """A diagnosis: an ICD-10-CM code, words, or both. A code alone is described by its official title."""
+
+    icd10: Annotated[Code, Field(examples=["J02.9"])] | None = None
+    description: Annotated[Line, Field(examples=["Acute pharyngitis, unspecified"])] | None = None
+
+
+class DiagnosisOut(Out):
+    """A diagnosis, the code as it is printed."""
+
+    icd10: str | None
+    description: str
+
+
+# --- Visits --------------------------------------------------------------------------------------------
+
+
+class VisitIn(In):
+    """A visit to record; only the patient is required, and the doctor unless the caller is one."""
+
+    patient_id: Id
+    doctor_id: Id | None = None
+    appointment_id: Id | None = None
+    date: InstantOrDay | None = None
+    visit_type: Annotated[Short, Field(examples=["consultation"])] | None = None
+    summary: Note | None = None
+    procedure_details: Note | None = None
+    chief_complaint: Annotated[Note, Field(examples=["Sore throat for three days"])] | None = None
+    notes: Note | None = None
+    diagnoses: Annotated[list[DiagnosisIn], Field(default_factory=list, max_length=100)]
+    vitals: VitalsIn | None = None
+    follow_up_date: Day | None = None
+
+
+class VisitCreate(VisitIn):
+    """A new visit with what was done and prescribed, and what was paid."""
+
+    treatments: Annotated[list[VisitTreatmentIn], Field(default_factory=list, max_length=100)]
+    prescriptions: Annotated[list[VisitPrescriptionIn], Field(default_factory=list, max_length=100)]
+    amount_paid: MoneyIn | None = None
+    payment_method: PaymentMethod | None = None
+
+
+VisitPatch = partial(VisitIn, "VisitPatch")
+
+
+class VisitVoidIn(In):
+    """Why a visit is voided, in the body or the query."""
+
+    reason: RequiredLine | None = None
+
+
+class AddendumIn(In):
+    """A correction to a signed visit."""
+
+    text: RequiredNote
+
+
+class AddendumOut(Out):
+    """A correction with its author and time."""
+
+    id: int
+    visit_id: int
+    text: str
+    author_id: int
+    author_name: str = Field(validation_alias=AliasPath("author", "name"))
+    author: PersonRef
+    created_at: Instant
+
+
+class VisitOut(OfPatient, OfDoctor):
+    """A visit with everything that hangs on it."""
+
+    area: ClassVar[str] = "visit"
+
+    id: int
+    appointment_id: int | None
+    date: Instant
+    visit_type: str | None
+    status: Literal["open", "signed", "void"]
+    chief_complaint: str | None
+    summary: str | None
+    procedure_details: str | None
+    notes: str | None
+    diagnoses: list[DiagnosisOut]
+    vitals: VitalsOut | None
+    follow_up_date: Day | None
+    treatments: list[TreatmentOut]
+    prescriptions: list[PrescriptionOut]
+    addenda: list[AddendumOut]
+    amount_paid: MoneyOut
+    balance: MoneyOut
+    signed_at: Instant | None
+    signed_by_id: int | None
+    voided_at: Instant | None
+    void_reason: str | None
+    created_at: Instant
+    updated_at: Instant

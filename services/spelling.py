@@ -1,0 +1,83 @@
+"""How alike two folded words or names are: what a slip of the keyboard does to them, and no more."""
+
+from __future__ import annotations
+
+import re
+
+_WORD = re.compile(r"[^\W_]+")
+LONG = 8  # letters from which a word may differ by two
+SHORT = 4  # letters below which it must be equal
+
+
+def words(text: str) -> list[str]:
+    """The runs of letters and digits of a text."""
+    return _WORD.findall(text)
+
+
+def distance(one: str, other: str) -> int:
+    """Letters to insert, remove, replace or swap with their neighbour (optimal string alignment)."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
+
+
+def begins_within_one_edit(word: str, text: str) -> bool:
+    """Whether `text` begins with `word`, or with what one slip made of it."""
+    size = len(word)
+    at = next((i for i, (a, b) in enumerate(zip(word, text, strict=False)) if a != b), min(size, len(text)))
+    if at == size:
+        return True
+    swapped = word[at + 1 : at + 2] + word[at]
+    return (
+        word[at + 1 :] == text[at + 1 : size]  # another letter
+        or word[at + 1 :] == text[at : size - 1]  # one too many
+        or word[at:] == text[at + 1 : size + 1]  # one missing
+        or (len(swapped) == 2 and swapped + word[at + 2 :] == text[at:size])  # two swapped
+    )
+
+
+def similar_words(one: str, other: str) -> bool:
+    """Equal, an initial of the other, or apart by what a slip or another spelling explains."""
+    if one == other:
+        return True
+    if any(c.isdigit() for c in one + other):
+        return False
+    if min(len(one), len(other)) == 1:
+        return one[0] == other[0]
+    longest = max(len(one), len(other))
+    if longest < SHORT or abs(len(one) - len(other)) > 2:
+        return False
+    return distance(one, other) <= (2 if longest >= LONG else 1)
+
+
+def similar_names(one: str, other: str) -> bool:
+    """Whether two folded names may be one person's.
+
+    Words in any order, with small differences, initials, and middle names or second surnames left out:
+    each word of the shorter name has its own in the longer one. A name of one word must stand in the other
+    as it is.
+    """
+    first, second = sorted((words(one), words(other)), key=len)
+    if not first:
+        return one == other
+    if len(first) == 1 and len(second) > 1:
+        return first[0] in second or similar_words(first[0], "".join(second))
+    if distance("".join(first), "".join(second)) <= 1 and not any(c.isdigit() for c in one + other):
+        return True  # written apart or together
+    rest = list(second)
+    for word in sorted(first, key=len, reverse=True):
+        match = next((w for w in rest if w == word), None) or next(
+            (w for w in rest if similar_words(word, w)), None
+        )
+        if match is None:
+            return False
+        rest.remove(match)
+    return True
