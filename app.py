@@ -31,7 +31,7 @@ from resources.auth import (
     SessionItem,
     SessionList,
 )
-from resources.base import PlainApi
+from resources.base import ApiResource, PlainApi
 from resources.billings import (
     BillingDetail,
     BillingList,
@@ -61,6 +61,72 @@ from resources.treatments import TreatmentDetail, TreatmentList
 from resources.users import UserItem, UserList, UserPasswordReset
 from resources.visit import VisitAddenda, VisitItem, VisitList, VisitSignature
 from services import audit, audit_chain
+
+# The whole URL map, top to bottom.
+ROUTES: list[tuple[type[ApiResource], str]] = [
+    (Root, "/"),
+    (OpenApi, "/openapi.json"),
+    (Live, "/health/live"),
+    (Ready, "/health/ready"),
+    (Metrics, "/metrics"),
+    (Register, "/auth/register"),
+    (Login, "/auth/login"),
+    (RefreshToken, "/auth/refresh-token"),
+    (Logout, "/auth/logout"),
+    (Me, "/auth/me"),
+    (ChangePassword, "/auth/change-password"),
+    (ResetPassword, "/auth/reset-password"),
+    (SessionList, "/auth/sessions"),
+    (SessionItem, "/auth/sessions/<int:session_id>"),
+    (UserList, "/users"),
+    (UserItem, "/users/<int:user_id>"),
+    (UserPasswordReset, "/users/<int:user_id>/password-reset"),
+    (PatientList, "/patients"),
+    (PatientSearch, "/patients/search"),
+    (PatientItem, "/patients/<int:patient_id>"),
+    (PatientHistory, "/patients/<int:patient_id>/medical-history"),
+    (PatientAccount, "/patients/<int:patient_id>/account"),
+    (PatientTimeline, "/patients/<int:patient_id>/timeline"),
+    (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
+    (AuditLogList, "/audit-logs"),
+    (DoctorList, "/doctors"),
+    (DoctorSearch, "/doctors/search"),
+    (DoctorItem, "/doctors/<int:doctor_id>"),
+    (DoctorSchedule, "/doctors/<int:doctor_id>/schedule"),
+    (DoctorAvailability, "/doctors/<int:doctor_id>/availability"),
+    (TimeOffList, "/doctors/<int:doctor_id>/time-off"),
+    (TimeOffItem, "/doctors/<int:doctor_id>/time-off/<int:time_off_id>"),
+    (AppointmentList, "/appointments"),
+    (AppointmentSearch, "/appointments/search"),
+    (AppointmentItem, "/appointments/<int:appointment_id>"),
+    (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
+    (VisitList, "/visits"),
+    (VisitItem, "/visits/<int:visit_id>"),
+    (VisitSignature, "/visits/<int:visit_id>/sign"),
+    (VisitAddenda, "/visits/<int:visit_id>/addenda"),
+    (TreatmentList, "/treatments"),
+    (TreatmentDetail, "/treatments/<int:treatment_id>"),
+    (PrescriptionList, "/prescriptions"),
+    (PrescriptionItem, "/prescriptions/<int:prescription_id>"),
+    (PrescriptionDispense, "/prescriptions/<int:prescription_id>/dispense"),
+    (InventoryList, "/inventory"),
+    (InventoryAlerts, "/inventory/alerts"),
+    (InventoryDetail, "/inventory/<int:item_id>"),
+    (InventoryMovements, "/inventory/<int:item_id>/movements"),
+    (BillingList, "/billings"),
+    (BillingDetail, "/billings/<int:billing_id>"),
+    (BillingPayments, "/billings/<int:billing_id>/payments"),
+    (BillingRefunds, "/billings/<int:billing_id>/refunds"),
+    (BillingRefund, "/billings/<int:billing_id>/refunds/<int:refund_id>"),
+    (BillingWriteOff, "/billings/<int:billing_id>/write-off"),
+    (BillingVoid, "/billings/<int:billing_id>/void"),
+    (ClaimList, "/billings/<int:billing_id>/claims"),
+    (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
+    (RevenueReport, "/analytics/revenue"),
+    (DoctorPerformance, "/analytics/doctor-performance"),
+    (PatientStats, "/analytics/patient-stats"),
+    (Dashboard, "/analytics/dashboard"),
+]
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -101,70 +167,9 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def map_urls(api: PlainApi) -> None:
-    """Every route of the clinic."""
-    add = api.add_resource
-    add(Root, "/")
-    add(OpenApi, "/openapi.json")
-    add(Live, "/health/live")
-    add(Ready, "/health/ready")
-    add(Metrics, "/metrics")
-    add(Register, "/auth/register")
-    add(Login, "/auth/login")
-    add(RefreshToken, "/auth/refresh-token")
-    add(Logout, "/auth/logout")
-    add(Me, "/auth/me")
-    add(ChangePassword, "/auth/change-password")
-    add(ResetPassword, "/auth/reset-password")
-    add(SessionList, "/auth/sessions")
-    add(SessionItem, "/auth/sessions/<int:session_id>")
-    add(UserList, "/users")
-    add(UserItem, "/users/<int:user_id>")
-    add(UserPasswordReset, "/users/<int:user_id>/password-reset")
-    add(PatientList, "/patients")
-    add(PatientSearch, "/patients/search")
-    add(PatientItem, "/patients/<int:patient_id>")
-    add(PatientHistory, "/patients/<int:patient_id>/medical-history")
-    add(PatientAccount, "/patients/<int:patient_id>/account")
-    add(PatientTimeline, "/patients/<int:patient_id>/timeline")
-    add(PatientAccessLog, "/patients/<int:patient_id>/access-log")
-    add(AuditLogList, "/audit-logs")
-    add(DoctorList, "/doctors")
-    add(DoctorSearch, "/doctors/search")
-    add(DoctorItem, "/doctors/<int:doctor_id>")
-    add(DoctorSchedule, "/doctors/<int:doctor_id>/schedule")
-    add(DoctorAvailability, "/doctors/<int:doctor_id>/availability")
-    add(TimeOffList, "/doctors/<int:doctor_id>/time-off")
-    add(TimeOffItem, "/doctors/<int:doctor_id>/time-off/<int:time_off_id>")
-    add(AppointmentList, "/appointments")
-    add(AppointmentSearch, "/appointments/search")
-    add(AppointmentItem, "/appointments/<int:appointment_id>")
-    add(AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in")
-    add(VisitList, "/visits")
-    add(VisitItem, "/visits/<int:visit_id>")
-    add(VisitSignature, "/visits/<int:visit_id>/sign")
-    add(VisitAddenda, "/visits/<int:visit_id>/addenda")
-    add(TreatmentList, "/treatments")
-    add(TreatmentDetail, "/treatments/<int:treatment_id>")
-    add(PrescriptionList, "/prescriptions")
-    add(PrescriptionItem, "/prescriptions/<int:prescription_id>")
-    add(PrescriptionDispense, "/prescriptions/<int:prescription_id>/dispense")
-    add(InventoryList, "/inventory")
-    add(InventoryAlerts, "/inventory/alerts")
-    add(InventoryDetail, "/inventory/<int:item_id>")
-    add(InventoryMovements, "/inventory/<int:item_id>/movements")
-    add(BillingList, "/billings")
-    add(BillingDetail, "/billings/<int:billing_id>")
-    add(BillingPayments, "/billings/<int:billing_id>/payments")
-    add(BillingRefunds, "/billings/<int:billing_id>/refunds")
-    add(BillingRefund, "/billings/<int:billing_id>/refunds/<int:refund_id>")
-    add(BillingWriteOff, "/billings/<int:billing_id>/write-off")
-    add(BillingVoid, "/billings/<int:billing_id>/void")
-    add(ClaimList, "/billings/<int:billing_id>/claims")
-    add(ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>")
-    add(RevenueReport, "/analytics/revenue")
-    add(DoctorPerformance, "/analytics/doctor-performance")
-    add(PatientStats, "/analytics/patient-stats")
-    add(Dashboard, "/analytics/dashboard")
+    """Serve every route."""
+    for resource, path in ROUTES:
+        api.add_resource(resource, path)
 
 
 def register_commands(app: Flask) -> None:
@@ -176,6 +181,9 @@ def register_commands(app: Flask) -> None:
 
 
 if __name__ == "__main__":
-    application = create_app()
+    try:
+        application = create_app()
+    except config.SettingsError as problems:
+        raise SystemExit(f"The settings are wrong:\n{problems}") from None
     chosen = config.settings()
     application.run(host=chosen.host, port=chosen.port, debug=chosen.flask_debug, threaded=True)

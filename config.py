@@ -1,5 +1,7 @@
 """Settings: read from the environment or `.env`, checked once, every error at once.
 
+Not by pydantic-settings, for which a variable set to nothing does not hide what `.env` says.
+
 `load()` reads and checks; `use()` makes the result the application's; `settings()` is what everybody asks.
 """
 
@@ -10,15 +12,15 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from dotenv import dotenv_values, set_key
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -41,21 +43,22 @@ CURRENCY = re.compile(r"[A-Z]{3}")
 Environment = Literal["development", "production", "testing"]
 
 
+_zones = cache(available_timezones)  # reads a directory tree
+
+
 class SettingsError(Exception):
     """What is wrong with the settings, a line each; names the variables, never their values."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings; the environment variable is the name in capitals.
 
     Where the clinic runs comes first: what is checked in production only looks back at it.
     """
 
-    model_config = SettingsConfigDict(
-        env_file=None,
-        extra="ignore",
-        hide_input_in_errors=True,
-        env_ignore_empty=True,
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,  # it would print secrets
         validate_default=True,
         frozen=True,
     )
@@ -68,7 +71,7 @@ class Settings(BaseSettings):
     jwt_secret_key: str = ""
     jwt_access_token_expires_minutes: int = Field(15, ge=1, le=24 * 60)
     jwt_refresh_token_expires_days: int = Field(30, ge=1, le=365)
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_origins: tuple[str, ...] = ()
     port: int = Field(5000, ge=1, le=65535)
     host: str = "127.0.0.1"
     redis_url: str | None = None
@@ -159,7 +162,7 @@ class Settings(BaseSettings):
     @field_validator("clinic_timezone")
     @classmethod
     def _check_zone(cls, value: str) -> str:
-        if value not in available_timezones():
+        if value not in _zones():
             raise ValueError("not an IANA time zone such as Europe/Berlin")
         return value
 

@@ -179,10 +179,10 @@ class RedisStore:
 
     def _probe(self) -> None:
         try:
-            while self._client is not None:
+            while (client := self._client) is not None:
                 time.sleep(PROBE_INTERVAL)
                 try:
-                    self._client.ping()
+                    client.ping()
                 except (redis.RedisError, OSError):
                     continue
                 self._open.clear()

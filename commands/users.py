@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import select
 
 from commands.terminal import acting, ask_password, checked
-from config import settings
 from extensions import db
 from models import Role, User
 from schemas.account import UserCreate
@@ -24,22 +24,32 @@ users = AppGroup("users", help="List, add, activate and deactivate users, and he
 @click.option("--role", type=ROLES, help="Only users of this role.")
 @click.option("--active/--inactive", default=None, help="Only active users, or only the others.")
 def list_users(role: str | None, active: bool | None) -> None:
-    """List users: id, name, e-mail, role, whether they are active, last sign-in."""
+    """List users: id, name, e-mail, role, whether they are active, last sign-in in the clinic's time.
+
+    A table on a terminal, else one line per user with tabs between.
+    """
     statement = select(User).order_by(User.id)
     if role is not None:
         statement = statement.where(User.role == Role(role))
     if active is not None:
         statement = statement.where(User.is_active == active)
-    table = Table("id", "name", "e-mail", "role", "active", f"last sign-in ({settings().clinic_timezone})")
+    rows = []
     with acting("flask users list"):
         for user in db.session.execute(statement).scalars():
             last = (
                 clock.local(user.last_login_at).strftime("%Y-%m-%d %H:%M") if user.last_login_at else "never"
             )
-            table.add_row(
-                str(user.id), user.name, user.email, user.role.value, "yes" if user.is_active else "no", last
-            )
-    Console().print(table)
+            state = "yes" if user.is_active else "no"
+            rows.append((str(user.id), user.name, user.email, user.role.value, state, last))
+    console = Console()
+    if not console.is_terminal:
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    table = Table("id", "name", "e-mail", "role", "active", "last sign-in")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
 
 
 @users.command("create")

@@ -241,6 +241,9 @@ def _header(name: str, summary: str, schema: Schema) -> Schema:
 TEXTS = {"date": "2026-03-02", "date-time": "2026-03-02T09:00:00Z", "email": "john@example.com"}
 
 
+DEEP = 3  # below this a list's example is empty
+
+
 def example(schema: Schema, definitions: Schema, depth: int = 0) -> Any:
     """A plausible value of a schema, for readers of the documents."""
     if "$ref" in schema and not schema.get("examples"):
@@ -255,10 +258,10 @@ def example(schema: Schema, definitions: Schema, depth: int = 0) -> Any:
         return example(choices[0], definitions, depth)
     kind = schema.get("type")
     if kind == "object":
-        members = schema.get("properties", {}) if depth < 4 else {}
+        members = schema.get("properties", {})
         return {name: example(member, definitions, depth + 1) for name, member in members.items()}
     if kind == "array":
-        return [example(schema["items"], definitions, depth + 1)] if "items" in schema and depth < 4 else []
+        return [example(schema["items"], definitions, depth + 1)] if "items" in schema and depth < DEEP else []
     if kind == "string":
         return TEXTS.get(schema.get("format", ""), "text"[: schema.get("maxLength", 4)])
     numbers = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True}

@@ -15,7 +15,17 @@ def _trimmed(value: Any) -> Any:
 
 
 Address = Annotated[Email, BeforeValidator(_trimmed)]
-Secret = Annotated[Password, WithJsonSchema({"type": "string", "format": "password", "maxLength": 1024})]
+Secret = Annotated[
+    Password,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "password",
+            "maxLength": 1024,
+            "examples": ["a quiet harbour at dawn"],
+        }
+    ),
+]
 NewPassword = Annotated[
     Password,
     WithJsonSchema(
@@ -38,7 +48,7 @@ Token = Annotated[str, StringConstraints(max_length=4096)]
 class UserCreate(In):
     """A user whom an admin adds."""
 
-    name: Name
+    name: Annotated[Name, Field(examples=["Grace Mwangi"])]
     email: Address
     password: NewPassword
     role: Role
@@ -52,7 +62,7 @@ UserPatch = partial(UserCreate, "UserPatch", without=frozenset({"password"}))
 class RegisterIn(In):
     """An account somebody asks for; `role` is only what they would like to be."""
 
-    name: Name
+    name: Annotated[Name, Field(examples=["Grace Mwangi"])]
     email: Address
     password: NewPassword
     role: Role = Role.RECEPTIONIST
@@ -62,7 +72,7 @@ class RegisterIn(In):
 class LoginIn(In):
     """Somebody signs in."""
 
-    email: Address
+    email: Annotated[Address, Field(examples=["admin@clinic.com"])]
     password: Secret
 
 

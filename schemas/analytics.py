@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
@@ -16,22 +16,29 @@ class SpanQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    start_date: Day | None = None
-    end_date: Day | None = None
-    format: Literal["json", "csv"] | None = None
+    start_date: Annotated[Day | None, Field(description="The first day; by default 29 before the last.")] = (
+        None
+    )
+    end_date: Annotated[Day | None, Field(description="The last day; by default today.")] = None
+    format: Annotated[
+        Literal["json", "csv"] | None, Field(description="Which form; by default what Accept asks for.")
+    ] = None
 
 
 class RevenueQuery(SpanQuery):
     """Revenue in periods; of one doctor's bills where named."""
 
-    group_by: Literal["day", "week", "month", "year", "daily", "weekly", "monthly", "yearly"] = "day"
-    doctor_id: Id | None = None
+    group_by: Annotated[
+        Literal["day", "week", "month", "year", "daily", "weekly", "monthly", "yearly"],
+        Field(description="How long the periods are."),
+    ] = "day"
+    doctor_id: Annotated[Id | None, Field(description="The bills of this doctor only.")] = None
 
 
 class PerformanceQuery(SpanQuery):
     """Performance of all doctors, or of one."""
 
-    doctor_id: Id | None = None
+    doctor_id: Annotated[Id | None, Field(description="This doctor only.")] = None
 
 
 # --- Revenue -------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ AppointmentPatch = partial(_AppointmentChange, "AppointmentPatch")
 class Rehearsal(BaseModel):
     """`dry_run` answers the judgement and changes nothing."""
 
-    dry_run: bool = False
+    dry_run: bool = Field(False, description="Judge it, and change nothing.")
 
 
 class AppointmentCancel(In):
@@ -83,8 +83,8 @@ class AppointmentCancel(In):
 class CancelQuery(BaseModel):
     """The same in a query string."""
 
-    cancellation_reason: Line | None = None
-    cancelled_by: CancelledBy | None = None
+    cancellation_reason: Annotated[Line | None, Field(description="Why.")] = None
+    cancelled_by: Annotated[CancelledBy | None, Field(description="On whose wish.")] = None
 
 
 class AppointmentOut(OfPatient, OfDoctor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -131,7 +131,7 @@ class RefundIn(In):
     """Money asked back, of the whole bill or of one payment."""
 
     amount: PositiveMoneyIn
-    reason: RequiredLine
+    reason: Annotated[RequiredLine, Field(examples=["Billed twice"])]
     payment_id: Id | None = None
 
 
@@ -148,32 +148,38 @@ class WriteOffIn(In):
     """What the clinic gives up of a balance, and why."""
 
     amount: PositiveMoneyIn
-    reason: RequiredLine
+    reason: Annotated[RequiredLine, Field(examples=["Hardship"])]
 
 
 class VoidIn(In):
     """Why a bill is made void."""
 
-    reason: RequiredLine
+    reason: Annotated[RequiredLine, Field(examples=["Made out to the wrong patient"])]
 
 
 class ClaimIn(In):
     """What an insurer is to be asked for."""
 
-    insurer: Name
-    policy_number: Code
+    insurer: Annotated[Name, Field(examples=["Acme Health"])]
+    policy_number: Annotated[Code, Field(examples=["AH-104-22"])]
     amount: PositiveMoneyIn
     claim_number: Code | None = None
+
+
+def _kept(value: Any) -> Any:
+    if value is None:
+        raise ValueError("can be changed, not taken away")
+    return value
 
 
 class ClaimChange(In):
     """A claim's next step; `allow_credit` keeps what the insurer pays beyond the balance as credit."""
 
-    status: ClaimStatus
-    approved_amount: MoneyIn
+    status: Annotated[ClaimStatus, Field(examples=["submitted"])]
+    approved_amount: Annotated[MoneyIn | None, AfterValidator(_kept)]
     paid_amount: MoneyIn
-    reason: Line
-    claim_number: Code
+    reason: Annotated[Line | None, AfterValidator(_kept)]
+    claim_number: Annotated[Code | None, AfterValidator(_kept)]
     allow_credit: bool = False
 
 

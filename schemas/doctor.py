@@ -47,7 +47,11 @@ def _listed(value: Any) -> Any:
 
 
 Specialty = Annotated[Name, Field(max_length=100, examples=["cardiology"])]
-Texts = Annotated[list[Name], Field(max_length=50), BeforeValidator(_listed)]
+Texts = Annotated[
+    list[Name],
+    Field(max_length=50),
+    BeforeValidator(_listed, json_schema_input_type=Annotated[list[Name], Field(max_length=50)] | Name),
+]
 Minutes = Annotated[int, Field(ge=5, le=480, examples=[30])]
 
 
@@ -77,8 +81,10 @@ class Settlement(In):
 class SettlementQuery(BaseModel):
     """The same in a query string."""
 
-    on_conflict: Literal["cancel"] | None = None
-    reassign_to: Id | None = None
+    on_conflict: Annotated[
+        Literal["cancel"] | None, Field(description="Cancel the booked appointments that are in the way.")
+    ] = None
+    reassign_to: Annotated[Id | None, Field(description="The doctor who takes all of them instead.")] = None
 
 
 class _Profile(In):
@@ -182,7 +188,7 @@ class WindowIn(In):
 
     weekday: Annotated[int, Field(ge=0, le=6)]
     start: ClockTime
-    end: ClockTime
+    end: Annotated[ClockTime, Field(examples=["13:00"])]
 
     @model_validator(mode="after")
     def _in_order(self) -> WindowIn:
@@ -210,8 +216,8 @@ SHOWN_ONLY = frozenset({"time_off", "appointments", "days"})
 class ScheduleQuery(BaseModel):
     """The days to show, both included: from today for a week, at most 62."""
 
-    start_date: Day | None = None
-    end_date: Day | None = None
+    start_date: Annotated[Day | None, Field(description="The first day; by default today.")] = None
+    end_date: Annotated[Day | None, Field(description="The last day; by default a week on.")] = None
 
 
 class WindowOut(Out):
@@ -219,7 +225,7 @@ class WindowOut(Out):
 
     weekday: int
     start: ClockTime
-    end: ClockTime
+    end: Annotated[ClockTime, Field(examples=["13:00"])]
 
 
 class TimeOffOut(OfDoctor):
@@ -258,8 +264,10 @@ class ScheduleOut(Out):
 class AvailabilityQuery(ScheduleQuery):
     """One `date`, or the days of a schedule; `duration` in minutes, by default the doctor's slot."""
 
-    date: Day | None = None
-    duration: Minutes | None = None
+    date: Annotated[Day | None, Field(description="The one day to look at.")] = None
+    duration: Annotated[
+        Minutes | None, Field(description="Minutes; by default the doctor's usual length.")
+    ] = None
 
 
 Reason = Literal["no_hours", "time_off", "full", "no_gap_long_enough", "license_expired", "inactive"]

@@ -101,7 +101,7 @@ class MovementIn(In):
     """A change of stock. `quantity` is positive, whatever the type; only an adjustment is signed."""
 
     type: MovementType
-    quantity: SignedUnits
+    quantity: Annotated[SignedUnits, Field(examples=[10])]
     lot_number: Code | None = None
     expires_on: Day | None = None
     unit_cost: MoneyIn | None = None

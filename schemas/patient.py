@@ -145,17 +145,17 @@ def _entries(member: str) -> Callable[[Any], Any]:
 Allergies = Annotated[
     list[AllergyIn],
     Field(max_length=MAX_ENTRIES),
-    BeforeValidator(_entries("substance"), json_schema_input_type=list[AllergyIn | str] | str),
+    BeforeValidator(_entries("substance"), json_schema_input_type=list[AllergyIn | Name] | Name),
 ]
 Conditions = Annotated[
     list[ConditionIn],
     Field(max_length=MAX_ENTRIES),
-    BeforeValidator(_entries("name"), json_schema_input_type=list[ConditionIn | str] | str),
+    BeforeValidator(_entries("name"), json_schema_input_type=list[ConditionIn | RequiredLine] | RequiredLine),
 ]
 HomeMedications = Annotated[
     list[HomeMedicationIn],
     Field(max_length=MAX_ENTRIES),
-    BeforeValidator(_entries("name"), json_schema_input_type=list[HomeMedicationIn | str] | str),
+    BeforeValidator(_entries("name"), json_schema_input_type=list[HomeMedicationIn | Name] | Name),
 ]
 
 
@@ -218,8 +218,8 @@ class MedicalHistoryOut(OfPatient):
 class PageQuery(In):
     """Which page of something that is not a stored list."""
 
-    page: int = Field(1, ge=1, le=1_000_000)
-    per_page: int = Field(20, ge=1, le=1_000)
+    page: int = Field(1, ge=1, le=1_000_000, description="Which page, from 1.")
+    per_page: int = Field(20, ge=1, le=1_000, description="Rows on a page.")
 
 
 class AccountEntryOut(Out):
@@ -273,7 +273,7 @@ EventType = Literal["appointment", "visit", "treatment", "prescription", "billin
 class TimelineQuery(PageQuery):
     """Which page of a timeline, and of what."""
 
-    type: EventType | None = None
+    type: Annotated[EventType | None, Field(description="Events of this kind only.")] = None
 
 
 class TimelineEventOut(Out):

@@ -65,7 +65,8 @@ Medications = Annotated[
     list[Medication],
     Field(max_length=MOST),
     BeforeValidator(
-        _listed, json_schema_input_type=Annotated[list[MedicationIn | Name], Field(max_length=MOST)]
+        _listed,
+        json_schema_input_type=Annotated[list[MedicationIn | Name], Field(max_length=MOST)] | Name | None,
     ),
 ]
 
@@ -73,7 +74,7 @@ Medications = Annotated[
 class VisitPrescriptionIn(In):
     """What is prescribed at a visit: medications, or free text where there are none to name."""
 
-    details: Note | None = None
+    details: Annotated[Note | None, Field(examples=["Take with food."])] = None
     medications: Medications = Field(default_factory=list)
     status: PrescriptionStatus = PrescriptionStatus.ACTIVE
     issued_at: Instant | None = None
@@ -86,7 +87,10 @@ class PrescriptionIn(VisitPrescriptionIn):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [{"required": ["medications"]}, {"required": ["details"]}],
+            "anyOf": [
+                {"required": ["medications"], "properties": {"medications": {"minItems": 1}}},
+                {"required": ["details"], "properties": {"details": {"type": "string", "pattern": r"\S"}}},
+            ],
             "examples": [{"visit_id": 1, "medications": [{"name": "Amoxicillin 500 mg", "quantity": 21}]}],
         }
     )
@@ -99,10 +103,10 @@ class PrescriptionIn(VisitPrescriptionIn):
 class CancelPrescriptionIn(In):
     """Why a prescription is cancelled."""
 
-    cancellation_reason: Line | None = None
+    cancellation_reason: Annotated[Line | None, Field(description="Why it is cancelled.")] = None
 
 
-class _Changeable(VisitPrescriptionIn, CancelPrescriptionIn):
+class _Changeable(CancelPrescriptionIn, VisitPrescriptionIn):
     """What of a prescription can change before anything of it is dispensed; its status also after."""
 
 
@@ -121,7 +125,7 @@ class DispenseItem(In):
     medication: Annotated[
         int | str,
         BeforeValidator(_named, json_schema_input_type=Id | Name),
-        Field(examples=["Amoxicillin 500 mg"]),
+        Field(examples=[1]),
     ]
     quantity: Quantity
 

@@ -67,7 +67,7 @@ TreatmentPatch = partial(TreatmentIn, "TreatmentPatch")
 class TreatmentVoidIn(In):
     """Why a treatment is voided."""
 
-    reason: Line | None = None
+    reason: Annotated[Line | None, Field(description="Why it is voided.", examples=["Entered twice"])] = None
 
 
 class UsageOut(Out):

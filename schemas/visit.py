@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AliasPath, Field, computed_field, model_validator
+from pydantic import AliasPath, ConfigDict, Field, computed_field, model_validator
 
 from models import PaymentMethod
 from schemas.base import (
@@ -121,6 +121,14 @@ class VisitIn(In):
 class VisitCreate(VisitIn):
     """A new visit with what was done and prescribed, and what was paid."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"patient_id": 1, "doctor_id": 1, "chief_complaint": "Sore throat for three days"},
+            ]
+        }
+    )
+
     treatments: Annotated[list[VisitTreatmentIn], Field(default_factory=list, max_length=100)]
     prescriptions: Annotated[list[VisitPrescriptionIn], Field(default_factory=list, max_length=100)]
     amount_paid: MoneyIn | None = None
@@ -133,13 +141,16 @@ VisitPatch = partial(VisitIn, "VisitPatch")
 class VisitVoidIn(In):
     """Why a visit is voided, in the body or the query."""
 
-    reason: RequiredLine | None = None
+    reason: Annotated[
+        RequiredLine | None,
+        Field(description="Why it is voided.", examples=["Recorded for the wrong patient"]),
+    ] = None
 
 
 class AddendumIn(In):
     """A correction to a signed visit."""
 
-    text: RequiredNote
+    text: Annotated[RequiredNote, Field(examples=["The left knee, not the right."])]
 
 
 class AddendumOut(Out):

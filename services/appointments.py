@@ -309,6 +309,9 @@ def _plan(actor: Actor, row: Appointment, values: dict[str, Any]) -> Plan:
     overbook, why = values.pop("overbook", False), values.pop("overbook_reason", None)
     if overbook:
         _check_overbook(actor, why)
+    for name in values.keys() & MOVES:
+        if values[name] is None:
+            raise invalid(name, "must not be null")
     values = changed(row, values)
     if values.get("date") == row.start:
         del values["date"]
@@ -335,9 +338,6 @@ def _check_members(
     row: Appointment, values: dict[str, Any], target: AppointmentStatus, moves: set[str]
 ) -> None:
     """422 or 409 for members that do not go together with the status."""
-    for name in moves:
-        if values[name] is None:
-            raise invalid(name, "must not be null")
     if moves and target is not SCHEDULED:
         if target is row.status:
             raise _not_allowed(row, f"The appointment is {row.status}: only a scheduled one can be moved.")

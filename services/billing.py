@@ -227,15 +227,7 @@ def create(
     Raises 409 `nothing_to_bill` where no completed, unbilled treatment is found, 409 `overpayment` and
     `insufficient_credit` for what is paid at once, 422 for what does not fit together.
     """
-    given = [
-        name
-        for name, value in (("visit_id", visit_id), ("treatment_id", treatment_id), ("items", items))
-        if value is not None
-    ]
-    if len(given) != 1:
-        raise invalid(
-            given[1] if given else "visit_id", "give one of visit_id, treatment_id, patient_id + items"
-        )
+    _check_one_of(visit_id=visit_id, treatment_id=treatment_id, items=items)
     bill = Billing(
         tax_rate=tax_rate,
         discount_reason=discount_reason,
@@ -247,15 +239,11 @@ def create(
     )
     treatments: list[Treatment] = []
     if items is not None:
-        lines = _of_items(bill, patient_id, doctor_id, items)
+        bill.items = _of_items(bill, patient_id, doctor_id, items)
     else:
         treatments = _unbilled(bill, visit_id, treatment_id)
+        bill.items = _of_treatments(treatments)
         _check_agrees(bill, patient_id, doctor_id)
-        lines = [
-            BillingItem(description=row.name, quantity=1, unit_price=row.cost, treatment_id=row.id)
-            for row in treatments
-        ]
-    bill.items = lines
     bill.invoice_number = _next_number()
     db.session.add(bill)
     db.session.flush()
@@ -267,6 +255,20 @@ def create(
         payments.pay(actor, bill, amount=amount_paid, method=method, allow_credit=allow_credit)
     audit.mark(bill, "create")
     return bill
+
+
+def _check_one_of(**sources: Any) -> None:
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) != 1:
+        field = given[1] if given else "visit_id"
+        raise invalid(field, "give one of visit_id, treatment_id, patient_id + items")
+
+
+def _of_treatments(treatments: Sequence[Treatment]) -> list[BillingItem]:
+    return [
+        BillingItem(description=row.name, quantity=1, unit_price=row.cost, treatment_id=row.id)
+        for row in treatments
+    ]
 
 
 def _of_items(

@@ -109,7 +109,8 @@ def create(
     if user is not None and user_id is not None:
         raise invalid("user", "give either user or user_id")
     if user_id is not None:
-        name = name or _free_user(user_id).name
+        owner = _free_user(user_id)
+        name = name or owner.name
     if name is None:
         raise invalid("name", "is required")
     if user is not None:

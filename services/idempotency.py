@@ -34,18 +34,19 @@ def begin(user_id: int, key: str, wanted: str) -> IdempotencyKey:
     """
     if not 1 <= len(key) <= MAX_LENGTH or not key.isprintable():
         raise invalid("Idempotency-Key", f"must have 1 to {MAX_LENGTH} printable characters")
+    now = clock.now()
+    own = IdempotencyKey.user_id == user_id
+    db.session.execute(delete(IdempotencyKey).where(own, IdempotencyKey.created_at <= now - KEPT))
     found = db.session.execute(
-        select(IdempotencyKey).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
+        select(IdempotencyKey).where(own, IdempotencyKey.key == key)
     ).scalar_one_or_none()
-    if found is not None and found.created_at > clock.now() - KEPT:
+    if found is not None:
         if found.fingerprint != wanted:
             raise ClinicError(
                 "idempotency_mismatch", "This Idempotency-Key was used for another request; take a new one."
             )
         return found
-    if found is not None:
-        db.session.execute(delete(IdempotencyKey).where(IdempotencyKey.id == found.id))
-    row = IdempotencyKey(user_id=user_id, key=key, fingerprint=wanted, created_at=clock.now())
+    row = IdempotencyKey(user_id=user_id, key=key, fingerprint=wanted, created_at=now)
     db.session.add(row)
     db.session.flush()
     return row
@@ -54,9 +55,3 @@ def begin(user_id: int, key: str, wanted: str) -> IdempotencyKey:
 def finish(row: IdempotencyKey, status: int, headers: dict[str, Any], body: str) -> None:
     """Keep the answer beside the effect."""
     row.status, row.headers, row.body = status, headers, body
-
-
-def forget_old() -> int:
-    """Remove keys past their day; how many."""
-    result = db.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < clock.now() - KEPT))
-    return result.rowcount  # type: ignore[attr-defined, no-any-return]

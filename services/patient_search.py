@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
@@ -16,7 +17,7 @@ from security.permissions import Actor
 from services import clock, icd10, listing, phones
 from services.listing import Filter, Kind, Listing, ListQuery, Page, contains, words_in
 from services.patients import MAX_AGE
-from services.spelling import begins_within_one_edit, distance, words
+from services.spelling import begins_within_one_edit, within_one_edit, words
 from services.text import fold
 
 MIN_TYPO = 3  # letters a word must have for a slip in it to be forgiven
@@ -68,7 +69,7 @@ def _forgiving(text: str) -> list[int]:
     here. Whole words win over beginnings of words.
     """
     wanted = fold(text).split()
-    doubtful = [word for word in wanted if len(word) >= MIN_TYPO and any(c.isalpha() for c in word)]
+    doubtful = [word for word in wanted if len(word) >= MIN_TYPO and _is_written(word)]
     if not doubtful:
         return []
     rest = {word: [other for other in wanted if other is not word] for word in doubtful}
@@ -94,16 +95,32 @@ def _somewhere(part: str) -> ColumnElement[bool]:
     return or_(contains(Patient.name_fold, part), contains(Patient.email, part))
 
 
+def _is_written(word: str) -> bool:
+    return any(c.isalpha() for c in word) and not any(c.isdigit() for c in word)
+
+
 def _remains(word: str) -> ColumnElement[bool]:
-    """What one slip leaves of a word: one half of it, or both with the letters at the seam swapped."""
+    """What one slip leaves of a word: one half of it, or both with the letters at the seam swapped.
+
+    One letter would be half of three and would find everybody: of those, two are asked for.
+    """
     seam = len(word) // 2
     swapped = word[: seam - 1] + word[seam] + word[seam - 1] + word[seam + 1 :]
-    return or_(*(_somewhere(part) for part in (word[:seam], word[seam:], swapped)))
+    if len(word) > 3:
+        return or_(*(_somewhere(part) for part in (word[:seam], word[seam:], swapped)))
+    first, middle, last = word[0], word[1], word[2]
+    other = "%" + "_".join(re.sub(r"([/%_])", r"/\1", letter) for letter in (first, last)) + "%"
+    parts = (first + middle, middle + last, first + last, swapped, first + last + middle)
+    return or_(
+        *map(_somewhere, parts),
+        Patient.name_fold.like(other, escape="/"),
+        Patient.email.like(other, escape="/"),
+    )
 
 
 def _is_word_of(word: str, told: str) -> bool:
     candidates = {*told.split(), *words(told)}
-    return any(abs(len(one) - len(word)) <= 1 and distance(word, one) <= 1 for one in candidates)
+    return any(within_one_edit(word, one) for one in candidates)
 
 
 def _tails(told: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, update
 
 from errors import ClinicError, not_found
 from extensions import db, redis_store
@@ -81,8 +81,11 @@ def touch(session_id: int) -> None:
 
 
 def open_session(user: User, *, device: str | None, address: str | None) -> tuple[UserSession, Pair]:
-    """A new session of the user, and its first tokens."""
+    """A new session of the user, and its first tokens; what has run out of theirs is removed."""
     now = clock.now()
+    db.session.execute(
+        delete(UserSession).where(UserSession.user_id == user.id, UserSession.expires_at <= now)
+    )
     session = UserSession(
         user_id=user.id,
         device=device[:500] if device else None,

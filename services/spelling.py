@@ -29,10 +29,30 @@ def distance(one: str, other: str) -> int:
     return last[-1]
 
 
+def _shared(one: str, other: str) -> int:
+    """How many letters two texts begin with in common."""
+    for at, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return at
+    return min(len(one), len(other))
+
+
+def within_one_edit(one: str, other: str) -> bool:
+    """Whether the distance is at most 1, faster than by measuring it."""
+    short, long = sorted((one, other), key=len)
+    at = _shared(short, long)
+    if len(long) - len(short) == 1:
+        return short[at:] == long[at + 1 :]
+    if len(long) != len(short):
+        return False
+    swapped = short[at + 1 : at + 2] + short[at : at + 1] + short[at + 2 :]
+    return short[at + 1 :] == long[at + 1 :] or swapped == long[at:]
+
+
 def begins_within_one_edit(word: str, text: str) -> bool:
     """Whether `text` begins with `word`, or with what one slip made of it."""
     size = len(word)
-    at = next((i for i, (a, b) in enumerate(zip(word, text, strict=False)) if a != b), min(size, len(text)))
+    at = _shared(word, text)
     if at == size:
         return True
     swapped = word[at + 1 : at + 2] + word[at]

@@ -33,9 +33,12 @@ Portion = tuple[InventoryLot, int]  # what a lot rises by
 
 def lock_items(ids: Iterable[int]) -> dict[int, InventoryItem]:
     """The items by id, held until the end of the transaction, taken in ascending id."""
+    wanted = sorted(set(ids))
+    if not wanted:
+        return {}
     statement = (
         select(InventoryItem)
-        .where(InventoryItem.id.in_(sorted(set(ids))))
+        .where(InventoryItem.id.in_(wanted))
         .order_by(InventoryItem.id)
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)

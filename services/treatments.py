@@ -35,7 +35,7 @@ from models import (
     Visit,
 )
 from security.permissions import Actor, Permission
-from services import audit, clock, listing, stock
+from services import audit, listing, stock
 from services.listing import Listing, ListQuery, Page, words_in
 from services.records import assign, changed, fetch, fetch_named, forbid
 
@@ -228,6 +228,8 @@ def _pairs(treatment: Treatment) -> dict[int, int]:
 
 def _usages(wanted: Sequence[Mapping[str, int]]) -> list[InventoryUsage]:
     """The items named, in ascending id; 422 for one that there is not, or that is retired."""
+    if not wanted:
+        return []
     ids = [one["item_id"] for one in wanted]
     active = set(
         db.session.scalars(select(InventoryItem.id).where(InventoryItem.id.in_(ids), InventoryItem.is_active))
@@ -249,8 +251,6 @@ def _name_items(treatment: Treatment, wanted: Sequence[Mapping[str, int]]) -> No
     treatment.inventory_items = sorted(
         [stored[item_id] for item_id in kept] + new, key=lambda usage: usage.item_id
     )
-    # the list is part of the record: its version must rise though no column of its own row changed
-    treatment.updated_at = clock.now()
 
 
 def _check_right(actor: Actor, treatment: Treatment, values: Mapping[str, Any]) -> None:

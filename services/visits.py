@@ -254,9 +254,6 @@ def update(actor: Actor, visit: Visit, **values: Any) -> Visit:
     assign(visit, values)
     _check_dates(visit)
     _check_vitals(visit.vitals)
-    if "diagnoses" in values:
-        # the list is part of the record: its version must rise though no column of its own row changed
-        visit.updated_at = clock.now()
     return visit
 
 

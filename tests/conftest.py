@@ -71,8 +71,10 @@ def settings_for(database_url: str, **overrides: object) -> Settings:
         "audit_key": "test-only-" + "m4W8v1Lt" * 5,
         "bcrypt_cost": 4,
         "rate_limit_enabled": False,
-        # heads belong to one database
-        "audit_heads_file": Path(tempfile.gettempdir()) / f"heads-{os.getpid()}-{abs(hash(database_url))}.json",
+        # of this database alone: the heads of another would look like entries cut off
+        "audit_heads_file": Path(
+            tempfile.gettempdir(), f"heads-{os.getpid()}-{abs(hash(database_url))}.json"
+        ),
     }
     return load(None, **(values | overrides))
 
@@ -97,3 +99,11 @@ def make_clinic(database_url: str) -> Iterator[object]:
     yield make
     for one in made:
         one.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many requests were generated from the OpenAPI document, whichever processes ran them."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    counts = [value for report in reports for name, value in report.user_properties if name == "cases"]
+    if counts:
+        terminalreporter.line(f"{sum(counts)} cases generated from the OpenAPI document")

@@ -27,7 +27,7 @@ def _one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int
     admin, doctor = clinic.admin, clinic.doctor
     doctor_id = doctor.doctor_id
     patient = clinic.patient(name=f"Zoë Number{number}", phone=f"+1 555 767 747{number}")["id"]
-    admin.patch(f"/patients/{patient}/medical-history", {"allergies": ["Penicillin"], "conditions": ["Asthma"]})
+    admin.patch(f"/patients/{patient}/medical-history", {"allergies": ["Latex"], "conditions": ["Asthma"]})
     item = clinic.item(quantity=50)["id"]
     appointment = clinic.appointment(patient_id=patient, doctor_id=doctor_id, date=soon(days=number))["id"]
     visit = clinic.visit(patient_id=patient, doctor_id=doctor_id, chief_complaint="Sore throat")["id"]
@@ -35,9 +35,9 @@ def _one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int
     prescription = doctor.make(
         "/prescriptions", visit_id=visit, medications=[{"name": "Metformin", "quantity": 30}]
     )["id"]
-    bill = clinic.bill("200.00", patient_id=patient)["id"]
+    bill = clinic.bill("500.00", patient_id=patient)["id"]
     path = f"/billings/{bill}"
-    admin.make(f"{path}/payments", amount="50.00", method="cash")
+    admin.make(f"{path}/payments", amount="150.00", method="cash")
     refunds = clinic.receptionist.make(f"{path}/refunds", amount="5.00", reason="Billed twice")
     claims = admin.make(f"{path}/claims", insurer="Acme", policy_number="A-1", amount="60.00")
     away = datetime.now(UTC) + timedelta(days=100 + number)
@@ -67,5 +67,3 @@ def _newest(answer: dict[str, Any], kind: str) -> int:
     """The id of the row just made: the answer is it, or the bill that has it."""
     found: int = max(row["id"] for row in answer[kind]) if kind in answer else answer["id"]
     return found
-
-

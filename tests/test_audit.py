@@ -83,8 +83,6 @@ def test_what_a_change_means_is_said(clinic: Clinic) -> None:
 
 def test_a_request_that_changes_two_records_leaves_an_entry_for_each(clinic: Clinic) -> None:
     appointment = clinic.appointment()
-    with clinic.inside() as session:
-        session.execute(text("UPDATE appointments SET version = version"))
     since = Since(clinic)
 
     visit = clinic.admin.make(
@@ -358,24 +356,23 @@ def test_the_access_log_finds_everybody_who_saw_the_patient(clinic: Clinic) -> N
 # --- What cannot be done -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE audit_logs SET action = 'nothing'",
-        "DELETE FROM audit_logs",
-        "UPDATE audit_subjects SET patient_id = patient_id + 1",
-        "DELETE FROM audit_subjects",
-        "DELETE FROM audit_heads",
-        "UPDATE audit_heads SET number = number - 1 WHERE number > 0",
-    ],
+TAMPERING = (
+    "UPDATE audit_logs SET action = 'nothing'",
+    "DELETE FROM audit_logs",
+    "UPDATE audit_subjects SET patient_id = patient_id + 1",
+    "DELETE FROM audit_subjects",
+    "DELETE FROM audit_heads",
+    "UPDATE audit_heads SET number = number - 1 WHERE number > 0",
 )
-def test_the_application_cannot_change_or_remove_an_entry(clinic: Clinic, statement: str) -> None:
+
+
+def test_the_application_cannot_change_or_remove_an_entry(clinic: Clinic) -> None:
     clinic.patient()
 
-    with clinic.inside() as session, pytest.raises(IntegrityError):
-        try:
-            session.execute(text(statement))
-        finally:
+    for statement in TAMPERING:
+        with clinic.inside() as session:
+            with pytest.raises(IntegrityError):
+                session.execute(text(statement))
             session.rollback()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from extensions import db
 from models import Visit
-from services.spelling import begins_within_one_edit
+from services.spelling import begins_within_one_edit, distance, within_one_edit
 from tests.clinic import Clinic
 
 PEOPLE: list[dict[str, Any]] = [
@@ -80,6 +80,10 @@ FORGIVEN = {
     "ohn doee": ["John Doe"],  # the other word is a part
     "kowalksa": ["Zoë Kowalska"],
     "xoe": ["John Doe", "Zoë Kowalska"],
+    "oze": ["Zoë Kowalska"],
+    "zeo": ["Zoë Kowalska"],
+    "zie": ["Zoë Kowalska"],
+    "zoey": ["Zoë Kowalska"],
     "Angstrem": ["Søren Ångström"],
     "garcla": ["María José García-López"],
     "lopes": ["María José García-López"],
@@ -121,6 +125,29 @@ def test_a_slip_is_not_looked_for_where_the_word_is_found(clinic: Clinic) -> Non
 )
 def test_a_word_begins_a_text_but_for_one_slip(word: str, text: str, fits: bool) -> None:
     assert begins_within_one_edit(word, text) is fits
+
+
+def test_words_within_one_slip_are_those_at_distance_one() -> None:
+    letters = (
+        "ab",
+        "abc",
+        "abcd",
+        "ba",
+        "bac",
+        "abab",
+        "baba",
+        "abba",
+        "a",
+        "",
+        "acd",
+        "xbcd",
+        "aabc",
+        "abbc",
+    )
+
+    assert {(one, other): within_one_edit(one, other) for one in letters for other in letters} == {
+        (one, other): distance(one, other) <= 1 for one in letters for other in letters
+    }
 
 
 # --- Filters -------------------------------------------------------------------------------------------

@@ -157,15 +157,16 @@ def test_a_payment_of_another_bill_is_not_refunded_here(clinic: Clinic) -> None:
     bill, other = paid_bill(clinic, "30.00"), paid_bill(clinic, "30.00")
     refund_id = requested(clinic, bill, "10.00", payment_id=bill["payments"][0]["id"])
     decide(clinic.admin, bill, refund_id, "approved")
+    clinic.admin.post(f"/billings/{bill['id']}/write-off", {"amount": "5.00", "reason": "x"})
     with clinic.inside() as session:
-        charge, refund = (
-            session.execute(
-                select(LedgerEntry.id).where(LedgerEntry.billing_id == bill["id"], LedgerEntry.kind == kind)
-            ).scalar_one()
-            for kind in (LedgerKind.CHARGE, LedgerKind.REFUND)
+        kinds = (LedgerKind.CHARGE, LedgerKind.REFUND, LedgerKind.WRITE_OFF)
+        entries = select(LedgerEntry.id).where(
+            LedgerEntry.billing_id == bill["id"], LedgerEntry.kind.in_(kinds)
         )
+        others = list(session.execute(entries).scalars())
+    assert len(others) == 3
 
-    for payment_id in (other["payments"][0]["id"], charge, refund, 999):
+    for payment_id in (other["payments"][0]["id"], *others, 999):
         answer = ask(clinic.admin, bill, "1.00", payment_id=payment_id)
         assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["payment_id"])
 

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from extensions import RedisStore, redis_store
-from models import AuditLog, AuditOutcome
+from models import AuditLog, AuditOutcome, UserSession
 from tests.clinic import PASSWORD, Caller, Clinic
 from tests.servers import RedisServer, start_redis
 
@@ -218,6 +219,16 @@ def test_two_tabs_that_refresh_at_once_both_go_on(clinic: Clinic) -> None:
     assert refresh(clinic, two.get_json()["refresh_token"]).status_code == 200
 
 
+def test_refreshing_many_times_at_once_keeps_the_session(clinic: Clinic) -> None:
+    first = sign_in(clinic)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: refresh(clinic, first["refresh_token"]), range(8)))
+
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert refresh(clinic, answers[-1].get_json()["refresh_token"]).status_code == 200
+
+
 def test_a_retired_token_after_the_grace_ends_the_whole_session(clinic: Clinic) -> None:
     stolen = sign_in(clinic)
     other = sign_in(clinic)
@@ -313,6 +324,18 @@ def test_users_see_and_end_their_own_sessions(clinic: Clinic) -> None:
     assert ended.get_json()["ended_at"] is not None
     assert me(clinic, there["access_token"]).status_code == 401
     assert [row["id"] for row in caller.get("/auth/sessions").get_json()] == [one["id"]]
+
+
+def test_sessions_that_ran_out_are_removed_at_the_next_sign_in(clinic: Clinic) -> None:
+    old = sign_in(clinic)
+
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=31)):
+        new = sign_in(clinic)
+
+    with clinic.inside() as session:
+        left = session.execute(select(UserSession).where(UserSession.user_id == old["user"]["id"]))
+        assert len(left.scalars().all()) == 1
+    assert new["access_token"] != old["access_token"]
 
 
 def test_nobody_sees_or_ends_sessions_of_others(clinic: Clinic) -> None:

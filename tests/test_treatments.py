@@ -178,6 +178,17 @@ def test_items_named_after_completion_are_taken_and_given_back(clinic: Clinic) -
     assert (quantity(clinic, gauze), quantity(clinic, gloves)) == (9, 10)
 
 
+def test_what_is_given_back_of_several_lots_goes_to_the_one_taken_last(clinic: Clinic) -> None:
+    item = clinic.item(quantity=2, lot_number="A", expires_on=day(5))
+    restock(clinic, item, 5, lot_number="B", expires_on=day(60))
+    row = clinic.treatment(inventory_items=needs((item, 4)))
+
+    clinic.technician.patch(f"/treatments/{row['id']}", {"inventory_items": needs((item, 3))})
+
+    stocked = clinic.admin.get(f"/inventory/{item['id']}").get_json()["lots"]
+    assert [(lot["lot_number"], lot["quantity"]) for lot in stocked] == [("B", 4)]
+
+
 def test_the_list_of_items_belongs_to_the_version(clinic: Clinic) -> None:
     item = clinic.item(quantity=10)
     row = clinic.treatment(status="planned")

@@ -1,0 +1,222 @@
+"""Settings: where they come from, what is refused, and that no value is ever told."""
+
+from __future__ import annotations
+
+import secrets
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config import SECRETS, Settings, SettingsError, load
+from tests.servers import ROOT
+
+JWT, AUDIT = "k7Q2x9Zr" * 3 + "Lm4pT8wB", "m4W8v1Lt" * 3 + "Qz6nR3yD"
+GOOD: dict[str, Any] = {"jwt_secret_key": JWT, "audit_key": AUDIT}
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment without any of our variables."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def problems(**values: Any) -> dict[str, str]:
+    """Variable -> what is wrong with it."""
+    with pytest.raises(SettingsError) as raised:
+        load(None, **values)
+    return dict(line.split(": ", 1) for line in str(raised.value).splitlines())
+
+
+# --- Where they come from ------------------------------------------------------------------------------
+
+
+def test_what_nobody_sets_is_as_documented() -> None:
+    chosen = load(None, **GOOD)
+
+    assert (chosen.host, chosen.port) == ("127.0.0.1", 5000)
+    assert (chosen.jwt_access_token_expires_minutes, chosen.jwt_refresh_token_expires_days) == (15, 30)
+    assert (chosen.clinic_timezone, chosen.currency, chosen.registration) == ("UTC", "USD", "open")
+    assert (chosen.bcrypt_cost, chosen.rate_limit_default) == (12, "600 per minute")
+    assert (chosen.rate_limit_login_account, chosen.trusted_proxies) == ("10 per 15 minutes", 0)
+    assert (chosen.redis_url, chosen.flask_debug, chosen.production) == (None, False, False)
+    assert chosen.database_url.startswith("sqlite:///")
+    assert chosen.database_url.endswith("/instance/clinic.db")
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"PORT=6000\nHOST=0.0.0.0\nCURRENCY=\nJWT_SECRET_KEY={JWT}\nAUDIT_KEY={AUDIT}\n")
+    monkeypatch.setenv("PORT", "7000")
+
+    chosen = load(file)
+
+    assert (chosen.port, chosen.host, chosen.currency) == (7000, "0.0.0.0", "USD")
+    assert chosen.jwt_secret_key == JWT
+
+
+def test_an_empty_variable_is_unset_whatever_the_file_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"REDIS_URL=redis://localhost\nJWT_SECRET_KEY={JWT}\nAUDIT_KEY={AUDIT}\n")
+    monkeypatch.setenv("REDIS_URL", "")
+    monkeypatch.setenv("PORT", " ")
+
+    chosen = load(file)
+
+    assert (chosen.redis_url, chosen.port) == (None, 5000)
+
+
+def test_origins_forgive_blanks_and_slashes() -> None:
+    chosen = load(None, allowed_origins=" http://localhost:5173/ ,, HTTPS://Front.example ", **GOOD)
+
+    assert chosen.allowed_origins == ("http://localhost:5173", "https://front.example")
+
+
+def test_databases_are_found_by_their_urls() -> None:
+    supabase = "postgresql://u:p@db.supabase.co:6543/postgres"
+
+    assert load(None, database_uri="postgres://u:p@h/n", **GOOD).database_url == "postgresql://u:p@h/n"
+    assert load(None, database_uri="sqlite:////srv/c.db", **GOOD).database_url == "sqlite:////srv/c.db"
+    assert load(None, supabase_uri=supabase, **GOOD).database_url.startswith("sqlite")
+    in_production = GOOD | {"flask_env": "production", "supabase_uri": supabase}
+    assert load(None, **in_production).database_url == supabase
+    assert load(None, database_uri="postgresql://u:p@h/n", **in_production).database_url.endswith("@h/n")
+
+
+# --- What is refused -----------------------------------------------------------------------------------
+
+
+def test_all_problems_are_told_at_once() -> None:
+    wrong = {
+        "port": "many",
+        "jwt_access_token_expires_minutes": "0",
+        "allowed_origins": "*",
+        "clinic_timezone": "Mars/Olympus",
+        "currency": "dollars",
+        "default_phone_region": "United States",
+        "database_uri": "mysql://u:p@h/n",
+        "redis_url": "localhost:6379",
+        "registration": "maybe",
+        "rate_limit_default": "many",
+        "rate_limit_login_account": "0 per minute",
+        "rate_limit_login_address": "3 per minute; 9 per hour",
+        "bcrypt_cost": "3",
+        "trusted_proxies": "-1",
+        "jwt_secret_key": "short",
+    }
+
+    found = problems(**wrong, environment="production", flask_debug="true")
+
+    assert set(found) == {name.upper() for name in wrong} | {"FLASK_DEBUG", "AUDIT_KEY"}
+
+
+@pytest.mark.parametrize("variable", ["environment", "flask_env"])
+def test_production_refuses_debug_and_guessable_secrets(variable: str) -> None:
+    production = {variable: "Production"}
+    for value in (
+        "",
+        "short",
+        "your-super-secret-key-here",
+        "your-super-secret-jwt-key-change-this-in-production",
+        "change-me-please-change-me-please-1234567890",
+        "x" * 64,
+        "abcabcabc" * 8,
+    ):
+        assert set(problems(**production, **(GOOD | {"jwt_secret_key": value}))) == {"JWT_SECRET_KEY"}, value
+        assert set(problems(**production, **(GOOD | {"audit_key": value}))) == {"AUDIT_KEY"}, value
+    assert set(problems(**production, **GOOD, flask_debug="1")) == {"FLASK_DEBUG"}
+    assert set(problems(**production, **GOOD, allowed_origins="*")) == {"ALLOWED_ORIGINS"}
+    assert load(None, **production, **GOOD).production is True
+
+
+def test_a_misspelt_environment_is_judged_as_production() -> None:
+    found = problems(environment="prodution", flask_debug="true", **GOOD)
+
+    assert set(found) == {"ENVIRONMENT", "FLASK_DEBUG"}
+
+
+def test_random_secrets_are_never_taken_for_guessable() -> None:
+    for _ in range(50):
+        made = {name.lower(): secrets.token_hex(32) for name in SECRETS}
+        assert load(None, environment="production", **made).production
+        short = {name.lower(): secrets.token_urlsafe(32) for name in SECRETS}
+        assert load(None, environment="production", **short).production
+
+
+def test_no_message_tells_a_value() -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(None, jwt_secret_key="hunter2", database_uri="mysql://u:hunter2@h/n", redis_url="hunter2")
+
+    assert "hunter2" not in str(raised.value)
+    assert "hunter2" not in repr(raised.value.__context__)
+
+
+# --- Secrets of development ----------------------------------------------------------------------------
+
+
+def test_development_makes_secrets_and_keeps_them(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+
+    first, second = load(file), load(file)
+
+    assert first.jwt_secret_key == second.jwt_secret_key
+    assert first.audit_key == second.audit_key
+    assert first.jwt_secret_key != first.audit_key
+    assert len(first.jwt_secret_key) >= 64
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_making_secrets_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"# mine\nPORT=6000\nJWT_SECRET_KEY=\nAUDIT_KEY={AUDIT}\n")
+
+    chosen = load(file)
+
+    assert (chosen.port, chosen.audit_key) == (6000, AUDIT)
+    text = file.read_text()
+    assert text.startswith("# mine\nPORT=6000\n")
+    assert f"JWT_SECRET_KEY={chosen.jwt_secret_key}\n" in text
+
+
+def test_production_makes_no_secrets(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("ENVIRONMENT=production\n")
+
+    with pytest.raises(SettingsError) as raised:
+        load(file)
+
+    assert [line.split(":")[0] for line in str(raised.value).splitlines()] == list(SECRETS)
+    assert file.read_text() == "ENVIRONMENT=production\n"
+
+
+def test_secrets_that_cannot_be_kept_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="JWT_SECRET_KEY, AUDIT_KEY: missing"):
+        load(tmp_path / "nowhere" / ".env")
+
+
+def test_processes_that_start_at_once_agree_on_the_secrets(tmp_path: Path) -> None:
+    code = (
+        f"import config, pathlib; print(config.load(pathlib.Path({str(tmp_path / '.env')!r})).jwt_secret_key)"
+    )
+
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={}, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    told = {process.communicate(timeout=60)[0] for process in started}
+
+    assert len(told) == 1
+    assert len(told.pop().strip()) >= 64
+
+
+def test_every_setting_is_in_the_example_file() -> None:
+    example = (ROOT / ".env.example").read_text()
+
+    missing = [name.upper() for name in Settings.model_fields if f"\n{name.upper()}=" not in example]
+    assert missing == []
