@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.database import migrate
 from tests.servers import PostgresServer, start_postgres
 
 ENGINES = ("sqlite", "postgresql")
+# SQLite syncs every commit, as it should; most tests are not about the disk
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @pytest.fixture(scope="session")
@@ -50,12 +53,13 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(engine_name: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """A fresh migrated database."""
     if engine_name == "sqlite":
-        path = tmp_path / "clinic.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            path = Path(folder) / "clinic.db"
+            shutil.copy(request.getfixturevalue("sqlite_template"), path)
+            yield f"sqlite:///{path}"
         return
     server: PostgresServer = request.getfixturevalue("postgres")
     url = server.clone(request.getfixturevalue("postgres_template"))
