@@ -261,7 +261,8 @@ def example(schema: Schema, definitions: Schema, depth: int = 0) -> Any:
         members = schema.get("properties", {})
         return {name: example(member, definitions, depth + 1) for name, member in members.items()}
     if kind == "array":
-        return [example(schema["items"], definitions, depth + 1)] if "items" in schema and depth < DEEP else []
+        filled = "items" in schema and depth < DEEP
+        return [example(schema["items"], definitions, depth + 1)] if filled else []
     if kind == "string":
         return TEXTS.get(schema.get("format", ""), "text"[: schema.get("maxLength", 4)])
     numbers = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True}

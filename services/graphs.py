@@ -20,7 +20,7 @@ GRAPHS: dict[str, dict[str, list[str]]] = {
     "appointment": _told(appointments.GRAPH),
     "visit": _told(visits.GRAPH),
     "treatment": _told(treatments.GRAPH),
-    "prescription": _told(prescriptions.TRANSITIONS),
+    "prescription": _told(prescriptions.GRAPH),
     "refund": _told(
         {
             status: [decided for decided in RefundStatus if decided not in payments.OPEN]

@@ -40,7 +40,7 @@ from services.safety import Alert, Chart
 from services.text import fold
 
 Status = PrescriptionStatus
-TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
+GRAPH: Mapping[Status, tuple[Status, ...]] = {
     Status.ACTIVE: (Status.COMPLETED, Status.CANCELLED),
     Status.COMPLETED: (),
     Status.CANCELLED: (),
@@ -289,13 +289,13 @@ def _status(row: Prescription) -> Status:
 
 def _step(row: Prescription, wanted: Status) -> None:
     status = _status(row)
-    allowed = [step.value for step in TRANSITIONS[status]]
-    if wanted not in TRANSITIONS[status]:
+    allowed = [step.value for step in GRAPH[status]]
+    if wanted not in GRAPH[status]:
         shown = ", ".join(allowed) or "nothing"
         raise ClinicError(
             "invalid_transition",
             f"From {status.value} the status can become {shown}; it expires by expires_on alone.",
-            allowed_transitions=allowed,
+            allowed=allowed,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,17 +11,12 @@ import time_machine
 from sqlalchemy import event
 
 from extensions import db
+from tests import booking
+from tests.booking import MONDAY
 from tests.clinic import Clinic
 
-MONDAY = "2027-03-01"
+monday_morning = booking.monday_morning
 HOURS = [{"weekday": day, "start": "09:00", "end": "12:00"} for day in range(5)]
-
-
-@pytest.fixture(autouse=True)
-def monday_morning() -> Iterator[None]:
-    """It is 08:00 on a Monday."""
-    with time_machine.travel(datetime(2027, 3, 1, 8, tzinfo=UTC)):
-        yield
 
 
 def working_doctor(clinic: Clinic, windows: Any = HOURS, **members: Any) -> int:
@@ -271,6 +266,18 @@ def test_hours_over_the_spring_gap_are_as_long_as_they_really_are(make_clinic: C
         "2027-03-28T01:00:00+01:00",
         "2027-03-28T03:00:00+02:00",
     ]
+
+
+def test_hours_that_the_clocks_skip_are_none(make_clinic: Callable[..., Clinic]) -> None:
+    clinic = make_clinic(clinic_timezone="Europe/Berlin")
+    doctor = working_doctor(clinic, [{"weekday": 6, "start": "02:30", "end": "03:00"}])
+
+    shown = clinic.admin.get(
+        f"/doctors/{doctor}/schedule?start_date=2027-03-28&end_date=2027-04-04"
+    ).get_json()
+
+    assert asked(clinic, doctor, "date=2027-03-28")["reason"] == "no_hours"
+    assert [day["working"] for day in shown["days"]] == [False] * 7 + [True]
 
 
 # --- Cost ----------------------------------------------------------------------------------------------

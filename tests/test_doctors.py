@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,16 +10,11 @@ import time_machine
 from sqlalchemy import select
 
 from models import Appointment, AuditLog, Doctor
+from tests import booking
+from tests.booking import MONDAY
 from tests.clinic import PASSWORD, Clinic
 
-MONDAY = "2027-03-01"
-
-
-@pytest.fixture(autouse=True)
-def monday_morning() -> Iterator[None]:
-    """It is 08:00 on a Monday."""
-    with time_machine.travel(datetime(2027, 3, 1, 8, tzinfo=UTC)):
-        yield
+monday_morning = booking.monday_morning
 
 
 # --- Adding --------------------------------------------------------------------------------------------

@@ -357,7 +357,7 @@ def test_a_step_that_is_not_in_the_graph_is_refused(clinic: Clinic) -> None:
         answer = clinic.doctor.patch(path, {"status": then})
 
         assert error(answer) == (409, "invalid_transition")
-        assert answer.get_json()["allowed_transitions"] == allowed
+        assert answer.get_json()["allowed"] == allowed
 
 
 def test_an_expired_prescription_is_only_cancelled(clinic: Clinic) -> None:

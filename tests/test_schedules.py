@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import time_machine
 from sqlalchemy import select
 
 from models import Appointment, AuditLog
+from tests import booking
+from tests.booking import MONDAY
 from tests.clinic import Clinic
 
-MONDAY = "2027-03-01"
+monday_morning = booking.monday_morning
 MORNING = {"weekday": 0, "start": "09:00", "end": "13:00"}
 AFTERNOON = {"weekday": 0, "start": "14:00", "end": "18:00"}
-
-
-@pytest.fixture(autouse=True)
-def monday_morning() -> Iterator[None]:
-    """It is 08:00 on a Monday."""
-    with time_machine.travel(datetime(2027, 3, 1, 8, tzinfo=UTC)):
-        yield
 
 
 # --- Weekly hours --------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from models import Base, MoneyType
 from tests.database import connected, objects_at
 from tests.servers import ROOT
 
-TABLES = [mapper.class_ for mapper in Base.registry.mappers]
+TABLES = sorted((mapper.class_ for mapper in Base.registry.mappers), key=lambda table: table.__name__)
 ENTITIES = {table.__entity__: table for table in TABLES if table.__entity__}
 PARTS = [table for table in TABLES if table.__part_of__]
 # Who did it, and what a row came of: shown beside the row, never searched by, and what they name stays.
