@@ -85,6 +85,12 @@ def _sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
         "recursive_triggers=ON",  # else INSERT OR REPLACE removes rows past the append-only triggers
     ):
         connection.execute(f"PRAGMA {pragma}")
+    connection.create_function("lower", 1, _lower, deterministic=True)
+
+
+def _lower(text: Any) -> Any:
+    """SQLite's own lower() knows ASCII only: a search would miss what PostgreSQL finds."""
+    return text.lower() if isinstance(text, str) else text
 
 
 def _is_autocommit(connection: Connection) -> bool:

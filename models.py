@@ -147,10 +147,12 @@ def _enum(kind: type[StrEnum], **options: Any) -> Any:
     )
 
 
-def _money_check(column: str, *, low: str | None = "0") -> CheckConstraint:
-    """Bounds on both sides: NaN and infinity pass a one-sided check on PostgreSQL."""
-    bottom = f"-{MONEY_TOP}" if low is None else low
-    return CheckConstraint(f"{column} >= {bottom} AND {column} <= {MONEY_TOP}", name=f"{column}_range")
+def _money_check(column: str, *, low: str = ">= 0") -> CheckConstraint:
+    """Bounds on both sides: NaN and infinity pass a one-sided check on PostgreSQL.
+
+    `low` has to mean the same in SQLite's cents and PostgreSQL's units: compare with zero, not with a cent.
+    """
+    return CheckConstraint(f"{column} {low} AND {column} <= {MONEY_TOP}", name=f"{column}_range")
 
 
 # --- Words ---------------------------------------------------------------------------------------------
@@ -892,7 +894,7 @@ class Refund(Stamped, Base):
 
     __tablename__ = "refunds"
     __part_of__ = ("billing", "billing_id")
-    __table_args__ = (_money_check("amount", low="1"), Index("ix_refunds_status", "status"))
+    __table_args__ = (_money_check("amount", low="> 0"), Index("ix_refunds_status", "status"))
 
     id: Mapped[Id]
     billing_id: Mapped[int] = _ref("billings")
@@ -914,7 +916,7 @@ class Claim(Versioned, Base):
     __tablename__ = "claims"
     __entity__ = "claim"
     __table_args__ = (
-        _money_check("amount", low="1"),
+        _money_check("amount", low="> 0"),
         CheckConstraint(
             "approved_amount IS NULL OR (approved_amount >= 0 AND approved_amount <= amount)",
             name="approved_within_claimed",
@@ -953,7 +955,7 @@ class LedgerEntry(Base):
     __tablename__ = "ledger_entries"
     __part_of__ = ("billing", "billing_id")
     __table_args__ = (
-        _money_check("amount", low=None),
+        _money_check("amount", low=f">= -{MONEY_TOP}"),
         Index("ix_ledger_entries_patient_id", "patient_id"),
         Index("ix_ledger_entries_billing_kind", "billing_id", "kind"),
         Index("ix_ledger_entries_occurred_kind", "occurred_at", "kind"),

@@ -246,7 +246,7 @@ class Loader:
         )
 
     def _bill(self, visit: Visit, insurance: str) -> None:
-        bill = billing.create(CLERK, visit_id=visit.id)
+        bill = billing.create(CLERK, visit_id=visit.id, billed_at=visit.date)
         self.bills += 1
         if self.bills % OPEN_BILLS == 0:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any
 
 from flask import Flask, Response, current_app, request
 from sqlalchemy import text
@@ -27,8 +26,9 @@ def _openapi(app: Flask) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _guide(app: Flask) -> dict[str, Any]:
-    return guide(app)
+def _guide(app: Flask) -> tuple[bytes, str]:
+    told = guide(app)
+    return json.dumps(told).encode(), page.render(told)
 
 
 def _app() -> Flask:
@@ -42,10 +42,11 @@ class Root(ApiResource):
     @endpoint(Permission.PUBLIC, media=("application/json", "text/html"))
     def get(self) -> Response:
         """Describe the whole API: JSON, or a page for browsers."""
-        told = _guide(_app())
+        told, html = _guide(_app())
         if request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html":
-            return page.render(told)
-        return json_response(json.dumps(told).encode())
+            headers = {"Vary": "Accept", "Content-Security-Policy": page.CSP}
+            return Response(html, headers=headers, mimetype="text/html")
+        return json_response(told, headers={"Vary": "Accept"})
 
 
 class OpenApi(ApiResource):

@@ -20,7 +20,7 @@ from errors import ClinicError, invalid
 from extensions import db
 from models import Appointment, AppointmentStatus, CancelledBy, Doctor, Patient, Visit
 from security.permissions import Actor, Permission
-from services import audit, clock, import_desk, listing
+from services import audit, clock, listing
 from services.availability import LONGEST, SHORTEST, Interval
 from services.judge import Proposal, Verdict, hold, judge
 from services.listing import Filter, Kind, Listing, ListQuery, Page, words_in
@@ -203,8 +203,6 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
     db.session.flush()
     if row.overbooked:
         audit.mark(row, "overbook")
-    if importing:
-        import_desk.current().note(row)
     return row
 
 
@@ -220,19 +218,14 @@ def _propose(actor: Actor, importing: bool, values: dict[str, Any]) -> Verdict:
     overbook = values.pop("overbook", False)
     if overbook:
         _check_overbook(actor, values.get("overbook_reason"))
-    desk = import_desk.current() if importing else None
-    if desk is not None:
-        doctor, patient = desk.doctor(doctor_id), desk.patient(patient_id)
-    else:
-        doctor = fetch_named(Doctor, doctor_id, "doctor_id", lock=True)
-        patient = fetch_named(Patient, patient_id, "patient_id", lock=True)
+    doctor = fetch_named(Doctor, doctor_id, "doctor_id", lock=True)
+    patient = fetch_named(Patient, patient_id, "patient_id", lock=True)
     start, end = _when({name: values.pop(name, None) for name in TIMES}, doctor.slot_minutes)
     status = values.setdefault("status", SCHEDULED)
     past = importing and status in PAST
     if status is not SCHEDULED and not (past and start < clock.now()):
         raise invalid("status", "a new appointment is scheduled")
-    proposal = Proposal(doctor, patient, start, end, overbook=overbook, status=status, past=past)
-    return judge(proposal, desk.calendar(doctor_id, patient_id, start, end) if desk is not None else None)
+    return judge(Proposal(doctor, patient, start, end, overbook=overbook, status=status, past=past))
 
 
 def _check_overbook(actor: Actor, why: str | None) -> None:

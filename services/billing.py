@@ -8,7 +8,7 @@ in `services.payments`, claims to insurers are in `services.claims`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -221,9 +221,11 @@ def create(
     insurer_reference: str | None = None,
     due_date: date | None = None,
     notes: str | None = None,
+    billed_at: datetime | None = None,
 ) -> Billing:
     """Bill a visit's completed treatments, one treatment, or items; exactly one of the three.
 
+    `billed_at` is for imports of what was billed before; the invoice is numbered within that year.
     Raises 409 `nothing_to_bill` where no completed, unbilled treatment is found, 409 `overpayment` and
     `insufficient_credit` for what is paid at once, 422 for what does not fit together.
     """
@@ -236,6 +238,7 @@ def create(
         due_date=due_date,
         notes=notes,
         created_by_id=actor.user_id,
+        created_at=billed_at or clock.now(),
     )
     treatments: list[Treatment] = []
     if items is not None:
@@ -244,7 +247,7 @@ def create(
         treatments = _unbilled(bill, visit_id, treatment_id)
         bill.items = _of_treatments(treatments)
         _check_agrees(bill, patient_id, doctor_id)
-    bill.invoice_number = _next_number()
+    bill.invoice_number = _next_number(clock.local(bill.created_at).year)
     db.session.add(bill)
     db.session.flush()
     for row in treatments:
@@ -336,9 +339,8 @@ def _check_agrees(bill: Billing, patient_id: int | None, doctor_id: int | None) 
         raise invalid("doctor_id", "is not the doctor of what is billed")
 
 
-def _next_number() -> str:
-    """The next invoice number of the clinic's year; holds the counter until the commit, so without gaps."""
-    year = clock.today().year
+def _next_number(year: int) -> str:
+    """The next invoice number of a year; holds the counter until the commit, so without gaps."""
     dialect = db.session.get_bind().dialect.name
     insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
     statement = (
@@ -365,13 +367,19 @@ def _charge(actor: Actor, bill: Billing, discount: Decimal, discount_reason: str
             billing_id=bill.id,
             kind=LedgerKind.CHARGE,
             amount=amount,
+            occurred_at=bill.created_at,
             item_id=line.id,
         )
-    _take_off(actor, bill, sum(amounts, ledger.NOTHING), discount, discount_reason)
+    _take_off(actor, bill, sum(amounts, ledger.NOTHING), discount, discount_reason, bill.created_at)
 
 
 def _take_off(
-    actor: Actor, bill: Billing, subtotal: Decimal, discount: Decimal, discount_reason: str | None
+    actor: Actor,
+    bill: Billing,
+    subtotal: Decimal,
+    discount: Decimal,
+    discount_reason: str | None,
+    at: datetime,
 ) -> None:
     """Post a discount, and the tax on what it leaves."""
     if discount > subtotal:
@@ -391,6 +399,7 @@ def _take_off(
                 kind=kind,
                 amount=amount,
                 reason=reason,
+                occurred_at=at,
             )
 
 
@@ -445,4 +454,4 @@ def _change_discount(actor: Actor, bill: Billing, sums: ledger.Sums, discount: D
     reason = bill.discount_reason
     for entry in ledger.standing(bill.id, LedgerKind.DISCOUNT, LedgerKind.TAX):
         ledger.reverse(actor, entry, "discount changed")
-    _take_off(actor, bill, sums.subtotal, discount, reason)
+    _take_off(actor, bill, sums.subtotal, discount, reason, clock.now())

@@ -123,17 +123,15 @@ def hold(kind: type[Row], ids: Iterable[int]) -> list[Row]:
     return list(db.session.execute(statement).unique().scalars())
 
 
-def judge(proposal: Proposal, calendar: Calendar | None = None) -> Verdict:
+def judge(proposal: Proposal) -> Verdict:
     """Whether a proposal can be booked; the caller holds the doctor's and the patient's rows.
 
-    Four queries, none where the `calendar` around the time is at hand; `next_available` of the verdict is
-    looked for only when it is asked for.
+    Four queries; `next_available` of the verdict is looked for only when it is asked for.
     """
     asked = proposal
-    if calendar is None:
-        calendar = availability.load(
-            [asked.doctor], asked.start, asked.end, ignore=asked.ignore, patient_id=asked.patient.id
-        )[asked.doctor.id]
+    calendar = availability.load(
+        [asked.doctor], asked.start, asked.end, ignore=asked.ignore, patient_id=asked.patient.id
+    )[asked.doctor.id]
     found = clashes(calendar, asked.start, asked.end)
     if not asked.patient.is_active:
         found.add("patient_inactive")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from models import AuditLog
@@ -59,55 +58,51 @@ def test_a_booked_appointment_tells_all_about_itself(clinic: Clinic) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("members", "end", "duration"),
-    [
-        ({"date": NINE}, "09:20", 20),
-        ({"start": NINE, "date": None}, "09:20", 20),
-        ({"start": NINE, "date": f"{MONDAY}T10:00+01:00", "duration": 45}, "09:45", 45),
-        ({"date": NINE, "end": f"{MONDAY}T10:00Z"}, "10:00", 60),
-        ({"date": NINE, "end": f"{MONDAY}T09:05", "duration": 5}, "09:05", 5),
-        ({"date": NINE, "duration": 480}, "17:00", 480),
-    ],
-)
-def test_the_time_is_told_in_several_ways(
-    clinic: Clinic, members: dict[str, Any], end: str, duration: int
-) -> None:
-    doctor = clinic.doctor_row(slot_minutes=20)["id"]
-
-    row = clinic.admin.make("/appointments", **wish(clinic, doctor_id=doctor, **members))
-
-    assert (row["start"], row["end"][11:16], row["duration"]) == (NINE, end, duration)
+WAYS: list[Any] = [
+    ({"date": NINE}, "09:20", 20),
+    ({"start": NINE, "date": None}, "09:20", 20),
+    ({"start": NINE, "date": f"{MONDAY}T10:00+01:00", "duration": 45}, "09:45", 45),
+    ({"date": NINE, "end": f"{MONDAY}T10:00Z"}, "10:00", 60),
+    ({"date": NINE, "end": f"{MONDAY}T09:05", "duration": 5}, "09:05", 5),
+    ({"date": NINE, "duration": 480}, "17:00", 480),
+]
 
 
-@pytest.mark.parametrize(
-    ("members", "field"),
-    [
-        ({"date": None}, "date"),
-        ({"start": f"{MONDAY}T10:00"}, "start"),
-        ({"end": f"{MONDAY}T10:00", "duration": 30}, "duration"),
-        ({"end": NINE}, "end"),
-        ({"end": f"{MONDAY}T08:30"}, "end"),
-        ({"end": f"{MONDAY}T09:30:30"}, "end"),
-        ({"end": f"{MONDAY}T17:01"}, "end"),
-        ({"duration": 4}, "duration"),
-        ({"duration": 481}, "duration"),
-        ({"date": "tomorrow"}, "date"),
-        ({"status": "completed"}, "status"),
-        ({"patient_id": 987}, "patient_id"),
-        ({"doctor_id": 987}, "doctor_id"),
-        ({"overbook": True}, "overbook_reason"),
-        ({"overbook": True, "overbook_reason": " "}, "overbook_reason"),
-        ({"room": 3}, "room"),
-    ],
-)
-def test_members_that_make_no_appointment_are_422(
-    clinic: Clinic, members: dict[str, Any], field: str
-) -> None:
-    answer = clinic.admin.post("/appointments", wish(clinic, **members))
+def test_the_time_is_told_in_several_ways(clinic: Clinic) -> None:
+    for members, end, duration in WAYS:
+        doctor = clinic.doctor_row(slot_minutes=20)["id"]
 
-    assert answer.status_code == 422
-    assert list(answer.get_json()["errors"]) == [field]
+        row = clinic.admin.make("/appointments", **wish(clinic, doctor_id=doctor, **members))
+
+        assert (row["start"], row["end"][11:16], row["duration"]) == (NINE, end, duration)
+
+
+NO_APPOINTMENT: list[Any] = [
+    ({"date": None}, "date"),
+    ({"start": f"{MONDAY}T10:00"}, "start"),
+    ({"end": f"{MONDAY}T10:00", "duration": 30}, "duration"),
+    ({"end": NINE}, "end"),
+    ({"end": f"{MONDAY}T08:30"}, "end"),
+    ({"end": f"{MONDAY}T09:30:30"}, "end"),
+    ({"end": f"{MONDAY}T17:01"}, "end"),
+    ({"duration": 4}, "duration"),
+    ({"duration": 481}, "duration"),
+    ({"date": "tomorrow"}, "date"),
+    ({"status": "completed"}, "status"),
+    ({"patient_id": 987}, "patient_id"),
+    ({"doctor_id": 987}, "doctor_id"),
+    ({"overbook": True}, "overbook_reason"),
+    ({"overbook": True, "overbook_reason": " "}, "overbook_reason"),
+    ({"room": 3}, "room"),
+]
+
+
+def test_members_that_make_no_appointment_are_422(clinic: Clinic) -> None:
+    for members, field in NO_APPOINTMENT:
+        answer = clinic.admin.post("/appointments", wish(clinic, **members))
+
+        assert answer.status_code == 422, members
+        assert list(answer.get_json()["errors"]) == [field]
 
 
 def test_a_bare_day_is_its_first_moment(make_clinic: Callable[..., Clinic]) -> None:

@@ -185,6 +185,14 @@ def test_a_claim_is_within_its_bill_and_names_insurer_and_policy(clinic: Clinic)
     assert set(bare.get_json()["errors"]) == {"insurer", "policy_number", "amount"}
 
 
+def test_a_single_cent_can_be_claimed(clinic: Clinic) -> None:
+    bill = clinic.bill("0.01")
+
+    walk(clinic, claim_of(clinic, bill, "0.01"), "submitted", "approved", "paid")
+
+    assert shown(clinic, bill)["status"] == "paid"
+
+
 def test_a_claim_is_reached_through_its_own_bill_only(clinic: Clinic) -> None:
     claim, other = claim_of(clinic, clinic.bill("100.00")), clinic.bill("100.00")
 

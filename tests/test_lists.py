@@ -152,3 +152,9 @@ def test_a_filter_by_what_the_role_may_not_see_is_refused(clinic: Clinic) -> Non
 
     assert answer.status_code == 403
     assert "account_balance" not in json.dumps(clinic.technician.get("/patients").get_json())
+
+
+def test_case_does_not_matter_in_any_script(clinic: Clinic) -> None:
+    clinic.patient(name="Ada Quill", insurance_provider="Österreichische Kasse")
+
+    assert names(clinic.admin.get("/patients?insurance_provider_like=ÖSTERREICH")) == ["Ada"]

@@ -198,6 +198,14 @@ def test_credit_spent_on_a_bill_can_be_refunded(clinic: Clinic) -> None:
     assert (row["balance"], row["account_balance"]) == ("50.00", "50.00")
 
 
+def test_a_single_cent_can_be_refunded(clinic: Clinic) -> None:
+    bill = paid_bill(clinic, "60.00")
+
+    row = ask(clinic.admin, bill, "0.01").get_json()
+
+    assert row["amount_paid"] == "59.99"
+
+
 def test_a_refund_needs_a_reason_and_a_bill(clinic: Clinic) -> None:
     bill, other = paid_bill(clinic, "60.00"), paid_bill(clinic, "60.00")
     refund_id = requested(clinic, bill, "10.00")

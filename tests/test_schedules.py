@@ -53,29 +53,29 @@ def test_what_a_schedule_shows_may_be_sent_back_whole(clinic: Clinic) -> None:
     assert (answer.status_code, answer.get_json()["windows"]) == (200, [AFTERNOON])
 
 
-@pytest.mark.parametrize(
-    "windows",
-    [
-        [MORNING, {"weekday": 0, "start": "12:59", "end": "13:30"}],
-        [MORNING, {"weekday": 0, "start": "10:00", "end": "11:00"}],
-        [MORNING, {"weekday": 0, "start": "09:00", "end": "14:00"}],
-        [{"weekday": 0, "start": "13:00", "end": "09:00"}],
-        [{"weekday": 0, "start": "09:00", "end": "09:00"}],
-        [{"weekday": 7, "start": "09:00", "end": "13:00"}],
-        [{"weekday": 0, "start": "9 am", "end": "13:00"}],
-        [{"weekday": 0, "start": "09:00", "end": "25:00"}],
-        [{"weekday": 0, "start": "09:00"}],
-        None,
-    ],
-)
-def test_hours_that_overlap_or_are_no_hours_are_422(clinic: Clinic, windows: Any) -> None:
-    doctor = clinic.doctor_row()["id"]
+NO_HOURS: list[Any] = [
+    [MORNING, {"weekday": 0, "start": "12:59", "end": "13:30"}],
+    [MORNING, {"weekday": 0, "start": "10:00", "end": "11:00"}],
+    [MORNING, {"weekday": 0, "start": "09:00", "end": "14:00"}],
+    [{"weekday": 0, "start": "13:00", "end": "09:00"}],
+    [{"weekday": 0, "start": "09:00", "end": "09:00"}],
+    [{"weekday": 7, "start": "09:00", "end": "13:00"}],
+    [{"weekday": 0, "start": "9 am", "end": "13:00"}],
+    [{"weekday": 0, "start": "09:00", "end": "25:00"}],
+    [{"weekday": 0, "start": "09:00"}],
+    None,
+]
 
-    answer = clinic.admin.put(f"/doctors/{doctor}/schedule", {"windows": windows})
 
-    assert answer.status_code == 422
-    assert any(field.startswith("windows") for field in answer.get_json()["errors"])
-    assert clinic.admin.get(f"/doctors/{doctor}/schedule").get_json()["windows"] == []
+def test_hours_that_overlap_or_are_no_hours_are_422(clinic: Clinic) -> None:
+    for windows in NO_HOURS:
+        doctor = clinic.doctor_row()["id"]
+
+        answer = clinic.admin.put(f"/doctors/{doctor}/schedule", {"windows": windows})
+
+        assert answer.status_code == 422, windows
+        assert any(field.startswith("windows") for field in answer.get_json()["errors"])
+        assert clinic.admin.get(f"/doctors/{doctor}/schedule").get_json()["windows"] == []
 
 
 def test_hours_that_touch_are_one_stretch(clinic: Clinic) -> None:
@@ -225,24 +225,24 @@ def test_time_off_is_listed_per_doctor(clinic: Clinic) -> None:
     assert clinic.admin.delete(f"/doctors/{other}/time-off/{march['id']}").status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"start": "2027-08-13", "end": "2027-08-02"}, "end"),
-        ({"start": f"{MONDAY}T12:00", "end": f"{MONDAY}T12:00"}, "end"),
-        ({"start": "2027-08-13"}, "end"),
-        ({"start": "next week", "end": "2027-08-13"}, "start"),
-        ({"start": "2027-08-02", "end": "2027-08-13", "on_conflict": "ignore"}, "on_conflict"),
-        ({"start": "2027-08-02", "end": "2027-08-13", "paid": True}, "paid"),
-    ],
-)
-def test_time_off_that_is_no_stretch_is_422(clinic: Clinic, body: Any, field: str) -> None:
-    doctor = clinic.doctor_row()["id"]
+NO_STRETCH: list[Any] = [
+    ({"start": "2027-08-13", "end": "2027-08-02"}, "end"),
+    ({"start": f"{MONDAY}T12:00", "end": f"{MONDAY}T12:00"}, "end"),
+    ({"start": "2027-08-13"}, "end"),
+    ({"start": "next week", "end": "2027-08-13"}, "start"),
+    ({"start": "2027-08-02", "end": "2027-08-13", "on_conflict": "ignore"}, "on_conflict"),
+    ({"start": "2027-08-02", "end": "2027-08-13", "paid": True}, "paid"),
+]
 
-    answer = clinic.admin.post(f"/doctors/{doctor}/time-off", body)
 
-    assert answer.status_code == 422
-    assert any(name.startswith(field) for name in answer.get_json()["errors"])
+def test_time_off_that_is_no_stretch_is_422(clinic: Clinic) -> None:
+    for body, field in NO_STRETCH:
+        doctor = clinic.doctor_row()["id"]
+
+        answer = clinic.admin.post(f"/doctors/{doctor}/time-off", body)
+
+        assert answer.status_code == 422, body
+        assert any(name.startswith(field) for name in answer.get_json()["errors"])
 
 
 def test_a_doctor_takes_the_own_time_off_only(clinic: Clinic) -> None:

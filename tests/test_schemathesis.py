@@ -1,6 +1,8 @@
 """What the OpenAPI document promises, asked of the application by schemathesis as every role.
 
-`CLINIC_FUZZ_EXAMPLES` asks for more cases of each operation than the suite has time for, drawn anew each run.
+The suite asks the same few thousand cases every time. Many more, drawn anew each time, with every phase for
+every role, take about half an hour:
+`CLINIC_FUZZ_EXAMPLES=50 .venv/bin/python -m pytest tests/test_schemathesis.py -n 2 -o faulthandler_timeout=0`
 """
 
 from __future__ import annotations

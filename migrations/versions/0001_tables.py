@@ -451,7 +451,7 @@ table(
     ref("decided_by_id", "users"),
     sa.Column("decided_at", INSTANT),
     *stamps(),
-    sa.CheckConstraint("amount >= 1 AND amount <= 999999999999", name="amount_range"),
+    sa.CheckConstraint("amount > 0 AND amount <= 999999999999", name="amount_range"),
     sa.Index("ix_refunds_status", "status"),
 )
 
@@ -484,7 +484,7 @@ table(
     sa.Column("submitted_at", INSTANT),
     sa.Column("version", sa.Integer(), nullable=False),
     *stamps(),
-    sa.CheckConstraint("amount >= 1 AND amount <= 999999999999", name="amount_range"),
+    sa.CheckConstraint("amount > 0 AND amount <= 999999999999", name="amount_range"),
     sa.CheckConstraint(
         "approved_amount IS NULL OR (approved_amount >= 0 AND approved_amount <= amount)",
         name="approved_within_claimed",
