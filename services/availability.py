@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 
 from errors import invalid
 from extensions import db
@@ -229,18 +229,11 @@ def load(
     for doctor_id, begins, ends, until in db.session.execute(booked.where(booking.doctor_id.in_(found))):
         found[doctor_id].booked.append((begins, ends, until))
     if patient_id is not None:
-        others = times_of_patient(patient_id, *taken)
+        own = select(booking.start, booking.end).where(booking.patient_id == patient_id, *taken)
+        others = [(begins, ends) for begins, ends in db.session.execute(own)]
         for calendar in found.values():
             calendar.others = others
     return found
-
-
-def times_of_patient(patient_id: int, *wheres: ColumnElement[bool]) -> list[Interval]:
-    """When the patient is with a doctor, past and future, narrowed down by further conditions."""
-    own = select(Appointment.start, Appointment.end).where(
-        Appointment.patient_id == patient_id, Appointment.status.in_(OCCUPYING), *wheres
-    )
-    return [(start, end) for start, end in db.session.execute(own)]
 
 
 # --- Questions -----------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from security.permissions import Actor
 from services import audit, billing, claims, invariants, ledger, payments, periods, revenue
 from tests.clinic import Clinic
 
-EXAMPLES, STEPS = 20, 30
+EXAMPLES, STEPS = 12, 30
 cents = st.integers(1, 9_000)
 some_cents = st.integers(0, 9_000)
 
