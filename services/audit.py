@@ -130,7 +130,10 @@ def _note_change(found: Trail, row: Base, action: str) -> None:
         deed.fields |= fields
     elif row.__part_of__ is not None:
         entity, attribute = row.__part_of__
-        deed = found.deed(entity, getattr(row, attribute), "update")
+        entity_id = getattr(row, attribute)
+        if entity_id is None:  # a payment on the account lies on no bill: it is the patient's
+            entity, entity_id = Patient.__entity__ or "", patient_of(row)
+        deed = found.deed(entity, entity_id, "update")
         deed.fields.add(row.__tablename__)
     else:
         return

@@ -25,7 +25,7 @@ def local(instant: datetime) -> datetime:
 def at(day: date, clock_time: time) -> datetime:
     """The instant of a wall-clock time of the clinic, aware UTC.
 
-    A time in the spring gap is read with the offset before it, one in the autumn fold as the first.
+    A time in the spring gap moves by the gap (02:30 is read as 03:30), one in the autumn fold is the first.
     """
     return datetime.combine(day, clock_time, tzinfo=settings().zone).astimezone(UTC)
 

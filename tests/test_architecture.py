@@ -93,9 +93,7 @@ def test_only_the_framework_and_the_commands_commit() -> None:
         for path in sources()
         if name(path) not in MAY_COMMIT and layer(path) != "commands"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "commit"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "commit"
     ]
 
     assert found == []
