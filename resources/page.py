@@ -17,9 +17,10 @@ h1{font-size:1.7rem;margin-bottom:0}h2{margin-top:2.5rem;border-bottom:2px solid
 h3{font-size:1rem;margin:.9rem 0 .3rem}
 details{border:1px solid #d7e0e8;border-radius:6px;margin:.5rem 0;padding:.4rem .8rem}
 summary{cursor:pointer}code,pre{font:14px/1.45 ui-monospace,monospace}
-pre{background:#f3f6f9;padding:.7rem;overflow-x:auto;border-radius:6px;margin:.4rem 0}
+pre{background:#f3f6f9;padding:.7rem;border-radius:6px;margin:.4rem 0;white-space:pre-wrap}
+pre{overflow-wrap:anywhere}
 .m{display:inline-block;min-width:4.5rem;font-weight:700}.r{color:#53687c;font-size:.9rem}
-nav{margin:1rem 0;line-height:2}nav a{margin-right:.9rem}
+nav{margin:1rem 0;line-height:2}nav a{margin-right:.9rem;white-space:nowrap}
 table{border-collapse:collapse}th,td{text-align:left;vertical-align:top;padding:.15rem 1rem .15rem 0}
 th{font-weight:600;white-space:nowrap}td{overflow-wrap:anywhere}
 @media(prefers-color-scheme:dark){body{background:#14191f;color:#dde5ec}pre{background:#1d252d}

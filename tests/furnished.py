@@ -26,11 +26,33 @@ def furnish(clinic: Clinic) -> Rows:
 def _one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int, ...]]:
     admin, doctor = clinic.admin, clinic.doctor
     doctor_id = doctor.doctor_id
-    patient = clinic.patient(name=f"Zoë Number{number}", phone=f"+1 555 767 747{number}")["id"]
-    admin.patch(f"/patients/{patient}/medical-history", {"allergies": ["Latex"], "conditions": ["Asthma"]})
-    item = clinic.item(quantity=50)["id"]
-    appointment = clinic.appointment(patient_id=patient, doctor_id=doctor_id, date=soon(days=number))["id"]
-    visit = clinic.visit(patient_id=patient, doctor_id=doctor_id, chief_complaint="Sore throat")["id"]
+    patient = clinic.patient(
+        name=f"Zoë Number{number}",
+        date_of_birth="1984-02-29",
+        gender="female",
+        phone=f"+1 555 767 747{number}",
+        email=f"zoe{number}@example.com",
+        address="12 Harbour Road",
+        blood_type="O+",
+        insurance_provider="Acme Health",
+        insurance_id=f"AH-{number}",
+    )["id"]
+    history = {"allergies": ["Latex"], "conditions": ["Asthma"], "medications": ["Salbutamol"]}
+    admin.patch(f"/patients/{patient}/medical-history", history)
+    item = clinic.item(
+        quantity=50, sku=f"SKU-{number}", category="dressings", unit="piece", unit_cost="1.20"
+    )["id"]
+    appointment = clinic.appointment(
+        patient_id=patient, doctor_id=doctor_id, date=soon(days=number), reason="Cough", type="follow_up"
+    )["id"]
+    visit = clinic.visit(
+        patient_id=patient,
+        doctor_id=doctor_id,
+        chief_complaint="Sore throat",
+        diagnoses=[{"icd10": "J02.9"}],
+        vitals={"systolic": 120, "diastolic": 80, "weight_kg": 70.5, "height_cm": 172},
+        follow_up_date="2030-03-04",
+    )["id"]
     treatment = clinic.treatment(visit_id=visit, inventory_items=[{"item_id": item, "quantity": 1}])["id"]
     prescription = doctor.make(
         "/prescriptions", visit_id=visit, medications=[{"name": "Metformin", "quantity": 30}]

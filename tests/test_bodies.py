@@ -21,6 +21,8 @@ def post_raw(clinic: Clinic, data: bytes, **headers: str) -> Any:
         (b"{", 400, "malformed_json"),
         (b"[]", 400, "malformed_json"),
         (b"null", 400, "malformed_json"),
+        (b"\n", 400, "malformed_json"),
+        (b'{"name": 1e400}', 422, "validation_failed"),
         (b'{"name": "a", "name": "b"}', 400, "duplicate_member"),
         (b'{"name": NaN}', 400, "malformed_json"),
         (b'{"name": Infinity}', 400, "malformed_json"),
@@ -43,6 +45,32 @@ def test_an_unreadable_body_is_refused_as_what_it_is(
     answer = post_raw(clinic, data)
 
     assert (answer.status_code, answer.get_json()["error"]) == (status, code)
+
+
+def test_json_knows_one_kind_of_number(clinic: Clinic) -> None:
+    whole = clinic.admin.send(
+        "POST", "/inventory", data=b'{"name": "Gloves", "quantity": 30.0}', content_type="application/json"
+    )
+    broken = clinic.admin.post("/inventory", {"name": "Gloves", "quantity": 30.5})
+
+    assert whole.get_json()["quantity"] == 30
+    assert broken.get_json()["errors"].keys() == {"quantity"}
+
+
+def test_a_member_of_the_wrong_type_is_not_taken_for_an_equal_one(clinic: Clinic) -> None:
+    path = f"/patients/{clinic.patient()['id']}"
+
+    assert clinic.admin.get(path).get_json()["needs_review"] is False
+    assert clinic.admin.patch(path, {"needs_review": 0}).status_code == 422
+    assert clinic.admin.patch(path, {"needs_review": False}).status_code == 200
+
+
+def test_a_precondition_decides_only_what_would_otherwise_work(clinic: Clinic) -> None:
+    path = f"/patients/{clinic.patient()['id']}"
+    stale = {"If-Match": '"99"'}
+
+    assert clinic.admin.patch(path, {"shoe_size": 42}, headers=stale).status_code == 422
+    assert clinic.admin.patch(path, {"address": "x"}, headers=stale).status_code == 412
 
 
 def test_another_media_type_is_415_but_an_empty_body_never_is(clinic: Clinic) -> None:

@@ -31,7 +31,7 @@ ROLES = ("admin", "doctor", "receptionist", "technician")
 ENGINE_OF = {"admin": "sqlite", "doctor": "postgresql", "receptionist": "postgresql", "technician": "sqlite"}
 # pydantic's sentences about the form of a value: the document must have told it
 FORM = re.compile(
-    r"is required$|there is no such member|is not a parameter|"
+    r"is required$|there is no such member|is not a parameter|must not be blank|not a phone number|"
     r"(input|value|string|list|dictionary|number|tuple|field|url|decimal) (should|required|must|is not)"
 )
 FEW = 3  # cases of an operation in the suite, for each role
