@@ -86,7 +86,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.TREATMENTS_ORDER: (A, D),  # D: own; create, void
     P.PRESCRIPTIONS_READ: (A, D, T),
     P.PRESCRIPTIONS_WRITE: (A, D),  # D: own
-    P.PRESCRIPTIONS_DISPENSE: (A, D, T),
+    P.PRESCRIPTIONS_DISPENSE: (A, D, T),  # D: own
     P.BILLINGS_READ: (A, D, R),  # D: own visits'
     P.BILLINGS_WRITE: (A, R),
     P.REFUNDS_ASK: (A, R),  # R: a request that somebody else decides
