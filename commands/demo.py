@@ -105,9 +105,9 @@ class Tally:
 
 
 def reasons(refusal: ClinicError) -> list[str]:
-    """Every clash of a refused booking by its code, else the refusal's own code and fields."""
+    """Every clash of a refused booking by its code, else what is wrong with which field, else the code."""
     clashes = [clash["code"] for clash in refusal.members.get("conflicts", ())]
-    return clashes or [" ".join([refusal.code, *(refusal.errors or {})])]
+    return clashes or [f"{field}: {told}" for field, told in (refusal.errors or {}).items()] or [refusal.code]
 
 
 class Loader:
@@ -147,6 +147,7 @@ class Loader:
     def load_patient(self, row: Row) -> Iterator[None]:
         """A patient with everything; yields after each encounter. What is there already is left as it is."""
         patient_id = db.session.scalar(select(Patient.id).where(Patient.file_number == number_of(row)))
+        resumed = patient_id is not None
         if patient_id is None:
             patient = self.tally.attempt("patients", partial(self._register, row))
             if patient is not None:
@@ -154,7 +155,7 @@ class Loader:
                 self.tally.attempt("medical histories", partial(self._history, row, patient_id))
             self._commit()
         for encounter in sorted(self.encounters[row["id"]], key=lambda one: one["start"]):
-            if patient_id is not None and not self._is_there(encounter, patient_id):
+            if patient_id is not None and not (resumed and self._is_there(encounter, patient_id)):
                 self._encounter(encounter, patient_id, row["insurance"])
                 self._commit()
             yield
