@@ -295,12 +295,13 @@ def test_vectors_cut_and_joined_anywhere_are_defused(texts: list[str], data: st.
 )
 def test_a_text_of_64_kib_takes_no_longer_than_its_length_deserves(piece: str) -> None:
     text = (piece * 65_536)[:65_536]
-    started = time.process_time()
+    started = time.thread_time()
 
     sanitize(text + " on=1")
 
-    # About 0.3 s at worst; a quadratic pass over these takes from ten seconds to minutes.
-    assert time.process_time() - started < 2
+    # About 0.3 s of this thread at worst, several times that in a process with a large heap to collect;
+    # a quadratic pass over these takes from ten seconds to minutes.
+    assert time.thread_time() - started < 6
 
 
 # --- What cannot be stored ------------------------------------------------------------------------
