@@ -39,6 +39,14 @@ REDIS_TIMEOUT = 0.2  # seconds; what a request loses at most when Redis goes awa
 PROBE_INTERVAL = 1.0  # seconds between two looks whether Redis is back
 LOCK_TIMEOUT = 4_000  # milliseconds a request waits for a row lock
 STATEMENT_TIMEOUT = 4_500  # milliseconds one statement of a request may take
+REQUEST_LIMITS = f"SET LOCAL lock_timeout={LOCK_TIMEOUT};SET LOCAL statement_timeout={STATEMENT_TIMEOUT};"
+# Statements whose answer nobody waits for, by how they begin: they go with the next one.
+WITH_NEXT = "/* with the next */"
+WAITING = ("SAVEPOINT ", "RELEASE SAVEPOINT ", WITH_NEXT)
+LEVELS = {
+    psycopg2.extensions.ISOLATION_LEVEL_REPEATABLE_READ: " ISOLATION LEVEL REPEATABLE READ",
+    psycopg2.extensions.ISOLATION_LEVEL_SERIALIZABLE: " ISOLATION LEVEL SERIALIZABLE",
+}
 CLIENT_DEADLINE = 4.8  # seconds; neither timeout fires on a server that is frozen rather than dead
 
 db = SQLAlchemy(model_class=Base)
@@ -61,7 +69,11 @@ def engine_options(url: str, *, echo: bool) -> dict[str, Any]:
         "max_overflow": 10,
         "pool_timeout": 3,
         "pool_recycle": 1800,
-        "connect_args": {"connect_timeout": 3, "application_name": "clinic"},
+        "connect_args": {
+            "connect_timeout": 3,
+            "application_name": "clinic",
+            "connection_factory": PostgresConnection,
+        },
     }
 
 
@@ -70,8 +82,6 @@ def prepare_engine(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
-    else:
-        event.listen(engine, "begin", _postgresql_begin)
     os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
 
 
@@ -93,22 +103,89 @@ def _lower(text: Any) -> Any:
     return text.lower() if isinstance(text, str) else text
 
 
-def _is_autocommit(connection: Connection) -> bool:
-    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
-
-
 def _sqlite_begin(connection: Connection) -> None:
     # IMMEDIATE takes the write lock at once: a deferred transaction that turns writer cannot wait for it
-    if not _is_autocommit(connection):
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _postgresql_begin(connection: Connection) -> None:
-    # LOCAL, and not a connection option: a pooler in transaction mode shares its connections
-    if flask.has_request_context() and not _is_autocommit(connection):
-        connection.exec_driver_sql(
-            f"SET LOCAL lock_timeout={LOCK_TIMEOUT};SET LOCAL statement_timeout={STATEMENT_TIMEOUT}"
-        )
+class PostgresCursor(psycopg2.extensions.cursor):
+    """Sends what opens a transaction, and what answers nothing, together with the next statement."""
+
+    connection: PostgresConnection
+
+    def execute(self, query: Any, vars: Any = None) -> None:
+        if isinstance(query, str) and query.startswith(WAITING):
+            self.connection.unsent += self.mogrify(query, vars).decode() + ";"
+            return
+        unsent = self.connection.take_unsent()
+        if unsent:
+            query, vars = unsent + self.mogrify(query, vars).decode(), None
+        super().execute(query, vars)
+
+    def executemany(self, query: Any, vars_list: Any) -> None:
+        self._send()
+        super().executemany(query, vars_list)
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        self._send()
+        super().copy_expert(sql, file, size)
+
+    def _send(self) -> None:
+        unsent = self.connection.take_unsent()
+        if unsent:
+            super().execute(unsent)
+
+
+class PostgresConnection(psycopg2.extensions.connection):
+    """psycopg2's connection, with one round trip where it takes three.
+
+    psycopg2 sends BEGIN by itself before the first statement, and the timeouts of a request would follow it.
+    Here the driver stays in autocommit, and BEGIN, the timeouts and the first statement are one message.
+    They are SET LOCAL, not options of the connection, which a pooler in transaction mode shares.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = PostgresCursor
+        self.autocommit = True  # of the driver
+        self.level: int = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
+        self.access = ""
+        self.unsent = ""
+
+    def take_unsent(self) -> str:
+        """What goes before the next statement; with BEGIN where it opens a transaction."""
+        unsent, self.unsent = self.unsent, ""
+        if (
+            self.level == psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT
+            or self.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE
+        ):
+            return unsent
+        limits = REQUEST_LIMITS if flask.has_request_context() else ""
+        return f"BEGIN{LEVELS.get(self.level, '')}{self.access};{limits}{unsent}"
+
+    def set_isolation_level(self, level: int | None) -> None:
+        self.level = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED if level is None else level
+
+    @property
+    def readonly(self) -> bool:
+        return bool(self.access)
+
+    @readonly.setter
+    def readonly(self, value: Any) -> None:
+        self.access = " READ ONLY" if value else ""
+
+    def commit(self) -> None:
+        # on a connection that is lost the status is unknown, and the statement raises what it should
+        if self.unsent or self.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            with self.cursor() as cursor:
+                cursor.execute("COMMIT")
+
+    def rollback(self) -> None:
+        self.unsent = ""
+        if self.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            with self.cursor() as cursor:
+                cursor.execute("ROLLBACK")
 
 
 def _wait_with_deadline(connection: psycopg2.extensions.connection) -> None:

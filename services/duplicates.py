@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, or_, select, text
 
 from extensions import db
 from models import Patient
 from services import phones
+from services.records import columns
 from services.spelling import similar_names
 from services.text import fold
 
@@ -49,8 +50,11 @@ def hold(values: Mapping[str, Any]) -> None:
         int.from_bytes(hashlib.blake2b(f"{name}={value}".encode(), digest_size=8).digest(), signed=True)
         for name, value in traits(values).items()
     )
-    for key in keys:  # in one order, so that two never wait for each other in a circle
-        db.session.execute(select(func.pg_advisory_xact_lock(key)))
+    if keys:  # in one order, so that two never wait for each other in a circle
+        columns(_HOLD, keys=keys)
+
+
+_HOLD = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
 
 def likely(values: Mapping[str, Any], *, but: int | None = None) -> list[tuple[Patient, list[str]]]:
@@ -67,6 +71,8 @@ def likely(values: Mapping[str, Any], *, but: int | None = None) -> list[tuple[P
         statement = statement.where(Patient.id != but)
     name = fold(values["name"])
     similar = [row.id for row in db.session.execute(statement) if similar_names(name, row.name_fold)]
+    if not similar:
+        return []
     patients = db.session.execute(
         select(Patient).where(Patient.id.in_(similar[:SHOWN])).order_by(Patient.id)
     ).scalars()

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from errors import ClinicError, invalid
@@ -15,7 +15,7 @@ from extensions import db
 from models import Appointment, AppointmentStatus, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
 from services import audit, clock, duplicates, phones
-from services.records import assign, changed, fetch, mapping
+from services.records import assign, changed, columns, fetch
 from services.text import fold
 
 MAX_AGE = 130  # years; the oldest known person lived 122
@@ -29,33 +29,37 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
 
 
 def figures(actor: Actor, rows: Sequence[Patient]) -> None:
-    """Compute what is not stored: age, balance, last visit, next appointment; in three queries."""
-    ids = [patient.id for patient in rows]
-    now, today = clock.now(), clock.today()
-    sums = mapping(
-        select(LedgerEntry.patient_id, func.sum(LedgerEntry.amount))
-        .where(LedgerEntry.patient_id.in_(ids))
-        .group_by(LedgerEntry.patient_id)
-    )
-    visits = mapping(
-        select(Visit.patient_id, func.max(Visit.date))
-        .where(Visit.patient_id.in_(ids), Visit.voided_at.is_(None))
-        .group_by(Visit.patient_id)
-    )
-    appointments = mapping(
-        select(Appointment.patient_id, func.min(Appointment.start))
-        .where(
-            Appointment.patient_id.in_(ids),
-            Appointment.status == AppointmentStatus.SCHEDULED,
-            Appointment.start > now,
-        )
-        .group_by(Appointment.patient_id)
-    )
+    """Compute what is not stored: age, balance, last visit, next appointment; in one query."""
+    today = clock.today()
+    found = columns(_FIGURES, ids=[patient.id for patient in rows], now=clock.now())
+    told = {row.id: row for row in found}
     for patient in rows:
+        row = told[patient.id]
         patient.age = age_on(today, patient.date_of_birth)
-        patient.account_balance = sums.get(patient.id, NOTHING)
-        patient.last_visit = visits.get(patient.id)
-        patient.next_appointment = appointments.get(patient.id)
+        patient.account_balance = row.balance or NOTHING
+        patient.last_visit = row.last_visit
+        patient.next_appointment = row.next_appointment
+
+
+_FIGURES = select(
+    Patient.id,
+    select(func.sum(LedgerEntry.amount))
+    .where(LedgerEntry.patient_id == Patient.id)
+    .scalar_subquery()
+    .label("balance"),
+    select(func.max(Visit.date))
+    .where(Visit.patient_id == Patient.id, Visit.voided_at.is_(None))
+    .scalar_subquery()
+    .label("last_visit"),
+    select(func.min(Appointment.start))
+    .where(
+        Appointment.patient_id == Patient.id,
+        Appointment.status == AppointmentStatus.SCHEDULED,
+        Appointment.start > bindparam("now"),
+    )
+    .scalar_subquery()
+    .label("next_appointment"),
+).where(Patient.id.in_(bindparam("ids", expanding=True)))
 
 
 def age_on(day: date, born: date | None) -> int | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
+from sqlalchemy import CursorResult, Executable, Select, bindparam, select
 from sqlalchemy import Row as Result
-from sqlalchemy import Select, select
 
 from errors import ClinicError, not_found
 from extensions import db
@@ -22,13 +23,19 @@ def fetch(kind: type[Row], row_id: int, *, lock: bool = False, what: str | None 
 
     The lock is `FOR NO KEY UPDATE`: rows that merely refer to it are not held up.
     """
-    statement = select(kind).where(kind.__mapper__.primary_key[0] == row_id)
-    if lock:
-        statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
-    row = db.session.execute(statement).unique().scalar_one_or_none()
+    found = db.session.execute(_by_id(kind, lock), {"row_id": row_id})
+    row: Row | None = found.unique().scalar_one_or_none()
     if row is None:
         raise not_found(what or kind.__entity__ or kind.__tablename__)
     return row
+
+
+@cache
+def _by_id(kind: type[Row], lock: bool) -> Select[tuple[Row]]:
+    statement = select(kind).where(kind.__mapper__.primary_key[0] == bindparam("row_id"))
+    if lock:
+        return statement.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return statement
 
 
 def fetch_named(kind: type[Row], row_id: int, field: str, *, lock: bool = False) -> Row:
@@ -43,10 +50,16 @@ def fetch_named(kind: type[Row], row_id: int, field: str, *, lock: bool = False)
         ) from None
 
 
-def peek(statement: Select[Any]) -> Result[Any] | None:
+def peek(statement: Executable, **values: Any) -> Result[Any] | None:
     """One row's columns, read outside any transaction: no lock is held while something slow follows."""
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        return connection.execute(statement).one_or_none()
+        return connection.execute(statement, values).one_or_none()
+
+
+def columns(statement: Executable, **values: Any) -> CursorResult[Any]:
+    """The rows of a statement that was made once, without what the ORM costs: for what is asked often."""
+    db.session.flush()
+    return db.session.connection().execute(statement, values)
 
 
 def mapping(statement: Select[tuple[Key, Value]]) -> dict[Key, Value]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, select, update
 
 from errors import ClinicError, not_found
 from extensions import db, redis_store
@@ -50,27 +50,29 @@ def identify(claims: Claims, address: str | None, request_id: str | None) -> tup
     """
     if redis_store.call(lambda client: client.exists(_revoked_key(claims.session_id)), 0):
         raise ended().about("user", claims.user_id)
-    statement = (
-        select(
-            UserSession.ended_at,
-            UserSession.expires_at,
-            UserSession.last_used_at,
-            User.name,
-            User.role,
-            User.is_active,
-            Doctor.id.label("doctor_id"),
-        )
-        .join(User, User.id == UserSession.user_id)
-        .outerjoin(Doctor, Doctor.user_id == User.id)
-        .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
-    )
-    found = peek(statement)
+    found = peek(_WHOSE, session_id=claims.session_id, user_id=claims.user_id)
     now = clock.now()
     if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
         raise ended().about("user", claims.user_id)
     doctor_id = found.doctor_id if found.role is Role.DOCTOR else None
     actor = Actor(claims.user_id, found.name, found.role, doctor_id, claims.session_id, address, request_id)
     return actor, now - found.last_used_at > TOUCH
+
+
+_WHOSE = (
+    select(
+        UserSession.ended_at,
+        UserSession.expires_at,
+        UserSession.last_used_at,
+        User.name,
+        User.role,
+        User.is_active,
+        Doctor.id.label("doctor_id"),
+    )
+    .join(User, User.id == UserSession.user_id)
+    .outerjoin(Doctor, Doctor.user_id == User.id)
+    .where(UserSession.id == bindparam("session_id"), UserSession.user_id == bindparam("user_id"))
+)
 
 
 def touch(session_id: int) -> None:

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from flask import Flask
 from werkzeug.test import TestResponse
 
+import config
 from app import create_app
 from config import Settings
-from extensions import db
+from extensions import db, limits, redis_store
 from models import Doctor, Role, User
 from services import sessions
 from services.text import fold
@@ -62,11 +64,17 @@ class Caller:
 
 
 class Clinic:
-    """The application with one caller per role."""
+    """The application with one caller per role; on a made `app` the settings of a request change, no more."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, app: Flask | None = None) -> None:
         self.settings = settings
-        self.app = create_app(settings)
+        if app is None:
+            app = create_app(settings)
+        else:
+            config.use(settings)
+            redis_store.init(settings.redis_url)
+            limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
+        self.app = app
         self.numbers = itertools.count(1)
         self.nobody = Caller(self, None)
         self._callers: dict[str, Caller] = {}
@@ -75,6 +83,7 @@ class Clinic:
         with self.app.app_context():
             db.session.remove()
             db.engine.dispose()
+        self.settings.heads_file.unlink(missing_ok=True)
 
     @contextmanager
     def inside(self) -> Iterator[Any]:

@@ -1,23 +1,30 @@
-"""The clinic under test: the migrated schema on PostgreSQL and on SQLite, a fresh database each test."""
+"""The clinic under test: the migrated schema on PostgreSQL and on SQLite, an empty database each test."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
+from app import create_app
 from config import Settings, load
 from tests.clinic import Clinic
-from tests.database import migrate
+from tests.database import ReusedDatabase, migrate
 from tests.servers import PostgresServer, start_postgres
 
 ENGINES = ("sqlite", "postgresql")
 # SQLite syncs every commit, as it should; most tests are not about the disk
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+NewDatabase = Callable[[str], str]
+
+_clinics = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -51,19 +58,47 @@ def engine_name(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
+    """Makes a migrated database of an engine that is nobody else's: `new_database("sqlite")`."""
+
+    def make(engine_name: str) -> str:
+        if engine_name == "postgresql":
+            server: PostgresServer = request.getfixturevalue("postgres")
+            return server.clone(request.getfixturevalue("postgres_template"))
+        path = tmp_path_factory.mktemp("database") / "clinic.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        return f"sqlite:///{path}"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sqlite_file() -> Iterator[Path]:
+    """Where the database file of this test process lies."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        yield Path(folder) / "clinic.db"
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres: PostgresServer, postgres_template: str) -> Iterator[ReusedDatabase]:
+    """The PostgreSQL database of this test process."""
+    reused = ReusedDatabase(postgres, postgres_template)
+    yield reused
+    reused.close()
+
+
 @pytest.fixture
-def database_url(engine_name: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A fresh migrated database."""
-    if engine_name == "sqlite":
-        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-            path = Path(folder) / "clinic.db"
-            shutil.copy(request.getfixturevalue("sqlite_template"), path)
-            yield f"sqlite:///{path}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.clone(request.getfixturevalue("postgres_template"))
-    yield url
-    server.drop(url)
+def database_url(engine_name: str, request: pytest.FixtureRequest) -> str:
+    """A migrated database without rows; the same address for every test of this process."""
+    if engine_name == "postgresql":
+        reused: ReusedDatabase = request.getfixturevalue("postgres_database")
+        return reused.emptied()
+    path: Path = request.getfixturevalue("sqlite_file")
+    for old in path.parent.glob("clinic.db*"):
+        old.unlink()
+    shutil.copy(request.getfixturevalue("sqlite_template"), path)
+    return f"sqlite:///{path}"
 
 
 def settings_for(database_url: str, **overrides: object) -> Settings:
@@ -74,18 +109,25 @@ def settings_for(database_url: str, **overrides: object) -> Settings:
         "audit_key": "test-only-" + "m4W8v1Lt" * 5,
         "bcrypt_cost": 4,
         "rate_limit_enabled": False,
-        # of this database alone: the heads of another would look like entries cut off
-        "audit_heads_file": Path(
-            tempfile.gettempdir(), f"heads-{os.getpid()}-{abs(hash(database_url))}.json"
-        ),
+        # of this clinic alone: the heads of another would look like entries cut off
+        "audit_heads_file": Path(tempfile.gettempdir(), f"heads-{os.getpid()}-{next(_clinics)}.json"),
     }
     return load(None, **(values | overrides))
 
 
+@pytest.fixture(scope="session")
+def applications() -> dict[str, Flask]:
+    """The applications of this test process, by the database they are on: each is made once."""
+    return {}
+
+
 @pytest.fixture
-def clinic(database_url: str) -> Iterator[Clinic]:
-    """The application on a fresh database, with callers for every role and factories for every row."""
-    made = Clinic(settings_for(database_url))
+def clinic(database_url: str, applications: dict[str, Flask]) -> Iterator[Clinic]:
+    """The application on an empty database, with callers for every role and factories for every row."""
+    settings = settings_for(database_url)
+    if database_url not in applications:
+        applications[database_url] = create_app(settings)
+    made = Clinic(settings, applications[database_url])
     yield made
     made.close()
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 import time_machine
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
 
-from extensions import db
 from models import (
     Appointment,
     AppointmentStatus,
@@ -27,6 +26,7 @@ from models import (
 from resources import spreadsheet
 from services import clock, periods
 from services.periods import Span, Unit
+from tests import queries
 from tests.clinic import Caller, Clinic
 
 Row = dict[str, Any]
@@ -565,21 +565,14 @@ def test_reports_that_are_no_tables_come_figure_by_figure(clinic: Clinic) -> Non
 
 
 def test_reports_take_a_constant_number_of_queries(clinic: Clinic) -> None:
-    statements: list[str] = []
-    with clinic.app.app_context():
-        event.listen(db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-
-    def queries(path: str) -> int:
-        statements.clear()
-        assert clinic.admin.get(f"/analytics/{path}").status_code == 200
-        return len(statements)
+    def asked() -> list[int]:
+        return [queries.count(clinic, clinic.admin, f"/analytics/{path}") for path in paths]
 
     paths = ["revenue?group_by=week", "doctor-performance", "patient-stats", "dashboard"]
-    assert clinic.admin.token  # signed in before anything is counted
-    few = [queries(path) for path in paths]
+    few = asked()
     for _ in range(3):
         clinic.bill("10.00", amount_paid="1.00", doctor_id=clinic.doctor_row()["id"])
         clinic.visit(diagnoses=[{"description": "cough"}])
 
-    assert [queries(path) for path in paths] == few
+    assert asked() == few
     assert max(few) < 20

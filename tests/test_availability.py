@@ -7,10 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import time_machine
-from sqlalchemy import event
 
-from extensions import db
-from tests import booking
+from tests import booking, queries
 from tests.booking import MONDAY
 from tests.clinic import Clinic
 
@@ -287,17 +285,6 @@ def test_the_next_free_time_of_many_doctors_costs_no_more_queries_than_that_of_o
     for _ in range(3):
         working_doctor(clinic)
 
-    def queries(path: str) -> int:
-        statements: list[str] = []
-        with clinic.app.app_context():
-            engine = db.engine
-        count = lambda *arguments: statements.append(arguments[2])  # noqa: E731
-        event.listen(engine, "before_cursor_execute", count)
-        try:
-            assert clinic.admin.get(path).status_code == 200
-        finally:
-            event.remove(engine, "before_cursor_execute", count)
-        return len(statements)
+    one, three = (queries.count(clinic, clinic.admin, f"/doctors?per_page={rows}") for rows in (1, 3))
 
-    queries("/doctors?per_page=1")
-    assert queries("/doctors?per_page=3") == queries("/doctors?per_page=1")
+    assert three == one

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import time_machine
-from sqlalchemy import event, select
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from extensions import db
 from models import AuditLog, Billing, InvoiceCounter, LedgerEntry
 from services import ledger
+from tests import queries
 from tests.clinic import Clinic
 
 
@@ -610,23 +610,14 @@ def test_bills_are_found_by_what_is_owed(clinic: Clinic) -> None:
 
 
 def test_a_page_of_bills_takes_as_many_queries_as_one_bill(clinic: Clinic) -> None:
-    statements: list[str] = []
-
-    def queries() -> int:
-        statements.clear()
-        assert clinic.admin.get("/billings?per_page=50").status_code == 200
-        return len(statements)
-
-    with clinic.app.app_context():
-        event.listen(db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     clinic.bill("10.00", amount_paid="1.00", doctor_id=clinic.doctor.doctor_id)
-    one = queries()
+    one = queries.count(clinic, clinic.admin, "/billings?per_page=50")
     for _ in range(5):
         bill = clinic.bill("10.00", amount_paid="1.00", doctor_id=priced_doctor(clinic, "1.00"))
         body = {"insurer": "Acme", "policy_number": "7", "amount": "1.00"}
         clinic.admin.make(f"/billings/{bill['id']}/claims", **body)
 
-    assert queries() == one
+    assert queries.count(clinic, clinic.admin, "/billings?per_page=50") == one
 
 
 def test_half_cents_are_rounded_away_from_zero() -> None:

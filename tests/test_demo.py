@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from decimal import Decimal
 
+import pytest
 from sqlalchemy import func, select
 
 from commands import demo
 from models import Appointment, LedgerEntry, LedgerKind, Patient, Visit
 from tests.clinic import Clinic
+from tests.conftest import ENGINES, NewDatabase, settings_for
 
 PATIENTS = 8
 
@@ -21,8 +24,16 @@ def run(clinic: Clinic, *arguments: str) -> str:
     return result.output
 
 
-def test_the_synthetic_clinic_is_loaded_through_the_rules(clinic: Clinic) -> None:
-    told = run(clinic, "demo", "load", "--patients", str(PATIENTS))
+@pytest.fixture(scope="module", params=ENGINES)
+def loaded(request: pytest.FixtureRequest, new_database: NewDatabase) -> Iterator[tuple[Clinic, str]]:
+    """A clinic of each engine with the first patients of the population, and what loading them said."""
+    clinic = Clinic(settings_for(new_database(request.param)))
+    yield clinic, run(clinic, "demo", "load", "--patients", str(PATIENTS))
+    clinic.close()
+
+
+def test_the_synthetic_clinic_is_loaded_through_the_rules(loaded: tuple[Clinic, str]) -> None:
+    clinic, told = loaded
 
     assert "encounters" in told
     assert "refused" in told
@@ -35,8 +46,8 @@ def test_the_synthetic_clinic_is_loaded_through_the_rules(clinic: Clinic) -> Non
     run(clinic, "audit", "verify")
 
 
-def test_revenue_by_month_is_the_sum_of_the_ledger(clinic: Clinic) -> None:
-    run(clinic, "demo", "load", "--patients", str(PATIENTS))
+def test_revenue_by_month_is_the_sum_of_the_ledger(loaded: tuple[Clinic, str]) -> None:
+    clinic, _told = loaded
 
     answer = clinic.admin.get("/analytics/revenue?start_date=2010-01-01&end_date=2030-12-31&group_by=month")
 
@@ -53,12 +64,12 @@ def test_revenue_by_month_is_the_sum_of_the_ledger(clinic: Clinic) -> None:
     assert len([month for month in months if Decimal(month["billed"])]) >= 2
 
 
-def test_loading_again_changes_nothing(clinic: Clinic) -> None:
-    run(clinic, "demo", "load", "--patients", "3")
+def test_loading_again_changes_nothing(loaded: tuple[Clinic, str]) -> None:
+    clinic, _told = loaded
     with clinic.inside() as session:
         before = session.scalar(select(func.count()).select_from(Visit))
 
-    run(clinic, "demo", "load", "--patients", "3")
+    run(clinic, "demo", "load", "--patients", str(PATIENTS))
 
     with clinic.inside() as session:
         assert session.scalar(select(func.count()).select_from(Visit)) == before

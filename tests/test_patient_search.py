@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from extensions import db
 from models import Visit
 from services.spelling import begins_within_one_edit, distance, within_one_edit
+from tests import queries
 from tests.clinic import Clinic
 
 PEOPLE: list[dict[str, Any]] = [
@@ -305,24 +305,10 @@ def test_the_list_takes_the_same_questions(clinic: Clinic, people: dict[str, int
 
 
 def test_a_page_costs_the_same_number_of_queries_whatever_its_rows(clinic: Clinic) -> None:
-    def queries() -> int:
-        count = 0
-
-        def tick(*_arguments: Any) -> None:
-            nonlocal count
-            count += 1
-
-        with clinic.app.app_context():
-            engine = db.engine
-        db.event.listen(engine, "before_cursor_execute", tick)
-        clinic.admin.get("/patients?per_page=100")
-        db.event.remove(engine, "before_cursor_execute", tick)
-        return count
-
     clinic.patient()
     clinic.admin.get("/patients")
-    few = queries()
+    few = queries.count(clinic, clinic.admin, "/patients?per_page=100")
     for _number in range(12):
         clinic.patient()
 
-    assert queries() == few
+    assert queries.count(clinic, clinic.admin, "/patients?per_page=100") == few

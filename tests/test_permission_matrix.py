@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from resources.base import ApiResource, endpoint
 from resources.catalogue import Entry, entries
 from security.permissions import TABLE, Permission
 from tests.clinic import Caller, Clinic
+
+MakeClinic = Callable[..., Clinic]
 
 CALLERS = ("admin", "doctor", "receptionist", "technician", "nobody", "deactivated")
 # what a route answers to somebody whose role may: anything but "who are you" and "your role may not"
@@ -92,15 +95,17 @@ def test_a_permission_outside_the_table_cannot_be_declared(monkeypatch: pytest.M
                 """Its permission has no row."""
 
 
-def test_a_route_that_bypasses_the_framework_stops_the_application(clinic: Clinic) -> None:
+def test_a_route_that_bypasses_the_framework_stops_the_application(make_clinic: MakeClinic) -> None:
+    app: Flask = make_clinic().app
+
     class Loose(Resource):
         def get(self) -> str:
             return "anything"
 
-    clinic.app.add_url_rule("/loose", view_func=Loose.as_view("loose"))
+    app.add_url_rule("/loose", view_func=Loose.as_view("loose"))
 
     with pytest.raises(TypeError, match="/loose"):
-        entries(clinic.app)
+        entries(app)
 
 
 def test_every_permission_of_the_enum_has_a_row() -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 import time_machine
-from sqlalchemy import event
 from werkzeug.test import TestResponse
 
 from errors import ClinicError
-from extensions import db
 from models import PrescriptionStatus, Role
 from security.permissions import Actor
 from services import prescriptions
+from tests import queries
 from tests.clinic import Caller, Clinic
 
 COMMAND = Actor(None, "import", Role.ADMIN)
@@ -231,36 +228,18 @@ def test_prescriptions_are_bounded_by_their_day_of_issue(clinic: Clinic) -> None
     assert ids(clinic.admin.get("/prescriptions?start_date=2024-03-01&end_date=2024-03-01")) == [recent]
 
 
-@contextmanager
-def statements(clinic: Clinic) -> Iterator[list[str]]:
-    """The SQL that is run meanwhile."""
-    seen: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        seen.append(statement)
-
-    with clinic.app.app_context():
-        engine = db.engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-
-
 def test_a_list_costs_the_same_whatever_its_length(clinic: Clinic) -> None:
     for _ in range(2):
         hand_out(clinic.technician, order(clinic, tablets()), ("Lisinopril", 1))
-    with statements(clinic) as few:
-        clinic.technician.get("/prescriptions")
+    few = queries.count(clinic, clinic.technician, "/prescriptions")
     for _ in range(4):
         hand_out(clinic.technician, order(clinic, tablets(), "Metformin"), ("Lisinopril", 1))
 
-    with statements(clinic) as many:
-        shown = ids(clinic.technician.get("/prescriptions"))
+    many = queries.count(clinic, clinic.technician, "/prescriptions")
+    shown = ids(clinic.technician.get("/prescriptions"))
 
     assert len(shown) == 6
-    assert len(many) == len(few)
+    assert many == few
 
 
 # --- Changing ---
