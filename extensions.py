@@ -5,13 +5,17 @@ Both stores may be away: the database then answers 503 within seconds, Redis is 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import select
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import flask
 import psycopg2
@@ -23,7 +27,8 @@ from flask_cors import CORS
 from flask_jwt_extended import JWTManager
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from limits import RateLimitItem, parse
+from limits import RateLimitItem
+from limits import parse as parse_rate
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter
 from redis.backoff import NoBackoff
@@ -42,6 +47,10 @@ STATEMENT_TIMEOUT = 4_500  # milliseconds one statement of a request may take
 REQUEST_LIMITS = f"SET LOCAL lock_timeout={LOCK_TIMEOUT};SET LOCAL statement_timeout={STATEMENT_TIMEOUT};"
 # Statements whose answer nobody waits for, by how they begin: they go with the next one.
 WITH_NEXT = "/* with the next */"
+# What is asked over and over is parsed and planned once for each connection: what says so, and plain writing.
+PREPARED = "/* prepared */"
+WRITING = ("INSERT INTO ", "UPDATE ")
+PREPARE_FROM = 3  # times that a connection is asked
 WAITING = ("SAVEPOINT ", "RELEASE SAVEPOINT ", WITH_NEXT)
 LEVELS = {
     psycopg2.extensions.ISOLATION_LEVEL_REPEATABLE_READ: " ISOLATION LEVEL REPEATABLE READ",
@@ -109,6 +118,21 @@ def _sqlite_begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+@lru_cache(maxsize=1024)
+def _preparation(query: str) -> tuple[str, str, tuple[str, ...]]:
+    """Name, PREPARE statement and order of the values of a statement written for psycopg2."""
+    order: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        if found[1] not in order:
+            order.append(found[1])
+        return f"${order.index(found[1]) + 1}"
+
+    name = "clinic_" + hashlib.blake2b(query.encode(), digest_size=8).hexdigest()
+    text = re.sub(r"%\((\w+)\)s", number, query).replace("%%", "%")
+    return name, f"PREPARE {name} AS {text};", tuple(order)
+
+
 class PostgresCursor(psycopg2.extensions.cursor):
     """Sends what opens a transaction, and what answers nothing, together with the next statement."""
 
@@ -116,8 +140,11 @@ class PostgresCursor(psycopg2.extensions.cursor):
 
     def execute(self, query: Any, vars: Any = None) -> None:
         if isinstance(query, str) and query.startswith(WAITING):
-            self.connection.unsent += self.mogrify(query, vars).decode() + ";"
+            told = self._told(query, vars)
+            self.connection.unsent += f"{told};"
             return
+        if isinstance(query, str) and isinstance(vars, dict):
+            query, vars = self._told(query, vars), None
         unsent = self.connection.take_unsent()
         if unsent:
             query, vars = unsent + self.mogrify(query, vars).decode(), None
@@ -130,6 +157,19 @@ class PostgresCursor(psycopg2.extensions.cursor):
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
         self._send()
         super().copy_expert(sql, file, size)
+
+    def _told(self, query: str, vars: Any) -> str:
+        """The statement with its values; where the connection knows it, as the execution of what it knows."""
+        connection = self.connection
+        if connection.direct and (query.startswith(WRITING) or PREPARED in query[:60]):
+            name, text, order = _preparation(query)
+            connection.seen[name] += 1
+            if connection.seen[name] == PREPARE_FROM:
+                connection.unsent += text
+            if connection.seen[name] >= PREPARE_FROM:
+                query = f"EXECUTE {name}({', '.join(['%s'] * len(order))})" if order else f"EXECUTE {name}"
+                vars = [vars[name] for name in order]
+        return self.mogrify(query, vars).decode()
 
     def _send(self) -> None:
         unsent = self.connection.take_unsent()
@@ -152,6 +192,13 @@ class PostgresConnection(psycopg2.extensions.connection):
         self.level: int = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
         self.access = ""
         self.unsent = ""
+        self.seen: Counter[str] = Counter()
+        self.direct = False
+        with self.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            # a pooler names a backend of its own making; it may give every transaction another one
+            self.direct = cursor.fetchone() == (self.info.backend_pid,)
+        self.rollback()
 
     def take_unsent(self) -> str:
         """What goes before the next statement; with BEGIN where it opens a transaction."""
@@ -202,7 +249,7 @@ def _wait_with_deadline(connection: psycopg2.extensions.connection) -> None:
         if remaining is None or remaining > 0:
             ready = select.select(sockets if reading else [], [] if reading else sockets, [], remaining)
         if not any(ready):
-            connection.close()
+            # the driver closes the connection: here it still holds its lock, and close() would wait for it
             raise psycopg2.OperationalError("the database did not answer in time")
 
 
@@ -280,6 +327,9 @@ redis_store = RedisStore()
 # --- Limits --------------------------------------------------------------------------------------------
 
 
+_parse = lru_cache(parse_rate)
+
+
 class Limits:
     """Moving-window limits, counted in Redis where it is there and in this process where it is not."""
 
@@ -311,20 +361,42 @@ class Limits:
         """Count one; None if it fits, else after how many seconds the next one will."""
         if not self.enabled:
             return None
-        item = parse(rate)
+        item = _parse(rate)
         return None if self._ask(lambda limiter: limiter.hit(item, *key)) else self._wait(item, key)
+
+    def hit_and_ask(self, rate: str, key: tuple[str, ...], asked: str) -> tuple[int | None, bool]:
+        """`hit`, and in the same round trip whether Redis holds the key `asked`."""
+        shared = self._shared
+        if not self.enabled or shared is None or redis_store.status != "ok":
+            return self.hit(rate, *key), bool(redis_store.call(lambda client: client.exists(asked), 0))
+        item, storage = _parse(rate), cast(RedisStorage, shared.storage)
+
+        def both(client: redis.Redis) -> list[Any]:
+            pipeline = client.pipeline(transaction=False)
+            place = storage.prefixed_key(item.key_for(*key))
+            window = (time.time(), item.amount, item.get_expiry(), 1)
+            pipeline.evalsha(storage.lua_acquire_moving_window.sha, 1, place, *map(str, window))
+            pipeline.exists(asked)
+            return pipeline.execute(raise_on_error=False)
+
+        nothing: list[Any] = [None, 0]
+        fits, found = redis_store.call(both, nothing)
+        if isinstance(fits, Exception) or isinstance(found, Exception) or redis_store.status != "ok":
+            # Redis has just gone, or has forgotten the script: the single questions know what to do
+            return self.hit(rate, *key), bool(redis_store.call(lambda client: client.exists(asked), 0))
+        return None if fits else self._wait(item, key), bool(found)
 
     def full(self, rate: str, *key: str) -> int | None:
         """Without counting: None if one more fits, else the seconds until it does."""
         if not self.enabled:
             return None
-        item = parse(rate)
+        item = _parse(rate)
         return None if self._ask(lambda limiter: limiter.test(item, *key)) else self._wait(item, key)
 
     def forget(self, rate: str, *key: str) -> None:
         """Start this key afresh."""
         if self.enabled:
-            item = parse(rate)
+            item = _parse(rate)
             self._ask(lambda limiter: limiter.clear(item, *key))
 
     def _wait(self, item: RateLimitItem, key: tuple[str, ...]) -> int:

@@ -235,7 +235,10 @@ def _identify(call: Call) -> None:
         if claims is None and not public:
             raise ClinicError("unauthorized", "Sign in first: send Authorization: Bearer <access_token>.")
         if claims is not None:
-            call.actor, call.idle = sessions.identify(claims, request.remote_addr, g.request_id)
+            revoked = g.revoked if "revoked" in g else sessions.is_revoked(claims.session_id)
+            call.actor, call.idle = sessions.identify(
+                claims, visitor(), revoked=revoked, reading=request.method in SAFE
+            )
             if g.by_cookie and not public:
                 check_origin()
     except ClinicError as refusal:

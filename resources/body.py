@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from errors import ClinicError
 from security.sanitize import text_problem
@@ -24,10 +23,11 @@ def raw_body() -> bytes:
     """The body's bytes, 413 above `MAX_BODY`."""
     if (request.content_length or 0) > MAX_BODY:
         raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
-    try:
-        return request.get_data(cache=True)
-    except RequestEntityTooLarge:
-        raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.") from None
+    request.max_content_length = MAX_BODY + 1  # a body in chunks does not say how long it will be
+    raw = request.get_data(cache=True)
+    if len(raw) > MAX_BODY:
+        raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
+    return raw
 
 
 def json_object() -> dict[str, Any]:

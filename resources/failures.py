@@ -5,16 +5,20 @@ from __future__ import annotations
 import sqlite3
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
 from errors import CONSTRAINTS, ClinicError
+from extensions import db
+from services import schema_version
 
 log = structlog.get_logger()
 
 SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, CANCELLED = "40001", "40P01", "55P03", "57014"
 RETRY_AFTER = 2  # seconds
+LOST = {"OperationalError", "InterfaceError", "PendingRollbackError"}  # SQLAlchemy's names
 
 
 class Retry(Exception):
@@ -45,7 +49,21 @@ def read_failure(failure: Exception, *, committing: bool) -> Exception:
         return ClinicError("validation_failed", "A value is out of the range that can be stored.")
     if isinstance(failure, DBAPIError):
         return _operational(failure, committing=committing)
+    if isinstance(failure, ValidationError):
+        return _shaping(failure)
     return failure
+
+
+def _shaping(failure: ValidationError) -> Exception:
+    """What a row loaded while it was shaped for the answer: pydantic keeps no more of it than its text."""
+    told = {
+        str(problem["ctx"]["error"]).partition(":")[0]
+        for problem in failure.errors(include_url=False, include_input=False)
+        if problem["type"] == "get_attribute_error"
+    }
+    if told & LOST:
+        return unavailable()
+    return _unforeseen(failure) if told else failure
 
 
 def _operational(failure: DBAPIError, *, committing: bool) -> Exception:
@@ -57,12 +75,26 @@ def _operational(failure: DBAPIError, *, committing: bool) -> Exception:
     if isinstance(failure.orig, sqlite3.OperationalError):
         text = str(failure.orig)
         busy = any(word in text for word in ("locked", "busy", "full", "disk I/O", "unable to open"))
-        return unavailable() if busy else failure
+        return unavailable() if busy else _unforeseen(failure)
     if failure.connection_invalidated and not committing:
         return Retry()
     if isinstance(failure, OperationalError) or failure.connection_invalidated or state is None:
         return unavailable()
-    return failure
+    return _unforeseen(failure)
+
+
+def _unforeseen(failure: Exception) -> Exception:
+    """A bug of ours, unless the schema is another version's: while one is upgraded before the other."""
+    try:
+        ours = schema_version.stored_revision() == schema_version.expected_revision()
+    except DBAPIError:
+        return unavailable()
+    finally:
+        db.session.rollback()
+    if ours:
+        return failure
+    log.error("schema_of_another_version", failure=type(failure).__name__)
+    return unavailable()
 
 
 def constraint_of(failure: IntegrityError) -> str | None:
@@ -88,5 +120,8 @@ def _integrity(failure: IntegrityError) -> Exception:
         return ClinicError(code, message, errors={field: message} if field else None)
     if name == "uq_idempotency_keys_user_id_key":
         return Retry()
+    foreseen = _unforeseen(failure)
+    if foreseen is not failure:
+        return foreseen
     log.warning("constraint_without_message", constraint=name)
     return ClinicError("conflict", "This conflicts with what is stored; read it again and retry.")

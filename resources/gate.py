@@ -18,6 +18,7 @@ from extensions import cors, limits
 from resources import metrics
 from resources.answers import json_response
 from resources.base import read_claims
+from services.sessions import revoked_key
 
 log = structlog.get_logger()
 
@@ -73,8 +74,12 @@ def begin() -> None:
         claims = read_claims()
     except ClinicError:
         claims = None
-    who = ("user", str(claims.user_id)) if claims else ("address", request.remote_addr or "unknown")
-    wait = limits.hit(settings().rate_limit_default, *who)
+    rate = settings().rate_limit_default
+    if claims is None:
+        wait = limits.hit(rate, "address", request.remote_addr or "unknown")
+    else:
+        ended = revoked_key(claims.session_id)
+        wait, g.revoked = limits.hit_and_ask(rate, ("user", str(claims.user_id)), ended)
     if wait is not None:
         raise ClinicError("too_many_requests", "Slow down; try again later.", retry_after=wait)
 

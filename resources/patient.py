@@ -30,6 +30,7 @@ from schemas.patient import (
 from security.permissions import Actor, Permission
 from services import audit_search, histories, patient_search, patients, statements, timeline
 from services.listing import ListQuery, Page
+from services.records import Record
 
 PATIENT = View(PatientOut, figures=patients.figures, entity="patient")
 HISTORY = View(MedicalHistoryOut, entity="medical_history")
@@ -78,8 +79,8 @@ class PatientSearch(ApiResource):
 class PatientItem(ApiResource):
     """/patients/<patient_id>"""
 
-    @endpoint(Permission.PATIENTS_READ, loads=patients.get, returns=PATIENT)
-    def get(self, row: Patient) -> Patient:
+    @endpoint(Permission.PATIENTS_READ, loads=patients.read, returns=PATIENT)
+    def get(self, row: Record) -> Record:
         """Show a patient."""
         return row
 

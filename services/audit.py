@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from config import settings
 from errors import ClinicError
-from extensions import WITH_NEXT, db
+from extensions import PREPARED, WITH_NEXT, db
 from models import AuditHead, AuditLog, AuditOutcome, AuditSubject, Base, Patient
 from security.permissions import Actor
 from services import clock
@@ -274,7 +274,12 @@ def _write_at_once(connection: Connection, entries: list[dict[str, Any]], end: d
     connection.execute(_LOG_SUBJECT_AND_END, end | {"entries": json.dumps(told)})
 
 
-_HEADS = select(AuditHead.chain, AuditHead.number, AuditHead.mac).order_by(func.random()).limit(1)
+_HEADS = (
+    select(AuditHead.chain, AuditHead.number, AuditHead.mac)
+    .prefix_with(PREPARED)
+    .order_by(func.random())
+    .limit(1)
+)
 _FREE_HEAD, _ANY_HEAD = _HEADS.with_for_update(skip_locked=True), _HEADS.with_for_update()
 _LOG = insert(AuditLog).returning(AuditLog.id, sort_by_parameter_order=True)
 _SUBJECT = insert(AuditSubject)
@@ -290,7 +295,7 @@ _COLUMNS = {
 }
 # The three in one statement, which is sent with the commit: every request pays for it.
 _LOG_SUBJECT_AND_END = text(
-    f"""{WITH_NEXT}
+    f"""{WITH_NEXT}{PREPARED}
     WITH logged AS (
         INSERT INTO audit_logs ({", ".join(_COLUMNS)})
         SELECT {", ".join(_COLUMNS)}

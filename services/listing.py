@@ -9,12 +9,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Integer, Select, and_, bindparam, func, or_, select
+from sqlalchemy import Row as Result
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -23,11 +25,14 @@ from extensions import db
 from models import Base, InstantType, MoneyType
 from security.permissions import Actor, hidden
 from services import clock
+from services.records import Record, columns
 from services.text import fold
 
 Row = TypeVar("Row", bound=Base)
 
 COUNT_CAP = 10_000
+RECOUNT = 1_000  # rows that are counted again and again, before the settled ones among them are remembered
+LONGEST_TRANSACTION = timedelta(minutes=10)
 MAX_PER_PAGE = 1_000
 PRIVATE = ("_fold", "_hash", "_digits")
 
@@ -62,13 +67,23 @@ class Filter:
 
 
 @dataclass(frozen=True)
+class Records:
+    """Rows read as columns: the statement, and what makes a record of one of its rows."""
+
+    statement: Select[Any]
+    read: Callable[[Result[Any]], Record]
+
+
+@dataclass(frozen=True, eq=False)
 class Listing(Generic[Row]):
     """What one resource's list can do. `area` is its line in the table of hidden fields.
 
     `main_date` is what `start_date`/`end_date` bound; `text` builds the condition for `q`; `scope` limits
     the rows to those the actor may see; `names` maps API names to attributes where they differ; `filters`
     are the conditions beyond columns, `omit` the columns that no answer shows, `shown` what stands in the
-    answers in place of a stored column, where the two differ.
+    answers in place of a stored column, where the two differ. `records` reads the rows without the ORM, for
+    lists that are asked for all day. `kept_since` names the instant at which a row came that is never
+    deleted: of those the old ones are counted once.
     """
 
     name: str
@@ -83,6 +98,8 @@ class Listing(Generic[Row]):
     omit: frozenset[str] = frozenset()
     joins: Callable[[Select[Any]], Select[Any]] | None = None
     shown: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
+    records: Records | None = None
+    kept_since: str | None = None
 
     @cached_property
     def columns(self) -> dict[str, tuple[Kind, InstrumentedAttribute[Any], tuple[str, ...]]]:
@@ -168,19 +185,34 @@ def page(actor: Actor, listing: Listing[Row], query: ListQuery) -> Page[Row]:
     scope = listing.scope(actor) if listing.scope else None
     if scope is not None:
         wheres.append(scope)
-    base: Select[Any] = select(listing.model)
-    if listing.joins is not None:
-        base = listing.joins(base)
-    key = listing.model.__mapper__.primary_key[0]
-    total, capped = _count(base.where(*wheres), key, cap=bool(wheres))
-
-    statement = base.where(*wheres).options(*listing.options).limit(query.limit)
-    if query.after is not None:
-        statement = statement.where(key > query.after).order_by(key)
+    statement = _ordered(listing, query.sort_by, query.descending, query.after is not None)
+    if wheres:
+        statement = statement.where(*wheres)
+    values = {"listed": query.limit, "skipped": query.offset, "after": query.after}
+    rows: list[Any]
+    if listing.records is not None:
+        rows = [listing.records.read(row) for row in columns(statement, **values)]
     else:
-        statement = statement.order_by(*_order(listing, query, key)).offset(query.offset)
-    rows = list(db.session.execute(statement).unique().scalars())
+        rows = list(db.session.execute(statement, values).unique().scalars())
+    total, capped = _total(listing, wheres, query, len(rows))
     return Page(rows, total, capped, query)
+
+
+@lru_cache(maxsize=1024)
+def _ordered(listing: Listing[Any], sort_by: str, descending: bool, after: bool) -> Select[Any]:
+    """The list in its order; made once, since making a statement costs more than running it."""
+    key = listing.model.__mapper__.primary_key[0]
+    statement = _base(listing).options(*listing.options).limit(bindparam("listed", type_=Integer))
+    if after:
+        return statement.where(key > bindparam("after")).order_by(key)
+    return statement.order_by(*_order(listing, sort_by, descending, key)).offset(
+        bindparam("skipped", type_=Integer)
+    )
+
+
+def _base(listing: Listing[Any]) -> Select[Any]:
+    base: Select[Any] = select(listing.model) if listing.records is None else listing.records.statement
+    return base if listing.joins is None else listing.joins(base)
 
 
 def _check_visible(actor: Actor, listing: Listing[Any], query: ListQuery) -> None:
@@ -237,22 +269,64 @@ def words_in(column: Any, text: str) -> ColumnElement[bool]:
     return and_(*(contains(column, word) for word in fold(text).split() or [""]))
 
 
-def _order(listing: Listing[Any], query: ListQuery, key: Any) -> list[Any]:
-    attribute: Any = listing.columns[query.sort_by][1]
-    compared: Any = listing.shown.get(query.sort_by, attribute)
+def _order(listing: Listing[Any], sort_by: str, descending: bool, key: Any) -> list[Any]:
+    attribute: Any = listing.columns[sort_by][1]
+    compared: Any = listing.shown.get(sort_by, attribute)
     # NULLs at the end on both engines, whichever way
-    orders = [compared.is_(None), compared.desc() if query.descending else compared.asc()]
+    orders = [compared.is_(None), compared.desc() if descending else compared.asc()]
     if not attribute.property.columns[0].nullable:
         orders = orders[1:]
     if attribute.key != "id":
-        orders.append(key.desc() if query.descending else key.asc())
+        orders.append(key.desc() if descending else key.asc())
     return orders
 
 
-def _count(statement: Select[Any], key: Any, *, cap: bool) -> tuple[int, bool]:
-    """How many match. A filtered count stops at the cap, so that it never scans millions of rows."""
-    inner = statement.with_only_columns(key).order_by(None)
-    if cap:
-        inner = inner.limit(COUNT_CAP + 1)
-    total = db.session.execute(select(func.count()).select_from(inner.subquery())).scalar_one()
-    return (COUNT_CAP, True) if cap and total > COUNT_CAP else (total, False)
+# --- Totals --------------------------------------------------------------------------------------------
+
+
+def _total(
+    listing: Listing[Any], wheres: Sequence[ColumnElement[bool]], query: ListQuery, shown: int
+) -> tuple[int, bool]:
+    """How many match, and whether more do than are counted: a filtered count stops at the cap."""
+    key = listing.model.__mapper__.primary_key[0]
+    if query.after is None and shown < query.limit and (shown or not query.offset):
+        total = query.offset + shown  # the page is the last one: nothing to count
+    elif not wheres:
+        total = _all(listing, key)
+    else:
+        inner = _base(listing).where(*wheres).with_only_columns(key).order_by(None).limit(COUNT_CAP + 1)
+        total = db.session.execute(select(func.count()).select_from(inner.subquery())).scalar_one()
+    return (COUNT_CAP, True) if wheres and total > COUNT_CAP else (total, False)
+
+
+# Of each database and list: so many rows up to this id.
+_counted: WeakKeyDictionary[Engine, dict[str, tuple[int, int]]] = WeakKeyDictionary()
+
+
+def _all(listing: Listing[Any], key: Any) -> int:
+    """How many rows there are; of a table whose rows stay, the settled ones are not counted every time.
+
+    An id is settled when its row, and so every row with a lower one, came longer ago than any transaction
+    lasts.
+    """
+    known = _counted.setdefault(db.engine, {})
+    number, border = known.get(listing.name, (0, 0))
+    newer = columns(_newer(listing, False), border=border, settled=0).scalar_one()
+    if listing.kept_since is not None and newer > RECOUNT:
+        settled_at = clock.now() - LONGEST_TRANSACTION
+        since = getattr(listing.model, listing.kept_since)
+        last = select(key).where(since < settled_at).order_by(key.desc()).limit(1)
+        settled = db.session.execute(last).scalar_one_or_none() or 0
+        if settled > border:
+            found = columns(_newer(listing, True), border=border, settled=settled).scalar_one()
+            known[listing.name] = (number + found, settled)
+    return int(number + newer)
+
+
+@lru_cache(maxsize=256)
+def _newer(listing: Listing[Any], bounded: bool) -> Select[Any]:
+    key = listing.model.__mapper__.primary_key[0]
+    inner = _base(listing).with_only_columns(key).where(key > bindparam("border"))
+    if bounded:
+        inner = inner.where(key <= bindparam("settled"))
+    return select(func.count()).select_from(inner.order_by(None).subquery())

@@ -16,7 +16,7 @@ from models import Allergy, Condition, LedgerEntry, MedicalHistory, Patient, Vis
 from security.permissions import Actor
 from services import clock, icd10, listing, phones
 from services.listing import Filter, Kind, Listing, ListQuery, Page, contains, words_in
-from services.patients import MAX_AGE
+from services.patients import MAX_AGE, RECORDS
 from services.spelling import begins_within_one_edit, within_one_edit, words
 from services.text import fold
 
@@ -228,6 +228,8 @@ LIST: Listing[Patient] = Listing(
     text=matches,
     filters=FILTERS,
     omit=frozenset({"version"}),
+    records=RECORDS,
+    kept_since="created_at",
 )
 
 

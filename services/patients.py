@@ -7,15 +7,16 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import Row, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from errors import ClinicError, invalid
-from extensions import db
-from models import Appointment, AppointmentStatus, LedgerEntry, MedicalHistory, Patient, Visit
+from errors import ClinicError, invalid, not_found
+from extensions import PREPARED, db
+from models import Appointment, AppointmentStatus, InstantType, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
 from services import audit, clock, duplicates, phones
-from services.records import assign, changed, columns, fetch
+from services.listing import Records
+from services.records import Record, assign, changed, columns, fetch
 from services.text import fold
 
 MAX_AGE = 130  # years; the oldest known person lived 122
@@ -28,25 +29,26 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
     return fetch(Patient, patient_id, lock=lock)
 
 
-def figures(actor: Actor, rows: Sequence[Patient]) -> None:
+def figures(actor: Actor, rows: Sequence[Patient | Record]) -> None:
     """Compute what is not stored: age, balance, last visit, next appointment; in one query."""
-    today = clock.today()
-    found = columns(_FIGURES, ids=[patient.id for patient in rows], now=clock.now())
+    unread = [patient for patient in rows if isinstance(patient, Patient)]
+    if not unread:
+        return
+    today, found = clock.today(), columns(_FIGURES, ids=[patient.id for patient in unread])
     told = {row.id: row for row in found}
-    for patient in rows:
+    for patient in unread:
         row = told[patient.id]
         patient.age = age_on(today, patient.date_of_birth)
-        patient.account_balance = row.balance or NOTHING
+        patient.account_balance = row.account_balance
         patient.last_visit = row.last_visit
         patient.next_appointment = row.next_appointment
 
 
-_FIGURES = select(
-    Patient.id,
-    select(func.sum(LedgerEntry.amount))
-    .where(LedgerEntry.patient_id == Patient.id)
-    .scalar_subquery()
-    .label("balance"),
+_COMPUTED = (
+    func.coalesce(
+        select(func.sum(LedgerEntry.amount)).where(LedgerEntry.patient_id == Patient.id).scalar_subquery(),
+        NOTHING,
+    ).label("account_balance"),
     select(func.max(Visit.date))
     .where(Visit.patient_id == Patient.id, Visit.voided_at.is_(None))
     .scalar_subquery()
@@ -55,11 +57,29 @@ _FIGURES = select(
     .where(
         Appointment.patient_id == Patient.id,
         Appointment.status == AppointmentStatus.SCHEDULED,
-        Appointment.start > bindparam("now"),
+        Appointment.start > bindparam("now", callable_=clock.now, type_=InstantType()),
     )
     .scalar_subquery()
     .label("next_appointment"),
-).where(Patient.id.in_(bindparam("ids", expanding=True)))
+)
+_FIGURES = select(Patient.id, *_COMPUTED).where(Patient.id.in_(bindparam("ids", expanding=True)))
+_SHOWN = select(Patient.__table__, Patient.id.label("patient_id"), *_COMPUTED).prefix_with(PREPARED)
+_ONE = _SHOWN.where(Patient.id == bindparam("row_id"))
+
+
+def _record(row: Row[Any]) -> Record:
+    return Record(__entity__="patient", age=age_on(clock.today(), row.date_of_birth), **row._mapping)
+
+
+RECORDS = Records(_SHOWN, _record)
+
+
+def read(actor: Actor, patient_id: int, *, lock: bool = False) -> Record:
+    """The patient with all that is computed, to be shown; or 404."""
+    row = columns(_ONE, row_id=patient_id).one_or_none()
+    if row is None:
+        raise not_found("patient")
+    return _record(row)
 
 
 def age_on(day: date, born: date | None) -> int | None:

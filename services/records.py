@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from sqlalchemy import CursorResult, Executable, Select, bindparam, select
 from sqlalchemy import Row as Result
 
 from errors import ClinicError, not_found
-from extensions import db
+from extensions import PREPARED, db
 from models import Base
 
 Row = TypeVar("Row", bound=Base)
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+class Record(SimpleNamespace):
+    """A row that was read as columns, to be shown and not to be changed."""
 
 
 def fetch(kind: type[Row], row_id: int, *, lock: bool = False, what: str | None = None) -> Row:
@@ -32,7 +37,9 @@ def fetch(kind: type[Row], row_id: int, *, lock: bool = False, what: str | None 
 
 @cache
 def _by_id(kind: type[Row], lock: bool) -> Select[tuple[Row]]:
-    statement = select(kind).where(kind.__mapper__.primary_key[0] == bindparam("row_id"))
+    statement = (
+        select(kind).prefix_with(PREPARED).where(kind.__mapper__.primary_key[0] == bindparam("row_id"))
+    )
     if lock:
         return statement.with_for_update(key_share=True).execution_options(populate_existing=True)
     return statement

@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, bindparam, delete, select, update
 
 from errors import ClinicError, not_found
-from extensions import db, redis_store
+from extensions import PREPARED, db, redis_store
 from models import AuditOutcome, Doctor, Role, User, UserSession
 from security import tokens
 from security.permissions import Actor
 from security.tokens import Claims
 from services import audit, clock, listing
 from services.listing import Listing, ListQuery, Page
-from services.records import fetch, peek
+from services.records import columns, fetch, peek
 
 GRACE = timedelta(seconds=10)  # two tabs refresh at once: the second gets the current pair
 TOUCH = timedelta(minutes=1)  # how exact "last use" is
@@ -33,8 +33,14 @@ class Pair:
     refresh_token: str
 
 
-def _revoked_key(session_id: int) -> str:
+def revoked_key(session_id: int) -> str:
+    """Under which name Redis lists a session that has ended."""
     return f"clinic:revoked:{session_id}"
+
+
+def is_revoked(session_id: int) -> bool:
+    """Whether Redis lists the session; no is no answer."""
+    return bool(redis_store.call(lambda client: client.exists(revoked_key(session_id)), 0))
 
 
 def ended() -> ClinicError:
@@ -42,20 +48,32 @@ def ended() -> ClinicError:
     return ClinicError("token_revoked", "This session has ended; sign in again.")
 
 
-def identify(claims: Claims, address: str | None, request_id: str | None) -> tuple[Actor, bool]:
+def identify(claims: Claims, visitor: Actor, *, revoked: bool, reading: bool) -> tuple[Actor, bool]:
     """Who the token's session belongs to now, and whether its last use should be noted.
 
-    Read outside any transaction: a refused request takes no lock. Raises 401 for a session that has ended
-    or whose user is not active.
+    `revoked` is what Redis says. Raises 401 for a session that has ended or whose user is
+    not active.
     """
-    if redis_store.call(lambda client: client.exists(_revoked_key(claims.session_id)), 0):
+    if revoked:
         raise ended().about("user", claims.user_id)
-    found = peek(_WHOSE, session_id=claims.session_id, user_id=claims.user_id)
+    # a body may be slow to come, and on SQLite a transaction keeps all others out: those are not begun yet
+    values = {"session_id": claims.session_id, "user_id": claims.user_id}
+    if reading and db.engine.dialect.name == "postgresql":
+        found = columns(_WHOSE, **values).one_or_none()
+    else:
+        found = peek(_WHOSE, **values)
     now = clock.now()
     if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
         raise ended().about("user", claims.user_id)
     doctor_id = found.doctor_id if found.role is Role.DOCTOR else None
-    actor = Actor(claims.user_id, found.name, found.role, doctor_id, claims.session_id, address, request_id)
+    actor = replace(
+        visitor,
+        user_id=claims.user_id,
+        name=found.name,
+        role=found.role,
+        doctor_id=doctor_id,
+        session_id=claims.session_id,
+    )
     return actor, now - found.last_used_at > TOUCH
 
 
@@ -69,6 +87,7 @@ _WHOSE = (
         User.is_active,
         Doctor.id.label("doctor_id"),
     )
+    .prefix_with(PREPARED)
     .join(User, User.id == UserSession.user_id)
     .outerjoin(Doctor, Doctor.user_id == User.id)
     .where(UserSession.id == bindparam("session_id"), UserSession.user_id == bindparam("user_id"))
@@ -240,4 +259,4 @@ def _revoke(session_id: int, expires_at: datetime) -> None:
     # before the commit: a session that stays alive because the commit failed is refused for a moment at
     # worst, and never the other way round
     seconds = max(1, int((expires_at - clock.now()).total_seconds()) + 60)
-    redis_store.call(lambda client: client.set(_revoked_key(session_id), 1, ex=seconds), None)
+    redis_store.call(lambda client: client.set(revoked_key(session_id), 1, ex=seconds), None)
