@@ -11,7 +11,7 @@ import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from flask import Response, g, request
@@ -155,17 +155,29 @@ def _attempt_once(method: Callable[..., Any], call: Call) -> Response:
         if refusal.entity is None and call.row is not None:
             refusal.about(call.row.__entity__, call.row.id, audit.patient_of(call.row))
         if refusal.keeps_work:
-            audit.settle(_doer(call), call.route)
-            db.session.commit()
+            _commit_refusal(call)
         else:
-            db.session.rollback()
+            _rollback()
         raise
     except Exception as failure:
-        _rollback()
-        told = read_failure(failure, committing=committing)
-        if told is failure:
-            raise
-        raise told from failure
+        _raise_told(failure, committing)
+
+
+def _commit_refusal(call: Call) -> None:
+    """The refusal itself changed something that must stay, or the request runs again."""
+    try:
+        audit.settle(_doer(call), call.route)
+        db.session.commit()
+    except Exception as failure:
+        _raise_told(failure, committing=True)
+
+
+def _raise_told(failure: Exception, committing: bool) -> NoReturn:
+    _rollback()
+    told = read_failure(failure, committing=committing)
+    if told is failure:
+        raise failure
+    raise told from failure
 
 
 def _rollback() -> None:
@@ -428,12 +440,16 @@ def _audit_refusal(call: Call, refusal: ClinicError) -> None:
     )
     if not told or refusal.keeps_work:
         return
-    try:
-        audit.forget()
-        action = "login" if signing_in else "refused"
-        audit.refuse(_doer(call), call.route, refusal, action, call.path)
-        db.session.commit()
-    except Exception as failure:
-        _rollback()
-        log.error("refusal_not_audited", failure=type(failure).__name__)
-        raise unavailable() from failure
+    action = "login" if signing_in else "refused"
+    for attempt in range(ATTEMPTS):
+        try:
+            audit.forget()
+            audit.refuse(_doer(call), call.route, refusal, action, call.path)
+            db.session.commit()
+            return
+        except Exception as failure:
+            _rollback()
+            if attempt + 1 < ATTEMPTS and isinstance(read_failure(failure, committing=True), Retry):
+                continue
+            log.error("refusal_not_audited", failure=type(failure).__name__)
+            raise unavailable() from failure

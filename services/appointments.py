@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select
 from sqlalchemy.orm import joinedload
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -24,7 +24,7 @@ from services import audit, clock, listing
 from services.availability import LONGEST, SHORTEST, Interval
 from services.judge import Proposal, Verdict, hold, judge
 from services.listing import Filter, Kind, Listing, ListQuery, Page, words_in
-from services.records import assign, changed, fetch, fetch_named, mapping
+from services.records import assign, changed, columns, fetch, fetch_named
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
 CANCELLED, NO_SHOW = AppointmentStatus.CANCELLED, AppointmentStatus.NO_SHOW
@@ -148,15 +148,17 @@ def find(actor: Actor, query: ListQuery) -> Page[Appointment]:
 
 
 def figures(actor: Actor, rows: Sequence[Appointment]) -> None:
-    """Compute what is not stored: the visit and the allowed steps; one query for any number."""
-    visits = mapping(
-        select(Visit.appointment_id, Visit.id).where(
-            Visit.appointment_id.in_([row.id for row in rows]), Visit.voided_at.is_(None)
-        )
-    )
+    """Compute what is not stored: the visit and the allowed steps; one query at most for any number."""
+    completed = [row.id for row in rows if row.status is COMPLETED]  # by its visit, if it has one
+    visits = dict(columns(_VISITS, ids=completed).tuples().all()) if completed else {}
     for row in rows:
         row.visit_id = visits.get(row.id)
         row.allowed_transitions = allowed_transitions(row)
+
+
+_VISITS = select(Visit.appointment_id, Visit.id).where(
+    Visit.appointment_id.in_(bindparam("ids", expanding=True)), Visit.voided_at.is_(None)
+)
 
 
 def future_of_patient(patient_id: int) -> list[Appointment]:

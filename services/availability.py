@@ -1,6 +1,6 @@
 """When a doctor is free: working hours less time off less what is booked, in the clinic's calendar.
 
-Everything here is computed on a `Calendar`, which is loaded for any number of doctors with three queries.
+Everything here is computed on a `Calendar`, which is loaded for any number of doctors by one query.
 Intervals are half-open pairs of instants, so back-to-back is no overlap. The judge asks the same calendar,
 so that a time offered is a time that can be booked.
 """
@@ -10,14 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import (
+    Integer,
+    Select,
+    String,
+    Time,
+    bindparam,
+    cast,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 
 from errors import invalid
-from extensions import db
-from models import Appointment, AppointmentStatus, Doctor, ScheduleWindow, TimeOff
+from extensions import PREPARED
+from models import (
+    Appointment,
+    AppointmentStatus,
+    Base,
+    BigId,
+    Doctor,
+    InstantType,
+    ScheduleWindow,
+    TimeOff,
+)
 from services import clock
+from services.records import columns
 
 Interval = tuple[datetime, datetime]
 Booking = tuple[datetime, datetime, datetime]  # start, end, end with the buffer
@@ -209,31 +230,86 @@ def load(
     ignore: int | None = None,
     patient_id: int | None = None,
 ) -> dict[int, Calendar]:
-    """Calendars by doctor id, good from start to end; three queries for any number of doctors.
+    """Calendars by doctor id, good from start to end; in one query for any number of doctors.
 
-    `ignore` is an appointment that is about to move; `patient_id` also loads that patient's times, with a
-    fourth query.
+    `ignore` is an appointment that is about to move; `patient_id` also loads that patient's times.
     """
     found = {doctor.id: Calendar(doctor) for doctor in doctors}
-    window, off, booking = ScheduleWindow, TimeOff, Appointment
-    windows = select(window.doctor_id, window.weekday, window.start, window.end)
-    for doctor_id, weekday, opens, closes in db.session.execute(windows.where(window.doctor_id.in_(found))):
-        found[doctor_id].windows.setdefault(weekday, []).append((opens, closes))
-    time_off = select(off.doctor_id, off.start, off.end).where(off.start < end, off.end > start)
-    for doctor_id, begins, ends in db.session.execute(time_off.where(off.doctor_id.in_(found))):
-        found[doctor_id].time_off.append((begins, ends))
-    taken = [booking.status.in_(OCCUPYING), booking.start < end + REACH, booking.start > start - REACH]
-    if ignore is not None:
-        taken.append(booking.id != ignore)
-    booked = select(booking.doctor_id, booking.start, booking.end, booking.blocked_until).where(*taken)
-    for doctor_id, begins, ends, until in db.session.execute(booked.where(booking.doctor_id.in_(found))):
-        found[doctor_id].booked.append((begins, ends, until))
-    if patient_id is not None:
-        own = select(booking.start, booking.end).where(booking.patient_id == patient_id, *taken)
-        others = [(begins, ends) for begins, ends in db.session.execute(own)]
-        for calendar in found.values():
-            calendar.others = others
+    others: list[Interval] = []
+    rows = columns(
+        _CALENDARS if patient_id is None else _CALENDARS_AND_PATIENT,
+        doctors=list(found),
+        since=start,
+        until=end,
+        reached_since=start - REACH,
+        reached_until=end + REACH,
+        ignored=ignore or 0,
+        patient=patient_id,
+    )
+    for row in rows:
+        if row.kind == "patient":
+            others.append((row.begins, row.ends))
+        elif row.kind == "window":
+            found[row.doctor_id].windows.setdefault(row.weekday, []).append((row.opens, row.closes))
+        elif row.kind == "off":
+            found[row.doctor_id].time_off.append((row.begins, row.ends))
+        else:
+            found[row.doctor_id].booked.append((row.begins, row.ends, row.until))
+    for calendar in found.values():
+        calendar.others = others
     return found
+
+
+def _calendar_part(kind: str, model: type[Base], **shown: Any) -> Select[Any]:
+    """One kind of row of a calendar, in the columns of all kinds."""
+    kinds: dict[str, Any] = {
+        "doctor_id": BigId,
+        "weekday": Integer(),
+        "opens": Time(),
+        "closes": Time(),
+        "begins": InstantType(),
+        "ends": InstantType(),
+        "until": InstantType(),
+    }
+    told = [(shown[name] if name in shown else cast(null(), of)).label(name) for name, of in kinds.items()]
+    return select(literal_column(f"'{kind}'", String()).label("kind"), *told).select_from(model)
+
+
+_OCCUPIED = (
+    Appointment.status.in_(OCCUPYING),
+    Appointment.start < bindparam("reached_until", type_=InstantType()),
+    Appointment.start > bindparam("reached_since", type_=InstantType()),
+    Appointment.id != bindparam("ignored"),
+)
+_PARTS = (
+    _calendar_part(
+        "window",
+        ScheduleWindow,
+        doctor_id=ScheduleWindow.doctor_id,
+        weekday=ScheduleWindow.weekday,
+        opens=ScheduleWindow.start,
+        closes=ScheduleWindow.end,
+    ).where(ScheduleWindow.doctor_id.in_(bindparam("doctors", expanding=True))),
+    _calendar_part("off", TimeOff, doctor_id=TimeOff.doctor_id, begins=TimeOff.start, ends=TimeOff.end).where(
+        TimeOff.doctor_id.in_(bindparam("doctors", expanding=True)),
+        TimeOff.start < bindparam("until", type_=InstantType()),
+        TimeOff.end > bindparam("since", type_=InstantType()),
+    ),
+    _calendar_part(
+        "booked",
+        Appointment,
+        doctor_id=Appointment.doctor_id,
+        begins=Appointment.start,
+        ends=Appointment.end,
+        until=Appointment.blocked_until,
+    ).where(Appointment.doctor_id.in_(bindparam("doctors", expanding=True)), *_OCCUPIED),
+)
+_OWN = _calendar_part("patient", Appointment, begins=Appointment.start, ends=Appointment.end).where(
+    Appointment.patient_id == bindparam("patient"), *_OCCUPIED
+)
+_FIRST, *_REST = _PARTS
+_CALENDARS = union_all(_FIRST.prefix_with(PREPARED), *_REST)
+_CALENDARS_AND_PATIENT = union_all(_FIRST.prefix_with(PREPARED), *_REST, _OWN)
 
 
 # --- Questions -----------------------------------------------------------------------------------------

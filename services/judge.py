@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, select
 
 from errors import ClinicError
-from extensions import db
+from extensions import PREPARED, db
 from models import Appointment, AppointmentStatus, Base, Doctor, Patient
 from services import availability, clock
 from services.availability import OCCUPYING, Calendar, Interval
@@ -117,16 +118,22 @@ def told(instant: datetime) -> str:
 
 def hold(kind: type[Row], ids: Iterable[int]) -> list[Row]:
     """Lock rows in the order of their ids, read afresh; those that do not exist are left out."""
+    wanted = {"row_ids": sorted(set(ids))}
+    return list(db.session.execute(_held(kind), wanted).unique().scalars())
+
+
+@cache
+def _held(kind: type[Row]) -> Select[tuple[Row]]:
     key = kind.__mapper__.primary_key[0]
-    statement = select(kind).where(key.in_(sorted(set(ids)))).order_by(key)
-    statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
-    return list(db.session.execute(statement).unique().scalars())
+    statement = select(kind).prefix_with(PREPARED).where(key.in_(bindparam("row_ids", expanding=True)))
+    statement = statement.order_by(key).with_for_update(key_share=True)
+    return statement.execution_options(populate_existing=True)
 
 
 def judge(proposal: Proposal) -> Verdict:
     """Whether a proposal can be booked; the caller holds the doctor's and the patient's rows.
 
-    Four queries; `next_available` of the verdict is looked for only when it is asked for.
+    `next_available` of the verdict is looked for only when it is asked for.
     """
     asked = proposal
     calendar = availability.load(

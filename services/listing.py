@@ -78,7 +78,8 @@ class Records:
 class Listing(Generic[Row]):
     """What one resource's list can do. `area` is its line in the table of hidden fields.
 
-    `main_date` is what `start_date`/`end_date` bound; `text` builds the condition for `q`; `scope` limits
+    `main_date` is what `start_date`/`end_date` bound; `text` builds the condition for `q`, `nearly` the one
+    that takes its place where it finds nothing; `scope` limits
     the rows to those the actor may see; `names` maps API names to attributes where they differ; `filters`
     are the conditions beyond columns, `omit` the columns that no answer shows, `shown` what stands in the
     answers in place of a stored column, where the two differ. `records` reads the rows without the ORM, for
@@ -91,6 +92,7 @@ class Listing(Generic[Row]):
     area: str
     main_date: str | None = None
     text: Callable[[str], ColumnElement[bool]] | None = None
+    nearly: Callable[[str], ColumnElement[bool]] | None = None
     scope: Callable[[Actor], ColumnElement[bool] | None] | None = None
     options: Sequence[ORMOption] = ()
     names: Mapping[str, str] = field(default_factory=dict)
@@ -181,7 +183,18 @@ def page(actor: Actor, listing: Listing[Row], query: ListQuery) -> Page[Row]:
     Raises 403 where a filter or sort names a field that the role may not see.
     """
     _check_visible(actor, listing, query)
+    found = _page(actor, listing, query, listing.text)
+    if query.q and listing.nearly is not None and not found.total:
+        found = _page(actor, listing, query, listing.nearly)
+    return found
+
+
+def _page(
+    actor: Actor, listing: Listing[Row], query: ListQuery, text: Callable[[str], ColumnElement[bool]] | None
+) -> Page[Row]:
     wheres = _wheres(listing, query)
+    if query.q and text is not None:
+        wheres.append(text(query.q))
     scope = listing.scope(actor) if listing.scope else None
     if scope is not None:
         wheres.append(scope)
@@ -229,8 +242,6 @@ def _check_visible(actor: Actor, listing: Listing[Any], query: ListQuery) -> Non
 def _wheres(listing: Listing[Any], query: ListQuery) -> list[ColumnElement[bool]]:
     wheres = [_condition(listing, condition) for condition in query.conditions]
     wheres += [listing.filters[name].where(value) for name, value in query.named.items()]
-    if query.q and listing.text is not None:
-        wheres.append(listing.text(query.q))
     if listing.main_date is not None:
         attribute = getattr(listing.model, listing.main_date)
         by_day = not isinstance(attribute.type, InstantType)

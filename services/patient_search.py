@@ -28,20 +28,7 @@ MOST_FORGIVEN = 1_000  # patients that a search with a slip finds
 
 
 def matches(text: str) -> ColumnElement[bool]:
-    """What `q` finds: parts of the name in any order, file number, phone digits, e-mail.
-
-    Where that finds nobody, one slip of the keyboard in one word of a name or e-mail address is forgiven:
-    a letter too many, missing, wrong, or swapped with its neighbour. Numbers are taken as they are typed,
-    since a number off by one is another patient's.
-    """
-    exact = _exactly(text)
-    if db.session.execute(select(Patient.id).where(exact).limit(1)).first() is not None:
-        return exact
-    found = _forgiving(text)
-    return Patient.id.in_(found) if found else false()
-
-
-def _exactly(text: str) -> ColumnElement[bool]:
+    """What `q` finds: parts of the name in any order, file number, phone digits, e-mail."""
     ways = [
         words_in(Patient.name_fold, text),
         Patient.file_number.icontains(text, autoescape=True),
@@ -50,6 +37,16 @@ def _exactly(text: str) -> ColumnElement[bool]:
     if phones.searched_digits(text):
         ways.append(_phone(text))
     return or_(*ways)
+
+
+def nearly_matches(text: str) -> ColumnElement[bool]:
+    """What `q` finds where that finds nobody: one slip of the keyboard in a word of a name or e-mail address.
+
+    A letter too many, missing, wrong, or swapped with its neighbour is forgiven. Numbers are taken as they
+    are typed, since a number off by one is another patient's.
+    """
+    found = _forgiving(text)
+    return Patient.id.in_(found) if found else false()
 
 
 def _phone(text: str) -> ColumnElement[bool]:
@@ -226,6 +223,7 @@ LIST: Listing[Patient] = Listing(
     area="patient",
     main_date="created_at",
     text=matches,
+    nearly=nearly_matches,
     filters=FILTERS,
     omit=frozenset({"version"}),
     records=RECORDS,

@@ -31,14 +31,16 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
 
 def figures(actor: Actor, rows: Sequence[Patient | Record]) -> None:
     """Compute what is not stored: age, balance, last visit, next appointment; in one query."""
-    unread = [patient for patient in rows if isinstance(patient, Patient)]
+    patients = {patient.id: patient for patient in rows if isinstance(patient, Patient)}
+    today = clock.today()
+    for patient in patients.values():
+        patient.age = age_on(today, patient.date_of_birth)
+    # nothing that shows patients changes what they owe or when they come: it is looked up once
+    unread = [patient.id for patient in patients.values() if patient.account_balance is None]
     if not unread:
         return
-    today, found = clock.today(), columns(_FIGURES, ids=[patient.id for patient in unread])
-    told = {row.id: row for row in found}
-    for patient in unread:
-        row = told[patient.id]
-        patient.age = age_on(today, patient.date_of_birth)
+    for row in columns(_FIGURES, ids=unread):
+        patient = patients[row.id]
         patient.account_balance = row.account_balance
         patient.last_visit = row.last_visit
         patient.next_appointment = row.next_appointment
@@ -112,12 +114,15 @@ def register(
         patient.file_number = file_number
         db.session.add(patient)
         db.session.flush()
+    patient.account_balance = NOTHING
     # not through the session: an empty history is no change of its own, for the audit
     now = clock.now()
-    db.session.execute(
-        insert(MedicalHistory).values(patient_id=patient.id, version=1, created_at=now, updated_at=now)
-    )
+    history = {"patient_id": patient.id, "version": 1, "created_at": now, "updated_at": now}
+    db.session.connection().execute(_HISTORY, history)
     return patient
+
+
+_HISTORY = insert(MedicalHistory).inline()
 
 
 def _number(patient: Patient) -> None:
@@ -141,11 +146,13 @@ def _number(patient: Patient) -> None:
 
 
 def _next_id() -> int:
-    if db.session.get_bind().dialect.name == "postgresql":
-        sequence = func.pg_get_serial_sequence("patients", "id")
-        return int(db.session.execute(select(func.nextval(sequence))).scalar_one())
-    # as SQLite counts itself, and nobody else writes meanwhile
-    return db.session.execute(select(func.coalesce(func.max(Patient.id), 0) + 1)).scalar_one()
+    on_postgresql = db.session.get_bind().dialect.name == "postgresql"
+    return int(columns(_NEXT if on_postgresql else _NEXT_ON_SQLITE).scalar_one())
+
+
+_NEXT = select(func.nextval(func.pg_get_serial_sequence("patients", "id"))).prefix_with(PREPARED)
+# as SQLite counts itself, and nobody else writes meanwhile
+_NEXT_ON_SQLITE = select(func.coalesce(func.max(Patient.id), 0) + 1)
 
 
 def _check_birth(values: Mapping[str, Any]) -> None:
