@@ -35,6 +35,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from models import Base
 
@@ -58,6 +59,10 @@ LEVELS = {
 }
 CLIENT_DEADLINE = 4.8  # seconds; neither timeout fires on a server that is frozen rather than dead
 
+SQLITE_WAIT = 4.5  # seconds a transaction waits for those before it
+SQLITE_POLL = 0.002  # seconds between two tries to begin
+
+_turn = threading.Lock()
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate(db=db)
 jwt = JWTManager()
@@ -99,7 +104,7 @@ def _sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
     for pragma in (
         "foreign_keys=ON",
         "journal_mode=WAL",
-        "busy_timeout=5000",
+        f"busy_timeout={SQLITE_WAIT * 1000:.0f}",
         "synchronous=FULL",
         "recursive_triggers=ON",  # else INSERT OR REPLACE removes rows past the append-only triggers
     ):
@@ -113,9 +118,32 @@ def _lower(text: Any) -> Any:
 
 
 def _sqlite_begin(connection: Connection) -> None:
-    # IMMEDIATE takes the write lock at once: a deferred transaction that turns writer cannot wait for it
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    """IMMEDIATE takes the write lock at once: a deferred transaction that turns writer cannot wait for it.
+
+    SQLite itself waits longer from try to try, up to 100 ms: whoever has waited long is overtaken by those
+    who come, again and again. So the threads of a process wait in a queue, and the first of it asks every
+    few milliseconds, as do the first of the other processes.
+    """
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return
+    deadline = time.monotonic() + SQLITE_WAIT
+    first = _turn.acquire(timeout=SQLITE_WAIT)
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except OperationalError as failure:
+                busy = "locked" in str(failure.orig) or "busy" in str(failure.orig)
+                if not busy or not first or time.monotonic() > deadline:
+                    raise
+            time.sleep(SQLITE_POLL)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={SQLITE_WAIT * 1000:.0f}")
+        if first:
+            _turn.release()
 
 
 @lru_cache(maxsize=1024)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import structlog
 
+LONGEST_CHAIN = 10  # exceptions that led to each other
+
 
 def configure(*, production: bool) -> None:
-    """Set up structlog: JSON lines in production, readable ones else. Tracebacks show no local variables."""
+    """Set up structlog: JSON lines in production, readable ones else.
+
+    Tracebacks show no local variables, and in production no messages either.
+    """
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -20,11 +26,7 @@ def configure(*, production: bool) -> None:
     )
     if production:
         renderer = structlog.processors.JSONRenderer()
-        processors.append(
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-            )
-        )
+        processors.append(structlog.processors.ExceptionRenderer(trace))
     structlog.configure(
         processors=[*processors, renderer],
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
@@ -32,3 +34,23 @@ def configure(*, production: bool) -> None:
         cache_logger_on_first_use=True,
     )
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+
+def trace(exc_info: structlog.typing.ExcInfo) -> list[dict[str, object]]:
+    """An exception and its causes by type and place, the outermost first.
+
+    Never a message: a database quotes the row that it refuses, a parser the text that it cannot read.
+    """
+    told: list[dict[str, object]] = []
+    one: BaseException | None = exc_info[1]
+    while one is not None and len(told) < LONGEST_CHAIN:
+        frames = traceback.extract_tb(one.__traceback__)
+        told.append(
+            {
+                "type": f"{type(one).__module__}.{type(one).__qualname__}",
+                "state": getattr(one, "pgcode", None),
+                "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+            }
+        )
+        one = one.__cause__ or one.__context__
+    return told

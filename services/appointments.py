@@ -10,21 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, or_, select
-from sqlalchemy.orm import joinedload
+from sqlalchemy import ColumnElement, Row, and_, bindparam, or_, select
 from sqlalchemy.orm.exc import StaleDataError
 
 from errors import ClinicError, invalid
-from extensions import db
-from models import Appointment, AppointmentStatus, CancelledBy, Doctor, Patient, Visit
+from extensions import PREPARED, db
+from models import Appointment, AppointmentStatus, CancelledBy, Doctor, Patient, User, Visit
 from security.permissions import Actor, Permission
 from services import audit, clock, listing
 from services.availability import LONGEST, SHORTEST, Interval
 from services.judge import Proposal, Verdict, hold, judge
-from services.listing import Filter, Kind, Listing, ListQuery, Page, words_in
-from services.records import assign, changed, columns, fetch, fetch_named
+from services.listing import Filter, Kind, Listing, ListQuery, Page, Records, words_in
+from services.records import Record, assign, changed, columns, fetch, fetch_named
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
 CANCELLED, NO_SHOW = AppointmentStatus.CANCELLED, AppointmentStatus.NO_SHOW
@@ -35,6 +35,7 @@ GRAPH: dict[AppointmentStatus, tuple[AppointmentStatus, ...]] = {
     COMPLETED: (),
     CANCELLED: (),
 }
+MINUTE = timedelta(minutes=1)
 REOPEN_WITHIN = timedelta(days=7)
 PAST = (COMPLETED, CANCELLED, NO_SHOW)  # what an import may bring in from the past
 TIMES = ("date", "start", "end", "duration")
@@ -101,6 +102,35 @@ class Diary(Listing[Appointment]):
         return found | {"start": found["date"]}
 
 
+_SHOWN = (
+    select(
+        Appointment.__table__,
+        Patient.name.label("patient_name"),
+        Doctor.name.label("doctor_name"),
+        Doctor.specialty.label("specialty"),
+        User.name.label("created_by_name"),
+        select(Visit.id)
+        .where(Visit.appointment_id == Appointment.id, Visit.voided_at.is_(None))
+        .scalar_subquery()
+        .label("visit_id"),
+    )
+    .prefix_with(PREPARED)
+    .join(Patient, Patient.id == Appointment.patient_id)
+    .join(Doctor, Doctor.id == Appointment.doctor_id)
+    .outerjoin(User, User.id == Appointment.created_by_id)
+)
+
+
+def _record(row: Row[Any]) -> Record:
+    record = Record(**row._mapping, __entity__="appointment", duration=(row.end - row.start) // MINUTE)
+    record.patient = SimpleNamespace(id=row.patient_id, name=row.patient_name)
+    record.doctor = SimpleNamespace(id=row.doctor_id, name=row.doctor_name, specialty=row.specialty)
+    booked = row.created_by_id is not None
+    record.created_by = SimpleNamespace(id=row.created_by_id, name=row.created_by_name) if booked else None
+    record.allowed_transitions = allowed_transitions(record)
+    return record
+
+
 LIST = Diary(
     name="appointments",
     model=Appointment,
@@ -109,11 +139,8 @@ LIST = Diary(
     text=matches,
     names={"date": "start"},
     omit=frozenset({"blocked_until"}),
-    options=(
-        joinedload(Appointment.patient),
-        joinedload(Appointment.doctor),
-        joinedload(Appointment.created_by),
-    ),
+    records=Records(_SHOWN, _record),
+    kept_since="created_at",
     filters={
         "date": Filter(Kind.INSTANT, _starting, "Starts on this day, or at this instant."),
         "patient_name": Filter(
@@ -147,11 +174,12 @@ def find(actor: Actor, query: ListQuery) -> Page[Appointment]:
     return listing.page(actor, LIST, query)
 
 
-def figures(actor: Actor, rows: Sequence[Appointment]) -> None:
+def figures(actor: Actor, rows: Sequence[Appointment | Record]) -> None:
     """Compute what is not stored: the visit and the allowed steps; one query at most for any number."""
-    completed = [row.id for row in rows if row.status is COMPLETED]  # by its visit, if it has one
+    unread = [row for row in rows if isinstance(row, Appointment)]
+    completed = [row.id for row in unread if row.status is COMPLETED]  # by its visit, if it has one
     visits = dict(columns(_VISITS, ids=completed).tuples().all()) if completed else {}
-    for row in rows:
+    for row in unread:
         row.visit_id = visits.get(row.id)
         row.allowed_transitions = allowed_transitions(row)
 
@@ -392,7 +420,7 @@ def move(row: Appointment, verdict: Verdict, why: str | None) -> None:
 # --- Status --------------------------------------------------------------------------------------------
 
 
-def allowed_transitions(row: Appointment) -> list[str]:
+def allowed_transitions(row: Appointment | Record) -> list[str]:
     """What the appointment can become now."""
     now = clock.now()
     found = list(GRAPH[row.status])

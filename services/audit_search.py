@@ -26,6 +26,7 @@ def _matches(text: str) -> ColumnElement[bool]:
 
 LIST: Listing[AuditLog] = Listing(
     name="audit_logs",
+    kept_since="at",
     model=AuditLog,
     area="audit",
     main_date="at",

@@ -67,6 +67,7 @@ LIST: Listing[InventoryItem] = Listing(
 )
 MOVEMENTS: Listing[StockMovement] = Listing(
     name="movements",
+    kept_since="created_at",
     model=StockMovement,
     area="stock_movement",
     main_date="created_at",
@@ -98,11 +99,13 @@ def figures(actor: Actor, rows: Sequence[InventoryItem]) -> None:
     )
     for lot in db.session.scalars(in_stock):
         lots[lot.item_id].append(lot)
-    restocked = mapping(
-        select(StockMovement.item_id, func.max(StockMovement.created_at))
-        .where(StockMovement.item_id.in_(ids), StockMovement.type == MovementType.RESTOCK)
-        .group_by(StockMovement.item_id)
+    # item by item, each by one look into an index: grouping would read every delivery there ever was
+    last = (
+        select(func.max(StockMovement.created_at))
+        .where(StockMovement.item_id == InventoryItem.id, StockMovement.type == MovementType.RESTOCK)
+        .scalar_subquery()
     )
+    restocked = mapping(select(InventoryItem.id, last).where(InventoryItem.id.in_(ids)))
     for item in rows:
         # those in stock only: an item in use for years has many empty lots
         set_committed_value(item, "lots", lots[item.id])

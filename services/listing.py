@@ -305,7 +305,7 @@ def _total(
     elif not wheres:
         total = _all(listing, key)
     else:
-        inner = _base(listing).where(*wheres).with_only_columns(key).order_by(None).limit(COUNT_CAP + 1)
+        inner = _keys(listing).where(*wheres).limit(COUNT_CAP + 1)
         total = db.session.execute(select(func.count()).select_from(inner.subquery())).scalar_one()
     return (COUNT_CAP, True) if wheres and total > COUNT_CAP else (total, False)
 
@@ -337,7 +337,12 @@ def _all(listing: Listing[Any], key: Any) -> int:
 @lru_cache(maxsize=256)
 def _newer(listing: Listing[Any], bounded: bool) -> Select[Any]:
     key = listing.model.__mapper__.primary_key[0]
-    inner = _base(listing).with_only_columns(key).where(key > bindparam("border"))
+    inner = _keys(listing).where(key > bindparam("border"))
     if bounded:
         inner = inner.where(key <= bindparam("settled"))
-    return select(func.count()).select_from(inner.order_by(None).subquery())
+    return select(func.count()).select_from(inner.subquery())
+
+
+def _keys(listing: Listing[Any]) -> Select[Any]:
+    keys = select(listing.model.__mapper__.primary_key[0])
+    return keys if listing.joins is None else listing.joins(keys)

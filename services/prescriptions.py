@@ -119,6 +119,7 @@ NEIGHBOURS = (
 )
 LIST: Listing[Prescription] = Listing(
     name="prescriptions",
+    kept_since="created_at",
     model=Prescription,
     area="prescription",
     main_date="issued_at",

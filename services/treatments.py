@@ -78,6 +78,7 @@ def _matches(text: str) -> ColumnElement[bool]:
 
 LIST: Listing[Treatment] = Listing(
     name="treatments",
+    kept_since="created_at",
     model=Treatment,
     area="treatment",
     main_date="created_at",

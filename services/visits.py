@@ -107,6 +107,7 @@ def _follow_up_due(wanted: bool) -> ColumnElement[bool]:
 
 LIST: Listing[Visit] = Listing(
     name="visits",
+    kept_since="created_at",
     model=Visit,
     area="visit",
     main_date="date",

@@ -13,10 +13,10 @@ COPIES = 3
 Rows = dict[tuple[str, ...], list[tuple[int, ...]]]
 
 
-def furnish(clinic: Clinic) -> Rows:
-    """Rows of everything, each kind from id 1 on, and which of them the paths name."""
+def furnish(clinic: Clinic, first: int = 1) -> Rows:
+    """Rows of everything, each kind from id `first` on, and which of them the paths name."""
     rows: Rows = defaultdict(list)
-    for number in range(1, COPIES + 1):
+    for number in range(first, first + COPIES):
         for names, ids in _one_of_each(clinic, number).items():
             rows[names].append(ids)
     rows[("user_id",)] = [(clinic.caller("technician").user_id,), (clinic.sign_in("receptionist").user_id,)]

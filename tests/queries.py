@@ -11,11 +11,12 @@ from tests.clinic import Caller, Clinic
 
 
 def count(clinic: Clinic, caller: Caller, path: str) -> int:
-    """How many statements the answer to a GET takes."""
+    """How many statements that read the answer to a GET takes."""
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        statements.append(statement)
+        if statement.lstrip("(").startswith("SELECT"):
+            statements.append(statement)
 
     with clinic.inside():
         event.listen(db.engine, "before_cursor_execute", note)
