@@ -7,7 +7,7 @@ FLASK = FLASK_DEBUG=0 .venv/bin/flask --app app
 INSTALLED = .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup migrate run demo test check lock clean
+.PHONY: help setup migrate run demo test check bench fire lock clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ check: setup  ## Everything that must pass before a change lands
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict
 	@$(MAKE) --no-print-directory test
+
+fire: setup  ## Attack the clinic for hours; ARGS="-k races" narrows it down
+	@CLINIC_FIRE=long $(PY) -m pytest tests/fire -n 0 -p no:cacheprovider -o faulthandler_timeout=0 $(ARGS)
+
+bench: setup  ## Measure the clinic beside two yardsticks; ARGS="--help" tells more
+	@$(PY) -m tests.bench $(ARGS)
 
 # The settings of this machine's pip stay out of the lock.
 lock:  ## Resolve the Pipfile anew and write the lock and both requirements files

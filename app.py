@@ -7,7 +7,9 @@ from flask import Flask
 import config
 import extensions
 from commands.audit import audit as audit_commands
+from commands.backup import backup
 from commands.demo import demo
+from commands.grow import grow
 from commands.users import users
 from commands.verify import verify
 from config import Settings
@@ -176,8 +178,10 @@ def register_commands(app: Flask) -> None:
     """Every `flask` command of the clinic."""
     app.cli.add_command(users)
     app.cli.add_command(demo)
+    demo.add_command(grow)
     app.cli.add_command(audit_commands)
     app.cli.add_command(verify)
+    app.cli.add_command(backup)
 
 
 if __name__ == "__main__":

@@ -384,6 +384,7 @@ class Patient(Versioned, Base):
     __table_args__ = (
         Index("ix_patients_date_of_birth", "date_of_birth"),
         Index("ix_patients_insurance_id", "insurance_id"),
+        Index("ix_patients_created_at", "created_at"),
     )
 
     id: Mapped[Id]
@@ -580,7 +581,7 @@ class Appointment(Versioned, Base):
     overbooked: Mapped[bool] = mapped_column(default=False)
     overbook_reason: Mapped[Line | None]
     checked_in_at: Mapped[Instant | None]
-    created_by_id: Mapped[int | None] = _ref("users", index=False)
+    created_by_id: Mapped[int | None] = _ref("users")
 
     patient: Mapped[Patient] = relationship()
     doctor: Mapped[Doctor] = relationship()
@@ -610,6 +611,7 @@ class Visit(Versioned, Base):
         Index("ix_visits_doctor_date", "doctor_id", "date"),
         Index("ix_visits_date", "date"),
         Index("ix_visits_follow_up_date", "follow_up_date"),
+        Index("ix_visits_appointment_id", "appointment_id"),
         # one visit to an appointment; a voided one does not count
         Index(
             "uq_visits_appointment_id",
@@ -633,7 +635,7 @@ class Visit(Versioned, Base):
     vitals: Mapped[JsonDict | None]
     follow_up_date: Mapped[Day | None]
     signed_at: Mapped[Instant | None]
-    signed_by_id: Mapped[int | None] = _ref("users", index=False)
+    signed_by_id: Mapped[int | None] = _ref("users")
     voided_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
 
@@ -692,6 +694,7 @@ class Treatment(Versioned, Base):
     __table_args__ = (
         _money_check("cost"),
         Index("ix_treatments_doctor_created", "doctor_id", "created_at"),
+        Index("ix_treatments_created_at", "created_at"),
         Index("ix_treatments_status", "status"),
     )
 
@@ -728,6 +731,7 @@ class Prescription(Versioned, Base):
     __table_args__ = (
         Index("ix_prescriptions_patient_status", "patient_id", "status"),
         Index("ix_prescriptions_doctor_issued", "doctor_id", "issued_at"),
+        Index("ix_prescriptions_issued_at", "issued_at"),
     )
 
     id: Mapped[Id]
@@ -847,7 +851,7 @@ class Billing(Versioned, Base):
     notes: Mapped[Note | None]
     voided_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
-    created_by_id: Mapped[int | None] = _ref("users", index=False)
+    created_by_id: Mapped[int | None] = _ref("users")
 
     patient: Mapped[Patient] = relationship()
     visit: Mapped[Visit | None] = relationship()
@@ -958,7 +962,12 @@ class LedgerEntry(Base):
         _money_check("amount", low=f">= -{MONEY_TOP}"),
         Index("ix_ledger_entries_patient_id", "patient_id"),
         Index("ix_ledger_entries_billing_kind", "billing_id", "kind"),
-        Index("ix_ledger_entries_occurred_kind", "occurred_at", "kind"),
+        # with all that revenue is summed by, so that the rows themselves need not be read
+        Index(
+            "ix_ledger_entries_occurred_at",
+            "occurred_at",
+            postgresql_include=["kind", "amount", "method", "doctor_id", "reverses_id"],
+        ),
         # a row is reversed at most once
         Index("uq_ledger_entries_reverses_id", "reverses_id", unique=True),
     )
@@ -978,9 +987,24 @@ class LedgerEntry(Base):
     visit_id: Mapped[int | None] = _ref("visits")  # the visit with which it was paid on the account
     created_by_id: Mapped[int | None] = _ref("users", index=False)
     created_at: Mapped[Instant]
+    doctor_id: Mapped[int | None] = mapped_column(BigId)  # the bill's, which never changes either
 
     billing: Mapped[Billing | None] = relationship(back_populates="entries")
     created_by: Mapped[User | None] = relationship()
+
+
+class BillingStanding(Base):
+    """Since when the ledger rows of one bill sum to nothing; kept by a trigger with every row posted.
+
+    It holds no sum: it tells where there is nothing to sum, so that open bills are found among millions.
+    """
+
+    __tablename__ = "billing_standings"
+
+    billing_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("billings.id"), primary_key=True, autoincrement=False
+    )
+    settled_at: Mapped[Instant | None] = mapped_column(index=True)
 
 
 # --- Stock ---------------------------------------------------------------------------------------------
@@ -1059,6 +1083,7 @@ class StockMovement(Base):
         CheckConstraint("quantity <> 0", name="quantity_not_zero"),
         _money_check("unit_cost"),
         Index("ix_stock_movements_item_created", "item_id", "created_at"),
+        Index("ix_stock_movements_item_type_created", "item_id", "type", "created_at"),
     )
 
     id: Mapped[Id]
@@ -1138,14 +1163,15 @@ class AuditLog(Base):
 
 
 class AuditSubject(Base):
-    """A patient whom an audit entry concerns: the index behind "who looked at this record"."""
+    """A patient whom an audit entry concerns: the index behind "who looked at this record".
+
+    No foreign key: it is written with its entry, neither is ever removed, and the check cost more than both.
+    """
 
     __tablename__ = "audit_subjects"
 
     patient_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
-    audit_id: Mapped[int] = mapped_column(
-        BigId, ForeignKey("audit_logs.id"), primary_key=True, index=True, autoincrement=False
-    )
+    audit_id: Mapped[int] = mapped_column(BigId, primary_key=True, index=True, autoincrement=False)
 
 
 class AuditHead(Base):

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 
 LONGEST_CHAIN = 10  # exceptions that led to each other
+
+
+class Lines(io.TextIOBase):
+    """A stream that loses what it cannot write: no request fails because the disk of its log is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
 
 
 def configure(*, production: bool) -> None:
@@ -29,7 +48,7 @@ def configure(*, production: bool) -> None:
         processors.append(structlog.processors.ExceptionRenderer(trace))
     structlog.configure(
         processors=[*processors, renderer],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, Lines(sys.stderr))),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )

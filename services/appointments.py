@@ -23,7 +23,8 @@ from security.permissions import Actor, Permission
 from services import audit, clock, listing
 from services.availability import LONGEST, SHORTEST, Interval
 from services.judge import Proposal, Verdict, hold, judge
-from services.listing import Filter, Kind, Listing, ListQuery, Page, Records, words_in
+from services.listing import Filter, Kind, Listing, ListQuery, Page, Records
+from services.neighbours import of_doctor, of_patient, of_patient_or_file
 from services.records import Record, assign, changed, columns, fetch, fetch_named
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
@@ -66,21 +67,11 @@ def get(
     return row
 
 
-def _of_patient(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return Appointment.patient_id.in_(select(Patient.id).where(condition))
-
-
-def _of_doctor(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return Appointment.doctor_id.in_(select(Doctor.id).where(condition))
-
-
 def matches(text: str) -> ColumnElement[bool]:
     """What `q` finds: the patient's name or file number, the doctor's name, the reason."""
     return or_(
-        _of_patient(
-            or_(words_in(Patient.name_fold, text), Patient.file_number.icontains(text, autoescape=True))
-        ),
-        _of_doctor(words_in(Doctor.name_fold, text)),
+        of_patient_or_file(Appointment.patient_id, text),
+        of_doctor(Appointment.doctor_id, text),
         Appointment.reason.icontains(text, autoescape=True),
     )
 
@@ -145,12 +136,12 @@ LIST = Diary(
         "date": Filter(Kind.INSTANT, _starting, "Starts on this day, or at this instant."),
         "patient_name": Filter(
             Kind.TEXT,
-            lambda text: _of_patient(words_in(Patient.name_fold, text)),
+            lambda text: of_patient(Appointment.patient_id, text),
             "Parts of the patient's name.",
         ),
         "doctor_name": Filter(
             Kind.TEXT,
-            lambda text: _of_doctor(words_in(Doctor.name_fold, text)),
+            lambda text: of_doctor(Appointment.doctor_id, text),
             "Parts of the doctor's name.",
         ),
         "reason": Filter(

@@ -37,7 +37,8 @@ from models import (
 )
 from security.permissions import Actor
 from services import audit, claims, clock, ledger, listing, payments
-from services.listing import Filter, Kind, Listing, ListQuery, Page, words_in
+from services.listing import Filter, Kind, Listing, ListQuery, Page
+from services.neighbours import of_patient
 from services.records import assign, changed, fetch, fetch_named
 
 CONSULTATION = "consultation"  # the item that the doctor's fee is the default price of
@@ -79,11 +80,10 @@ def _scope(actor: Actor) -> ColumnElement[bool] | None:
 
 def _matches(text: str) -> ColumnElement[bool]:
     """What `q` finds: invoice number, insurer's reference, parts of the patient's name in any order."""
-    named = select(Patient.id).where(words_in(Patient.name_fold, text))
     return or_(
         Billing.invoice_number.icontains(text, autoescape=True),
         Billing.insurer_reference.icontains(text, autoescape=True),
-        Billing.patient_id.in_(named),
+        of_patient(Billing.patient_id, text),
     )
 
 
@@ -98,7 +98,7 @@ def _sum(*kinds: LedgerKind) -> Any:
 def _of_status(status: str) -> ColumnElement[bool]:
     if status == "void":
         return Billing.voided_at.is_not(None)
-    owed: ColumnElement[bool] = _sum() > ledger.NOTHING
+    owed = and_(Billing.id.in_(ledger.unsettled()), _sum() > ledger.NOTHING)
     paid: ColumnElement[bool] = _sum(*ledger.PAID) < ledger.NOTHING  # what is paid lies there negative
     wanted = {"paid": ~owed, "partial": and_(owed, paid), "unpaid": and_(owed, ~paid)}
     return and_(Billing.voided_at.is_(None), wanted[status])
@@ -118,6 +118,7 @@ def _of_treatment(treatment_id: int) -> ColumnElement[bool]:
 
 LIST: Listing[Billing] = Listing(
     name="billings",
+    kept_since="created_at",
     model=Billing,
     area="billing",
     main_date="created_at",

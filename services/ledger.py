@@ -15,12 +15,12 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, case, func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 
 from errors import ClinicError, invalid
 from extensions import db
-from models import CENT, MONEY_LIMIT, LedgerEntry, LedgerKind, PaymentMethod
+from models import CENT, MONEY_LIMIT, Billing, BillingStanding, LedgerEntry, LedgerKind, PaymentMethod
 from security.permissions import Actor
 from services import clock
 from services.records import mapping
@@ -31,8 +31,19 @@ RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)
 PAID = (*RECEIVED, LedgerKind.CREDIT, LedgerKind.REFUND)
 
 Reversed = aliased(LedgerEntry)
-# What a row is about: a reversal counts as the kind of the row it undoes.
-SUBJECT: ColumnElement[LedgerKind] = func.coalesce(Reversed.kind, LedgerEntry.kind)
+# What a row is about: a reversal counts as the kind of the row it undoes. That is looked up for reversals
+# alone, since a join would read the ledger twice.
+SUBJECT: ColumnElement[LedgerKind] = case(
+    (
+        LedgerEntry.kind == LedgerKind.REVERSAL,
+        select(Reversed.kind)
+        .where(Reversed.id == LedgerEntry.reverses_id)
+        .correlate(LedgerEntry)
+        .scalar_subquery(),
+    ),
+    else_=LedgerEntry.kind,
+).label("subject")
+BY_SUBJECT: Any = literal_column("subject")
 TOTAL: ColumnElement[Decimal] = func.sum(LedgerEntry.amount)
 
 
@@ -132,9 +143,13 @@ def post(
     """
     if abs(amount) > MONEY_LIMIT:
         raise invalid("amount", f"must be at most {MONEY_LIMIT}")
+    doctor_id = None
+    if billing_id is not None:
+        doctor_id = select(Billing.doctor_id).where(Billing.id == billing_id).scalar_subquery()
     entry = LedgerEntry(
         patient_id=patient_id,
         billing_id=billing_id,
+        doctor_id=doctor_id,
         kind=kind,
         amount=amount,
         method=method,
@@ -239,18 +254,20 @@ def move_credit(
     return pair[0]
 
 
+def unsettled(until: datetime | None = None) -> Select[tuple[int]]:
+    """The ids of bills whose rows do not sum to nothing, or did not before `until`; all others do."""
+    owed: ColumnElement[bool] = BillingStanding.settled_at.is_(None)
+    if until is not None:
+        owed = or_(owed, BillingStanding.settled_at >= until)
+    return select(BillingStanding.billing_id).where(owed)
+
+
 # --- Sums ----------------------------------------------------------------------------------------------
 
 
 def sums_by(key: Any, *wheres: ColumnElement[bool]) -> Select[Any]:
-    """Rows of `key`, subject and signed sum, for `gather`; joins the row that a reversal undoes."""
-    return (
-        select(key, SUBJECT, TOTAL)
-        .select_from(LedgerEntry)
-        .outerjoin(Reversed, Reversed.id == LedgerEntry.reverses_id)
-        .where(*wheres)
-        .group_by(key, SUBJECT)
-    )
+    """Rows of `key`, subject and signed sum, for `gather`."""
+    return select(key, SUBJECT, TOTAL).select_from(LedgerEntry).where(*wheres).group_by(key, BY_SUBJECT)
 
 
 def gather(statement: Select[Any]) -> dict[Any, Sums]:

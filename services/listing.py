@@ -21,7 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
 from errors import ClinicError
-from extensions import db
+from extensions import PREPARED, db
 from models import Base, InstantType, MoneyType
 from security.permissions import Actor, hidden
 from services import clock
@@ -33,6 +33,7 @@ Row = TypeVar("Row", bound=Base)
 COUNT_CAP = 10_000
 RECOUNT = 1_000  # rows that are counted again and again, before the settled ones among them are remembered
 LONGEST_TRANSACTION = timedelta(minutes=10)
+SETTLING = timedelta(minutes=1)  # between two looks for rows that have settled
 MAX_PER_PAGE = 1_000
 PRIVATE = ("_fold", "_hash", "_digits")
 
@@ -215,12 +216,12 @@ def _page(
 def _ordered(listing: Listing[Any], sort_by: str, descending: bool, after: bool) -> Select[Any]:
     """The list in its order; made once, since making a statement costs more than running it."""
     key = listing.model.__mapper__.primary_key[0]
-    statement = _base(listing).options(*listing.options).limit(bindparam("listed", type_=Integer))
+    # in the text of the statement: PostgreSQL plans a list of unknown length every time anew
+    length, skipped = (bindparam(name, type_=Integer, literal_execute=True) for name in ("listed", "skipped"))
+    statement = _base(listing).options(*listing.options).limit(length)
     if after:
         return statement.where(key > bindparam("after")).order_by(key)
-    return statement.order_by(*_order(listing, sort_by, descending, key)).offset(
-        bindparam("skipped", type_=Integer)
-    )
+    return statement.order_by(*_order(listing, sort_by, descending, key)).offset(skipped)
 
 
 def _base(listing: Listing[Any]) -> Select[Any]:
@@ -310,8 +311,8 @@ def _total(
     return (COUNT_CAP, True) if wheres and total > COUNT_CAP else (total, False)
 
 
-# Of each database and list: so many rows up to this id.
-_counted: WeakKeyDictionary[Engine, dict[str, tuple[int, int]]] = WeakKeyDictionary()
+# Of each database and list: so many rows up to this id, and when more are to be settled.
+_counted: WeakKeyDictionary[Engine, dict[str, tuple[int, int, datetime]]] = WeakKeyDictionary()
 
 
 def _all(listing: Listing[Any], key: Any) -> int:
@@ -320,17 +321,15 @@ def _all(listing: Listing[Any], key: Any) -> int:
     An id is settled when its row, and so every row with a lower one, came longer ago than any transaction
     lasts.
     """
-    known = _counted.setdefault(db.engine, {})
-    number, border = known.get(listing.name, (0, 0))
-    newer = columns(_newer(listing, False), border=border, settled=0).scalar_one()
-    if listing.kept_since is not None and newer > RECOUNT:
-        settled_at = clock.now() - LONGEST_TRANSACTION
+    now, known = clock.now(), _counted.setdefault(db.engine, {})
+    number, border, due = known.get(listing.name, (0, 0, now))
+    newer = columns(_newer(listing, False), border=border).scalar_one()
+    if listing.kept_since is not None and newer > RECOUNT and due <= now:
         since = getattr(listing.model, listing.kept_since)
-        last = select(key).where(since < settled_at).order_by(key.desc()).limit(1)
-        settled = db.session.execute(last).scalar_one_or_none() or 0
-        if settled > border:
-            found = columns(_newer(listing, True), border=border, settled=settled).scalar_one()
-            known[listing.name] = (number + found, settled)
+        last = select(key).where(since < now - LONGEST_TRANSACTION).order_by(key.desc()).limit(1)
+        settled = max(border, db.session.execute(last).scalar_one_or_none() or 0)
+        found = columns(_newer(listing, True), border=border, settled=settled).scalar_one()
+        known[listing.name] = (number + found, settled, now + SETTLING)
     return int(number + newer)
 
 
@@ -340,7 +339,7 @@ def _newer(listing: Listing[Any], bounded: bool) -> Select[Any]:
     inner = _keys(listing).where(key > bindparam("border"))
     if bounded:
         inner = inner.where(key <= bindparam("settled"))
-    return select(func.count()).select_from(inner.subquery())
+    return select(func.count()).prefix_with(PREPARED).select_from(inner.subquery())
 
 
 def _keys(listing: Listing[Any]) -> Select[Any]:

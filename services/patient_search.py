@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select
 
 from errors import invalid
 from extensions import db
@@ -89,7 +89,7 @@ def _forgiving(text: str) -> list[int]:
 
 
 def _somewhere(part: str) -> ColumnElement[bool]:
-    return or_(contains(Patient.name_fold, part), contains(Patient.email, part))
+    return or_(contains(Patient.name_fold, part), Patient.email.icontains(part, autoescape=True))
 
 
 def _is_written(word: str) -> bool:
@@ -111,7 +111,7 @@ def _remains(word: str) -> ColumnElement[bool]:
     return or_(
         *map(_somewhere, parts),
         Patient.name_fold.like(other, escape="/"),
-        Patient.email.like(other, escape="/"),
+        Patient.email.ilike(other, escape="/"),
     )
 
 
@@ -181,7 +181,9 @@ def _has_allergy(text: str) -> ColumnElement[bool]:
 
 
 def _seen(since: datetime) -> ColumnElement[bool]:
-    return Patient.id.in_(select(Visit.patient_id).where(Visit.date >= since, Visit.voided_at.is_(None)))
+    # patient by patient: who was not seen is found without reading every visit
+    seen = Visit.patient_id == Patient.id, Visit.date >= since, Visit.voided_at.is_(None)
+    return exists().where(*seen)
 
 
 def _part_of(column: Any) -> Callable[[str], ColumnElement[bool]]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, case, extract, literal_column
+from sqlalchemy import ColumnElement, case, extract, func, literal_column
 
 from errors import invalid
+from extensions import db
 from services import clock
 
 Unit = Literal["day", "week", "month", "year"]
@@ -158,6 +159,23 @@ def local_day(column: Any, whole: Span) -> ColumnElement[Any]:
     offset = case(*steps, else_=last) if steps else last
     seconds = extract("epoch", column) + offset + literal_column(str(_SHIFT))
     return (seconds - seconds % literal_column(str(DAY))).label("day")
+
+
+def numbered(
+    column: Any, whole: Span, cut: Sequence[Period]
+) -> tuple[ColumnElement[Any], Callable[[Any], int]]:
+    """The period of the span in which an instant lies: what to select and group by, labelled `period`.
+
+    And what makes its place in `cut` of what is selected. PostgreSQL finds the period among the borders;
+    SQLite numbers the days.
+    """
+    if db.session.get_bind().dialect.name == "postgresql":
+        borders = ", ".join(f"'{clock.day_start(period.start).isoformat()}'" for period in cut)
+        found = func.width_bucket(column, literal_column(f"ARRAY[{borders}]::timestamptz[]"))
+        return found.label("period"), lambda number: int(number) - 1
+    starts = [period.start for period in cut]
+    day = local_day(column, whole).label("period")
+    return day, lambda number: bisect_right(starts, day_of(number)) - 1
 
 
 def day_of(number: Any) -> date:

@@ -25,7 +25,6 @@ from errors import ClinicError, invalid
 from extensions import db
 from models import (
     Dispensing,
-    Doctor,
     Patient,
     PrescribedMedication,
     Prescription,
@@ -34,7 +33,8 @@ from models import (
 )
 from security.permissions import Actor
 from services import audit, clock, listing, safety
-from services.listing import Filter, Kind, Listing, ListQuery, Page, words_in
+from services.listing import Filter, Kind, Listing, ListQuery, Page
+from services.neighbours import among, of_doctor, of_patient
 from services.records import assign, changed, fetch, fetch_named
 from services.safety import Alert, Chart
 from services.text import fold
@@ -93,15 +93,16 @@ STATUS_TODAY: ColumnElement[Any] = case(
 
 
 def _of_patient(text: str) -> ColumnElement[bool]:
-    return Prescription.patient_id.in_(select(Patient.id).where(words_in(Patient.name_fold, text)))
+    return of_patient(Prescription.patient_id, text)
 
 
 def _of_doctor(text: str) -> ColumnElement[bool]:
-    return Prescription.doctor_id.in_(select(Doctor.id).where(words_in(Doctor.name_fold, text)))
+    return of_doctor(Prescription.doctor_id, text)
 
 
 def _of_medication(text: str) -> ColumnElement[bool]:
-    return Prescription.medications.any(PrescribedMedication.name.icontains(text, autoescape=True))
+    named = PrescribedMedication.name.icontains(text, autoescape=True)
+    return among(Prescription.id, PrescribedMedication.prescription_id, named)
 
 
 def _matches(text: str) -> ColumnElement[bool]:

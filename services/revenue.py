@@ -8,13 +8,13 @@ net is what the bills' balances rose by, but for credit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, case, literal_column, or_, select
 
 from extensions import db
 from models import Billing, Doctor, LedgerEntry, LedgerKind, PaymentMethod
@@ -56,15 +56,9 @@ def report(
         fetch_named(Doctor, doctor_id, "doctor_id")
     span = periods.span(start_date, end_date)
     cut = periods.periods(span, group_by)
-    wheres = _wheres(span, doctor_id)
-    days = {
-        periods.day_of(number): sums
-        for number, sums in ledger.gather(
-            ledger.sums_by(periods.local_day(LedgerEntry.occurred_at, span), *wheres)
-        ).items()
-    }
+    rows = _moved(span, cut, doctor_id)
     ageing = ages(span, doctor_id)
-    whole = merge(days.values())
+    whole = _sums(row.amounts for row in rows)
     rest = {
         "discounted": whole.discount,
         "written_off": whole.written_off,
@@ -72,11 +66,54 @@ def report(
     }
     return Revenue(
         totals=_amounts(whole) | rest,
-        data=[_period(period, merge(found)) for period, found in periods.by_period(days, cut)],
-        by_method=_by_method(wheres),
-        by_doctor=_by_doctor(wheres),
+        data=[_period(period, sums) for period, sums in zip(cut, _of_periods(rows, cut), strict=True)],
+        by_method=_by_method(rows),
+        by_doctor=_by_doctor(rows),
         ageing=ageing,
     )
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What moved in one period by one method for one doctor, about one subject; signed as in the ledger."""
+
+    place: int  # of the period
+    method: PaymentMethod | None
+    doctor_id: int | None
+    kind: LedgerKind  # as it lies in the ledger: a reversal is one
+    subject: LedgerKind
+    amount: Decimal
+
+    @property
+    def amounts(self) -> tuple[LedgerKind, Decimal]:
+        """The subject with the amount."""
+        return self.subject, self.amount
+
+
+def _moved(span: Span, cut: Sequence[Period], doctor_id: int | None) -> list[Moved]:
+    """All that moved, read once."""
+    period, place_of = periods.numbered(LedgerEntry.occurred_at, span, cut)
+    keys = (LedgerEntry.method, LedgerEntry.doctor_id, LedgerEntry.kind)
+    statement = (
+        select(period, *keys, ledger.SUBJECT, ledger.TOTAL)
+        .where(*_wheres(span, doctor_id))
+        .group_by(literal_column("period"), *keys, ledger.BY_SUBJECT)
+    )
+    return [Moved(place_of(number), *rest) for number, *rest in db.session.execute(statement)]
+
+
+def _of_periods(rows: Iterable[Moved], cut: Sequence[Period]) -> list[Sums]:
+    found: list[list[tuple[LedgerKind, Decimal]]] = [[] for _ in cut]
+    for row in rows:
+        found[row.place].append(row.amounts)
+    return [_sums(amounts) for amounts in found]
+
+
+def _sums(amounts: Iterable[tuple[LedgerKind, Decimal]]) -> Sums:
+    found: dict[LedgerKind, Decimal] = {}
+    for kind, amount in amounts:
+        found[kind] = found.get(kind, NOTHING) + amount
+    return Sums(found)
 
 
 def _amounts(sums: Sums) -> dict[str, Decimal]:
@@ -95,7 +132,8 @@ def _period(period: Period, sums: Sums) -> dict[str, Any]:
 
 def totals(span: Span, doctor_id: int | None = None) -> Sums:
     """What moved in a span, of one doctor's bills where named."""
-    return merge(_doctor_sums(_wheres(span, doctor_id)).values())
+    doctors = _doctor_sums(_wheres(span, doctor_id)).values()
+    return _sums(amounts for sums in doctors for amounts in sums.by_kind.items())
 
 
 def of_doctors(span: Span) -> dict[int | None, Sums]:
@@ -103,38 +141,34 @@ def of_doctors(span: Span) -> dict[int | None, Sums]:
     return _doctor_sums(_wheres(span, None))
 
 
-def merge(several: Iterable[Sums]) -> Sums:
-    """The sums of sums."""
-    found: dict[LedgerKind, Decimal] = {}
-    for sums in several:
-        for kind, amount in sums.by_kind.items():
-            found[kind] = found.get(kind, NOTHING) + amount
-    return Sums(found)
-
-
 def _wheres(span: Span, doctor_id: int | None) -> list[ColumnElement[bool]]:
     wheres = [span.holds(LedgerEntry.occurred_at)]
     if doctor_id is not None:
-        wheres.append(LedgerEntry.billing_id.in_(select(Billing.id).where(Billing.doctor_id == doctor_id)))
+        wheres.append(LedgerEntry.doctor_id == doctor_id)
     return wheres
 
 
-def _by_method(wheres: list[ColumnElement[bool]]) -> list[dict[str, Any]]:
-    told = func.coalesce(LedgerEntry.method, literal(PaymentMethod.OTHER, LedgerEntry.method.type))
-    found = ledger.gather(ledger.sums_by(told, *wheres, LedgerEntry.kind.in_(MOVED)))
-    return [{"method": method} | _amounts(found[method]) for method in PaymentMethod if method in found]
-
-
 def _doctor_sums(wheres: list[ColumnElement[bool]]) -> dict[int | None, Sums]:
-    statement = ledger.sums_by(Billing.doctor_id, *wheres)
-    return ledger.gather(statement.outerjoin(Billing, Billing.id == LedgerEntry.billing_id))
+    return ledger.gather(ledger.sums_by(LedgerEntry.doctor_id, *wheres))
 
 
-def _by_doctor(wheres: list[ColumnElement[bool]]) -> list[dict[str, Any]]:
-    found = _doctor_sums(wheres)
+def _by_method(rows: Iterable[Moved]) -> list[dict[str, Any]]:
+    found: dict[PaymentMethod, list[tuple[LedgerKind, Decimal]]] = {}
+    for row in rows:
+        if row.kind in MOVED:
+            found.setdefault(row.method or PaymentMethod.OTHER, []).append(row.amounts)
+    return [
+        {"method": method} | _amounts(_sums(found[method])) for method in PaymentMethod if method in found
+    ]
+
+
+def _by_doctor(rows: Iterable[Moved]) -> list[dict[str, Any]]:
+    found: dict[int | None, list[tuple[LedgerKind, Decimal]]] = {}
+    for row in rows:
+        found.setdefault(row.doctor_id, []).append(row.amounts)
     names = mapping(select(Doctor.id, Doctor.name).where(Doctor.id.in_([key for key in found if key])))
     return [
-        {"doctor_id": key, "doctor_name": names.get(key or 0)} | _amounts(found[key])
+        {"doctor_id": key, "doctor_name": names.get(key or 0)} | _amounts(_sums(found[key]))
         for key in sorted(found, key=lambda key: (key is None, key))
     ]
 
@@ -143,7 +177,7 @@ def ages(span: Span, doctor_id: int | None = None) -> dict[str, Decimal]:
     """The balances of bills as at the end of a span, by the days since they were due.
 
     A bill without due date is due on the day on which it was made. A span that ends in the future is taken
-    as of today.
+    as of today. Bills that were settled by then add nothing and are not summed.
     """
     as_of = min(span.end, clock.today())
     columns = {
@@ -162,7 +196,7 @@ def ages(span: Span, doctor_id: int | None = None) -> dict[str, Decimal]:
         select(column, ledger.TOTAL)
         .select_from(LedgerEntry)
         .join(Billing, Billing.id == LedgerEntry.billing_id)
-        .where(LedgerEntry.occurred_at < span.until)
+        .where(LedgerEntry.occurred_at < span.until, LedgerEntry.billing_id.in_(ledger.unsettled(span.until)))
         .group_by(column)
     )
     if doctor_id is not None:

@@ -27,7 +27,6 @@ from models import (
     InventoryItem,
     InventoryLot,
     InventoryUsage,
-    Patient,
     Role,
     StockMovement,
     Treatment,
@@ -36,7 +35,8 @@ from models import (
 )
 from security.permissions import Actor, Permission
 from services import audit, listing, stock
-from services.listing import Listing, ListQuery, Page, words_in
+from services.listing import Listing, ListQuery, Page
+from services.neighbours import of_patient_or_file
 from services.records import assign, changed, fetch, fetch_named, forbid
 
 GRAPH: Mapping[TreatmentStatus, tuple[TreatmentStatus, ...]] = {
@@ -68,11 +68,7 @@ def _matches(text: str) -> ColumnElement[bool]:
     return or_(
         Treatment.name.icontains(text, autoescape=True),
         Treatment.procedure_code.icontains(text, autoescape=True),
-        Treatment.patient_id.in_(
-            select(Patient.id).where(
-                or_(words_in(Patient.name_fold, text), Patient.file_number.icontains(text, autoescape=True))
-            )
-        ),
+        of_patient_or_file(Treatment.patient_id, text),
     )
 
 

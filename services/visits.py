@@ -47,7 +47,8 @@ from services import (
     stock,
     treatments,
 )
-from services.listing import Filter, Kind, Listing, ListQuery, Page, words_in
+from services.listing import Filter, Kind, Listing, ListQuery, Page
+from services.neighbours import of_doctor, of_patient_or_file
 from services.records import assign, changed, fetch, fetch_named, forbid
 
 SKEW = timedelta(minutes=1)  # a client's clock may be this much ahead
@@ -74,12 +75,8 @@ def require_open(visit: Visit) -> None:
 
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
-        Visit.patient_id.in_(
-            select(Patient.id).where(
-                or_(words_in(Patient.name_fold, text), Patient.file_number.icontains(text, autoescape=True))
-            )
-        ),
-        Visit.doctor_id.in_(select(Doctor.id).where(words_in(Doctor.name_fold, text))),
+        of_patient_or_file(Visit.patient_id, text),
+        of_doctor(Visit.doctor_id, text),
     )
 
 

@@ -1,5 +1,6 @@
 """Databases as the migrations make them, without the application."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -137,6 +138,9 @@ def _sqlite_objects(connection: Connection) -> Iterator[SchemaObject]:
             yield SchemaObject(kind, table, name, sql)
             continue
         for line in sql.splitlines()[1:-1]:  # SQLite keeps what it was told: a column or constraint a line
-            words = line.strip(" \t,").removeprefix("CONSTRAINT ")
-            first, _, rest = words.partition(" ")
-            yield SchemaObject("constraint" if "CONSTRAINT" in line else "column", table, first, rest)
+            kind = "constraint" if "CONSTRAINT" in line else "column"
+            told = line.strip(" \t,").removeprefix("CONSTRAINT ")
+            # a column that was added later stands behind the last of those that were there
+            for words in re.split(r", (?=[a-z_]+ [A-Z])", told) if kind == "column" else [told]:
+                first, _, rest = words.partition(" ")
+                yield SchemaObject(kind, table, first, rest)

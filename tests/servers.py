@@ -223,8 +223,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_postgres() -> PostgresServer:
-    """PostgreSQL with btree_gist, pg_trgm and unaccent at hand, in about a second; not durable, so fast."""
+def start_postgres(durable: bool = False) -> PostgresServer:
+    """PostgreSQL with btree_gist, pg_trgm and unaccent at hand, in about a second.
+
+    Fast, since a commit waits for no disk, unless it is to be `durable`, as the server is shipped.
+    """
     if url := os.environ.get("TEST_DATABASE_URL"):
         return PostgresServer(None, make_url(url))
     directory = Path(tempfile.mkdtemp(prefix="clinic-postgres-"))
@@ -257,13 +260,12 @@ def start_postgres() -> PostgresServer:
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": str(directory),
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
         "max_connections": "200",
         "shared_buffers": "64MB",
         "max_wal_size": "2GB",
     }
+    if not durable:
+        settings |= dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off")
     flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     admin = URL.create("postgresql", username="postgres", database="postgres", query={"host": str(directory)})
     server = PostgresServer(None, admin)
@@ -298,10 +300,12 @@ def start_app(
     redis_url: str | None = None,
     workers: int = 4,
     env: Mapping[str, str] | None = None,
+    application: str = "app:create_app()",
 ) -> AppServer:
     """The application on a free loopback port, outside of testing mode, on a migrated database.
 
-    It sees the settings given here and none of the caller's environment.
+    It sees the settings given here and none of the caller's environment. `application` names another WSGI
+    application to serve in the same way.
     """
     port = free_port()
     directory = Path(tempfile.mkdtemp(prefix="clinic-app-"))
@@ -320,7 +324,7 @@ def start_app(
         "RATE_LIMIT_ENABLED": "false",
     }
     server = AppServer(None, f"http://127.0.0.1:{port}")
-    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app:create_app()"]
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application]
     environment = settings | dict(env or {})
     server.process = ManagedProcess(command, directory, server.answers, cwd=ROOT, env=environment)
     server.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -45,6 +46,22 @@ def test_an_unreadable_body_is_refused_as_what_it_is(
     answer = post_raw(clinic, data)
 
     assert (answer.status_code, answer.get_json()["error"]) == (status, code)
+
+
+def test_a_body_in_chunks_is_no_larger_than_another(clinic: Clinic) -> None:
+    def chunked(size: int) -> Any:
+        body = io.BytesIO(b'{"name": "Ada Quill", "address": "' + b"a" * size + b'"}')
+        return clinic.admin.post(
+            "/patients",
+            input_stream=body,
+            content_type="application/json",
+            environ_overrides={"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"},
+        )
+
+    large, small = chunked(300_000), chunked(10)
+
+    assert (large.status_code, large.get_json()["error"]) == (413, "payload_too_large")
+    assert small.status_code == 201
 
 
 def test_json_knows_one_kind_of_number(clinic: Clinic) -> None:

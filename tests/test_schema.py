@@ -32,8 +32,6 @@ PARTS = [table for table in TABLES if table.__part_of__]
 # Who did it, and what a row came of: shown beside the row, never searched by, and what they name stays.
 NOT_SEARCHED_BY = {
     "addenda.author_id",
-    "appointments.created_by_id",
-    "billings.created_by_id",
     "dispensings.dispensed_by_id",
     "ledger_entries.claim_id",
     "ledger_entries.created_by_id",
@@ -43,7 +41,6 @@ NOT_SEARCHED_BY = {
     "refunds.payment_id",
     "refunds.requested_by_id",
     "stock_movements.created_by_id",
-    "visits.signed_by_id",
 }
 # Unique by the clinic's own doing: no caller chooses these values.
 NOT_CHOSEN = {

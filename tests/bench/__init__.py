@@ -1,0 +1,1 @@
+"""How fast the clinic answers, beside two yardsticks measured in the same run: `make bench`."""

@@ -1,0 +1,117 @@
+"""`make bench`: see `--help`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.measure import measure
+from tests.bench.operations import OPERATIONS, Operation
+from tests.bench.profiles import profile
+from tests.bench.stage import CONNECTIONS, WORKERS, staged
+
+# What the ratio to yardstick (a) must be at least, on PostgreSQL with 10,000 patients.
+WANTED = {"read": 0.60, "list": 0.50, "search": 0.50, "create": 0.40, "book": 0.30}
+COLUMNS = {
+    "requests_per_second": "req/s",
+    "median_ms": "median ms",
+    "p99_ms": "p99 ms",
+    "alone_median_ms": "alone ms",
+    "queries": "queries",
+    "round_trips": "trips",
+    "ratio_bare": "ratio (a)",
+    "ratio_driver": "ratio (b)",
+    "app_cpu_us": "app µs",
+    "bare_cpu_us": "(a) µs",
+    "database_cpu_us": "database µs",
+    "client_cpu_us": "client µs",
+}
+
+
+def operations(names: str | None) -> list[type[Operation]]:
+    """Those of these names, separated by commas; all without any."""
+    known = {kind.name: kind for kind in OPERATIONS}
+    wanted = names.split(",") if names else list(known)
+    if unknown := set(wanted) - set(known):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return [known[name] for name in wanted]
+
+
+def show(found: dict[str, dict[str, Any]]) -> None:
+    """The figures as a table."""
+    table = Table()
+    table.add_column("operation")
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for name, figures in found.items():
+        cells = [f"{figures.get(key, ''):,}" if key in figures else "" for key in COLUMNS]
+        short = figures.get("ratio_bare", 1) < WANTED.get(name, 0)
+        table.add_row(f"{figures['title']} ({name})", *cells, style="red" if short else None)
+    Console(width=170).print(table)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--engine", type=click.Choice(["postgresql", "sqlite"]), default="postgresql")
+@click.option("--patients", type=click.IntRange(1_000), default=10_000, help="How many the clinic has.")
+@click.option("--seed", default=1, help="Of the generated clinic.")
+@click.option("--only", help="Operations by name, separated by commas.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Of which the median is told.")
+@click.option("--seconds", type=click.FloatRange(0.1), default=1.0, help="Length of one slice.")
+@click.option(
+    "--yardsticks", type=click.Choice(["ab", "a", "b", ""]), default="ab", help="What to compare with."
+)
+@click.option("--profile", "profiled", help="Profile this operation instead of measuring.")
+@click.option("--out", type=click.Path(path_type=Path), default="bench.json", help="Where the JSON goes.")
+def bench(
+    engine: str,
+    patients: int,
+    seed: int,
+    only: str | None,
+    rounds: int,
+    seconds: float,
+    yardsticks: str,
+    profiled: str | None,
+    out: Path,
+) -> None:
+    """Measure the clinic under gunicorn, beside (a) a bare Flask application and (b) the bare driver.
+
+    Rates are over 8 keep-alive connections, `alone` is one request after the other. A ratio is the median
+    over the rounds of the clinic's rate to the yardstick's, which takes its turn right before or after.
+    """
+    chosen = operations(profiled or only)
+    began = time.monotonic()
+    with staged(engine, patients, seed) as stage:
+        click.echo(f"filled and started in {time.monotonic() - began:.0f} s", err=True)
+        if profiled:
+            for kind in chosen:
+                click.echo(profile(stage, kind))
+            return
+        figures = measure(stage, chosen, rounds=rounds, seconds=seconds, yardsticks=yardsticks)
+    found = {name: one.told() for name, one in figures.items()}
+    show(found)
+    setting = {
+        "engine": engine,
+        "patients": patients,
+        "seed": seed,
+        "rounds": rounds,
+        "seconds": seconds,
+        "connections": CONNECTIONS,
+        "workers": WORKERS,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "took_s": round(time.monotonic() - began),
+    }
+    out.write_text(json.dumps({"setting": setting, "operations": found}, indent=1) + "\n")
+    click.echo(f"{out} written after {setting['took_s']} s", err=True)
+
+
+if __name__ == "__main__":
+    bench(prog_name="make bench")
