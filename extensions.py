@@ -52,6 +52,7 @@ WITH_NEXT = "/* with the next */"
 PREPARED = "/* prepared */"
 WRITING = ("INSERT INTO ", "UPDATE ")
 PREPARE_FROM = 3  # times that a connection is asked
+MOST_PREPARED = 300  # on one connection: each costs the server some 20 kB
 WAITING = ("SAVEPOINT ", "RELEASE SAVEPOINT ", WITH_NEXT)
 LEVELS = {
     psycopg2.extensions.ISOLATION_LEVEL_REPEATABLE_READ: " ISOLATION LEVEL REPEATABLE READ",
@@ -191,10 +192,9 @@ class PostgresCursor(psycopg2.extensions.cursor):
         connection = self.connection
         if connection.direct and (query.startswith(WRITING) or PREPARED in query[:60]):
             name, text, order = _preparation(query)
-            connection.seen[name] += 1
-            if connection.seen[name] == PREPARE_FROM:
+            if connection.prepares(name):
                 connection.unsent += text
-            if connection.seen[name] >= PREPARE_FROM:
+            if name in connection.prepared:
                 query = f"EXECUTE {name}({', '.join(['%s'] * len(order))})" if order else f"EXECUTE {name}"
                 vars = [vars[name] for name in order]
         return self.mogrify(query, vars).decode()
@@ -221,12 +221,25 @@ class PostgresConnection(psycopg2.extensions.connection):
         self.access = ""
         self.unsent = ""
         self.seen: Counter[str] = Counter()
+        self.prepared: set[str] = set()
         self.direct = False
         with self.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
             # a pooler names a backend of its own making; it may give every transaction another one
             self.direct = cursor.fetchone() == (self.info.backend_pid,)
         self.rollback()
+
+    def prepares(self, name: str) -> bool:
+        """Whether a statement is to be prepared now: when it comes again and again, and is not yet."""
+        if name in self.prepared or len(self.prepared) >= MOST_PREPARED:
+            return False
+        if len(self.seen) > 10 * MOST_PREPARED:
+            self.seen.clear()
+        self.seen[name] += 1
+        if self.seen[name] < PREPARE_FROM:
+            return False
+        self.prepared.add(name)
+        return True
 
     def take_unsent(self) -> str:
         """What goes before the next statement; with BEGIN where it opens a transaction."""

@@ -15,8 +15,21 @@ from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, Engine, Integer, Select, and_, bindparam, func, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Engine,
+    Integer,
+    Select,
+    and_,
+    any_,
+    bindparam,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy import Row as Result
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -199,26 +212,53 @@ def _page(
     scope = listing.scope(actor) if listing.scope else None
     if scope is not None:
         wheres.append(scope)
-    statement = _ordered(listing, query.sort_by, query.descending, query.after is not None)
-    if wheres:
-        statement = statement.where(*wheres)
     values = {"listed": query.limit, "skipped": query.offset, "after": query.after}
+    statement = _ordered(listing, bool(wheres), query.sort_by, query.descending, query.after is not None)
+    statement = statement.where(*wheres) if wheres else statement
     rows: list[Any]
-    if listing.records is not None:
-        rows = [listing.records.read(row) for row in columns(statement, **values)]
-    else:
+    if listing.records is None:
         rows = list(db.session.execute(statement, values).unique().scalars())
+    elif wheres:
+        rows = _records(listing, listing.records, columns(statement, **values).scalars().all())
+    else:
+        rows = [listing.records.read(row) for row in columns(statement, **values)]
     total, capped = _total(listing, wheres, query, len(rows))
     return Page(rows, total, capped, query)
 
 
+def _records(listing: Listing[Any], records: Records, keys: Sequence[int]) -> list[Record]:
+    """The records with these keys, in this order.
+
+    What is asked for differs from request to request, what is shown does not: that is planned once.
+    """
+    if not keys:
+        return []
+    found = columns(_by_keys(listing, db.engine.dialect.name), keys=list(keys))
+    rows = {row.id: row for row in found}
+    return [records.read(rows[key]) for key in keys]
+
+
+@lru_cache(maxsize=64)
+def _by_keys(listing: Listing[Any], dialect: str) -> Select[Any]:
+    key = listing.model.__mapper__.primary_key[0]
+    if dialect == "postgresql":  # one text for any number of keys
+        return _base(listing).where(key == any_(bindparam("keys", type_=postgresql.ARRAY(BigInteger))))
+    return _base(listing).where(key.in_(bindparam("keys", expanding=True)))
+
+
 @lru_cache(maxsize=1024)
-def _ordered(listing: Listing[Any], sort_by: str, descending: bool, after: bool) -> Select[Any]:
-    """The list in its order; made once, since making a statement costs more than running it."""
+def _ordered(
+    listing: Listing[Any], narrowed: bool, sort_by: str, descending: bool, after: bool
+) -> Select[Any]:
+    """The list in its order; made once, since making a statement costs more than running it.
+
+    Of a list that conditions narrow and that is read as records only the keys.
+    """
     key = listing.model.__mapper__.primary_key[0]
     # in the text of the statement: PostgreSQL plans a list of unknown length every time anew
     length, skipped = (bindparam(name, type_=Integer, literal_execute=True) for name in ("listed", "skipped"))
-    statement = _base(listing).options(*listing.options).limit(length)
+    base = _keys(listing) if narrowed and listing.records is not None else _base(listing)
+    statement = base.options(*listing.options).limit(length)
     if after:
         return statement.where(key > bindparam("after")).order_by(key)
     return statement.order_by(*_order(listing, sort_by, descending, key)).offset(skipped)

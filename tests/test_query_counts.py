@@ -12,7 +12,7 @@ ASKED = {
     "/analytics/dashboard": 13,
     "/analytics/doctor-performance": 9,
     "/analytics/patient-stats": 7,
-    "/analytics/revenue": 6,
+    "/analytics/revenue": 4,
     "/appointments": 3,
     "/appointments/search": 3,
     "/appointments/{appointment_id}": 6,

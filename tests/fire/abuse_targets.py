@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flask import Flask
 from sqlalchemy import Engine, inspect, text
 
 from models import Base
@@ -41,9 +43,15 @@ class Target:
         return f"{self.entry.method} {self.entry.path}"
 
 
+@cache
+def _document(app: Flask) -> dict[str, Any]:
+    document: dict[str, Any] = app.test_client().get("/openapi.json").get_json()
+    return document
+
+
 def targets(clinic: Clinic, rows: Rows, copy_number: int = 0) -> list[Target]:
     """Every method of every route but the aliases, on the rows of `furnish`."""
-    document = clinic.nobody.get("/openapi.json").get_json()
+    document = _document(clinic.app)
     found = []
     for entry in entries(clinic.app):
         if entry.repeats:
@@ -66,7 +74,7 @@ def targets(clinic: Clinic, rows: Rows, copy_number: int = 0) -> list[Target]:
     return found
 
 
-def few(scale: Scale, everything: Sequence[T], count: int = 120) -> list[T]:
+def few(scale: Scale, everything: Sequence[T], count: int = 60) -> list[T]:
     """All in the long form; in the short one a sample, the same every time."""
     if scale.long or len(everything) <= count:
         return list(everything)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ class Fleet:
         """One request of the admin, or of `by`, on this thread's own connection."""
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
+            # who signs in for others must not sign them out by a cookie that was kept
+            self._local.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         headers.setdefault("Authorization", f"Bearer {(by or self.clinic.admin).token}")
         found: requests.Response = self._local.session.request(
             method, self.server.url + path, json=body, headers=headers, timeout=TIMEOUT_S

@@ -51,9 +51,9 @@ SHORT = Scale(
     slowest_away_s=7.0,
     bad_values=400,
     guesses=8,
-    tamperings=240,
+    tamperings=200,
     damages=50,
-    demo_patients=12,
+    demo_patients=6,
 )
 LONG = Scale(
     workers=4,

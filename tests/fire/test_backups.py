@@ -231,7 +231,8 @@ def test_a_backup_taken_under_load_is_whole(
     writers = [threading.Thread(target=work) for _ in range(8)]
     for writer in writers:
         writer.start()
-    time.sleep(0.5)
+    while len(acknowledged) < len(writers) and all(writer.is_alive() for writer in writers):
+        time.sleep(0.05)
     began = time.monotonic()
     made = backup(clinic, "create", file)
     ended = time.monotonic()

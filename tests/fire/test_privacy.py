@@ -128,7 +128,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 def send_in_bodies(house: House, canaries: Canaries, found: list[Target], scale: Scale) -> None:
     """A canary at each place of each body, with a retry key, and as the wrong kind of value."""
     places = [(one, place) for one in found for place in one.places]
-    for target, place in few(scale, places, 80):
+    for target, place in few(scale, places, 50):
         where = f"{target} {'.'.join(map(str, place))}"
         kinds = [canaries.word(where), f"{canaries.word(where)}@clinic.example", [canaries.word(where)]]
         for value in kinds[: 3 if scale.long else 2]:
@@ -141,7 +141,7 @@ def send_in_bodies(house: House, canaries: Canaries, found: list[Target], scale:
 def send_in_queries(house: House, canaries: Canaries, found: list[Target], scale: Scale) -> None:
     """A canary in each parameter, in paths, and as the name of a parameter and of a member."""
     params = [(one, name) for one in found if one.entry.method == "GET" for name in one.params]
-    for target, name in few(scale, params, 60):
+    for target, name in few(scale, params, 30):
         house.send("GET", f"{target.path}?{name}={canaries.word(f'{target} ?{name}')}")
     for path in ("/patients", "/patients/search", "/nowhere", "/patients/1"):
         house.send("GET", f"{path}?{canaries.word('a name')}=1")

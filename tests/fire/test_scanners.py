@@ -124,7 +124,10 @@ def test_sqlmap_finds_nothing(scanners: Path, scanned: Scanned, tmp_path: Path, 
     )
 
     with (tmp_path / "found.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
+        told_of = list(csv.DictReader(file))
+    # it looks again at what it suspects, and says so where that was an honest answer to another question
+    found = [row for row in told_of if "false positive" not in row["Note(s)"]]
+    figures["suspected, and cleared by sqlmap itself"] = len(told_of) - len(found)
     figures["operations"] = told.count("testing URL")
     figures["answers"] = assert_no_server_error(scanned)
     figures["found"] = len(found)
