@@ -217,7 +217,7 @@ class PostgresConnection(psycopg2.extensions.connection):
         super().__init__(*args, **kwargs)
         self.cursor_factory = PostgresCursor
         self.autocommit = True  # of the driver
-        self.level: int = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
+        self.level: int = psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT
         self.access = ""
         self.unsent = ""
         self.seen: Counter[str] = Counter()
@@ -227,7 +227,7 @@ class PostgresConnection(psycopg2.extensions.connection):
             cursor.execute("SELECT pg_backend_pid()")
             # a pooler names a backend of its own making; it may give every transaction another one
             self.direct = cursor.fetchone() == (self.info.backend_pid,)
-        self.rollback()
+        self.level = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
 
     def prepares(self, name: str) -> bool:
         """Whether a statement is to be prepared now: when it comes again and again, and is not yet."""
@@ -342,6 +342,10 @@ class RedisStore:
             self.trip()
             return fallback
 
+    def holds(self, key: str) -> bool:
+        """Whether the key is there; no is no answer while Redis is off or away."""
+        return bool(self.call(lambda client: client.exists(key), 0))
+
     def trip(self) -> None:
         """Do without Redis until a probe succeeds."""
         self._open.set()
@@ -408,24 +412,24 @@ class Limits:
     def hit_and_ask(self, rate: str, key: tuple[str, ...], asked: str) -> tuple[int | None, bool]:
         """`hit`, and in the same round trip whether Redis holds the key `asked`."""
         shared = self._shared
-        if not self.enabled or shared is None or redis_store.status != "ok":
-            return self.hit(rate, *key), bool(redis_store.call(lambda client: client.exists(asked), 0))
-        item, storage = _parse(rate), cast(RedisStorage, shared.storage)
+        if self.enabled and shared is not None:
+            item, storage = _parse(rate), cast(RedisStorage, shared.storage)
 
-        def both(client: redis.Redis) -> list[Any]:
-            pipeline = client.pipeline(transaction=False)
-            place = storage.prefixed_key(item.key_for(*key))
-            window = (time.time(), item.amount, item.get_expiry(), 1)
-            pipeline.evalsha(storage.lua_acquire_moving_window.sha, 1, place, *map(str, window))
-            pipeline.exists(asked)
-            return pipeline.execute(raise_on_error=False)
+            def both(client: redis.Redis) -> list[Any]:
+                pipeline = client.pipeline(transaction=False)
+                place = storage.prefixed_key(item.key_for(*key))
+                window = (time.time(), item.amount, item.get_expiry(), 1)
+                pipeline.evalsha(storage.lua_acquire_moving_window.sha, 1, place, *map(str, window))
+                pipeline.exists(asked)
+                return pipeline.execute(raise_on_error=False)
 
-        nothing: list[Any] = [None, 0]
-        fits, found = redis_store.call(both, nothing)
-        if isinstance(fits, Exception) or isinstance(found, Exception) or redis_store.status != "ok":
-            # Redis has just gone, or has forgotten the script: the single questions know what to do
-            return self.hit(rate, *key), bool(redis_store.call(lambda client: client.exists(asked), 0))
-        return None if fits else self._wait(item, key), bool(found)
+            nothing: list[Any] = []
+            answers = redis_store.call(both, nothing)
+            if answers and not any(isinstance(answer, Exception) for answer in answers):
+                fits, found = answers
+                return None if fits else self._wait(item, key), bool(found)
+        # without Redis, or where it has forgotten the script, the single questions know what to do
+        return self.hit(rate, *key), redis_store.holds(asked)
 
     def full(self, rate: str, *key: str) -> int | None:
         """Without counting: None if one more fits, else the seconds until it does."""

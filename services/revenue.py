@@ -8,11 +8,11 @@ net is what the bills' balances rose by, but for credit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, and_, case, literal_column, or_, select
 
@@ -22,6 +22,8 @@ from services import clock, ledger, periods
 from services.ledger import NOTHING, Sums
 from services.periods import Period, Span, Unit
 from services.records import fetch_named, mapping
+
+Key = TypeVar("Key")
 
 MOVED = (*ledger.RECEIVED, LedgerKind.REFUND)
 # How many days after it was due a balance is in which column.
@@ -58,7 +60,7 @@ def report(
     cut = periods.periods(span, group_by)
     rows = _moved(span, cut, doctor_id)
     ageing = ages(span, doctor_id)
-    whole = _sums(row.amounts for row in rows)
+    whole, parts = _sums(row.amounts for row in rows), _grouped(rows, lambda row: row.place)
     rest = {
         "discounted": whole.discount,
         "written_off": whole.written_off,
@@ -66,7 +68,7 @@ def report(
     }
     return Revenue(
         totals=_amounts(whole) | rest,
-        data=[_period(period, sums) for period, sums in zip(cut, _of_periods(rows, cut), strict=True)],
+        data=[_period(period, parts.get(place, Sums({}))) for place, period in enumerate(cut)],
         by_method=_by_method(rows),
         by_doctor=_by_doctor(rows),
         ageing=ageing,
@@ -102,11 +104,11 @@ def _moved(span: Span, cut: Sequence[Period], doctor_id: int | None) -> list[Mov
     return [Moved(place_of(number), *rest) for number, *rest in db.session.execute(statement)]
 
 
-def _of_periods(rows: Iterable[Moved], cut: Sequence[Period]) -> list[Sums]:
-    found: list[list[tuple[LedgerKind, Decimal]]] = [[] for _ in cut]
+def _grouped(rows: Iterable[Moved], key: Callable[[Moved], Key]) -> dict[Key, Sums]:
+    found: dict[Key, list[tuple[LedgerKind, Decimal]]] = {}
     for row in rows:
-        found[row.place].append(row.amounts)
-    return [_sums(amounts) for amounts in found]
+        found.setdefault(key(row), []).append(row.amounts)
+    return {place: _sums(amounts) for place, amounts in found.items()}
 
 
 def _sums(amounts: Iterable[tuple[LedgerKind, Decimal]]) -> Sums:
@@ -153,22 +155,16 @@ def _doctor_sums(wheres: list[ColumnElement[bool]]) -> dict[int | None, Sums]:
 
 
 def _by_method(rows: Iterable[Moved]) -> list[dict[str, Any]]:
-    found: dict[PaymentMethod, list[tuple[LedgerKind, Decimal]]] = {}
-    for row in rows:
-        if row.kind in MOVED:
-            found.setdefault(row.method or PaymentMethod.OTHER, []).append(row.amounts)
-    return [
-        {"method": method} | _amounts(_sums(found[method])) for method in PaymentMethod if method in found
-    ]
+    moved = [row for row in rows if row.kind in MOVED]
+    found = _grouped(moved, lambda row: row.method or PaymentMethod.OTHER)
+    return [{"method": method} | _amounts(found[method]) for method in PaymentMethod if method in found]
 
 
 def _by_doctor(rows: Iterable[Moved]) -> list[dict[str, Any]]:
-    found: dict[int | None, list[tuple[LedgerKind, Decimal]]] = {}
-    for row in rows:
-        found.setdefault(row.doctor_id, []).append(row.amounts)
+    found = _grouped(rows, lambda row: row.doctor_id)
     names = mapping(select(Doctor.id, Doctor.name).where(Doctor.id.in_([key for key in found if key])))
     return [
-        {"doctor_id": key, "doctor_name": names.get(key or 0)} | _amounts(_sums(found[key]))
+        {"doctor_id": key, "doctor_name": names.get(key or 0)} | _amounts(found[key])
         for key in sorted(found, key=lambda key: (key is None, key))
     ]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, select, update
 
 from errors import ClinicError, not_found
 from extensions import PREPARED, db, redis_store
@@ -40,7 +41,7 @@ def revoked_key(session_id: int) -> str:
 
 def is_revoked(session_id: int) -> bool:
     """Whether Redis lists the session; no is no answer."""
-    return bool(redis_store.call(lambda client: client.exists(revoked_key(session_id)), 0))
+    return redis_store.holds(revoked_key(session_id))
 
 
 def ended() -> ClinicError:
@@ -65,16 +66,7 @@ def identify(claims: Claims, visitor: Actor, *, revoked: bool, reading: bool) ->
     now = clock.now()
     if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
         raise ended().about("user", claims.user_id)
-    doctor_id = found.doctor_id if found.role is Role.DOCTOR else None
-    actor = replace(
-        visitor,
-        user_id=claims.user_id,
-        name=found.name,
-        role=found.role,
-        doctor_id=doctor_id,
-        session_id=claims.session_id,
-    )
-    return actor, now - found.last_used_at > TOUCH
+    return actor_of(visitor, found, claims.session_id), now - found.last_used_at > TOUCH
 
 
 _WHOSE = (
@@ -82,6 +74,7 @@ _WHOSE = (
         UserSession.ended_at,
         UserSession.expires_at,
         UserSession.last_used_at,
+        User.id,
         User.name,
         User.role,
         User.is_active,
@@ -120,15 +113,15 @@ def open_session(user: User, *, device: str | None, address: str | None) -> tupl
     return session, Pair(*tokens.issue(user.id, session.id, session.counter))
 
 
-def actor_of(visitor: Actor, user: User, session: UserSession) -> Actor:
-    """The visitor, who turned out to be this user."""
+def actor_of(visitor: Actor, user: User | Row[Any], session_id: int) -> Actor:
+    """The visitor, who turned out to be this user in this session."""
     return replace(
         visitor,
         user_id=user.id,
         name=user.name,
         role=user.role,
         doctor_id=user.doctor_id if user.role is Role.DOCTOR else None,
-        session_id=session.id,
+        session_id=session_id,
     )
 
 
@@ -161,7 +154,8 @@ def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
         refusal.keeps_work = True
         deed.outcome, deed.detail = AuditOutcome.REFUSED, refusal.code
         raise refusal
-    return actor_of(visitor, user, session), user, Pair(*tokens.issue(user.id, session.id, session.counter))
+    pair = Pair(*tokens.issue(user.id, session.id, session.counter))
+    return actor_of(visitor, user, session.id), user, pair
 
 
 def sign_out(visitor: Actor, claims: Claims) -> Actor:
@@ -173,7 +167,7 @@ def sign_out(visitor: Actor, claims: Claims) -> Actor:
     if session.ended_at is None:
         audit.trail().deed("user", user.id, "logout")
         end(session)
-    return actor_of(visitor, user, session)
+    return actor_of(visitor, user, session.id)
 
 
 def _of_token(claims: Claims) -> UserSession | None:

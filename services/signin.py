@@ -64,7 +64,7 @@ def sign_in(visitor: Actor, *, email: str, password: str, device: str | None) ->
     # not through the row: signing in is no new version of the record
     db.session.execute(update(User).where(User.id == user.id).values(last_login_at=session.created_at))
     audit.mark(user, "login")
-    return sessions.actor_of(visitor, user, session), user, pair
+    return sessions.actor_of(visitor, user, session.id), user, pair
 
 
 def _wrong() -> ClinicError:

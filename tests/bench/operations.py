@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import ClassVar
@@ -17,7 +18,7 @@ DAY_SLOTS = 30  # in the doctors' ten hours
 OPENS = 8  # o'clock
 
 
-class Operation:
+class Operation(ABC):
     """One thing that is measured. `ask` says what a connection sends, `heard` what was answered to it."""
 
     name: ClassVar[str]
@@ -29,11 +30,11 @@ class Operation:
         self.random = random.Random(self.name)
         self.today = datetime.now(UTC).date()
 
+    @abstractmethod
     def ask(self, place: int) -> Ask:
         """The next request of the connection at `place`."""
-        raise NotImplementedError
 
-    def heard(self, place: int, body: bytes) -> None:
+    def heard(self, place: int, body: bytes) -> None:  # noqa: B027 - most have nothing to note
         """Take note of an answer."""
 
     def get(self, place: int, path: str) -> Ask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -23,15 +24,15 @@ def is_query(message: str) -> bool:
     return message.rstrip("; \n").upper() not in TRANSACTION
 
 
-class Listener:
+class Listener(ABC):
     """Hears the messages of one database; `prepared` are the statements that connections knew by name."""
 
     def __init__(self) -> None:
         self.prepared: dict[str, str] = {}
 
+    @abstractmethod
     def listening(self) -> AbstractContextManager[list[str]]:
         """The messages of what happens inside, complete at the end."""
-        raise NotImplementedError
 
 
 class PostgresListener(Listener):

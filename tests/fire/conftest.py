@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import ENGINES
-from tests.fire.fleet import Fleet, assert_well, sqlite_copy, start_fleet, stop_fleet
+from tests.conftest import ENGINES, NewDatabase
+from tests.fire.fleet import Fleet, assert_well, start_fleet, stop_fleet
 from tests.fire.scale import Scale, chosen
-from tests.servers import PostgresServer
 
 
 class Figures:
@@ -35,16 +34,9 @@ def figures(request: pytest.FixtureRequest) -> Figures:
 
 
 @pytest.fixture(scope="session", params=ENGINES)
-def workers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, scale: Scale
-) -> Iterator[Fleet]:
+def workers(request: pytest.FixtureRequest, new_database: NewDatabase, scale: Scale) -> Iterator[Fleet]:
     """A fleet on a database of each engine, shared by many tests: starting it takes longer than a race."""
-    if request.param == "sqlite":
-        url = sqlite_copy(request.getfixturevalue("sqlite_template"), tmp_path_factory.mktemp("fire"))
-    else:
-        postgres: PostgresServer = request.getfixturevalue("postgres")
-        url = postgres.clone(request.getfixturevalue("postgres_template"))
-    made = start_fleet(url, workers=scale.workers)
+    made = start_fleet(new_database(request.param), workers=scale.workers)
     yield made
     stop_fleet(made)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import collections
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -104,13 +102,6 @@ def stop_fleet(fleet: Fleet) -> None:
     """End the workers and let go of the database."""
     fleet.server.stop()
     fleet.clinic.close()
-
-
-def sqlite_copy(template: Path, folder: Path) -> str:
-    """The URL of a copy of `template` in `folder`."""
-    path = folder / "clinic.db"
-    shutil.copy(template, path)
-    return f"sqlite:///{path}"
 
 
 def assert_well(clinic: Clinic) -> None:

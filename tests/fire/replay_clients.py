@@ -293,17 +293,21 @@ class Client:
         rows = self.world.appointments
         return self.dice.choice(rows[-30:] if self.dice.randrange(5) else rows)
 
+    def made(self, kind: str, path: str, body: Row, shown: Callable[[Row], Any]) -> int:
+        """The id of a new row, which nothing stands against and whose history begins with the answer."""
+        asked = self.ask("POST", path, body)
+        if not asked.response.ok:
+            raise Anomaly(f"{body}: {asked.row}")
+        row_id: int = asked.row["id"]
+        self.world.begin((kind, row_id), shown(asked.row), asked.number, asked.sent, asked.answered)
+        return row_id
+
     # --- Money ---
 
     def bill(self) -> None:
         items = [{"description": "X-ray", "quantity": 1, "unit_price": f"{self.dice.randint(20, 200)}.00"}]
         body = {"patient_id": self.dice.choice(self.world.patients), "items": items}
-        asked = self.ask("POST", "/billings", body)
-        if not asked.response.ok:
-            raise Anomaly(f"{body}: {asked.row}")
-        name = ("bill", asked.row["id"])
-        self.world.begin(name, bill_shown(asked.row), asked.number, asked.sent, asked.answered)
-        self.world.bills.append(asked.row["id"])
+        self.world.bills.append(self.made("bill", "/billings", body, bill_shown))
 
     def settle(self, path: str, members: Row, rule: Callable[[Bill, Decimal], Bill | Refused]) -> None:
         if not self.world.bills:
@@ -413,12 +417,7 @@ class Client:
             "doctor_id": self.dice.choice(self.world.doctors),
             "summary": f"seen {next(self.world.numbers)}",
         }
-        asked = self.ask("POST", "/visits", body)
-        if not asked.response.ok:
-            raise Anomaly(f"{body}: {asked.row}")
-        name = ("visit", asked.row["id"])
-        self.world.begin(name, visit_shown(asked.row), asked.number, asked.sent, asked.answered)
-        self.world.visits.append(asked.row["id"])
+        self.world.visits.append(self.made("visit", "/visits", body, visit_shown))
 
     def document(self) -> None:
         if not self.world.visits:

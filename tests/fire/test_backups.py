@@ -27,11 +27,11 @@ from tests.furnished import furnish
 from tests.servers import PostgresServer
 
 RESTORED_WITHIN_S = 60
-NewDatabase = Callable[[str], str]
+MakeDatabase = Callable[[str], str]
 
 
 @pytest.fixture
-def new_database(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NewDatabase]:
+def make_empty(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeDatabase]:
     """Makes databases without tables, of an engine."""
     made: list[tuple[PostgresServer, str]] = []
 
@@ -66,10 +66,10 @@ def backup(clinic: Clinic, *arguments: object, **options: Any) -> Result:
 
 
 def test_a_restored_clinic_is_the_same_clinic(
-    clinic: Clinic, engine_name: str, new_database: NewDatabase, tmp_path: Path
+    clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
 ) -> None:
     furnish(clinic)
-    file, source, target = tmp_path / "clinic.backup", clinic.settings.database_url, new_database(engine_name)
+    file, source, target = tmp_path / "clinic.backup", clinic.settings.database_url, make_empty(engine_name)
 
     made = backup(clinic, "create", file)
     checked = backup(clinic, "check", file)
@@ -85,9 +85,9 @@ def test_a_restored_clinic_is_the_same_clinic(
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_backup_goes_through_a_pipe(clinic: Clinic, engine_name: str, new_database: NewDatabase) -> None:
+def test_a_backup_goes_through_a_pipe(clinic: Clinic, engine_name: str, make_empty: MakeDatabase) -> None:
     clinic.patient(name="Ada Quill")
-    target = new_database(engine_name)
+    target = make_empty(engine_name)
 
     piped = backup(clinic, "create", "-").stdout_bytes
     with clinic_on(target) as restored:
@@ -122,13 +122,13 @@ def damaged(whole: bytes, chance: random.Random) -> bytes:
 def test_a_damaged_backup_is_refused_and_nothing_is_touched(
     clinic: Clinic,
     engine_name: str,
-    new_database: NewDatabase,
+    make_empty: MakeDatabase,
     tmp_path: Path,
     scale: Scale,
     figures: Figures,
 ) -> None:
     clinic.bill("12.00")
-    file, target, chance = tmp_path / "clinic.backup", new_database(engine_name), random.Random(7)
+    file, target, chance = tmp_path / "clinic.backup", make_empty(engine_name), random.Random(7)
     backup(clinic, "create", file)
     whole = file.read_bytes()
 
@@ -147,9 +147,9 @@ def test_a_damaged_backup_is_refused_and_nothing_is_touched(
 
 
 def test_a_backup_sealed_under_another_key_is_refused(
-    clinic: Clinic, engine_name: str, new_database: NewDatabase, tmp_path: Path
+    clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
 ) -> None:
-    file, target = tmp_path / "clinic.backup", new_database(engine_name)
+    file, target = tmp_path / "clinic.backup", make_empty(engine_name)
     backup(clinic, "create", file)
 
     with clinic_on(target, audit_key="another-" + "h3N7b5Rq" * 5) as stranger:
@@ -173,10 +173,10 @@ def test_a_backup_is_not_restored_over_a_clinic(clinic: Clinic, tmp_path: Path) 
 
 
 def test_a_backup_of_the_other_engine_is_refused(
-    clinic: Clinic, engine_name: str, new_database: NewDatabase, tmp_path: Path
+    clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
 ) -> None:
     other = "postgresql" if engine_name == "sqlite" else "sqlite"
-    file, target = tmp_path / "clinic.backup", new_database(other)
+    file, target = tmp_path / "clinic.backup", make_empty(other)
     backup(clinic, "create", file)
 
     with clinic_on(target) as restored:
@@ -190,7 +190,7 @@ def test_a_backup_of_the_other_engine_is_refused(
 
 
 def test_what_was_written_after_the_backup_is_told_as_lost(
-    clinic: Clinic, engine_name: str, new_database: NewDatabase, tmp_path: Path
+    clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
 ) -> None:
     file = tmp_path / "clinic.backup"
     clinic.patient()
@@ -199,7 +199,7 @@ def test_what_was_written_after_the_backup_is_told_as_lost(
         clinic.patient()
     clinic.app.test_cli_runner().invoke(args=["audit", "heads"])
 
-    with clinic_on(new_database(engine_name), audit_heads_file=clinic.settings.heads_file) as restored:
+    with clinic_on(make_empty(engine_name), audit_heads_file=clinic.settings.heads_file) as restored:
         backup(restored, "restore", file)
         run = restored.app.test_cli_runner().invoke
         before = run(args=["audit", "verify"])
@@ -212,7 +212,7 @@ def test_what_was_written_after_the_backup_is_told_as_lost(
 
 
 def test_a_backup_taken_under_load_is_whole(
-    fleet: Fleet, new_database: NewDatabase, tmp_path: Path, figures: Figures
+    fleet: Fleet, make_empty: MakeDatabase, tmp_path: Path, figures: Figures
 ) -> None:
     clinic, file = fleet.clinic, tmp_path / "clinic.backup"
     config.use(clinic.settings)
@@ -242,7 +242,7 @@ def test_a_backup_taken_under_load_is_whole(
         writer.join()
 
     assert made.exit_code == 0, made.output
-    with clinic_on(new_database(fleet.engine_name)) as restored:
+    with clinic_on(make_empty(fleet.engine_name)) as restored:
         assert backup(restored, "restore", file).exit_code == 0
         assert_well(restored)
         with restored.inside() as session:
@@ -256,7 +256,7 @@ def test_a_backup_taken_under_load_is_whole(
 def test_the_demo_clinic_is_restored_and_verified_in_a_minute(
     clinic: Clinic,
     engine_name: str,
-    new_database: NewDatabase,
+    make_empty: MakeDatabase,
     tmp_path: Path,
     scale: Scale,
     figures: Figures,
@@ -265,7 +265,7 @@ def test_the_demo_clinic_is_restored_and_verified_in_a_minute(
     assert clinic.app.test_cli_runner().invoke(args=load).exit_code == 0
     assert backup(clinic, "create", file).exit_code == 0
 
-    with clinic_on(new_database(engine_name)) as restored:
+    with clinic_on(make_empty(engine_name)) as restored:
         began = time.monotonic()
         assert backup(restored, "restore", file).exit_code == 0
         assert_well(restored)

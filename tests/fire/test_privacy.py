@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +15,13 @@ from sqlalchemy import text
 
 import config
 from tests.clinic import Clinic
-from tests.conftest import ENGINES, settings_for
+from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.database import connected
 from tests.fire.abuse_targets import Target, contents, few, placed, targets
 from tests.fire.conftest import Figures
-from tests.fire.fleet import sqlite_copy
 from tests.fire.scale import Scale
 from tests.furnished import furnish
-from tests.servers import AppServer, PostgresServer, RedisServer, start_app, start_redis
+from tests.servers import AppServer, RedisServer, start_app, start_redis
 
 CANARY = re.compile(r"zq[a-z]{4}qz", re.I)
 # Refusals that name rows on purpose, to callers who may read them.
@@ -112,14 +110,9 @@ class House:
 
 
 @pytest.fixture(params=ENGINES)
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+def house(request: pytest.FixtureRequest, new_database: NewDatabase) -> Iterator[House]:
     store = start_redis()
-    if request.param == "sqlite":
-        url = sqlite_copy(request.getfixturevalue("sqlite_template"), tmp_path)
-    else:
-        postgres: PostgresServer = request.getfixturevalue("postgres")
-        url = postgres.clone(request.getfixturevalue("postgres_template"))
-    made = House(url, store, production=request.param == "postgresql")
+    made = House(new_database(request.param), store, production=request.param == "postgresql")
     yield made
     made.close()
     store.stop()
