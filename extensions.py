@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 import flask
@@ -102,6 +102,7 @@ def prepare_engine(engine: Engine) -> None:
 
 def _sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin by itself, and never DEFERRED
+    deadline = time.monotonic() + SQLITE_WAIT
     for pragma in (
         "foreign_keys=ON",
         "journal_mode=WAL",
@@ -109,7 +110,8 @@ def _sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
         "synchronous=FULL",
         "recursive_triggers=ON",  # else INSERT OR REPLACE removes rows past the append-only triggers
     ):
-        connection.execute(f"PRAGMA {pragma}")
+        # of two who open a new database at once, one is refused the log without being made to wait
+        _when_free(partial(connection.execute, f"PRAGMA {pragma}"), deadline)
     connection.create_function("lower", 1, _lower, deterministic=True)
 
 
@@ -132,19 +134,24 @@ def _sqlite_begin(connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
     driver.execute("PRAGMA busy_timeout=0")
     try:
-        while True:
-            try:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                return
-            except OperationalError as failure:
-                busy = "locked" in str(failure.orig) or "busy" in str(failure.orig)
-                if not busy or not first or time.monotonic() > deadline:
-                    raise
-            time.sleep(SQLITE_POLL)
+        _when_free(partial(connection.exec_driver_sql, "BEGIN IMMEDIATE"), deadline)
     finally:
         driver.execute(f"PRAGMA busy_timeout={SQLITE_WAIT * 1000:.0f}")
         if first:
             _turn.release()
+
+
+def _when_free(action: Callable[[], Any], deadline: float) -> None:
+    """Do it as soon as nobody else keeps SQLite busy; raises what it raises at the deadline."""
+    while True:
+        try:
+            action()
+            return
+        except (OperationalError, sqlite3.OperationalError) as failure:
+            busy = "locked" in str(failure) or "busy" in str(failure)
+            if not busy or time.monotonic() > deadline:
+                raise
+        time.sleep(SQLITE_POLL)
 
 
 @lru_cache(maxsize=1024)

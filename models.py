@@ -585,9 +585,9 @@ class Appointment(Versioned, Base):
 
     patient: Mapped[Patient] = relationship()
     doctor: Mapped[Doctor] = relationship()
-    created_by: Mapped[User | None] = relationship()
 
     # figures
+    booked_by: Any = None  # id and name
     visit_id: int | None = None
     allowed_transitions: list[str] | None = None
 

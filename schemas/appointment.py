@@ -110,8 +110,8 @@ class AppointmentOut(OfPatient, OfDoctor):
     visit_id: int | None
     allowed_transitions: list[AppointmentStatus]
     created_by_id: int | None
-    created_by_name: str | None = Field(None, validation_alias=AliasPath("created_by", "name"))
-    created_by: PersonRef | None
+    created_by_name: str | None = Field(None, validation_alias=AliasPath("booked_by", "name"))
+    created_by: PersonRef | None = Field(validation_alias=AliasPath("booked_by"))
     created_at: Instant
     updated_at: Instant
 

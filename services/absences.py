@@ -15,8 +15,8 @@ from models import Appointment, AppointmentStatus, CancelledBy, Doctor, Patient
 from security.permissions import Actor
 from services import audit, clock
 from services.appointments import cancel, move
-from services.judge import Proposal, hold, judge, told
-from services.records import fetch_named
+from services.judge import Proposal, judge, told
+from services.records import fetch_named, hold
 
 LISTED = 100  # booked appointments that a refusal names
 

@@ -6,7 +6,7 @@ nobody else can book, move or free that doctor's time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -22,10 +22,10 @@ from models import Appointment, AppointmentStatus, CancelledBy, Doctor, Patient,
 from security.permissions import Actor, Permission
 from services import audit, clock, listing
 from services.availability import LONGEST, SHORTEST, Interval
-from services.judge import Proposal, Verdict, hold, judge
+from services.judge import Proposal, Verdict, judge
 from services.listing import Filter, Kind, Listing, ListQuery, Page, Records
 from services.neighbours import of_doctor, of_patient, of_patient_or_file
-from services.records import Record, assign, changed, columns, fetch, fetch_named
+from services.records import Record, assign, changed, columns, fetch, fetch_named, hold
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
 CANCELLED, NO_SHOW = AppointmentStatus.CANCELLED, AppointmentStatus.NO_SHOW
@@ -117,7 +117,7 @@ def _record(row: Row[Any]) -> Record:
     record.patient = SimpleNamespace(id=row.patient_id, name=row.patient_name)
     record.doctor = SimpleNamespace(id=row.doctor_id, name=row.doctor_name, specialty=row.specialty)
     booked = row.created_by_id is not None
-    record.created_by = SimpleNamespace(id=row.created_by_id, name=row.created_by_name) if booked else None
+    record.booked_by = SimpleNamespace(id=row.created_by_id, name=row.created_by_name) if booked else None
     record.allowed_transitions = allowed_transitions(record)
     return record
 
@@ -166,15 +166,26 @@ def find(actor: Actor, query: ListQuery) -> Page[Appointment]:
 
 
 def figures(actor: Actor, rows: Sequence[Appointment | Record]) -> None:
-    """Compute what is not stored: the visit and the allowed steps; one query at most for any number."""
+    """Compute what is not stored: who booked, the visit, the allowed steps; two queries at most."""
     unread = [row for row in rows if isinstance(row, Appointment)]
+    names = _names(actor, {row.created_by_id for row in unread})
     completed = [row.id for row in unread if row.status is COMPLETED]  # by its visit, if it has one
     visits = dict(columns(_VISITS, ids=completed).tuples().all()) if completed else {}
     for row in unread:
         row.visit_id = visits.get(row.id)
         row.allowed_transitions = allowed_transitions(row)
+        booker = row.created_by_id
+        row.booked_by = SimpleNamespace(id=booker, name=names[booker]) if booker is not None else None
 
 
+def _names(actor: Actor, user_ids: Set[int | None]) -> dict[int | None, str]:
+    """The users' names; the caller's own is known."""
+    known: dict[int | None, str] = {actor.user_id: actor.name}
+    asked = user_ids - known.keys() - {None}
+    return known | (dict(columns(_NAMES, ids=sorted(asked)).tuples().all()) if asked else {})
+
+
+_NAMES = select(User.id, User.name).where(User.id.in_(bindparam("ids", expanding=True)))
 _VISITS = select(Visit.appointment_id, Visit.id).where(
     Visit.appointment_id.in_(bindparam("ids", expanding=True)), Visit.voided_at.is_(None)
 )

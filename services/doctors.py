@@ -15,9 +15,8 @@ from models import Appointment, AppointmentStatus, Base, Doctor, Role, User, Vis
 from security.permissions import Actor
 from services import absences, accounts, audit, availability, clock, listing
 from services.availability import OCCUPYING
-from services.judge import hold
 from services.listing import Filter, Kind, Listing, ListQuery, Page, words_in
-from services.records import assign, changed, fetch, fetch_named, forbid, mapping
+from services.records import assign, changed, fetch, fetch_named, forbid, hold, mapping
 from services.text import fold
 
 LOOK_AHEAD = 30  # days in which `next_available` is looked for

@@ -6,21 +6,14 @@ the appointment is written; the exclusion constraints of the database have the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
-from typing import Any, TypeVar
-
-from sqlalchemy import Select, bindparam, select
+from typing import Any
 
 from errors import ClinicError
-from extensions import PREPARED, db
-from models import Appointment, AppointmentStatus, Base, Doctor, Patient
+from models import Appointment, AppointmentStatus, Doctor, Patient
 from services import availability, clock
 from services.availability import OCCUPYING, Calendar, Interval
-
-Row = TypeVar("Row", bound=Base)
 
 # code -> what it says. It never says with whom the time is taken: that is another patient's matter.
 MESSAGES = {
@@ -114,20 +107,6 @@ def sentence(code: str) -> str:
 def told(instant: datetime) -> str:
     """RFC 3339 with the clinic's offset."""
     return clock.local(instant).isoformat()
-
-
-def hold(kind: type[Row], ids: Iterable[int]) -> list[Row]:
-    """Lock rows in the order of their ids, read afresh; those that do not exist are left out."""
-    wanted = {"row_ids": sorted(set(ids))}
-    return list(db.session.execute(_held(kind), wanted).unique().scalars())
-
-
-@cache
-def _held(kind: type[Row]) -> Select[tuple[Row]]:
-    key = kind.__mapper__.primary_key[0]
-    statement = select(kind).prefix_with(PREPARED).where(key.in_(bindparam("row_ids", expanding=True)))
-    statement = statement.order_by(key).with_for_update(key_share=True)
-    return statement.execution_options(populate_existing=True)
 
 
 def judge(proposal: Proposal) -> Verdict:

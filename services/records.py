@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult, Executable, Select, bindparam, select
+from sqlalchemy import CursorResult, Executable, Select, bindparam, event, inspect, select
 from sqlalchemy import Row as Result
+from sqlalchemy.orm import Session, SessionTransaction
 
 from errors import ClinicError, not_found
 from extensions import PREPARED, db
@@ -23,15 +24,36 @@ class Record(SimpleNamespace):
     """A row that was read as columns, to be shown and not to be changed."""
 
 
+def watch(session_class: type[Session] | Any) -> None:
+    """Make sessions forget what they held when a transaction or savepoint ends, and its locks may with it."""
+    event.listen(session_class, "after_transaction_end", _let_go)
+
+
+def _let_go(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested or transaction.parent is None:
+        session.info.pop("held", None)
+
+
+def _held(kind: type[Row]) -> dict[int, Row]:
+    """Rows that this transaction has locked, by id: nobody else changes them, so they are not read again."""
+    found: dict[int, Row] = db.session.info.setdefault("held", {}).setdefault(kind, {})
+    return found
+
+
 def fetch(kind: type[Row], row_id: int, *, lock: bool = False, what: str | None = None) -> Row:
     """The row, or 404. `lock` holds it until the end of the transaction and reads it afresh.
 
     The lock is `FOR NO KEY UPDATE`: rows that merely refer to it are not held up.
     """
-    found = db.session.execute(_by_id(kind, lock), {"row_id": row_id})
-    row: Row | None = found.unique().scalar_one_or_none()
+    held = _held(kind)
+    row = held.get(row_id)
+    if row is None or row not in db.session:
+        found = db.session.execute(_by_id(kind, lock), {"row_id": row_id})
+        row = found.unique().scalar_one_or_none()
     if row is None:
         raise not_found(what or kind.__entity__ or kind.__tablename__)
+    if lock:
+        held[row_id] = row
     return row
 
 
@@ -43,6 +65,23 @@ def _by_id(kind: type[Row], lock: bool) -> Select[tuple[Row]]:
     if lock:
         return statement.with_for_update(key_share=True).execution_options(populate_existing=True)
     return statement
+
+
+def hold(kind: type[Row], ids: Iterable[int]) -> None:
+    """Lock rows in the order of their ids, read afresh; those that do not exist are left out."""
+    held = _held(kind)
+    wanted = sorted(set(ids) - set(held))
+    if wanted:
+        rows = db.session.execute(_by_ids(kind), {"row_ids": wanted}).unique().scalars()
+        held.update({inspect(row).identity[0]: row for row in rows})
+
+
+@cache
+def _by_ids(kind: type[Row]) -> Select[tuple[Row]]:
+    key = kind.__mapper__.primary_key[0]
+    statement = select(kind).prefix_with(PREPARED).where(key.in_(bindparam("row_ids", expanding=True)))
+    statement = statement.order_by(key).with_for_update(key_share=True)
+    return statement.execution_options(populate_existing=True)
 
 
 def fetch_named(kind: type[Row], row_id: int, field: str, *, lock: bool = False) -> Row:

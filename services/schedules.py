@@ -73,7 +73,7 @@ def show(actor: Actor, doctor: Doctor, first: date | None = None, last: date | N
                 Appointment.start > start - availability.REACH,
                 Appointment.end > start,
             )
-            .options(joinedload(Appointment.patient), joinedload(Appointment.created_by))
+            .options(joinedload(Appointment.patient))
             .order_by(Appointment.start, Appointment.id)
         ).scalars()
     )

@@ -233,6 +233,10 @@ def _take(
         model.remove(old)  # type: ignore[arg-type]
         appointments.cancel(ADMIN, session.get(Appointment, old.id))  # type: ignore[union-attr]
         return
+    if old is not None and wanted.end == old.end:  # counts as absent, and a start alone keeps the duration
+        wanted.end = wanted.start + (old.end - old.start)
+    if old is not None and vars(old) == vars(wanted) | {"id": old.id}:
+        return  # who stays where they are is not judged again
     others = [row for row in model if row is not old]
     free_patient = not any(
         row.patient == patient and row.start < wanted.end and wanted.start < row.end for row in others

@@ -15,7 +15,7 @@ ASKED = {
     "/analytics/revenue": 4,
     "/appointments": 3,
     "/appointments/search": 3,
-    "/appointments/{appointment_id}": 6,
+    "/appointments/{appointment_id}": 5,
     "/audit-logs": 2,
     "/auth/me": 3,
     "/auth/sessions": 2,

@@ -17,6 +17,7 @@ from tests.bench.measure import measure
 from tests.bench.operations import OPERATIONS, Operation
 from tests.bench.profiles import profile
 from tests.bench.stage import CONNECTIONS, WORKERS, staged
+from tests.bench.steady import crowded, steady
 
 # What the ratio to yardstick (a) must be at least, on PostgreSQL with 10,000 patients.
 WANTED = {"read": 0.60, "list": 0.50, "search": 0.50, "create": 0.40, "book": 0.30}
@@ -33,6 +34,8 @@ COLUMNS = {
     "bare_cpu_us": "(a) µs",
     "database_cpu_us": "database µs",
     "client_cpu_us": "client µs",
+    "times_median": "times",
+    "times_alone_median": "times alone",
 }
 
 
@@ -58,6 +61,13 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     Console(width=170).print(table)
 
 
+def compare(found: dict[str, dict[str, Any]], smaller: dict[str, dict[str, Any]]) -> None:
+    """Add how many times as long each takes as it took in a smaller clinic."""
+    for name in found.keys() & smaller.keys():
+        for key in ("median_ms", "alone_median_ms"):
+            found[name][f"times_{key.removesuffix('_ms')}"] = round(found[name][key] / smaller[name][key], 2)
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--engine", type=click.Choice(["postgresql", "sqlite"]), default="postgresql")
 @click.option("--patients", type=click.IntRange(1_000), default=10_000, help="How many the clinic has.")
@@ -69,6 +79,13 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     "--yardsticks", type=click.Choice(["ab", "a", "b", ""]), default="ab", help="What to compare with."
 )
 @click.option("--profile", "profiled", help="Profile this operation instead of measuring.")
+@click.option("--steady", "minutes", type=click.FloatRange(2), help="Minutes at 100 requests/s instead.")
+@click.option("--crowd", is_flag=True, help="What 50 wrong sign-ins at once do to others instead.")
+@click.option(
+    "--beside",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The JSON of a smaller clinic: how many times its medians are these?",
+)
 @click.option("--out", type=click.Path(path_type=Path), default="bench.json", help="Where the JSON goes.")
 def bench(
     engine: str,
@@ -79,6 +96,9 @@ def bench(
     seconds: float,
     yardsticks: str,
     profiled: str | None,
+    minutes: float | None,
+    crowd: bool,
+    beside: Path | None,
     out: Path,
 ) -> None:
     """Measure the clinic under gunicorn, beside (a) a bare Flask application and (b) the bare driver.
@@ -88,14 +108,22 @@ def bench(
     """
     chosen = operations(profiled or only)
     began = time.monotonic()
-    with staged(engine, patients, seed) as stage:
-        click.echo(f"filled and started in {time.monotonic() - began:.0f} s", err=True)
+    with staged(engine, patients, seed, replayed="b" in yardsticks) as stage:
+        ready_s = time.monotonic() - began
+        click.echo(f"filled in {stage.grown_s:.0f} s, started after {ready_s:.0f} s", err=True)
         if profiled:
             for kind in chosen:
                 click.echo(profile(stage, kind))
             return
+        if minutes or crowd:
+            told = steady(stage, minutes) if minutes else crowded(stage)
+            out.write_text(json.dumps(told, indent=1) + "\n")
+            click.echo(out.read_text())
+            return
         figures = measure(stage, chosen, rounds=rounds, seconds=seconds, yardsticks=yardsticks)
     found = {name: one.told() for name, one in figures.items()}
+    if beside is not None:
+        compare(found, json.loads(beside.read_text())["operations"])
     show(found)
     setting = {
         "engine": engine,
@@ -107,6 +135,7 @@ def bench(
         "workers": WORKERS,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "filled_s": round(stage.grown_s, 1),
         "took_s": round(time.monotonic() - began),
     }
     out.write_text(json.dumps({"setting": setting, "operations": found}, indent=1) + "\n")

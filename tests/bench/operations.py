@@ -16,6 +16,7 @@ FARTHER = 2_000  # and on which nothing will be, but for what is moved there
 SLOT = 20  # minutes
 DAY_SLOTS = 30  # in the doctors' ten hours
 OPENS = 8  # o'clock
+DEEP_ROWS = 10  # on a page: 10,000 patients have a thousand
 
 
 class Operation(ABC):
@@ -62,6 +63,27 @@ class List(Operation):
 
     def ask(self, place: int) -> Ask:
         return self.get(place, f"/patients?page={self.random.randint(1, 20)}&per_page=20")
+
+
+class FirstPage(Operation):
+    name, title = "first_page", "page 1 of a list"
+
+    def ask(self, place: int) -> Ask:
+        return self.get(place, f"/patients?page=1&per_page={DEEP_ROWS}")
+
+
+class DeepPage(Operation):
+    name, title = "deep_page", "page 1,000 of a list"
+
+    def ask(self, place: int) -> Ask:
+        return self.get(place, f"/patients?page=1000&per_page={DEEP_ROWS}")
+
+
+class After(Operation):
+    name, title = "after", "the rows after one in the middle"
+
+    def ask(self, place: int) -> Ask:
+        return self.get(place, f"/patients?after={self.patient()}&per_page={DEEP_ROWS}")
 
 
 class SearchName(Operation):
@@ -219,6 +241,9 @@ class Refresh(Operation):
 OPERATIONS: tuple[type[Operation], ...] = (
     Read,
     List,
+    FirstPage,
+    DeepPage,
+    After,
     SearchName,
     SearchTypo,
     SearchPhone,

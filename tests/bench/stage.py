@@ -7,6 +7,7 @@ import logging
 import secrets
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ class Stage:
     bare: Served
     rehearsal: Flask  # the application in this process, on the first copy
     listener: Listener  # hears what the rehearsal asks of its database
-    replay_url: str  # the second copy
+    replay_url: str  # the last copy
+    grown_s: float  # that it took to fill the clinic
     answers: Path
     pairs: list[Pair]  # the tokens of one session for each connection
     spare_pairs: list[Pair]  # and of another, to be used up
@@ -109,8 +111,8 @@ class Stage:
 
 
 @contextmanager
-def staged(engine: str, count: int, seed: int) -> Iterator[Stage]:
-    """Everything started and filled; stopped and removed at the end."""
+def staged(engine: str, count: int, seed: int, *, replayed: bool = True) -> Iterator[Stage]:
+    """Everything started and filled; stopped and removed at the end. `replayed` makes the second copy."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clinic-bench-")))
         database, redis_url = None, None
@@ -127,13 +129,17 @@ def staged(engine: str, count: int, seed: int) -> Iterator[Stage]:
         migrate(url)
         env = _environment(folder, url, redis_url)
         app = create_app(load(None, **_settings(env)))
+        began = time.monotonic()
         grown = app.test_cli_runner().invoke(args=["demo", "grow", f"--patients={count}", f"--seed={seed}"])
         assert grown.exit_code == 0, grown.output
+        grown_s = time.monotonic() - began
         pairs = _sign_in(app, 2 * CONNECTIONS)
         _register_the_rare(app)
         known = _look_around(app)
         _dispose(app)
-        copies = [postgres.clone(url) if engine == "postgresql" else _copy(url, n) for n in range(2)]
+        copies = [
+            postgres.clone(url) if engine == "postgresql" else _copy(url, n) for n in range(1 + replayed)
+        ]
         rehearsal = create_app(
             load(
                 None,
@@ -160,7 +166,8 @@ def staged(engine: str, count: int, seed: int) -> Iterator[Stage]:
             bare=_serve(bare),
             rehearsal=rehearsal,
             listener=listener,
-            replay_url=copies[1],
+            replay_url=copies[-1],
+            grown_s=grown_s,
             answers=answers,
             pairs=pairs[:CONNECTIONS],
             spare_pairs=pairs[CONNECTIONS:],

@@ -159,4 +159,7 @@ def wait_for_half(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def journal(path: Path) -> int:
     """Bytes that a writer of the database has written and may not have committed."""
-    return sum(other.stat().st_size for other in path.parent.glob(f"{path.name}-*"))
+    try:
+        return sum(other.stat().st_size for other in path.parent.glob(f"{path.name}-*"))
+    except FileNotFoundError:  # committed between the two looks
+        return 0
