@@ -7,7 +7,7 @@ FLASK = FLASK_DEBUG=0 .venv/bin/flask --app app
 INSTALLED = .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup migrate run demo test check bench fire lock clean
+.PHONY: help setup migrate run demo test drill check bench fire lock clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST)
@@ -36,11 +36,14 @@ demo: migrate  ## Fill the database with a made-up clinic
 test: setup  ## Run the tests; ARGS="-k word" narrows them down
 	@$(PY) -m pytest -n 2 $(ARGS)
 
+drill: setup  ## Back up the whole made-up clinic, restore it and verify it, on both databases
+	@CLINIC_FIRE=long $(PY) -m pytest tests/fire/test_backups.py -n 2 -k demo_clinic
+
 check: setup  ## Everything that must pass before a change lands
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test drill
 
 fire: setup  ## Attack the clinic for hours; ARGS="-k races" narrows it down
 	@CLINIC_FIRE=long $(PY) -m pytest tests/fire -n 0 -p no:cacheprovider -o faulthandler_timeout=0 $(ARGS)

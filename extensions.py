@@ -53,7 +53,7 @@ PREPARED = "/* prepared */"
 WRITING = ("INSERT INTO ", "UPDATE ")
 PREPARE_FROM = 3  # times that a connection is asked
 MOST_PREPARED = 300  # on one connection: each costs the server some 20 kB
-WAITING = ("SAVEPOINT ", "RELEASE SAVEPOINT ", WITH_NEXT)
+WAITING = ("SAVEPOINT ", "RELEASE SAVEPOINT ")
 LEVELS = {
     psycopg2.extensions.ISOLATION_LEVEL_REPEATABLE_READ: " ISOLATION LEVEL REPEATABLE READ",
     psycopg2.extensions.ISOLATION_LEVEL_SERIALIZABLE: " ISOLATION LEVEL SERIALIZABLE",
@@ -175,7 +175,7 @@ class PostgresCursor(psycopg2.extensions.cursor):
     connection: PostgresConnection
 
     def execute(self, query: Any, vars: Any = None) -> None:
-        if isinstance(query, str) and query.startswith(WAITING):
+        if isinstance(query, str) and (query.startswith(WAITING) or WITH_NEXT in query[:60]):
             told = self._told(query, vars)
             self.connection.unsent += f"{told};"
             return

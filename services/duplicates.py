@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import date
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, text
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select, text
 
-from extensions import db
+from extensions import PREPARED, WITH_NEXT, db
 from models import Patient
-from services import phones
 from services.records import columns
 from services.spelling import similar_names
-from services.text import fold
 
-NAMING = ("name", "date_of_birth", "phone", "email", "insurance_id")
+NAMING = ("name_fold", "date_of_birth", "phone_e164", "phone_digits", "email", "insurance_id")
 SHOWN = 10  # candidates an answer names at most
 
 
@@ -32,7 +31,7 @@ def traits(values: Mapping[str, Any]) -> dict[str, str | date]:
     """
     found: dict[str, str | date | None] = {
         "date_of_birth": values.get("date_of_birth"),
-        "phone": phones.e164(values.get("phone")) or phones.searchable(values.get("phone")),
+        "phone": values.get("phone_e164") or values.get("phone_digits"),
         "email": (values.get("email") or "").lower(),
         "insurance_id": (values.get("insurance_id") or "").strip(),
     }
@@ -54,7 +53,9 @@ def hold(values: Mapping[str, Any]) -> None:
         columns(_HOLD, keys=keys)
 
 
-_HOLD = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+_HOLD = text(
+    f"{WITH_NEXT} SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"  # noqa: S608 - no values
+)
 
 
 def likely(values: Mapping[str, Any], *, but: int | None = None) -> list[tuple[Patient, list[str]]]:
@@ -62,15 +63,12 @@ def likely(values: Mapping[str, Any], *, but: int | None = None) -> list[tuple[P
     told = traits(values)
     if not told:
         return []
-    statement = (
-        select(Patient.id, Patient.name_fold)
-        .where(or_(*(_equals(name, value) for name, value in told.items())))
-        .order_by(Patient.id)
-    )
-    if but is not None:
-        statement = statement.where(Patient.id != but)
-    name = fold(values["name"])
-    similar = [row.id for row in db.session.execute(statement) if similar_names(name, row.name_fold)]
+    asked: dict[str, Any] = dict(told)
+    if insured := asked.get("insurance_id"):
+        asked["insurance_id"] = sorted({insured, insured.upper(), insured.lower()})
+    statement = _sharing(tuple(told), bool(values.get("phone_e164")))
+    rows = columns(statement, but=but or 0, **asked)
+    similar = [row.id for row in rows if similar_names(values["name_fold"], row.name_fold)]
     if not similar:
         return []
     patients = db.session.execute(
@@ -84,13 +82,23 @@ def _common(told: Mapping[str, Any], patient: Patient) -> list[str]:
     return [field for field, value in told.items() if _same(field, value, theirs.get(field))]
 
 
-def _equals(name: str, value: Any) -> ColumnElement[bool]:
-    if name == "insurance_id":
-        return Patient.insurance_id.in_({value, value.upper(), value.lower()})
-    if name == "phone":
-        name = "phone_e164" if value.startswith("+") else "phone_digits"
-    found: ColumnElement[bool] = getattr(Patient, name) == value
-    return found
+@cache
+def _sharing(names: tuple[str, ...], international: bool) -> Select[Any]:
+    """Other patients with one of these traits."""
+    phone = Patient.phone_e164 if international else Patient.phone_digits
+    places = {"phone": phone, "date_of_birth": Patient.date_of_birth, "email": Patient.email}
+    equal: list[ColumnElement[bool]] = [
+        places[name] == bindparam(name)
+        if name in places
+        else Patient.insurance_id.in_(bindparam(name, expanding=True))
+        for name in names
+    ]
+    return (
+        select(Patient.id, Patient.name_fold)
+        .prefix_with(PREPARED)
+        .where(or_(*equal), Patient.id != bindparam("but"))
+        .order_by(Patient.id)
+    )
 
 
 def _same(name: str, one: Any, other: Any) -> bool:

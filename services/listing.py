@@ -213,15 +213,13 @@ def _page(
     if scope is not None:
         wheres.append(scope)
     values = {"listed": query.limit, "skipped": query.offset, "after": query.after}
-    statement = _ordered(listing, bool(wheres), query.sort_by, query.descending, query.after is not None)
+    statement = _ordered(listing, query.sort_by, query.descending, query.after is not None)
     statement = statement.where(*wheres) if wheres else statement
     rows: list[Any]
     if listing.records is None:
         rows = list(db.session.execute(statement, values).unique().scalars())
-    elif wheres:
-        rows = _records(listing, listing.records, columns(statement, **values).scalars().all())
     else:
-        rows = [listing.records.read(row) for row in columns(statement, **values)]
+        rows = _records(listing, listing.records, columns(statement, **values).scalars().all())
     total, capped = _total(listing, wheres, query, len(rows))
     return Page(rows, total, capped, query)
 
@@ -229,7 +227,8 @@ def _page(
 def _records(listing: Listing[Any], records: Records, keys: Sequence[int]) -> list[Record]:
     """The records with these keys, in this order.
 
-    What is asked for differs from request to request, what is shown does not: that is planned once.
+    What is asked for differs from request to request, what is shown does not: that is planned once. And
+    PostgreSQL would compute what is shown for the rows of the pages before, too.
     """
     if not keys:
         return []
@@ -247,17 +246,15 @@ def _by_keys(listing: Listing[Any], dialect: str) -> Select[Any]:
 
 
 @lru_cache(maxsize=1024)
-def _ordered(
-    listing: Listing[Any], narrowed: bool, sort_by: str, descending: bool, after: bool
-) -> Select[Any]:
+def _ordered(listing: Listing[Any], sort_by: str, descending: bool, after: bool) -> Select[Any]:
     """The list in its order; made once, since making a statement costs more than running it.
 
-    Of a list that conditions narrow and that is read as records only the keys.
+    Of a list that is read as records only the keys.
     """
     key = listing.model.__mapper__.primary_key[0]
     # in the text of the statement: PostgreSQL plans a list of unknown length every time anew
     length, skipped = (bindparam(name, type_=Integer, literal_execute=True) for name in ("listed", "skipped"))
-    base = _keys(listing) if narrowed and listing.records is not None else _base(listing)
+    base = _base(listing) if listing.records is None else _keys(listing)
     statement = base.options(*listing.options).limit(length)
     if after:
         return statement.where(key > bindparam("after")).order_by(key)

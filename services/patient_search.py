@@ -17,7 +17,7 @@ from security.permissions import Actor
 from services import clock, icd10, listing, phones
 from services.listing import Filter, Kind, Listing, ListQuery, Page, contains, words_in
 from services.patients import MAX_AGE, RECORDS
-from services.spelling import begins_within_one_edit, within_one_edit, words
+from services.spelling import begins_within_one_edit, within_edits, words
 from services.text import fold
 
 MIN_TYPO = 3  # letters a word must have for a slip in it to be forgiven
@@ -117,7 +117,7 @@ def _remains(word: str) -> ColumnElement[bool]:
 
 def _is_word_of(word: str, told: str) -> bool:
     candidates = {*told.split(), *words(told)}
-    return any(within_one_edit(word, one) for one in candidates)
+    return any(within_edits(word, one, 1) for one in candidates)
 
 
 def _tails(told: str) -> Iterator[str]:

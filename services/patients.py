@@ -11,7 +11,7 @@ from sqlalchemy import Row, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from errors import ClinicError, invalid, not_found
-from extensions import PREPARED, db
+from extensions import PREPARED, WITH_NEXT, db
 from models import Appointment, AppointmentStatus, InstantType, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
 from services import audit, clock, duplicates, phones
@@ -105,9 +105,10 @@ def register(
     _check_birth(values)
     if values.get("is_active") is False:
         actor.require(Permission.PATIENTS_ARCHIVE)
+    values = _with_forms(values)
     if not allow_duplicate:
         _refuse_duplicates(values)
-    patient = Patient(**_with_forms(values))
+    patient = Patient(**values)
     if file_number is None:
         _number(patient)
     else:
@@ -122,7 +123,7 @@ def register(
     return patient
 
 
-_HISTORY = insert(MedicalHistory).inline()
+_HISTORY = insert(MedicalHistory).prefix_with(WITH_NEXT).prefix_with(PREPARED).inline()
 
 
 def _number(patient: Patient) -> None:
@@ -208,8 +209,8 @@ def _with_forms(values: Mapping[str, Any]) -> dict[str, Any]:
     if "name" in found:
         found["name_fold"] = fold(found["name"])
     if "phone" in found:
-        found["phone_e164"] = phones.e164(found["phone"])
-        found["phone_digits"] = phones.searchable(found["phone"])
+        international = found["phone_e164"] = phones.e164(found["phone"])
+        found["phone_digits"] = phones.searchable(found["phone"], international)
     return found
 
 
@@ -227,10 +228,11 @@ def update(actor: Actor, patient: Patient, *, allow_duplicate: bool = False, **v
         if not values["is_active"]:
             _check_archivable(patient)
     _check_birth(values)
+    values = _with_forms(values)
     if not allow_duplicate and any(values.get(name) for name in duplicates.NAMING):
         told = {name: values.get(name, getattr(patient, name)) for name in duplicates.NAMING}
         _refuse_duplicates(told, patient)
-    assign(patient, _with_forms(values))
+    assign(patient, values)
     if "is_active" in values:
         audit.mark(patient, "restore" if patient.is_active else "archive")
     return patient

@@ -25,11 +25,11 @@ def e164(phone: str | None) -> str | None:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
-def searchable(phone: str | None) -> str | None:
+def searchable(phone: str | None, international: str | None) -> str | None:
     """What a search by digits looks in: those typed, then those of the international form."""
     if not phone:
         return None
-    return f"{digits(phone)} {(e164(phone) or '').lstrip('+')}".strip()[:50]
+    return f"{digits(phone)} {(international or '').lstrip('+')}".strip()[:50]
 
 
 def digits(text: str) -> str:

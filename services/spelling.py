@@ -14,19 +14,30 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def distance(one: str, other: str) -> int:
-    """Letters to insert, remove, replace or swap with their neighbour (optimal string alignment)."""
-    before: list[int] = []
-    last = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        row = [i]
-        for j, wanted in enumerate(other, 1):
-            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                cost = min(cost, before[j - 2] + 1)
-            row.append(cost)
-        before, last = last, row
-    return last[-1]
+def within_edits(one: str, other: str, edits: int) -> bool:
+    """Whether so many letters inserted, removed, replaced or swapped with their neighbour make one the other.
+
+    No part of a text is changed twice (optimal string alignment).
+    """
+    # an edit takes a letter away, or brings one, or both
+    if len(set(one) ^ set(other)) > 2 * edits:
+        return False
+    return _within(one, other, edits)
+
+
+def _within(one: str, other: str, edits: int) -> bool:
+    at = _shared(one, other)
+    one, other = one[at:], other[at:]
+    if max(len(one), len(other)) <= edits:
+        return True
+    if not edits or abs(len(one) - len(other)) > edits:
+        return False
+    return (
+        _within(one[1:], other[1:], edits - 1)
+        or _within(one[1:], other, edits - 1)
+        or _within(one, other[1:], edits - 1)
+        or (one[:2] == other[1::-1] and _within(one[2:], other[2:], edits - 1))
+    )
 
 
 def _shared(one: str, other: str) -> int:
@@ -35,18 +46,6 @@ def _shared(one: str, other: str) -> int:
         if a != b:
             return at
     return min(len(one), len(other))
-
-
-def within_one_edit(one: str, other: str) -> bool:
-    """Whether the distance is at most 1, faster than by measuring it."""
-    short, long = sorted((one, other), key=len)
-    at = _shared(short, long)
-    if len(long) - len(short) == 1:
-        return short[at:] == long[at + 1 :]
-    if len(long) != len(short):
-        return False
-    swapped = short[at + 1 : at + 2] + short[at : at + 1] + short[at + 2 :]
-    return short[at + 1 :] == long[at + 1 :] or swapped == long[at:]
 
 
 def begins_within_one_edit(word: str, text: str) -> bool:
@@ -75,7 +74,7 @@ def similar_words(one: str, other: str) -> bool:
     longest = max(len(one), len(other))
     if longest < SHORT or abs(len(one) - len(other)) > 2:
         return False
-    return distance(one, other) <= (2 if longest >= LONG else 1)
+    return within_edits(one, other, 2 if longest >= LONG else 1)
 
 
 def similar_names(one: str, other: str) -> bool:
@@ -90,7 +89,7 @@ def similar_names(one: str, other: str) -> bool:
         return one == other
     if len(first) == 1 and len(second) > 1:
         return first[0] in second or similar_words(first[0], "".join(second))
-    if distance("".join(first), "".join(second)) <= 1 and not any(c.isdigit() for c in one + other):
+    if within_edits("".join(first), "".join(second), 1) and not any(c.isdigit() for c in one + other):
         return True  # written apart or together
     rest = list(second)
     for word in sorted(first, key=len, reverse=True):

@@ -137,9 +137,8 @@ def staged(engine: str, count: int, seed: int, *, replayed: bool = True) -> Iter
         _register_the_rare(app)
         known = _look_around(app)
         _dispose(app)
-        copies = [
-            postgres.clone(url) if engine == "postgresql" else _copy(url, n) for n in range(1 + replayed)
-        ]
+        clone = postgres.clone if engine == "postgresql" else _copy
+        copies = [clone(url) for _ in range(1 + replayed)]
         rehearsal = create_app(
             load(
                 None,
@@ -177,11 +176,12 @@ def staged(engine: str, count: int, seed: int, *, replayed: bool = True) -> Iter
         )
 
 
-def _copy(url: str, number: int) -> str:
+def _copy(url: str) -> str:
     path = url.removeprefix("sqlite:///")
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(f"{path}.{number}")) as target:
+    copy = f"{path}.{secrets.token_hex(4)}"
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
-    return f"{url}.{number}"
+    return f"sqlite:///{copy}"
 
 
 def _settings(env: dict[str, str]) -> dict[str, str]:
