@@ -87,12 +87,12 @@ def test_the_audit_names_the_address_that_is_true(
 
 
 def gaps(guesses: int, known: Callable[[int], Any], unknown: Callable[[int], Any]) -> dict[str, float]:
-    """The gap of the medians of calls made in turns, in milliseconds: of this thread's work, and of time.
+    """The gap of the medians of calls made in turns, in milliseconds: of this process's work, and of time.
 
     Time is what a caller sees; on processors that are shared with other tests, work is what can be judged.
     """
     told: dict[tuple[str, bool], list[float]] = defaultdict(list)
-    clocks = {"work": time.thread_time, "time": time.perf_counter}
+    clocks = {"work": time.process_time, "time": time.perf_counter}
     for number in range(guesses):
         for which in (True, False) if number % 2 else (False, True):
             began = {name: clock() for name, clock in clocks.items()}
