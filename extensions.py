@@ -76,13 +76,17 @@ cors = CORS()
 
 def engine_options(url: str, *, echo: bool) -> dict[str, Any]:
     """What `create_engine` is told, by engine. Values are never logged: they are patients' data."""
-    options: dict[str, Any] = {"echo": echo, "hide_parameters": True}
+    options: dict[str, Any] = {"echo": echo, "hide_parameters": True, "pool_timeout": 3}
     if make_url(url).get_backend_name() == "sqlite":
-        return options | {"connect_args": {"timeout": 5, "check_same_thread": False}}
+        # one for each thread: whoever waits for the one writer must be told in time
+        return options | {
+            "pool_size": 40,
+            "max_overflow": 0,
+            "connect_args": {"timeout": 5, "check_same_thread": False},
+        }
     return options | {
         "pool_size": 10,
         "max_overflow": 10,
-        "pool_timeout": 3,
         "pool_recycle": 1800,
         "connect_args": {
             "connect_timeout": 3,

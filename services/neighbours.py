@@ -17,10 +17,13 @@ def among(column: Any, key: Any, condition: ColumnElement[bool]) -> ColumnElemen
     """Whether `column` is the `key` of a row for which the condition is true.
 
     Up to `FEW` keys are looked up first and named, so that an index leads to what belongs to them. Of more, a
-    page is full soon, in whatever order the rows are read.
+    page is full soon, in whatever order the rows are read. `column` may be `key` itself: PostgreSQL cannot
+    guess how rare a part of a text is, and may walk a list to its end for a page that is never full.
     """
     wanted = select(key).where(condition)
     found = list(db.session.execute(wanted.limit(FEW + 1)).scalars())
+    if len(found) > FEW and column is key:
+        return condition
     belongs: ColumnElement[bool] = column.in_(found if len(found) <= FEW else wanted)
     return belongs
 

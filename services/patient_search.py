@@ -16,6 +16,7 @@ from models import Allergy, Condition, LedgerEntry, MedicalHistory, Patient, Vis
 from security.permissions import Actor
 from services import clock, icd10, listing, phones
 from services.listing import Filter, Kind, Listing, ListQuery, Page, contains, words_in
+from services.neighbours import among, of_patient
 from services.patients import MAX_AGE, RECORDS
 from services.spelling import begins_within_one_edit, within_edits, words
 from services.text import fold
@@ -36,7 +37,7 @@ def matches(text: str) -> ColumnElement[bool]:
     ]
     if phones.searched_digits(text):
         ways.append(_phone(text))
-    return or_(*ways)
+    return among(Patient.id, Patient.id, or_(*ways))
 
 
 def nearly_matches(text: str) -> ColumnElement[bool]:
@@ -188,17 +189,18 @@ def _seen(since: datetime) -> ColumnElement[bool]:
 
 def _part_of(column: Any) -> Callable[[str], ColumnElement[bool]]:
     def where(text: str) -> ColumnElement[bool]:
-        found: ColumnElement[bool] = column.icontains(text, autoescape=True)
-        return found
+        return among(Patient.id, Patient.id, column.icontains(text, autoescape=True))
 
     return where
 
 
 FILTERS = {
-    "name": Filter(
-        Kind.TEXT, lambda text: words_in(Patient.name_fold, text), "Parts of the name, in any order."
+    "name": Filter(Kind.TEXT, lambda text: of_patient(Patient.id, text), "Parts of the name, in any order."),
+    "phone": Filter(
+        Kind.TEXT,
+        lambda text: among(Patient.id, Patient.id, _phone(text)),
+        "Digits of the phone number, however they are punctuated.",
     ),
-    "phone": Filter(Kind.TEXT, _phone, "Digits of the phone number, however they are punctuated."),
     "email": Filter(Kind.TEXT, _part_of(Patient.email), "Part of the e-mail address."),
     "insurance_id": Filter(Kind.TEXT, _part_of(Patient.insurance_id), "Part of the insurance number."),
     "insurance_provider": Filter(
