@@ -7,17 +7,19 @@ in `services.payments`, claims to insurers are in `services.claims`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, false, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from errors import ClinicError, invalid, not_found
-from extensions import db
+from extensions import PREPARED, WITH_NEXT, db
 from models import (
     MONEY_LIMIT,
     Billing,
@@ -240,6 +242,8 @@ def create(
         notes=notes,
         created_by_id=actor.user_id,
         created_at=billed_at or clock.now(),
+        refunds=[],  # a new bill has none of either: they are not looked up
+        claims=[],
     )
     treatments: list[Treatment] = []
     if items is not None:
@@ -248,7 +252,7 @@ def create(
         treatments = _unbilled(bill, visit_id, treatment_id)
         bill.items = _of_treatments(treatments)
         _check_agrees(bill, patient_id, doctor_id)
-    bill.invoice_number = _next_number(clock.local(bill.created_at).year)
+    bill.invoice_number = f"draft-{secrets.token_hex(8)}"
     db.session.add(bill)
     db.session.flush()
     for row in treatments:
@@ -258,7 +262,25 @@ def create(
         method = payment_method or PaymentMethod.OTHER
         payments.pay(actor, bill, amount=amount_paid, method=method, allow_credit=allow_credit)
     audit.mark(bill, "create")
+    _number(bill)
     return bill
+
+
+def _number(bill: Billing) -> None:
+    """Give the bill its invoice number, last of all: from then on every other bill waits for the commit."""
+    number = _next_number(clock.local(bill.created_at).year)
+    # not through the row: this is no new version of it
+    db.session.connection().execute(_NUMBER, {"bill": bill.id, "number": number})
+    set_committed_value(bill, "invoice_number", number)
+
+
+_NUMBER = (
+    Billing.__table__.update()  # type: ignore[attr-defined]
+    .where(Billing.__table__.c.id == bindparam("bill"))
+    .values(invoice_number=bindparam("number"))
+    .prefix_with(WITH_NEXT)
+    .prefix_with(PREPARED)
+)
 
 
 def _check_one_of(**sources: Any) -> None:
@@ -282,7 +304,7 @@ def _of_items(
         raise invalid("patient_id", "is required with items")
     fetch_named(Patient, patient_id, "patient_id", lock=True)
     doctor = None if doctor_id is None else fetch_named(Doctor, doctor_id, "doctor_id")
-    bill.patient_id, bill.doctor_id = patient_id, doctor_id
+    bill.patient_id, bill.doctor_id, bill.doctor = patient_id, doctor_id, doctor
     lines = []
     for number, item in enumerate(items):
         price = item["unit_price"]
