@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import psycopg2
@@ -82,7 +84,12 @@ class SqliteListener(Listener):
         with app.app_context():
             db.session.remove()
             db.engine.dispose()
-            event.listen(db.engine, "connect", lambda one, _record: one.set_trace_callback(self.heard.append))
+            event.listen(db.engine, "connect", lambda one, _record: one.set_trace_callback(self._hear))
+
+    def _hear(self, statement: str) -> None:
+        # not what the thread that exports the audit's heads asks meanwhile
+        if threading.current_thread() is threading.main_thread():
+            self.heard.append(statement)
 
     @contextmanager
     def listening(self) -> Iterator[list[str]]:
@@ -90,4 +97,5 @@ class SqliteListener(Listener):
         found: list[str] = []
         self.heard.clear()
         yield found
-        found += [one for one in self.heard if not one.startswith(("--", "PRAGMA"))]
+        # a statement is told once more for each trigger that it sets off
+        found += [one for one, _told in groupby(self.heard) if not one.startswith(("--", "PRAGMA"))]
