@@ -72,9 +72,7 @@ def similar_words(one: str, other: str) -> bool:
     if min(len(one), len(other)) == 1:
         return one[0] == other[0]
     longest = max(len(one), len(other))
-    if longest < SHORT or abs(len(one) - len(other)) > 2:
-        return False
-    return within_edits(one, other, 2 if longest >= LONG else 1)
+    return longest >= SHORT and within_edits(one, other, 2 if longest >= LONG else 1)
 
 
 def similar_names(one: str, other: str) -> bool:

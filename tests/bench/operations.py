@@ -67,16 +67,15 @@ class List(Operation):
 
 class FirstPage(Operation):
     name, title = "first_page", "page 1 of a list"
+    number: ClassVar[int] = 1
 
     def ask(self, place: int) -> Ask:
-        return self.get(place, f"/patients?page=1&per_page={DEEP_ROWS}")
+        return self.get(place, f"/patients?page={self.number}&per_page={DEEP_ROWS}")
 
 
-class DeepPage(Operation):
+class DeepPage(FirstPage):
     name, title = "deep_page", "page 1,000 of a list"
-
-    def ask(self, place: int) -> Ask:
-        return self.get(place, f"/patients?page=1000&per_page={DEEP_ROWS}")
+    number = 1_000
 
 
 class After(Operation):
