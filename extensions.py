@@ -6,6 +6,7 @@ Both stores may be away: the database then answers 503 within seconds, Redis is 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import select
@@ -13,7 +14,8 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
@@ -58,7 +60,8 @@ LEVELS = {
     psycopg2.extensions.ISOLATION_LEVEL_REPEATABLE_READ: " ISOLATION LEVEL REPEATABLE READ",
     psycopg2.extensions.ISOLATION_LEVEL_SERIALIZABLE: " ISOLATION LEVEL SERIALIZABLE",
 }
-CLIENT_DEADLINE = 4.8  # seconds; neither timeout fires on a server that is frozen rather than dead
+ANSWER_WITHIN = 4.6  # seconds after it began; PostgreSQL's own timeouts do not fire where it is frozen
+LAST_LOOK = 0.2  # seconds that the database has in any case, however late it is asked
 
 SQLITE_WAIT = 4.5  # seconds a transaction waits for those before it
 SQLITE_POLL = 0.002  # seconds between two tries to begin
@@ -71,6 +74,30 @@ bcrypt = Bcrypt()
 cors = CORS()
 
 
+# --- Time ----------------------------------------------------------------------------------------------
+
+
+def begin_waiting() -> None:
+    """From now on this request may wait for the database, in all, as long as a caller is kept waiting."""
+    flask.g.answer_by = time.monotonic() + ANSWER_WITHIN
+
+
+@contextmanager
+def waiting_elsewhere() -> Iterator[None]:
+    """What a request spends in here is not taken from its time for the database."""
+    since = time.monotonic()
+    yield
+    if flask.has_request_context() and "answer_by" in flask.g:
+        flask.g.answer_by += time.monotonic() - since
+
+
+def _deadline(longest: float) -> float:
+    """When to stop waiting for the database. Commands, which nobody waits for, may take the `longest`."""
+    now = time.monotonic()
+    by = flask.g.get("answer_by", math.inf) if flask.has_request_context() else math.inf
+    return min(now + longest, max(by, now + LAST_LOOK))
+
+
 # --- Database ------------------------------------------------------------------------------------------
 
 
@@ -78,10 +105,10 @@ def engine_options(url: str, *, echo: bool) -> dict[str, Any]:
     """What `create_engine` is told, by engine. Values are never logged: they are patients' data."""
     options: dict[str, Any] = {"echo": echo, "hide_parameters": True, "pool_timeout": 3}
     if make_url(url).get_backend_name() == "sqlite":
-        # one for each thread: whoever waits for the one writer must be told in time
+        # one for each thread that asks, and kept: whoever waits for the one writer must be told in time
         return options | {
-            "pool_size": 40,
-            "max_overflow": 0,
+            "pool_size": 0,
+            "max_overflow": -1,
             "connect_args": {"timeout": 5, "check_same_thread": False},
         }
     return options | {
@@ -133,8 +160,8 @@ def _sqlite_begin(connection: Connection) -> None:
     """
     if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
         return
-    deadline = time.monotonic() + SQLITE_WAIT
-    first = _turn.acquire(timeout=SQLITE_WAIT)
+    deadline = _deadline(SQLITE_WAIT)
+    first = _turn.acquire(timeout=deadline - time.monotonic())
     driver: Any = connection.connection.driver_connection
     driver.execute("PRAGMA busy_timeout=0")
     try:
@@ -288,18 +315,16 @@ class PostgresConnection(psycopg2.extensions.connection):
 
 
 def _wait_with_deadline(connection: psycopg2.extensions.connection) -> None:
-    """psycopg2's wait, bounded while a request is served; commands may take as long as they need."""
-    deadline = time.monotonic() + CLIENT_DEADLINE if flask.has_request_context() else None
+    """psycopg2's wait, bounded while a request is served."""
+    deadline = _deadline(math.inf)
     while True:
         state = connection.poll()
         if state == psycopg2.extensions.POLL_OK:
             return
         reading = state == psycopg2.extensions.POLL_READ
-        remaining = None if deadline is None else deadline - time.monotonic()
+        remaining = None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
         sockets = [connection.fileno()]
-        ready: tuple[list[int], list[int], list[int]] = ([], [], [])
-        if remaining is None or remaining > 0:
-            ready = select.select(sockets if reading else [], [] if reading else sockets, [], remaining)
+        ready = select.select(sockets if reading else [], [] if reading else sockets, [], remaining)
         if not any(ready):
             # the driver closes the connection: here it still holds its lock, and close() would wait for it
             raise psycopg2.OperationalError("the database did not answer in time")

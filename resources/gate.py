@@ -14,7 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import settings
 from errors import CODES, ClinicError
-from extensions import cors, limits
+from extensions import begin_waiting, cors, limits
 from resources import metrics
 from resources.answers import json_response
 from resources.base import read_claims
@@ -64,6 +64,7 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 def begin() -> None:
     """Name the request and count it: by user where a genuine token says who, else by address."""
     g.started = time.perf_counter()
+    begin_waiting()
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     structlog.contextvars.clear_contextvars()

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from config import settings
 from errors import invalid
-from extensions import bcrypt
+from extensions import bcrypt, waiting_elsewhere
 from security.common_passwords import is_common
 
 MIN_LENGTH = 12  # characters
@@ -44,7 +44,8 @@ def check_strength(password: str, *, field: str = "password", about: tuple[str, 
 def hash_password(password: str) -> str:
     """The bcrypt hash. Longer passwords than bcrypt's 72 bytes are hashed with SHA-256 first, not cut."""
     cost = settings().bcrypt_cost
-    hashed: bytes = _hashers.submit(bcrypt.generate_password_hash, _normal(password), cost).result()
+    with waiting_elsewhere():
+        hashed: bytes = _hashers.submit(bcrypt.generate_password_hash, _normal(password), cost).result()
     return hashed.decode()
 
 
@@ -52,7 +53,8 @@ def verify(password_hash: str | None, password: str) -> bool:
     """Whether the password is the hash's; without a usable hash it takes the same time and is False."""
     usable = password_hash is not None and password_hash.startswith("$2")
     against = password_hash if usable else _dummy()
-    found: bool = _hashers.submit(bcrypt.check_password_hash, against, _normal(password)).result()
+    with waiting_elsewhere():
+        found: bool = _hashers.submit(bcrypt.check_password_hash, against, _normal(password)).result()
     return found and usable
 
 

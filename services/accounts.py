@@ -16,7 +16,7 @@ from security import passwords
 from security.permissions import Actor, Permission
 from services import audit, listing, sessions
 from services.listing import Listing, ListQuery, Page, words_in
-from services.records import assign, changed, fetch, forbid, peek
+from services.records import assign, changed, fetch, forbid, locked, peek
 from services.text import fold
 
 OWN = frozenset({"name", "phone"})  # what users may change about themselves
@@ -172,13 +172,8 @@ def _change(user: User, values: dict[str, Any]) -> User:
 
 def _active_admins() -> Sequence[int]:
     """The ids of the active admins, locked in order: whoever takes one away has looked at all of them."""
-    statement = (
-        select(User.id)
-        .where(User.role == Role.ADMIN, User.is_active)
-        .order_by(User.id)
-        .with_for_update(key_share=True)
-    )
-    return db.session.execute(statement).scalars().all()
+    admins = select(User.id).where(User.role == Role.ADMIN, User.is_active).order_by(User.id)
+    return db.session.execute(locked(admins)).scalars().all()
 
 
 def _keep_an_admin(user: User) -> None:

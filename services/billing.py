@@ -41,7 +41,7 @@ from security.permissions import Actor
 from services import audit, claims, clock, ledger, listing, payments
 from services.listing import Filter, Kind, Listing, ListQuery, Page
 from services.neighbours import of_patient
-from services.records import assign, changed, fetch, fetch_named
+from services.records import assign, changed, fetch, fetch_named, locked
 
 CONSULTATION = "consultation"  # the item that the doctor's fee is the default price of
 STATUSES = ("unpaid", "partial", "paid", "void")
@@ -335,13 +335,7 @@ def _unbilled(bill: Billing, visit_id: int | None, treatment_id: int | None) -> 
         which = Treatment.visit_id == visit_id
     fetch(Patient, found.patient_id, lock=True)
     visit = fetch(Visit, found.id, lock=True)
-    statement = (
-        select(Treatment)
-        .where(which)
-        .order_by(Treatment.id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
+    statement = locked(select(Treatment).where(which).order_by(Treatment.id))
     treatments = [
         row
         for row in db.session.execute(statement).scalars()

@@ -13,7 +13,7 @@ from extensions import db
 from models import Allergy, Base, Condition, HomeMedication, MedicalHistory
 from security.permissions import Actor
 from services import clock, icd10, patients
-from services.records import assign, changed
+from services.records import assign, changed, locked
 from services.text import fold
 
 Entry = Mapping[str, Any]
@@ -36,7 +36,7 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
         )
     )
     if lock:
-        statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
+        statement = locked(statement)
     history = db.session.execute(statement).scalar_one_or_none()
     if history is None:
         raise not_found("medical history")

@@ -16,6 +16,7 @@ from extensions import PREPARED, db
 from models import Base
 
 Row = TypeVar("Row", bound=Base)
+Columns = TypeVar("Columns", bound=tuple[Any, ...])
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -41,10 +42,7 @@ def _held(kind: type[Row]) -> dict[int, Row]:
 
 
 def fetch(kind: type[Row], row_id: int, *, lock: bool = False, what: str | None = None) -> Row:
-    """The row, or 404. `lock` holds it until the end of the transaction and reads it afresh.
-
-    The lock is `FOR NO KEY UPDATE`: rows that merely refer to it are not held up.
-    """
+    """The row, or 404; with `lock` as `locked` has it."""
     held = _held(kind)
     row = held.get(row_id)
     if row is None or row not in db.session:
@@ -62,9 +60,15 @@ def _by_id(kind: type[Row], lock: bool) -> Select[tuple[Row]]:
     statement = (
         select(kind).prefix_with(PREPARED).where(kind.__mapper__.primary_key[0] == bindparam("row_id"))
     )
-    if lock:
-        return statement.with_for_update(key_share=True).execution_options(populate_existing=True)
-    return statement
+    return locked(statement) if lock else statement
+
+
+def locked(statement: Select[Columns]) -> Select[Columns]:
+    """The statement's rows, held until the end of the transaction and read afresh.
+
+    The lock is `FOR NO KEY UPDATE`: rows that merely refer to them are not held up.
+    """
+    return statement.with_for_update(key_share=True).execution_options(populate_existing=True)
 
 
 def hold(kind: type[Row], ids: Iterable[int]) -> None:
@@ -80,8 +84,7 @@ def hold(kind: type[Row], ids: Iterable[int]) -> None:
 def _by_ids(kind: type[Row]) -> Select[tuple[Row]]:
     key = kind.__mapper__.primary_key[0]
     statement = select(kind).prefix_with(PREPARED).where(key.in_(bindparam("row_ids", expanding=True)))
-    statement = statement.order_by(key).with_for_update(key_share=True)
-    return statement.execution_options(populate_existing=True)
+    return locked(statement.order_by(key))
 
 
 def fetch_named(kind: type[Row], row_id: int, field: str, *, lock: bool = False) -> Row:

@@ -26,6 +26,7 @@ from extensions import db
 from models import InventoryItem, InventoryLot, MovementType, StockMovement, Treatment
 from security.permissions import Actor
 from services import clock
+from services.records import locked
 
 OUTWARD = (MovementType.USAGE, MovementType.WASTE)
 Portion = tuple[InventoryLot, int]  # what a lot rises by
@@ -36,14 +37,8 @@ def lock_items(ids: Iterable[int]) -> dict[int, InventoryItem]:
     wanted = sorted(set(ids))
     if not wanted:
         return {}
-    statement = (
-        select(InventoryItem)
-        .where(InventoryItem.id.in_(wanted))
-        .order_by(InventoryItem.id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
-    return {item.id: item for item in db.session.scalars(statement)}
+    statement = select(InventoryItem).where(InventoryItem.id.in_(wanted)).order_by(InventoryItem.id)
+    return {item.id: item for item in db.session.scalars(locked(statement))}
 
 
 def _lock_lots(ids: Iterable[int], *, also: Iterable[int] = ()) -> list[InventoryLot]:
@@ -55,10 +50,8 @@ def _lock_lots(ids: Iterable[int], *, also: Iterable[int] = ()) -> list[Inventor
             (InventoryLot.quantity > 0) | InventoryLot.id.in_(sorted(set(also))),
         )
         .order_by(InventoryLot.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
     )
-    return list(db.session.scalars(statement))
+    return list(db.session.scalars(locked(statement)))
 
 
 def _usable(lot: InventoryLot, today: date) -> bool:
