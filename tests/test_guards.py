@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
@@ -159,6 +160,35 @@ def test_every_way_back_into_a_taken_slot_is_refused(engine: Engine) -> None:
     move(engine, again, patient_id=2)
     longer = {"end": noon + timedelta(minutes=5), "blocked_until": noon + timedelta(minutes=5)}
     assert refusal(lambda: move(engine, again, **longer)) == "ex_appointments_patient"
+
+
+def test_in_whatever_order_they_come_and_move_a_patients_appointments_never_overlap(engine: Engine) -> None:
+    dice = random.Random(5)
+    counted: dict[int, tuple[int, int]] = {}  # minutes after nine, of those that take place
+
+    for _ in range(150):
+        begin = dice.randrange(120)
+        end = begin + dice.randint(1, 25)
+        status = dice.choice(["scheduled", "scheduled", "cancelled"])
+        moved = dice.choice(sorted(counted)) if counted and dice.random() < 0.3 else None
+        others = [stretch for number, stretch in counted.items() if number != moved]
+        clash = status == "scheduled" and any(begin < other[1] and other[0] < end for other in others)
+        start, until = NINE + timedelta(minutes=begin), NINE + timedelta(minutes=end)
+        row = {"end": until, "blocked_until": until, "status": status, "overbooked": True}
+
+        try:
+            if moved is None:
+                moved = book(engine, start, **row)
+            else:
+                move(engine, moved, start=start, **row)
+        except IntegrityError as refused:
+            assert clash, (begin, end, counted)
+            assert constraint_of(refused) == "ex_appointments_patient"
+            continue
+        assert not clash, (begin, end, counted)
+        counted.pop(moved, None)
+        if status == "scheduled":
+            counted[moved] = (begin, end)
 
 
 def test_what_does_not_touch_the_time_can_be_changed(engine: Engine) -> None:
