@@ -17,7 +17,7 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin clin
     && install -d -o clinic -g clinic /var/lib/clinic
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/clinic
-COPY app.py config.py create_admin.py errors.py extensions.py models.py gunicorn.conf.py ./
+COPY app.py config.py create_admin.py database.py errors.py extensions.py models.py gunicorn.conf.py ./
 COPY commands ./commands
 COPY data ./data
 COPY migrations ./migrations

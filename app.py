@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 import config
+import database
 import extensions
 from commands.audit import audit as audit_commands
 from commands.backup import backup
@@ -138,9 +139,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_url,
-        SQLALCHEMY_ENGINE_OPTIONS=extensions.engine_options(
+        SQLALCHEMY_ENGINE_OPTIONS=database.engine_options(
             settings.database_url, echo=settings.sqlalchemy_echo
         ),
+        SQLALCHEMY_BINDS=database.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
         JWT_SECRET_KEY=settings.jwt_secret_key,
         JWT_ALGORITHM="HS256",
         JWT_DECODE_ALGORITHMS=["HS256"],

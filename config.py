@@ -68,6 +68,7 @@ class Settings(BaseModel):
     flask_debug: bool = False
     database_uri: str | None = None
     supabase_uri: str | None = None
+    analytics_database_uri: str | None = None
     jwt_secret_key: str = ""
     jwt_access_token_expires_minutes: int = Field(15, ge=1, le=24 * 60)
     jwt_refresh_token_expires_days: int = Field(30, ge=1, le=365)
@@ -102,14 +103,17 @@ class Settings(BaseModel):
         chosen = (
             self.database_uri or (self.supabase_uri if self.production else None) or "sqlite:///clinic.db"
         )
-        if chosen.startswith("postgres://"):
-            chosen = "postgresql://" + chosen.removeprefix("postgres://")
-        url = make_url(chosen)
+        url = make_url(_scheme(chosen))
         if url.drivername.startswith("sqlite") and url.database and not Path(url.database).is_absolute():
             folder = ROOT / "instance"
             folder.mkdir(exist_ok=True)
             url = url.set(database=str(folder / url.database))
         return url.render_as_string(hide_password=False)
+
+    @property
+    def replica_url(self) -> str | None:
+        """The SQLAlchemy URL of the read replica that answers reports, if there is one."""
+        return _scheme(self.analytics_database_uri) if self.analytics_database_uri else None
 
     @property
     def zone(self) -> ZoneInfo:
@@ -198,7 +202,7 @@ class Settings(BaseModel):
             raise ValueError("not a Redis URL such as redis://localhost:6379/0")
         return value
 
-    @field_validator("database_uri", "supabase_uri")
+    @field_validator("database_uri", "supabase_uri", "analytics_database_uri")
     @classmethod
     def _check_database(cls, value: str | None) -> str | None:
         if value is not None:
@@ -209,6 +213,19 @@ class Settings(BaseModel):
             if driver not in DRIVERS:
                 raise ValueError("only postgresql:// and sqlite:// are supported")
         return value
+
+    @field_validator("analytics_database_uri")
+    @classmethod
+    def _check_replica(cls, value: str | None, info: ValidationInfo) -> str | None:
+        followed = info.data.get("database_uri") or info.data.get("supabase_uri") or "sqlite:"
+        if value is not None and "sqlite" in (value.partition(":")[0], followed.partition(":")[0]):
+            raise ValueError("only PostgreSQL has read replicas")
+        return value
+
+
+def _scheme(url: str) -> str:
+    """SQLAlchemy's name for what hosts of PostgreSQL call postgres://."""
+    return "postgresql://" + url.removeprefix("postgres://") if url.startswith("postgres://") else url
 
 
 def _in_production(info: ValidationInfo) -> bool:

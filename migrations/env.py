@@ -14,7 +14,8 @@ import flask
 from alembic import context
 from sqlalchemy import Engine, create_engine
 
-from extensions import db, engine_options, prepare_engine
+from database import engine_options, prepare_engine
+from extensions import db
 from models import Base
 
 LOCK = 7_205_411_338  # any number, as long as nobody else of this database takes it

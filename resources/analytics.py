@@ -35,7 +35,7 @@ def _figures(name: str, members: Mapping[str, Any]) -> Response:
 class RevenueReport(ApiResource):
     """/analytics/revenue"""
 
-    @endpoint(Permission.ANALYTICS_FINANCE, params=RevenueQuery, returns=RevenueOut, media=MEDIA)
+    @endpoint(Permission.ANALYTICS_FINANCE, params=RevenueQuery, returns=RevenueOut, media=MEDIA, report=True)
     def get(self, params: RevenueQuery) -> RevenueOut | Response:
         """Revenue by day, week, month or year, by method and doctor, and what is still owed."""
         found = RevenueOut.model_validate(
@@ -61,6 +61,7 @@ class DoctorPerformance(ApiResource):
         returns=PerformanceOut,
         many=True,
         media=MEDIA,
+        report=True,
     )
     def get(self, params: PerformanceQuery) -> list[PerformanceOut] | Response:
         """How doctors' work went; a doctor sees the own line only."""
@@ -81,7 +82,9 @@ class DoctorPerformance(ApiResource):
 class PatientStats(ApiResource):
     """/analytics/patient-stats"""
 
-    @endpoint(Permission.ANALYTICS_PATIENTS, params=SpanQuery, returns=PatientStatsOut, media=MEDIA)
+    @endpoint(
+        Permission.ANALYTICS_PATIENTS, params=SpanQuery, returns=PatientStatsOut, media=MEDIA, report=True
+    )
     def get(self, params: SpanQuery) -> PatientStatsOut | Response:
         """Who the patients are, how their number grows, and what they come for."""
         stats = patient_stats.report(start_date=params.start_date, end_date=params.end_date)
@@ -94,7 +97,7 @@ class PatientStats(ApiResource):
 class Dashboard(ApiResource):
     """/analytics/dashboard"""
 
-    @endpoint(Permission.DASHBOARD_READ, params=SpanQuery, returns=DashboardOut, media=MEDIA)
+    @endpoint(Permission.DASHBOARD_READ, params=SpanQuery, returns=DashboardOut, media=MEDIA, report=True)
     def get(self, params: SpanQuery) -> DashboardOut | Response:
         """Today's numbers, as far as your role may know them, and those of the days asked for."""
         numbers = dashboard.show(current_actor(), start_date=params.start_date, end_date=params.end_date)

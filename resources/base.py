@@ -10,6 +10,7 @@ import hmac
 import inspect
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -21,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from config import settings
 from errors import ClinicError
-from extensions import db
+from extensions import db, reporting
 from models import MAX_INT, Base
 from resources import answers, body, query
 from resources.answers import Answer, View
@@ -50,8 +51,8 @@ class Operation:
     what comes in, a merge patch where the method is PATCH; `params` the schema of a query string, `lists`
     the listing that reads it instead; `returns` how the answer is shown, `many` that it is an array;
     `rehearsed` what `?dry_run=true` answers in its place, with 200.
-    `search` wraps the list in an envelope. `errors` adds codes that only this operation answers, for the
-    documents.
+    `search` wraps the list in an envelope. A `report` is read from the replica, where there is one. `errors`
+    adds codes that only this operation answers, for the documents.
     """
 
     permission: Permission
@@ -59,6 +60,7 @@ class Operation:
     params: type[BaseModel] | None = None
     lists: Listing[Any] | None = None
     search: bool = False
+    report: bool = False
     many: bool = False
     loads: Callable[..., Any] | None = None
     returns: View | type[Out] | None = None
@@ -307,7 +309,8 @@ def _perform(method: Callable[..., Any], call: Call) -> Response:
         if replay is not None:
             return replay
     arguments = _arguments(call)
-    result = method(**arguments)
+    with reporting() if operation.report else nullcontext():
+        result = method(**arguments)
     db.session.flush()
     response = result if isinstance(result, Response) else _respond(call, result)
     if call.key is not None and 200 <= response.status_code < 300:

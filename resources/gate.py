@@ -13,8 +13,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import settings
+from database import begin_waiting
 from errors import CODES, ClinicError
-from extensions import begin_waiting, cors, limits
+from extensions import cors, limits
 from resources import metrics
 from resources.answers import json_response
 from resources.base import read_claims

@@ -12,8 +12,9 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 from config import settings
+from database import waiting_elsewhere
 from errors import invalid
-from extensions import bcrypt, waiting_elsewhere
+from extensions import bcrypt
 from security.common_passwords import is_common
 
 MIN_LENGTH = 12  # characters

@@ -16,8 +16,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, bindparam, or_, select
 from sqlalchemy.orm.exc import StaleDataError
 
+from database import PREPARED
 from errors import ClinicError, invalid
-from extensions import PREPARED, db
+from extensions import db
 from models import Appointment, AppointmentStatus, CancelledBy, Doctor, Patient, User, Visit
 from security.permissions import Actor, Permission
 from services import audit, clock, listing

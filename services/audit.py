@@ -25,8 +25,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session, SessionTransaction
 
 from config import settings
+from database import PREPARED, WITH_NEXT
 from errors import ClinicError
-from extensions import PREPARED, WITH_NEXT, db
+from extensions import db
 from models import AuditHead, AuditLog, AuditOutcome, AuditSubject, Base, Patient
 from security.permissions import Actor
 from services import clock

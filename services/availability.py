@@ -25,8 +25,8 @@ from sqlalchemy import (
     union_all,
 )
 
+from database import PREPARED
 from errors import invalid
-from extensions import PREPARED
 from models import (
     Appointment,
     AppointmentStatus,

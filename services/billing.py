@@ -18,8 +18,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
+from database import PREPARED, WITH_NEXT
 from errors import ClinicError, invalid, not_found
-from extensions import PREPARED, WITH_NEXT, db
+from extensions import db
 from models import (
     MONEY_LIMIT,
     Billing,

@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, or_, select, text
 
-from extensions import PREPARED, WITH_NEXT, db
+from database import PREPARED, WITH_NEXT
+from extensions import db
 from models import Patient
 from services.records import columns
 from services.spelling import similar_names

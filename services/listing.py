@@ -33,8 +33,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
+from database import PREPARED
 from errors import ClinicError
-from extensions import PREPARED, db
+from extensions import db
 from models import Base, InstantType, MoneyType
 from security.permissions import Actor, hidden
 from services import clock

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Row, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from database import PREPARED, WITH_NEXT
 from errors import ClinicError, invalid, not_found
-from extensions import PREPARED, WITH_NEXT, db
+from extensions import db
 from models import Appointment, AppointmentStatus, InstantType, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
 from services import audit, clock, duplicates, phones

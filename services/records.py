@@ -11,8 +11,9 @@ from sqlalchemy import CursorResult, Executable, Select, bindparam, event, inspe
 from sqlalchemy import Row as Result
 from sqlalchemy.orm import Session, SessionTransaction
 
+from database import PREPARED
 from errors import ClinicError, not_found
-from extensions import PREPARED, db
+from extensions import db
 from models import Base
 
 Row = TypeVar("Row", bound=Base)

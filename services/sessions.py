@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, select, update
 
+from database import PREPARED
 from errors import ClinicError, not_found
-from extensions import PREPARED, db, redis_store
+from extensions import db, redis_store
 from models import AuditOutcome, Doctor, Role, User, UserSession
 from security import tokens
 from security.permissions import Actor

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from extensions import engine_options, prepare_engine
+from database import engine_options, prepare_engine
 from models import Base
 from services.audit import CHAINS
 from tests.servers import ROOT, PostgresServer

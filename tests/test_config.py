@@ -149,6 +149,19 @@ def test_random_secrets_are_never_taken_for_guessable() -> None:
         assert load(None, environment="production", **short).production
 
 
+def test_a_replica_is_postgresqls() -> None:
+    replica, name = "postgres://reader@replica/clinic", "ANALYTICS_DATABASE_URI"
+    good = GOOD | {"database_uri": "postgresql://clinic@primary/clinic"}
+
+    assert load(None, **good, analytics_database_uri=replica).replica_url == replica.replace(
+        "gres:", "gresql:"
+    )
+    assert load(None, **good).replica_url is None
+    assert set(problems(**good, analytics_database_uri="sqlite:///clinic.db")) == {name}
+    assert set(problems(**good, analytics_database_uri="replica")) == {name}
+    assert set(problems(**GOOD, analytics_database_uri=replica)) == {name}
+
+
 def test_no_message_tells_a_value() -> None:
     with pytest.raises(SettingsError) as raised:
         load(None, jwt_secret_key="hunter2", database_uri="mysql://u:hunter2@h/n", redis_url="hunter2")
