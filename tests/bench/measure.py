@@ -21,6 +21,7 @@ from tests.bench.statements import is_query
 from tests.database import connected
 from tests.servers import ROOT
 
+WARM_S = 0.25  # the first slice of each, which counts for nothing
 REPLAYERS = 2  # processes: as many as the clinic has workers
 
 
@@ -219,6 +220,7 @@ def measure(
             stack.callback(replayers.stop)
         for number in range(rounds + 1):
             for turn in turns:
+                turn.seconds = seconds if number else min(seconds, WARM_S)
                 order: list[Callable[[], None]] = [turn.clinic]
                 if "a" in yardsticks:
                     order.append(turn.bare)
@@ -226,6 +228,6 @@ def measure(
                     order.append(partial(turn.driver, replayers))
                 for action in order if number % 2 else reversed(order):
                     action()
-                if number == 0:  # warms everything up, and counts for nothing
+                if number == 0:  # it warmed everything up
                     turn.figures = Figures(turn.operation.title, turn.recorded)
     return {turn.operation.name: turn.figures for turn in turns}
