@@ -100,10 +100,7 @@ class Settings(BaseModel):
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL; SQLite's relative files lie in `instance/`."""
-        chosen = (
-            self.database_uri or (self.supabase_uri if self.production else None) or "sqlite:///clinic.db"
-        )
-        url = make_url(_scheme(chosen))
+        url = make_url(_scheme(_chosen(self.database_uri, self.supabase_uri, production=self.production)))
         if url.drivername.startswith("sqlite") and url.database and not Path(url.database).is_absolute():
             folder = ROOT / "instance"
             folder.mkdir(exist_ok=True)
@@ -217,10 +214,16 @@ class Settings(BaseModel):
     @field_validator("analytics_database_uri")
     @classmethod
     def _check_replica(cls, value: str | None, info: ValidationInfo) -> str | None:
-        followed = info.data.get("database_uri") or info.data.get("supabase_uri") or "sqlite:"
-        if value is not None and "sqlite" in (value.partition(":")[0], followed.partition(":")[0]):
+        given = info.data.get
+        followed = _chosen(given("database_uri"), given("supabase_uri"), production=_in_production(info))
+        if value is not None and any(uri.startswith("sqlite") for uri in (value, followed)):
             raise ValueError("only PostgreSQL has read replicas")
         return value
+
+
+def _chosen(database_uri: str | None, supabase_uri: str | None, *, production: bool) -> str:
+    """The database that is meant, as it was written."""
+    return database_uri or (supabase_uri if production else None) or "sqlite:///clinic.db"
 
 
 def _scheme(url: str) -> str:

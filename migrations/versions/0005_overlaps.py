@@ -8,31 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alembic import op
+from alembic import context, op
 
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
-
-# name -> (table, columns that must be equal, start, end, which rows count)
-OVERLAPS: dict[str, tuple[str, tuple[str, ...], str, str, tuple[str, ...]]] = {
-    "ex_appointments_doctor": (
-        "appointments",
-        ("doctor_id",),
-        "start",
-        "blocked_until",
-        ("{row}status IN ('scheduled', 'completed')", "NOT {row}overbooked"),
-    ),
-    "ex_appointments_patient": (
-        "appointments",
-        ("patient_id",),
-        "start",
-        '"end"',
-        ("{row}status IN ('scheduled', 'completed')",),
-    ),
-    "ex_schedule_windows_overlap": ("schedule_windows", ("doctor_id", "weekday"), "start", '"end"', ()),
-}
 
 
 def upgrade() -> None:
@@ -59,7 +40,8 @@ def _among_all(others: str, start: str, end: str) -> str:
 def _replace(clash: Callable[[str, str, str], str]) -> None:
     if op.get_context().dialect.name != "sqlite":
         return  # PostgreSQL's EXCLUDE constraints have an index of their own
-    for name, (table, equal, start, end, counted) in OVERLAPS.items():
+    overlaps = context.script.get_revision("0002").module.OVERLAPS
+    for name, (table, equal, start, end, counted) in overlaps.items():
         same = ["other.id <> NEW.id", *(f"other.{column} = NEW.{column}" for column in equal)]
         # the sign keeps SQLite from the index of the status, which finds nearly everything
         same += [condition.format(row="+other.") for condition in counted]
