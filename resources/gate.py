@@ -146,8 +146,9 @@ def _render_http(error: HTTPException) -> Response:
     codes = {status: code for code, (status, _title) in reversed(CODES.items())}
     status = error.code or 500
     if isinstance(error, MethodNotAllowed):
-        response = problem(ClinicError("method_not_allowed", "This route does not take that method."))
-        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or []))
+        taken = ", ".join(sorted(error.valid_methods or []))
+        response = problem(ClinicError("method_not_allowed", f"This route takes {taken} only."))
+        response.headers["Allow"] = taken
         return response
     if status == 404:
         return problem(ClinicError("not_found", "There is no such route; GET / lists them all."))

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}
@@ -20,7 +20,7 @@ summary{cursor:pointer}code,pre{font:14px/1.45 ui-monospace,monospace}
 pre{background:#f3f6f9;padding:.7rem;border-radius:6px;margin:.4rem 0;white-space:pre-wrap}
 pre{overflow-wrap:anywhere}
 .m{display:inline-block;min-width:4.5rem;font-weight:700}.r{color:#53687c;font-size:.9rem}
-nav{margin:1rem 0;line-height:2}nav a{margin-right:.9rem;white-space:nowrap}
+nav{margin:1rem 0;display:flex;flex-wrap:wrap;gap:.3rem .9rem}
 table{border-collapse:collapse}th,td{text-align:left;vertical-align:top;padding:.15rem 1rem .15rem 0}
 th{font-weight:600;white-space:nowrap}td{overflow-wrap:anywhere}
 @media(prefers-color-scheme:dark){body{background:#14191f;color:#dde5ec}pre{background:#1d252d}
@@ -46,7 +46,7 @@ def render(told: Mapping[str, Any]) -> str:
         **{name: _join(_endpoint(one, told) for one in endpoints) for name, endpoints in domains.items()},
         "status graphs": _join(_graph(name, graph) for name, graph in told["status_graphs"].items()),
         "errors": _table({code: f"{one['status']} {one['title']}" for code, one in told["errors"].items()}),
-        "limits": _table(told["limits"]),
+        "limits": _table({name: str(limit) for name, limit in told["limits"].items()}),
     }
     parts = [
         HEAD.format(told["name"]),
@@ -73,9 +73,19 @@ def _anchor(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _table(rows: Mapping[str, Any]) -> Markup:
-    lines = (Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, text) for name, text in rows.items())
+def _table(rows: Mapping[str, str]) -> Markup:
+    lines = (
+        Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, _text(text)) for name, text in rows.items()
+    )
     return Markup("<table>{}</table>").format(_join(lines))
+
+
+def _text(text: str) -> Markup:
+    """A text of the guide, whose code stands between backticks."""
+    parts = text.split("`")
+    return _join(
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts)
+    )
 
 
 def _json(value: Any) -> Markup:
@@ -92,8 +102,8 @@ def _endpoint(one: Mapping[str, Any], told: Mapping[str, Any]) -> Markup:
         Markup(
             '<details><summary><span class="m">{}</span> <code>{}</code> {} '
             '<span class="r">{}</span></summary>'
-        ).format(one["method"], one["path"], one["summary"], ", ".join(one["roles"])),
-        Markup("<p>{}</p>").format(one["description"]) if "description" in one else Markup(""),
+        ).format(one["method"], one["path"], _text(one["summary"]), ", ".join(one["roles"])),
+        Markup("<p>{}</p>").format(_text(one["description"])) if "description" in one else Markup(""),
         Markup("<pre>{}</pre>").format(one["curl"]),
     ]
     if one["parameters"]:

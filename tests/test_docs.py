@@ -378,6 +378,8 @@ def test_a_browser_gets_a_page_that_loads_nothing(told: Clinic) -> None:
     assert all(link.startswith("#") or link == "/openapi.json" for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.anchors
     assert page.tags.count("details") == len(entries(told.app))
+    assert "`" not in html
+    assert "<code>METRICS_TOKEN</code>" in html
 
 
 def test_programs_get_json(told: Clinic) -> None:

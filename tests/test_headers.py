@@ -41,9 +41,11 @@ def test_every_refusal_has_one_shape(clinic: Clinic) -> None:
 
 
 def test_a_wrong_method_names_the_right_ones(clinic: Clinic) -> None:
-    allowed = clinic.admin.delete("/patients").headers["Allow"]
+    answer = clinic.admin.delete("/patients")
+    allowed = answer.headers["Allow"]
 
     assert {"GET", "POST"} <= set(allowed.split(", "))
+    assert allowed in answer.get_json()["message"]
 
 
 def test_what_we_did_not_foresee_shows_nothing(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
