@@ -204,11 +204,13 @@ class Settings(BaseModel):
     def _check_database(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                driver = make_url(value).drivername
+                url = make_url(value)
             except ArgumentError:
                 raise ValueError("not a database URL such as postgresql://user@host/name") from None
-            if driver not in DRIVERS:
+            if url.drivername not in DRIVERS:
                 raise ValueError("only postgresql:// and sqlite:// are supported")
+            if url.drivername.startswith("sqlite") and url.database in (None, "", ":memory:"):
+                raise ValueError("name a file such as sqlite:///clinic.db; what is in memory is lost")
         return value
 
     @field_validator("analytics_database_uri")

@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, event, func, insert, inspect, select, text, update
@@ -147,17 +148,20 @@ def _note_change(found: Trail, row: Base, action: str) -> None:
 def _written_fields(row: Base, action: str) -> set[str]:
     if action == "delete":
         return set()
+    state = inspect(row)
     fields = set()
-    for column in inspect(row).mapper.column_attrs:
-        name = column.key
-        if name in SILENT or name.endswith(SILENT_ENDINGS):
-            if name == "password_hash" and inspect(row).attrs[name].history.has_changes():
-                fields.add("password")
-            continue
-        history = inspect(row).attrs[name].history
-        if history.has_changes() and (action == "update" or getattr(row, name) is not None):
-            fields.add(name)
+    for name in state.committed_state.keys() & _told(type(row)).keys():  # what was set, whatever it was
+        if (action == "update" or getattr(row, name) is not None) and state.attrs[name].history.has_changes():
+            fields.add(_told(type(row))[name])
     return fields
+
+
+@cache
+def _told(kind: type[Base]) -> dict[str, str]:
+    """What entries call the columns of a kind of row; without those that they do not name."""
+    names = [column.key for column in kind.__mapper__.column_attrs]
+    told = {name: name for name in names if name not in SILENT and not name.endswith(SILENT_ENDINGS)}
+    return told | {name: "password" for name in names if name == "password_hash"}
 
 
 def patient_of(row: Any) -> int | None:
@@ -340,12 +344,10 @@ def _what(deed: Deed, operation: str) -> dict[str, Any]:
 
 def seal(previous: str, row: dict[str, Any]) -> str:
     """The MAC of an entry that follows the entry with MAC `previous`; 64 hexadecimal digits."""
-    told = {name: _plain(value) for name, value in row.items() if name not in ("id", "mac")}
-    text = json.dumps(told, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hmac.new(settings().audit_key.encode(), f"{previous}\n{text}".encode(), hashlib.sha256).hexdigest()
+    told = {name: value for name, value in row.items() if name not in ("id", "mac")}
+    sealed = f"{previous}\n{_SEALED.encode(told)}".encode()
+    return hmac.new(settings().audit_key.encode(), sealed, hashlib.sha256).hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.timestamp()  # both engines keep microseconds, neither keeps the offset
-    return value.value if isinstance(value, AuditOutcome) else value
+# The one spelling that is sealed. Of an instant both engines keep the microseconds, neither the offset.
+_SEALED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=datetime.timestamp)

@@ -149,6 +149,11 @@ def test_random_secrets_are_never_taken_for_guessable() -> None:
         assert load(None, environment="production", **short).production
 
 
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_clinic_is_not_kept_in_memory(uri: str) -> None:
+    assert set(problems(**GOOD, database_uri=uri)) == {"DATABASE_URI"}
+
+
 def test_a_replica_is_postgresqls() -> None:
     replica, name = "postgres://reader@replica/clinic", "ANALYTICS_DATABASE_URI"
     good = GOOD | {"database_uri": "postgresql://clinic@primary/clinic"}

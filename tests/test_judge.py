@@ -33,7 +33,7 @@ QUARTER = 15
 @pytest.fixture(autouse=True, scope="module")
 def utc() -> Iterator[None]:
     """The clinic's zone without the application."""
-    config.use(settings_for("sqlite://"))
+    config.use(settings_for("sqlite:///judge.db"))
     yield
 
 
