@@ -197,6 +197,10 @@ class RedisServer(Server):
         with closing(redis.Redis.from_url(self.url)) as client:
             client.flushall()
 
+    def forget_scripts(self) -> None:
+        with closing(redis.Redis.from_url(self.url)) as client:
+            client.script_flush()
+
     def answers(self) -> bool:
         with suppress(redis.ConnectionError), closing(redis.Redis.from_url(self.url)) as client:
             return bool(client.ping())

@@ -12,6 +12,7 @@ from typing import Any
 
 import jwt
 import pytest
+import redis
 import time_machine
 from sqlalchemy import select
 from werkzeug.test import TestResponse
@@ -460,6 +461,63 @@ def test_redis_is_used_again_when_it_is_back(make_clinic: MakeClinic, redis_serv
     deadline = time.monotonic() + 15
     while redis_store.status != "ok" and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert redis_store.status == "ok"
+
+
+def test_replies_of_one_exchange_belong_to_its_commands(redis_server: RedisServer) -> None:
+    store = RedisStore()
+    store.init(redis_server.url)
+
+    failed, found = store.exchange(("EVALSHA", "0" * 40, 0), ("EXISTS", "nothing"))
+    written, told = store.exchange(("SET", "said", 1.5), ("GET", "said"))
+
+    assert isinstance(failed, redis.ResponseError)
+    assert (found, written, told) == (0, b"OK", b"1.5")
+    assert store.status == "ok"
+
+
+def test_an_exchange_that_was_cut_off_leaves_no_reply_to_the_next(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStore()
+    store.init(redis_server.url)
+    store.exchange(("SET", "said", "before"), ("SET", "other", "after"))
+    monkeypatch.setattr(RedisStore, "trip", lambda _store: None)  # so that the next one is sent at once
+    cut_off: list[redis.Connection] = []
+
+    def interrupted(connection: redis.Connection) -> None:
+        cut_off.append(connection)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as reading, pytest.raises(KeyboardInterrupt):
+        reading.setattr("extensions._reply", interrupted)
+        store.exchange(("GET", "said"), ("GET", "said"))
+    closed = cut_off[0]._sock is None
+    redis_server.freeze()
+    try:
+        while_frozen = store.exchange(("GET", "said"), ("GET", "said"))
+    finally:
+        redis_server.thaw()
+
+    assert closed
+    assert while_frozen == []
+    assert store.exchange(("GET", "other")) == [b"after"]
+
+
+def test_a_redis_that_forgot_its_scripts_still_counts(
+    make_clinic: MakeClinic, redis_server: RedisServer
+) -> None:
+    clinic = make_clinic(
+        redis_url=redis_server.url, rate_limit_enabled=True, rate_limit_default="3 per minute"
+    )
+    pair = sign_in(clinic)
+    redis_server.flush()
+    statuses = [me(clinic, pair["access_token"]).status_code for _ in range(2)]
+    redis_server.forget_scripts()
+
+    statuses += [me(clinic, pair["access_token"]).status_code for _ in range(2)]
+
+    assert statuses == [200, 200, 200, 429]
     assert redis_store.status == "ok"
 
 
