@@ -63,7 +63,7 @@ from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, 
 from resources.treatments import TreatmentDetail, TreatmentList
 from resources.users import UserItem, UserList, UserPasswordReset
 from resources.visit import VisitAddenda, VisitItem, VisitList, VisitSignature
-from services import audit, audit_chain, records
+from services import audit, audit_chain, records, sessions
 
 # The whole URL map, top to bottom.
 ROUTES: list[tuple[type[ApiResource], str]] = [
@@ -163,6 +163,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     extensions.limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
     audit.watch(extensions.db.session)
     records.watch(extensions.db.session)
+    sessions.watch(extensions.db.session)
     gate.init_app(app)
     app.before_request(audit_chain.keep_exporting)
     map_urls(PlainApi(app))

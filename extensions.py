@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import redis
 from flask import Flask
@@ -64,6 +65,24 @@ def reporting() -> Iterator[None]:
         yield
     finally:
         db.session.info[REPLICA] = False
+
+
+class Memory:
+    """What this process has read of each database, by what it is about; checked before it is relied on."""
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[Engine, dict[str, dict[Any, Any]]] = WeakKeyDictionary()
+
+    def of(self, what: str) -> dict[Any, Any]:
+        """What is kept under this name of the clinic's database."""
+        return self._kept.setdefault(db.engine, {}).setdefault(what, {})
+
+    def forget(self) -> None:
+        """Begin with nothing, as a new process does."""
+        self._kept.clear()
+
+
+memory = Memory()
 
 
 # --- Redis ---------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
-import psycopg2.extensions
 from alembic.script import ScriptDirectory
 from flask.cli import AppGroup
 from flask_migrate import upgrade
@@ -242,17 +241,12 @@ def _not_empty() -> click.ClickException:
 
 @contextmanager
 def _copying(connection: Connection) -> Iterator[Any]:
-    """A cursor that may COPY, which psycopg2 refuses while a wait callback is set; values in one notation."""
-    waiting = psycopg2.extensions.get_wait_callback()
-    psycopg2.extensions.set_wait_callback(None)
-    try:
-        connection.exec_driver_sql(
-            "SET LOCAL datestyle = 'ISO'; SET LOCAL timezone = 'UTC'; SET LOCAL client_encoding = 'UTF8'"
-        )
-        with closing(connection.connection.cursor()) as cursor:
-            yield cursor
-    finally:
-        psycopg2.extensions.set_wait_callback(waiting)
+    """A cursor that copies values in one notation."""
+    connection.exec_driver_sql(
+        "SET LOCAL datestyle = 'ISO'; SET LOCAL timezone = 'UTC'; SET LOCAL client_encoding = 'UTF8'"
+    )
+    with closing(connection.connection.cursor()) as cursor:
+        yield cursor
 
 
 def _dump_postgresql(data: Path) -> Label:

@@ -14,7 +14,6 @@ from io import StringIO
 from typing import Any
 
 import click
-import psycopg2.extensions
 from flask.cli import with_appcontext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -216,15 +215,9 @@ def _line(row: Row) -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """psycopg2 copies only without the callback that bounds the waits of requests.
-
-    And the rows of a batch are no rubbish, however many: looking for some takes a third of the time.
-    """
-    callback = psycopg2.extensions.get_wait_callback()
-    psycopg2.extensions.set_wait_callback(None)
+    """The rows of a batch are no rubbish, however many: looking for some takes a third of the time."""
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        psycopg2.extensions.set_wait_callback(callback)

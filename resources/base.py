@@ -132,9 +132,9 @@ class ApiResource(Resource):
         call = Call(method.operation, path, f"{request.method} {request.url_rule}")
         started = time.monotonic()
         try:
-            for _attempt in range(ATTEMPTS):
+            for attempt in range(ATTEMPTS):
                 try:
-                    return _attempt_once(method, call)
+                    return _attempt_once(method, call, trusting=attempt == 0)
                 except Retry:
                     if time.monotonic() - started > RETRY_WITHIN:
                         break
@@ -144,12 +144,23 @@ class ApiResource(Resource):
             raise
 
 
-def _attempt_once(method: Callable[..., Any], call: Call) -> Response:
-    db.session.remove()  # every attempt begins with nothing remembered
+def _attempt_once(method: Callable[..., Any], call: Call, *, trusting: bool) -> Response:
+    """Serve the request in one transaction.
+
+    The first attempt is `trusting`: what earlier requests have left in memory is assumed and the database
+    told to refuse if it is not so any more. Every other one begins with nothing remembered.
+    """
+    db.session.remove()
+    db.session.info["trusting"] = trusting
     committing = False
     try:
-        _identify(call)
-        response = _perform(method, call)
+        try:
+            _identify(call)
+            response = _perform(method, call)
+        except ClinicError:
+            sessions.confirm()  # nobody is refused for who they were
+            raise
+        sessions.confirm()
         committing = True
         db.session.commit()
         return response
@@ -444,6 +455,7 @@ def _audit_refusal(call: Call, refusal: ClinicError) -> None:
     if not told or refusal.keeps_work:
         return
     action = "login" if signing_in else "refused"
+    db.session.info["trusting"] = False
     for attempt in range(ATTEMPTS):
         try:
             audit.forget()

@@ -17,6 +17,7 @@ from services import schema_version
 log = structlog.get_logger()
 
 SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, CANCELLED = "40001", "40P01", "55P03", "57014"
+DIVISION_BY_ZERO = "22012"  # what was taken for granted is not so: nothing else of ours divides
 RETRY_AFTER = 2  # seconds
 LOST = {"OperationalError", "InterfaceError", "PendingRollbackError"}  # SQLAlchemy's names
 
@@ -37,7 +38,7 @@ def read_failure(failure: Exception, *, committing: bool) -> Exception:
 
     A connection lost while committing is never retried: the commit may have happened.
     """
-    if isinstance(failure, StaleDataError):
+    if isinstance(failure, StaleDataError) or _pgcode(failure) == DIVISION_BY_ZERO:
         return Retry()
     if isinstance(failure, PoolTimeout):
         return unavailable()
@@ -54,6 +55,11 @@ def read_failure(failure: Exception, *, committing: bool) -> Exception:
     return failure
 
 
+def _pgcode(failure: Exception) -> str | None:
+    code: str | None = getattr(getattr(failure, "orig", None), "pgcode", None)
+    return code
+
+
 def _shaping(failure: ValidationError) -> Exception:
     """What a row loaded while it was shaped for the answer: pydantic keeps no more of it than its text."""
     told = {
@@ -67,7 +73,7 @@ def _shaping(failure: ValidationError) -> Exception:
 
 
 def _operational(failure: DBAPIError, *, committing: bool) -> Exception:
-    state = getattr(failure.orig, "pgcode", None)
+    state = _pgcode(failure)
     if state in (SERIALIZATION_FAILURE, DEADLOCK):
         return Retry()
     if state in (LOCK_NOT_AVAILABLE, CANCELLED):

@@ -16,10 +16,11 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, event, func, insert, inspect, select, text, update
 from sqlalchemy.dialects import postgresql
@@ -28,7 +29,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from config import settings
 from database import PREPARED, WITH_NEXT
 from errors import ClinicError
-from extensions import db
+from extensions import db, memory
 from models import AuditHead, AuditLog, AuditOutcome, AuditSubject, Base, Patient
 from security.permissions import Actor
 from services import clock
@@ -86,6 +87,7 @@ def watch(session_class: type[Session] | Any) -> None:
     event.listen(session_class, "after_flush", _collect)
     event.listen(session_class, "after_transaction_create", _savepoint)
     event.listen(session_class, "after_soft_rollback", _undo)
+    event.listen(session_class, "after_commit", _keep_end)
 
 
 def _stamp(session: Session, _context: Any, _instances: Any) -> None:
@@ -110,6 +112,7 @@ def _savepoint(session: Session, transaction: SessionTransaction) -> None:
 
 def _undo(session: Session, transaction: SessionTransaction) -> None:
     """What was rolled back to a savepoint was not done."""
+    session.info.pop("end", None)
     if transaction in session.info.get("savepoints", {}):
         session.info["trail"] = session.info["savepoints"].pop(transaction) or Trail()
 
@@ -248,18 +251,50 @@ def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
     if not deeds:
         return
     connection = db.session.connection()
-    # the end of a chain that nobody else is appending to, or of any where all are busy
-    head = connection.execute(_FREE_HEAD).one_or_none() or connection.execute(_ANY_HEAD).one()
-    number, mac, at = head.number, head.mac, clock.now()
+    chain, before, previous = _take_end(connection)
+    number, mac, at = before, previous, clock.now()
     who = _who(actor)
     entries: list[dict[str, Any]] = []
     for deed in deeds:
         number += 1
-        entry = {"chain": head.chain, "number": number, "at": at} | who | _what(deed, operation)
+        entry = {"chain": chain, "number": number, "at": at} | who | _what(deed, operation)
         mac = entry["mac"] = seal(mac, entry)
         entries.append(entry)
-    write = _write_at_once if connection.dialect.name == "postgresql" else _write
-    write(connection, entries, {"head": head.chain, "number": number, "mac": mac})
+    end = {"head": chain, "before": before, "previous": previous, "number": number, "mac": mac}
+    if connection.dialect.name == "postgresql":
+        _write_at_once(connection, entries, end)
+        db.session.info["end"] = End(chain, number, mac)
+    else:
+        _write(connection, entries, end)
+
+
+class End(NamedTuple):
+    """The last entry of a chain."""
+
+    chain: int
+    number: int
+    mac: str
+
+
+def _take_end(connection: Connection) -> End:
+    """The end of a chain to append to.
+
+    In a transaction that is `trusting`, one that this process has left behind: nobody else takes it while it
+    is used, and the entry is refused by the database (error 22012) if another process has gone on from there.
+    Else one that is locked, which nobody is appending to, or any where all are busy.
+    """
+    if db.session.info.get("trusting"):
+        with suppress(KeyError):
+            left: End = memory.of("chains").popitem()[1]
+            return left
+    head = connection.execute(_FREE_HEAD).one_or_none() or connection.execute(_ANY_HEAD).one()
+    return End(head.chain, head.number, head.mac)
+
+
+def _keep_end(session: Session) -> None:
+    end: End | None = session.info.pop("end", None)
+    if end is not None:
+        memory.of("chains")[end.chain] = end
 
 
 def _write(connection: Connection, entries: list[dict[str, Any]], end: dict[str, Any]) -> None:
@@ -298,22 +333,27 @@ _COLUMNS = {
     for column in AuditLog.__table__.columns
     if column.name != "id"
 }
-# The three in one statement, which is sent with the commit: every request pays for it.
+# All in one statement, which is sent with the commit: every request pays for it. It divides by nothing where
+# the chain does not end where it is to go on.
 _LOG_SUBJECT_AND_END = text(
     f"""{WITH_NEXT}{PREPARED}
-    WITH logged AS (
+    WITH moved AS (
+        UPDATE audit_heads SET number = :number, mac = :mac
+         WHERE chain = :head AND number = :before AND mac = :previous
+        RETURNING chain
+    ), logged AS (
         INSERT INTO audit_logs ({", ".join(_COLUMNS)})
-        SELECT {", ".join(_COLUMNS)}
-          FROM jsonb_to_recordset(CAST(:entries AS jsonb))
+        SELECT {", ".join(f"entry.{name}" for name in _COLUMNS)}
+          FROM moved CROSS JOIN jsonb_to_recordset(CAST(:entries AS jsonb))
             AS entry ({", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())})
-         ORDER BY number
+         ORDER BY entry.number
         RETURNING id, patient_ids
     ), listed AS (
         INSERT INTO audit_subjects (patient_id, audit_id)
         SELECT CAST(patient.id AS bigint), logged.id
           FROM logged CROSS JOIN jsonb_array_elements_text(logged.patient_ids) AS patient (id)
     )
-    UPDATE audit_heads SET number = :number, mac = :mac WHERE chain = :head
+    SELECT 1 / count(*) FROM moved
     """  # noqa: S608 - made of our own columns
 )
 

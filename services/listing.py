@@ -13,12 +13,10 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Engine,
     Integer,
     Select,
     and_,
@@ -35,7 +33,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from database import PREPARED
 from errors import ClinicError
-from extensions import db
+from extensions import db, memory
 from models import Base, InstantType, MoneyType
 from security.permissions import Actor, hidden
 from services import clock
@@ -349,17 +347,14 @@ def _total(
     return (COUNT_CAP, True) if wheres and total > COUNT_CAP else (total, False)
 
 
-# Of each database and list: so many rows up to this id, and when more are to be settled.
-_counted: WeakKeyDictionary[Engine, dict[str, tuple[int, int, datetime]]] = WeakKeyDictionary()
-
-
 def _all(listing: Listing[Any], key: Any) -> int:
     """How many rows there are; of a table whose rows stay, the settled ones are not counted every time.
 
     An id is settled when its row, and so every row with a lower one, came longer ago than any transaction
     lasts.
     """
-    now, known = clock.now(), _counted.setdefault(db.engine, {})
+    now, known = clock.now(), memory.of("totals")
+    # so many rows up to this id, and when more are to be settled
     number, border, due = known.get(listing.name, (0, 0, now))
     newer = columns(_newer(listing, False), border=border).scalar_one()
     if listing.kept_since is not None and newer > RECOUNT and due <= now:

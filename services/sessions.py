@@ -10,11 +10,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    event,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session, SessionTransaction
 
-from database import PREPARED
+from database import PREPARED, is_silent, tell
 from errors import ClinicError, not_found
-from extensions import db, redis_store
+from extensions import db, memory, redis_store
 from models import AuditOutcome, Doctor, Role, User, UserSession
 from security import tokens
 from security.permissions import Actor
@@ -25,6 +36,7 @@ from services.records import columns, fetch, peek
 
 GRACE = timedelta(seconds=10)  # two tabs refresh at once: the second gets the current pair
 TOUCH = timedelta(minutes=1)  # how exact "last use" is
+MOST_KNOWN = 10_000  # callers whom a process remembers
 
 
 @dataclass(frozen=True)
@@ -55,23 +67,76 @@ def identify(claims: Claims, visitor: Actor, *, revoked: bool, reading: bool) ->
 
     `revoked` is what Redis says. Raises 401 for a session that has ended or whose user is
     not active.
+
+    In a transaction that is `trusting`, PostgreSQL is not asked who it is but told who it was, together with
+    the transaction's first statement, which it refuses to run if any of that has changed.
     """
     if revoked:
         raise ended().about("user", claims.user_id)
+    now, key = clock.now(), (claims.user_id, claims.session_id)
+    known = memory.of("callers")  # (user, session) -> what was read of them the last time
+    found = known.get(key) if db.session.info.get("trusting") else None
+    if found is not None:
+        db.session.info["assumed"] = found
+    else:
+        found = _whose(claims, reading=reading)
+    if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
+        raise ended().about("user", claims.user_id)
+    idle = now - found.last_used_at > TOUCH
+    if idle or db.engine.dialect.name != "postgresql":
+        known.pop(key, None)  # the last use is about to change
+    else:
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[key] = found
+    return actor_of(visitor, found, claims.session_id), idle
+
+
+def _whose(claims: Claims, *, reading: bool) -> Row[Any] | None:
     # a body may be slow to come, and on SQLite a transaction keeps all others out: those are not begun yet
     values = {"session_id": claims.session_id, "user_id": claims.user_id}
     if reading and db.engine.dialect.name == "postgresql":
-        found = columns(_WHOSE, **values).one_or_none()
-    else:
-        found = peek(_WHOSE, **values)
-    now = clock.now()
-    if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
-        raise ended().about("user", claims.user_id)
-    return actor_of(visitor, found, claims.session_id), now - found.last_used_at > TOUCH
+        return columns(_WHOSE, **values).one_or_none()
+    return peek(_WHOSE, **values)
+
+
+def watch(session_class: type[Session] | Any) -> None:
+    """Make transactions tell the database first what they take for granted."""
+    event.listen(session_class, "after_begin", _assume)
+
+
+def _assume(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+    found = session.info.get("assumed")
+    if found is None or "told" in session.info or connection.engine is not db.engine:
+        return  # the replica may be late
+    values = {name: getattr(found, name) for name in ("session_id", "id", "name", "role", "doctor_id")}
+    tell(connection, PREPARED + _STILL, values | {"now": clock.now()})
+    session.info["told"] = connection
+
+
+def confirm() -> None:
+    """Have the database confirm what is assumed of the caller, where it was asked nothing yet."""
+    info = db.session.info
+    if "assumed" in info and ("told" not in info or is_silent(info["told"])):
+        db.session.execute(select(1))
+
+
+# Divides by nothing, error 22012, where the caller is not who is named any more.
+_STILL = """
+    SELECT 1 / count(*)
+      FROM user_sessions
+      JOIN users ON users.id = user_sessions.user_id
+      LEFT JOIN doctors ON doctors.user_id = users.id
+     WHERE user_sessions.id = %(session_id)s AND users.id = %(id)s
+       AND user_sessions.ended_at IS NULL AND user_sessions.expires_at > %(now)s
+       AND users.is_active AND users.name = %(name)s AND users.role = %(role)s
+       AND doctors.id IS NOT DISTINCT FROM %(doctor_id)s
+"""
 
 
 _WHOSE = (
     select(
+        UserSession.id.label("session_id"),
         UserSession.ended_at,
         UserSession.expires_at,
         UserSession.last_used_at,

@@ -14,6 +14,7 @@ from flask import Flask
 
 from app import create_app
 from config import Settings, load
+from extensions import memory
 from tests.clinic import Clinic
 from tests.database import ReusedDatabase, migrate
 from tests.servers import PostgresServer, start_postgres
@@ -127,6 +128,7 @@ def clinic(database_url: str, applications: dict[str, Flask]) -> Iterator[Clinic
     settings = settings_for(database_url)
     if database_url not in applications:
         applications[database_url] = create_app(settings)
+    memory.forget()  # its database was emptied
     made = Clinic(settings, applications[database_url])
     yield made
     made.close()

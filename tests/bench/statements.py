@@ -17,7 +17,7 @@ from sqlalchemy import event, make_url
 from extensions import db
 
 LOGGED = re.compile(r"^\S+ \S+ \S+ \[\d+\] (\w+):  (?:statement: )?(.*)")
-PREPARE = re.compile(r"PREPARE (\w+) AS .*?;(?=EXECUTE \1\b)", re.S)
+PREPARE = re.compile(r"PREPARE (\w+) AS [^;]*;")
 TRANSACTION = ("BEGIN", "COMMIT", "ROLLBACK")
 
 
