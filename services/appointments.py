@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, or_, select
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 
 from database import PREPARED
@@ -26,7 +27,7 @@ from services.availability import LONGEST, SHORTEST, Interval
 from services.judge import Proposal, Verdict, judge
 from services.listing import Filter, Kind, Listing, ListQuery, Page, Records
 from services.neighbours import of_doctor, of_patient, of_patient_or_file
-from services.records import Record, assign, changed, columns, fetch, fetch_named, hold
+from services.records import Record, assign, changed, columns, fetch, fetch_named, hold, insert
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
 CANCELLED, NO_SHOW = AppointmentStatus.CANCELLED, AppointmentStatus.NO_SHOW
@@ -222,8 +223,8 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
     verdict.insist(offer=not importing)
     asked, why = verdict.proposal, values.pop("overbook_reason", None)
     row = Appointment(
-        patient=asked.patient,
-        doctor=asked.doctor,
+        patient_id=asked.patient.id,
+        doctor_id=asked.doctor.id,
         start=asked.start,
         end=asked.end,
         blocked_until=_blocked_until(asked.doctor, asked.end),
@@ -232,8 +233,9 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
         created_by_id=actor.user_id,
         **values,
     )
-    db.session.add(row)
-    db.session.flush()
+    insert(row)
+    set_committed_value(row, "patient", asked.patient)
+    set_committed_value(row, "doctor", asked.doctor)
     if row.overbooked:
         audit.mark(row, "overbook")
     return row

@@ -15,7 +15,7 @@ import copy
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -125,9 +125,14 @@ def _collect(session: Session, _context: Any) -> None:
             _note_change(found, row, action)
 
 
-def _note_change(found: Trail, row: Base, action: str) -> None:
+def note_new(row: Base, given: Set[str]) -> None:
+    """A row that was inserted without a flush, with values for the columns `given`."""
+    _note_change(trail(), row, "create", {_told(type(row))[name] for name in given & _told(type(row)).keys()})
+
+
+def _note_change(found: Trail, row: Base, action: str, fields: set[str] | None = None) -> None:
     if row.__entity__ is not None:
-        fields = _written_fields(row, action)
+        fields = _written_fields(row, action) if fields is None else fields
         if action == "update" and not fields:
             return
         deed = found.deed(row.__entity__, row.id, action)  # type: ignore[attr-defined]

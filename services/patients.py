@@ -5,17 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from functools import cache
+from itertools import count
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    Row,
+    String,
+    bindparam,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
 from database import PREPARED, WITH_NEXT
 from errors import ClinicError, invalid, not_found
 from extensions import db
 from models import Appointment, AppointmentStatus, InstantType, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
-from services import audit, clock, duplicates, phones
+from services import audit, clock, duplicates, phones, records
 from services.listing import Records
 from services.records import Record, assign, changed, columns, fetch
 from services.text import fold
@@ -111,11 +125,10 @@ def register(
         _refuse_duplicates(values)
     patient = Patient(**values)
     if file_number is None:
-        _number(patient)
+        _issue(patient)
     else:
         patient.file_number = file_number
-        db.session.add(patient)
-        db.session.flush()
+        records.insert(patient)
     patient.account_balance = NOTHING
     # not through the session: an empty history is no change of its own, for the audit
     now = clock.now()
@@ -127,34 +140,45 @@ def register(
 _HISTORY = insert(MedicalHistory).prefix_with(WITH_NEXT).prefix_with(PREPARED).inline()
 
 
-def _number(patient: Patient) -> None:
+def _issue(patient: Patient) -> None:
     """Insert under `P-` and the row's own id, which no two registrations share.
 
-    Where somebody gave that very number to another patient by hand, a suffix is added.
+    Where somebody gave that very number to another patient by hand, the next one gets a suffix.
     """
-    patient.id = _next_id()
-    suffix = 0
-    while True:
-        number = f"P-{patient.id:06d}" + (f"-{suffix}" if suffix else "")
-        patient.file_number = number
-        try:
-            with db.session.begin_nested():
-                db.session.add(patient)
+    values = records.new_values(patient)
+    del values["file_number"]
+    for tried in count():
+        suffix = f"-{tried}" if tried else ""
+        issued = columns(_issuing(db.engine.dialect.name), suffix=suffix, **values).one_or_none()
+        if issued is not None:
+            patient.file_number = issued.file_number
+            records.keep(patient, values | dict(issued._mapping))
             return
-        except IntegrityError:
-            if not db.session.scalar(select(Patient.id).where(Patient.file_number == number)):
-                raise
-            suffix += 1
 
 
-def _next_id() -> int:
-    on_postgresql = db.session.get_bind().dialect.name == "postgresql"
-    return int(columns(_NEXT if on_postgresql else _NEXT_ON_SQLITE).scalar_one())
-
-
-_NEXT = select(func.nextval(func.pg_get_serial_sequence("patients", "id"))).prefix_with(PREPARED)
-# as SQLite counts itself, and nobody else writes meanwhile
-_NEXT_ON_SQLITE = select(func.coalesce(func.max(Patient.id), 0) + 1)
+@cache
+def _issuing(dialect: str) -> Insert:
+    table: Any = Patient.__table__
+    given = [column for column in table.columns if column.key not in ("id", "file_number")]
+    values: list[ColumnElement[Any]] = [bindparam(column.key, type_=column.type) for column in given]
+    if dialect == "postgresql":
+        taken = select(func.nextval(func.pg_get_serial_sequence("patients", "id")).label("id")).subquery()
+        digits = cast(taken.c.id, String)
+        padded = func.lpad(digits, func.greatest(6, func.length(digits)), "0")
+        values = [cast(value, value.type) for value in values]
+        adding: Any = postgresql.insert(table)
+    else:  # as SQLite counts itself, and nobody else writes meanwhile
+        taken = select((func.coalesce(func.max(Patient.id), 0) + 1).label("id")).subquery()
+        padded = func.printf("%06d", taken.c.id)
+        adding = sqlite.insert(table)
+    number = literal("P-").concat(padded).concat(bindparam("suffix", type_=String))
+    new = select(taken.c.id, number, *values).where(true())  # SQLite takes ON CONFLICT for a join without
+    inserted: Insert = (
+        adding.from_select(["id", "file_number", *(column.key for column in given)], new)
+        .on_conflict_do_nothing(index_elements=["file_number"])
+        .returning(table.c.id, table.c.file_number)
+    )
+    return inserted
 
 
 def _check_birth(values: Mapping[str, Any]) -> None:

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import CursorResult, Executable, Select, bindparam, event, inspect, select
 from sqlalchemy import Row as Result
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy import insert as into
+from sqlalchemy.orm import Session, SessionTransaction, make_transient_to_detached
 
 from database import PREPARED
 from errors import ClinicError, not_found
 from extensions import db
 from models import Base
+from services import audit, clock
 
 Row = TypeVar("Row", bound=Base)
 Columns = TypeVar("Columns", bound=tuple[Any, ...])
@@ -110,6 +112,50 @@ def columns(statement: Executable, **values: Any) -> CursorResult[Any]:
     """The rows of a statement that was made once, without what the ORM costs: for what is asked often."""
     db.session.flush()
     return db.session.connection().execute(statement, values)
+
+
+def new_values(row: Base) -> dict[str, Any]:
+    """The columns of a row that is about to be inserted, but for its id: as given, by default, or stamped."""
+    given = {name: value for name, value in row.__dict__.items() if name in row.__mapper__.columns}
+    now = clock.now()
+    stamps = {"created_at": now, "updated_at": now}
+    defaults = _defaults(type(row))
+    return defaults | {name: stamps[name] for name in stamps.keys() & defaults.keys()} | given
+
+
+@cache
+def _defaults(kind: type[Base]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, column in kind.__mapper__.columns.items():
+        if name != "id":
+            value = None if column.default is None else column.default.arg  # type: ignore[attr-defined]
+            found[name] = value({}) if callable(value) else value
+    return found
+
+
+def insert(row: Row) -> Row:
+    """Insert a row of a table of its own id, as a flush would, in a statement instead of a unit of work.
+
+    That takes a fifth of the time, and serves rows which are inserted by themselves.
+    """
+    values = new_values(row)
+    return keep(row, values | {"id": columns(_insertion(type(row)), **values).scalar_one()})
+
+
+@cache
+def _insertion(kind: type[Base]) -> Executable:
+    key = kind.__mapper__.primary_key[0]
+    return into(kind).values({name: bindparam(name) for name in _defaults(kind)}).returning(key)
+
+
+def keep(row: Row, values: Mapping[str, Any]) -> Row:
+    """Have the session hold a new row whose columns were inserted with these values, and the audit know."""
+    given = {name for name in row.__dict__ if values.get(name) is not None}
+    row.__dict__.update(values)
+    audit.note_new(row, given)
+    make_transient_to_detached(row)
+    db.session.add(row)
+    return row
 
 
 def mapping(statement: Select[tuple[Key, Value]]) -> dict[Key, Value]:
