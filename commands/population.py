@@ -42,7 +42,7 @@ from models import (
     Visit,
 )
 from services import clock
-from services.audit import CHAINS, seal
+from services.audit import CHAINS, seal, spell
 from services.text import fold
 
 APPOINTMENTS = 5  # of every patient
@@ -372,7 +372,7 @@ class Population:
             "address": None,
             "request_id": None,
         }
-        mac = seal(previous, told)
+        mac = seal(previous, spell(told))
         batch.head = (number + 1, mac)
         self.ids[AuditLog] = audit_id
         batch.rows[AuditLog].append((audit_id, *told.values(), mac))

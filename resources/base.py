@@ -36,6 +36,7 @@ from services.listing import Listing, Page
 
 log = structlog.get_logger()
 Method = TypeVar("Method", bound=Callable[..., Any])
+Proxied = TypeVar("Proxied")
 
 METHODS = ("get", "post", "put", "patch", "delete")
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -200,6 +201,12 @@ def _rollback() -> None:
         db.session.remove()  # the connection is gone, and the transaction with it
 
 
+def behind(proxy: Proxied) -> Proxied:
+    """What `request` and `g` stand for, which they look up anew each time, to be asked several times."""
+    found: Proxied = proxy._get_current_object()  # type: ignore[attr-defined]
+    return found
+
+
 # --- Who -----------------------------------------------------------------------------------------------
 
 
@@ -221,16 +228,17 @@ def presented_token() -> tuple[str | None, bool]:
 
 def read_claims() -> Claims | None:
     """The claims of the presented token, read once per request; None without one. Raises 401."""
-    if "claims" not in g:
+    kept = behind(g)
+    if "claims" not in kept:
         token, by_cookie = presented_token()
         try:
-            g.claims = None if token is None else tokens.read(token, tokens.ACCESS)
-            g.by_cookie = by_cookie
+            kept.claims = None if token is None else tokens.read(token, tokens.ACCESS)
+            kept.by_cookie = by_cookie
         except ClinicError as refusal:
-            g.claims = refusal
-    if isinstance(g.claims, ClinicError):
-        raise g.claims
-    found: Claims | None = g.claims
+            kept.claims = refusal
+    if isinstance(kept.claims, ClinicError):
+        raise kept.claims
+    found: Claims | None = kept.claims
     return found
 
 
@@ -251,7 +259,8 @@ def _is_scraper(call: Call) -> bool:
 
 
 def _identify(call: Call) -> None:
-    call.actor = g.actor = None
+    kept = behind(g)
+    call.actor = kept.actor = None
     if _is_scraper(call):
         return
     public = call.operation.permission is Permission.PUBLIC
@@ -260,17 +269,17 @@ def _identify(call: Call) -> None:
         if claims is None and not public:
             raise ClinicError("unauthorized", "Sign in first: send Authorization: Bearer <access_token>.")
         if claims is not None:
-            revoked = g.revoked if "revoked" in g else sessions.is_revoked(claims.session_id)
+            revoked = kept.revoked if "revoked" in kept else sessions.is_revoked(claims.session_id)
             call.actor, call.idle = sessions.identify(
                 claims, visitor(), revoked=revoked, reading=request.method in SAFE
             )
-            if g.by_cookie and not public:
+            if kept.by_cookie and not public:
                 check_origin()
     except ClinicError as refusal:
         if not public:
             raise
-        g.token_problem = refusal  # a public route decides for itself
-    g.actor = call.actor
+        kept.token_problem = refusal  # a public route decides for itself
+    kept.actor = call.actor
     if call.actor is not None:
         call.actor.require(call.operation.permission)
 

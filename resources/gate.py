@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import time
-import uuid
 
 import structlog
 from flask import Flask, Response, g, request
@@ -18,7 +18,7 @@ from errors import CODES, ClinicError
 from extensions import cors, limits
 from resources import metrics
 from resources.answers import json_response
-from resources.base import read_claims
+from resources.base import behind, read_claims
 from services.sessions import revoked_key
 
 log = structlog.get_logger()
@@ -64,13 +64,14 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 
 def begin() -> None:
     """Name the request and count it: by user where a genuine token says who, else by address."""
-    g.started = time.perf_counter()
+    kept, asked = behind(g), behind(request)
+    kept.started = time.perf_counter()
     begin_waiting()
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    given = asked.headers.get("X-Request-ID", "")
+    kept.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=g.request_id)
-    if request.path in OPEN_PATHS or request.method == "OPTIONS":
+    structlog.contextvars.bind_contextvars(request_id=kept.request_id)
+    if asked.path in OPEN_PATHS or asked.method == "OPTIONS":
         return
     try:
         claims = read_claims()
@@ -78,31 +79,31 @@ def begin() -> None:
         claims = None
     rate = settings().rate_limit_default
     if claims is None:
-        wait = limits.hit(rate, "address", request.remote_addr or "unknown")
+        wait = limits.hit(rate, "address", asked.remote_addr or "unknown")
     else:
         ended = revoked_key(claims.session_id)
-        wait, g.revoked = limits.hit_and_ask(rate, ("user", str(claims.user_id)), ended)
+        wait, kept.revoked = limits.hit_and_ask(rate, ("user", str(claims.user_id)), ended)
     if wait is not None:
         raise ClinicError("too_many_requests", "Slow down; try again later.", retry_after=wait)
 
 
 def finish(response: Response) -> Response:
     """The headers of every answer, and its line in the log."""
-    headers = response.headers
-    headers["X-Request-ID"] = g.get("request_id", "")
+    headers, kept, asked = response.headers, behind(g), behind(request)
+    headers["X-Request-ID"] = kept.get("request_id", "")
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "no-referrer"
     headers.setdefault("Content-Security-Policy", CSP)
-    if request.path not in CACHEABLE or response.status_code >= 400:
+    if asked.path not in CACHEABLE or response.status_code >= 400:
         headers["Cache-Control"] = "no-store"
     if settings().production:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
-    route = str(request.url_rule or "unmatched")
-    seconds = time.perf_counter() - g.get("started", time.perf_counter())
-    metrics.observe(request.method, route, response.status_code, seconds)
+    route = str(asked.url_rule or "unmatched")
+    seconds = time.perf_counter() - kept.get("started", time.perf_counter())
+    metrics.observe(asked.method, route, response.status_code, seconds)
     log.info(
         "request",
-        method=request.method,
+        method=asked.method,
         route=route,
         status=response.status_code,
         ms=round(seconds * 1000, 1),

@@ -27,7 +27,17 @@ from services.availability import LONGEST, SHORTEST, Interval
 from services.judge import Proposal, Verdict, judge
 from services.listing import Filter, Kind, Listing, ListQuery, Page, Records
 from services.neighbours import of_doctor, of_patient, of_patient_or_file
-from services.records import Record, assign, changed, columns, fetch, fetch_named, hold, insert
+from services.records import (
+    Record,
+    assign,
+    changed,
+    columns,
+    fetch,
+    fetch_named,
+    hold,
+    hold_both,
+    insert,
+)
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
 CANCELLED, NO_SHOW = AppointmentStatus.CANCELLED, AppointmentStatus.NO_SHOW
@@ -253,6 +263,7 @@ def _propose(actor: Actor, importing: bool, values: dict[str, Any]) -> Verdict:
     overbook = values.pop("overbook", False)
     if overbook:
         _check_overbook(actor, values.get("overbook_reason"))
+    hold_both(Doctor, doctor_id, Patient, patient_id)
     doctor = fetch_named(Doctor, doctor_id, "doctor_id", lock=True)
     patient = fetch_named(Patient, patient_id, "patient_id", lock=True)
     start, end = _when({name: values.pop(name, None) for name in TIMES}, doctor.slot_minutes)
@@ -384,6 +395,7 @@ def _check_members(
 def _judge_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook: bool) -> Verdict:
     doctor_id, patient_id = values.get("doctor_id", row.doctor_id), values.get("patient_id", row.patient_id)
     actor.require_own(doctor_id)
+    hold_both(Doctor, doctor_id, Patient, patient_id)
     doctor = fetch_named(Doctor, doctor_id, "doctor_id", lock=True)
     patient = fetch_named(Patient, patient_id, "patient_id", lock=True)
     start, end = _when({name: values.get(name) for name in TIMES}, row.duration, row.start)

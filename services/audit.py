@@ -12,7 +12,6 @@ exported heads (`services.audit_chain`) show a cut tail.
 from __future__ import annotations
 
 import copy
-import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -22,12 +21,12 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, event, func, insert, inspect, select, text, update
+from sqlalchemy import Connection, bindparam, event, func, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session, SessionTransaction
 
 from config import settings
-from database import PREPARED, WITH_NEXT
+from database import PREPARED, tell
 from errors import ClinicError
 from extensions import db, memory
 from models import AuditHead, AuditLog, AuditOutcome, AuditSubject, Base, Patient
@@ -260,14 +259,17 @@ def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
     number, mac, at = before, previous, clock.now()
     who = _who(actor)
     entries: list[dict[str, Any]] = []
+    spelled: list[str] = []
     for deed in deeds:
         number += 1
         entry = {"chain": chain, "number": number, "at": at} | who | _what(deed, operation)
-        mac = entry["mac"] = seal(mac, entry)
+        spelling = spell(entry)
+        mac = entry["mac"] = seal(mac, spelling)
         entries.append(entry)
+        spelled.append(f'{spelling[:-1]},"mac":"{mac}"}}')
     end = {"head": chain, "before": before, "previous": previous, "number": number, "mac": mac}
     if connection.dialect.name == "postgresql":
-        _write_at_once(connection, entries, end)
+        tell(connection, _LOG_SUBJECT_AND_END, end | {"at": at, "entries": f"[{','.join(spelled)}]"})
         db.session.info["end"] = End(chain, number, mac)
     else:
         _write(connection, entries, end)
@@ -314,11 +316,6 @@ def _write(connection: Connection, entries: list[dict[str, Any]], end: dict[str,
     connection.execute(_END, end)
 
 
-def _write_at_once(connection: Connection, entries: list[dict[str, Any]], end: dict[str, Any]) -> None:
-    told = [entry | {"at": entry["at"].isoformat()} for entry in entries]
-    connection.execute(_LOG_SUBJECT_AND_END, end | {"entries": json.dumps(told)})
-
-
 _HEADS = (
     select(AuditHead.chain, AuditHead.number, AuditHead.mac)
     .prefix_with(PREPARED)
@@ -336,20 +333,19 @@ _END = (
 _COLUMNS = {
     column.name: column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
     for column in AuditLog.__table__.columns
-    if column.name != "id"
+    if column.name not in ("id", "at")
 }
 # All in one statement, which is sent with the commit: every request pays for it. It divides by nothing where
 # the chain does not end where it is to go on.
-_LOG_SUBJECT_AND_END = text(
-    f"""{WITH_NEXT}{PREPARED}
+_LOG_SUBJECT_AND_END = f"""{PREPARED}
     WITH moved AS (
-        UPDATE audit_heads SET number = :number, mac = :mac
-         WHERE chain = :head AND number = :before AND mac = :previous
+        UPDATE audit_heads SET number = %(number)s, mac = %(mac)s
+         WHERE chain = %(head)s AND number = %(before)s AND mac = %(previous)s
         RETURNING chain
     ), logged AS (
-        INSERT INTO audit_logs ({", ".join(_COLUMNS)})
-        SELECT {", ".join(f"entry.{name}" for name in _COLUMNS)}
-          FROM moved CROSS JOIN jsonb_to_recordset(CAST(:entries AS jsonb))
+        INSERT INTO audit_logs (at, {", ".join(_COLUMNS)})
+        SELECT %(at)s, {", ".join(f"entry.{name}" for name in _COLUMNS)}
+          FROM moved CROSS JOIN jsonb_to_recordset(CAST(%(entries)s AS jsonb))
             AS entry ({", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())})
          ORDER BY entry.number
         RETURNING id, patient_ids
@@ -359,8 +355,7 @@ _LOG_SUBJECT_AND_END = text(
           FROM logged CROSS JOIN jsonb_array_elements_text(logged.patient_ids) AS patient (id)
     )
     SELECT 1 / count(*) FROM moved
-    """  # noqa: S608 - made of our own columns
-)
+"""  # noqa: S608 - made of our own columns
 
 
 def _who(actor: Actor | None) -> dict[str, Any]:
@@ -387,12 +382,15 @@ def _what(deed: Deed, operation: str) -> dict[str, Any]:
     }
 
 
-def seal(previous: str, row: dict[str, Any]) -> str:
+def spell(row: Mapping[str, Any]) -> str:
+    """The one spelling of an entry that is sealed. Of an instant both engines keep the microseconds."""
+    return _SPELLING.encode({name: value for name, value in row.items() if name not in ("id", "mac")})
+
+
+_SPELLING = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=datetime.timestamp)
+
+
+def seal(previous: str, spelling: str) -> str:
     """The MAC of an entry that follows the entry with MAC `previous`; 64 hexadecimal digits."""
-    told = {name: value for name, value in row.items() if name not in ("id", "mac")}
-    sealed = f"{previous}\n{_SEALED.encode(told)}".encode()
-    return hmac.new(settings().audit_key.encode(), sealed, hashlib.sha256).hexdigest()
-
-
-# The one spelling that is sealed. Of an instant both engines keep the microseconds, neither the offset.
-_SEALED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=datetime.timestamp)
+    key = settings().audit_key.encode()
+    return hmac.digest(key, f"{previous}\n{spelling}".encode(), "sha256").hex()

@@ -30,7 +30,7 @@ from extensions import db
 from models import AuditHead, AuditLog, AuditSubject
 from security.permissions import Actor
 from services import audit, clock
-from services.audit import CHAINS, Deed, seal
+from services.audit import CHAINS, Deed, seal, spell
 
 log = structlog.get_logger()
 
@@ -179,7 +179,7 @@ class _Walk:
         if row["number"] > expected:
             return Break(self.chain, expected, "is missing")
         if not hmac.compare_digest(
-            seal(self.last.mac, {str(name): value for name, value in row.items()}).encode(),
+            seal(self.last.mac, spell({str(name): value for name, value in row.items()})).encode(),
             str(row["mac"]).encode(),
         ):
             return Break(self.chain, expected, "was changed, put in, or is not the one that followed")

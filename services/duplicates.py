@@ -13,9 +13,9 @@ from datetime import date
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, or_, select, text
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 
-from database import PREPARED, WITH_NEXT
+from database import PREPARED, tell
 from extensions import db
 from models import Patient
 from services.records import columns
@@ -51,12 +51,10 @@ def hold(values: Mapping[str, Any]) -> None:
         for name, value in traits(values).items()
     )
     if keys:  # in one order, so that two never wait for each other in a circle
-        columns(_HOLD, keys=keys)
+        tell(db.session.connection(), _HOLD, {"keys": keys})
 
 
-_HOLD = text(
-    f"{WITH_NEXT} SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"  # noqa: S608 - no values
-)
+_HOLD = "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(%(keys)s AS bigint[])) AS key"
 
 
 def likely(values: Mapping[str, Any], *, but: int | None = None) -> list[tuple[Patient, list[str]]]:

@@ -9,20 +9,8 @@ from functools import cache
 from itertools import count
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Insert,
-    Row,
-    String,
-    bindparam,
-    cast,
-    func,
-    insert,
-    literal,
-    select,
-    true,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Row, TextClause, bindparam, func, insert, select, text
+from sqlalchemy.dialects import postgresql
 
 from database import PREPARED, WITH_NEXT
 from errors import ClinicError, invalid, not_found
@@ -157,28 +145,23 @@ def _issue(patient: Patient) -> None:
 
 
 @cache
-def _issuing(dialect: str) -> Insert:
-    table: Any = Patient.__table__
-    given = [column for column in table.columns if column.key not in ("id", "file_number")]
-    values: list[ColumnElement[Any]] = [bindparam(column.key, type_=column.type) for column in given]
+def _issuing(dialect: str) -> TextClause:
+    given = [column for column in Patient.__mapper__.columns if column.key not in ("id", "file_number")]
+    names = ", ".join(column.key for column in given)
     if dialect == "postgresql":
-        taken = select(func.nextval(func.pg_get_serial_sequence("patients", "id")).label("id")).subquery()
-        digits = cast(taken.c.id, String)
-        padded = func.lpad(digits, func.greatest(6, func.length(digits)), "0")
-        values = [cast(value, value.type) for value in values]
-        adding: Any = postgresql.insert(table)
+        taken = "SELECT nextval(pg_get_serial_sequence('patients', 'id')) AS id"
+        padded = "lpad(taken.id::text, greatest(6, length(taken.id::text)), '0')"
+        spoken = postgresql.dialect()  # type: ignore[no-untyped-call]
+        values = ", ".join(f"CAST(:{column.key} AS {column.type.compile(spoken)})" for column in given)
     else:  # as SQLite counts itself, and nobody else writes meanwhile
-        taken = select((func.coalesce(func.max(Patient.id), 0) + 1).label("id")).subquery()
-        padded = func.printf("%06d", taken.c.id)
-        adding = sqlite.insert(table)
-    number = literal("P-").concat(padded).concat(bindparam("suffix", type_=String))
-    new = select(taken.c.id, number, *values).where(true())  # SQLite takes ON CONFLICT for a join without
-    inserted: Insert = (
-        adding.from_select(["id", "file_number", *(column.key for column in given)], new)
-        .on_conflict_do_nothing(index_elements=["file_number"])
-        .returning(table.c.id, table.c.file_number)
-    )
-    return inserted
+        taken = "SELECT coalesce(max(id), 0) + 1 AS id FROM patients"
+        padded = "printf('%06d', taken.id)"
+        values = ", ".join(f":{column.key}" for column in given)
+    return text(
+        f"""INSERT INTO patients (id, file_number, {names})
+        SELECT taken.id, 'P-' || {padded} || :suffix, {values} FROM ({taken}) AS taken WHERE true
+        ON CONFLICT (file_number) DO NOTHING RETURNING id, file_number"""  # noqa: S608 - of our own columns
+    ).bindparams(*(bindparam(column.key, type_=column.type) for column in given))
 
 
 def _check_birth(values: Mapping[str, Any]) -> None:

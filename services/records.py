@@ -83,6 +83,21 @@ def hold(kind: type[Row], ids: Iterable[int]) -> None:
         held.update({inspect(row).identity[0]: row for row in rows})
 
 
+def hold_both(one: type[Base], one_id: int, other: type[Base], other_id: int) -> None:
+    """Lock two rows of different kinds in this order, in one statement; neither where one does not exist."""
+    values = {"one": one_id, "other": other_id}
+    for pair in db.session.execute(_both(one, other), values).unique():
+        for row in pair:
+            _held(type(row))[inspect(row).identity[0]] = row
+
+
+@cache
+def _both(one: type[Base], other: type[Base]) -> Select[Any]:
+    keys = one.__mapper__.primary_key[0], other.__mapper__.primary_key[0]
+    pair: Select[Any] = select(one, other).join_from(one, other, keys[1] == bindparam("other"))
+    return locked(pair.prefix_with(PREPARED).where(keys[0] == bindparam("one")))
+
+
 @cache
 def _by_ids(kind: type[Row]) -> Select[tuple[Row]]:
     key = kind.__mapper__.primary_key[0]
