@@ -272,6 +272,10 @@ class PostgresConnection(psycopg2.extensions.connection):
             cursor.execute("SELECT pg_backend_pid()")
             # a pooler names a backend of its own making; it may give every transaction another one
             self.direct = cursor.fetchone() == (self.info.backend_pid,)
+            if (
+                self.direct
+            ):  # what is prepared is planned once, too, whatever a page's length makes of its cost
+                cursor.execute("SET plan_cache_mode = force_generic_plan")
         self.level = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
 
     def prepares(self, name: str) -> bool:

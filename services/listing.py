@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
@@ -65,6 +66,13 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
+class Few:
+    """A condition whose rows were looked up already: the keys of all of them."""
+
+    keys: Sequence[int]
+
+
+@dataclass(frozen=True)
 class Filter:
     """A named condition of a list that is not simply a column.
 
@@ -73,7 +81,7 @@ class Filter:
     """
 
     kind: Kind
-    where: Callable[[Any], ColumnElement[bool]]
+    where: Callable[[Any], ColumnElement[bool] | Few]
     summary: str
     values: tuple[str, ...] = ()
     guards: str | None = None
@@ -104,8 +112,8 @@ class Listing(Generic[Row]):
     model: type[Row]
     area: str
     main_date: str | None = None
-    text: Callable[[str], ColumnElement[bool]] | None = None
-    nearly: Callable[[str], ColumnElement[bool]] | None = None
+    text: Callable[[str], ColumnElement[bool] | Few] | None = None
+    nearly: Callable[[str], ColumnElement[bool] | Few] | None = None
     scope: Callable[[Actor], ColumnElement[bool] | None] | None = None
     options: Sequence[ORMOption] = ()
     names: Mapping[str, str] = field(default_factory=dict)
@@ -203,24 +211,73 @@ def page(actor: Actor, listing: Listing[Row], query: ListQuery) -> Page[Row]:
 
 
 def _page(
-    actor: Actor, listing: Listing[Row], query: ListQuery, text: Callable[[str], ColumnElement[bool]] | None
+    actor: Actor,
+    listing: Listing[Row],
+    query: ListQuery,
+    text: Callable[[str], ColumnElement[bool] | Few] | None,
 ) -> Page[Row]:
-    wheres = _wheres(listing, query)
+    conditions = _conditions(listing, query)
     if query.q and text is not None:
-        wheres.append(text(query.q))
+        conditions.append(text(query.q))
     scope = listing.scope(actor) if listing.scope else None
     if scope is not None:
-        wheres.append(scope)
-    values = {"listed": query.limit, "skipped": query.offset, "after": query.after}
+        conditions.append(scope)
+    records = listing.records
+    if records is not None and query.sort_by == "id":
+        known = [set(condition.keys) for condition in conditions if isinstance(condition, Few)]
+        if not conditions:
+            return _whole(listing, records, query)
+        if len(known) == len(conditions) and query.after is None:
+            return _of_few(listing, records, query, set.intersection(*known))
+    key = _key(listing)
+    wheres = [key.in_(one.keys) if isinstance(one, Few) else one for one in conditions]
     statement = _ordered(listing, query.sort_by, query.descending, query.after is not None)
     statement = statement.where(*wheres) if wheres else statement
     rows: list[Any]
-    if listing.records is None:
+    values = _paging(query)
+    if records is None:
         rows = list(db.session.execute(statement, values).unique().scalars())
     else:
-        rows = _records(listing, listing.records, columns(statement, **values).scalars().all())
+        rows = _records(listing, records, columns(statement, **values).scalars().all())
     total, capped = _total(listing, wheres, query, len(rows))
     return Page(rows, total, capped, query)
+
+
+def _paging(query: ListQuery) -> dict[str, Any]:
+    return {"listed": query.limit, "skipped": query.offset, "after": query.after}
+
+
+def _of_few(listing: Listing[Any], records: Records, query: ListQuery, keys: set[int]) -> Page[Any]:
+    """One page, in the order of their keys, of rows that are all known."""
+    ordered = sorted(keys, reverse=query.descending)
+    shown = ordered[query.offset : query.offset + query.limit]
+    return Page(_records(listing, records, shown), len(keys), False, query)
+
+
+def _whole(listing: Listing[Any], records: Records, query: ListQuery) -> Page[Any]:
+    """One page of a list that nothing narrows, in the order of its keys: rows and total in one statement."""
+    counted = _counted(listing)
+    statement = _whole_by_key(listing, query.descending, query.after is not None, db.engine.dialect.name)
+    found = columns(statement, border=counted[1], **_paging(query)).all()
+    rows = sorted(map(records.read, found), key=attrgetter("id"), reverse=query.descending)
+    total = _all(listing, counted, found[0].newer if found else None)
+    return Page(rows, total, False, query)
+
+
+@lru_cache(maxsize=64)
+def _whole_by_key(listing: Listing[Any], descending: bool, after: bool, dialect: str) -> Select[Any]:
+    key = _key(listing)
+    keys = _keys(listing).limit(bindparam("listed", type_=Integer))
+    if after:
+        keys = keys.where(key > bindparam("after")).order_by(key)
+    else:
+        keys = keys.order_by(key.desc() if descending else key.asc()).offset(
+            bindparam("skipped", type_=Integer)
+        )
+    newer = _newer(listing, False).scalar_subquery().label("newer")
+    # as an array, the keys of the page are found first, and PostgreSQL cannot take them for many
+    chosen = key == any_(func.array(keys.scalar_subquery())) if dialect == "postgresql" else key.in_(keys)
+    return _base(listing).add_columns(newer).where(chosen)
 
 
 def _records(listing: Listing[Any], records: Records, keys: Sequence[int]) -> list[Record]:
@@ -238,7 +295,7 @@ def _records(listing: Listing[Any], records: Records, keys: Sequence[int]) -> li
 
 @lru_cache(maxsize=64)
 def _by_keys(listing: Listing[Any], dialect: str) -> Select[Any]:
-    key = listing.model.__mapper__.primary_key[0]
+    key = _key(listing)
     if dialect == "postgresql":  # one text for any number of keys
         return _base(listing).where(key == any_(bindparam("keys", type_=postgresql.ARRAY(BigInteger))))
     return _base(listing).where(key.in_(bindparam("keys", expanding=True)))
@@ -250,7 +307,7 @@ def _ordered(listing: Listing[Any], sort_by: str, descending: bool, after: bool)
 
     Of a list that is read as records only the keys.
     """
-    key = listing.model.__mapper__.primary_key[0]
+    key = _key(listing)
     # in the text of the statement: PostgreSQL plans a list of unknown length every time anew
     length, skipped = (bindparam(name, type_=Integer, literal_execute=True) for name in ("listed", "skipped"))
     base = _base(listing) if listing.records is None else _keys(listing)
@@ -276,7 +333,8 @@ def _check_visible(actor: Actor, listing: Listing[Any], query: ListQuery) -> Non
         raise ClinicError("forbidden", "Your role may not filter or sort by this.")
 
 
-def _wheres(listing: Listing[Any], query: ListQuery) -> list[ColumnElement[bool]]:
+def _conditions(listing: Listing[Any], query: ListQuery) -> list[ColumnElement[bool] | Few]:
+    wheres: list[ColumnElement[bool] | Few]
     wheres = [_condition(listing, condition) for condition in query.conditions]
     wheres += [listing.filters[name].where(value) for name, value in query.named.items()]
     if listing.main_date is not None:
@@ -336,45 +394,53 @@ def _total(
     listing: Listing[Any], wheres: Sequence[ColumnElement[bool]], query: ListQuery, shown: int
 ) -> tuple[int, bool]:
     """How many match, and whether more do than are counted: a filtered count stops at the cap."""
-    key = listing.model.__mapper__.primary_key[0]
     if query.after is None and shown < query.limit and (shown or not query.offset):
         total = query.offset + shown  # the page is the last one: nothing to count
     elif not wheres:
-        total = _all(listing, key)
+        total = _all(listing, _counted(listing))
     else:
         inner = _keys(listing).where(*wheres).limit(COUNT_CAP + 1)
         total = db.session.execute(select(func.count()).select_from(inner.subquery())).scalar_one()
     return (COUNT_CAP, True) if wheres and total > COUNT_CAP else (total, False)
 
 
-def _all(listing: Listing[Any], key: Any) -> int:
+def _counted(listing: Listing[Any]) -> tuple[int, int, datetime]:
+    """So many rows up to this id, and when more are to be counted for good."""
+    found: tuple[int, int, datetime] = memory.of("totals").get(listing.name, (0, 0, clock.now()))
+    return found
+
+
+def _all(listing: Listing[Any], counted: tuple[int, int, datetime], newer: int | None = None) -> int:
     """How many rows there are; of a table whose rows stay, the settled ones are not counted every time.
 
     An id is settled when its row, and so every row with a lower one, came longer ago than any transaction
-    lasts.
+    lasts. `newer` is how many rows have a higher one, where that is known.
     """
-    now, known = clock.now(), memory.of("totals")
-    # so many rows up to this id, and when more are to be settled
-    number, border, due = known.get(listing.name, (0, 0, now))
-    newer = columns(_newer(listing, False), border=border).scalar_one()
+    now, key, (number, border, due) = clock.now(), _key(listing), counted
+    if newer is None:
+        newer = int(columns(_newer(listing, False), border=border).scalar_one())
     if listing.kept_since is not None and newer > RECOUNT and due <= now:
         since = getattr(listing.model, listing.kept_since)
         last = select(key).where(since < now - LONGEST_TRANSACTION).order_by(key.desc()).limit(1)
         settled = max(border, db.session.execute(last).scalar_one_or_none() or 0)
         found = columns(_newer(listing, True), border=border, settled=settled).scalar_one()
-        known[listing.name] = (number + found, settled, now + SETTLING)
-    return int(number + newer)
+        memory.of("totals")[listing.name] = (number + found, settled, now + SETTLING)
+    return number + newer
 
 
 @lru_cache(maxsize=256)
 def _newer(listing: Listing[Any], bounded: bool) -> Select[Any]:
-    key = listing.model.__mapper__.primary_key[0]
+    key = _key(listing)
     inner = _keys(listing).where(key > bindparam("border"))
     if bounded:
         inner = inner.where(key <= bindparam("settled"))
     return select(func.count()).prefix_with(PREPARED).select_from(inner.subquery())
 
 
+def _key(listing: Listing[Any]) -> Any:
+    return listing.model.__mapper__.primary_key[0]
+
+
 def _keys(listing: Listing[Any]) -> Select[Any]:
-    keys = select(listing.model.__mapper__.primary_key[0])
+    keys = select(_key(listing))
     return keys if listing.joins is None else listing.joins(keys)

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, or_, select
 
-from extensions import db
 from models import Doctor, Patient
-from services.listing import words_in
+from services.listing import Few, words_in
+from services.records import columns
 
 FEW = 5_000
 
 
-def among(column: Any, key: Any, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether `column` is the `key` of a row for which the condition is true.
+def few(key: Any, condition: ColumnElement[bool]) -> ColumnElement[bool] | Few:
+    """The rows of a list for which the condition is true: looked up, up to `FEW` of them.
 
-    Up to `FEW` keys are looked up first and named, so that an index leads to what belongs to them. Of more, a
-    page is full soon, in whatever order the rows are read. `column` may be `key` itself: PostgreSQL cannot
-    guess how rare a part of a text is, and may walk a list to its end for a page that is never full.
+    PostgreSQL cannot guess how rare a part of a text is, and may walk a list to its end for a page that is
+    never full. Of more, a page is full soon, in whatever order the rows are read.
     """
-    wanted = select(key).where(condition)
-    found = list(db.session.execute(wanted.limit(FEW + 1)).scalars())
-    if len(found) > FEW and column is key:
-        return condition
-    belongs: ColumnElement[bool] = column.in_(found if len(found) <= FEW else wanted)
+    found = _some(key, condition)
+    return Few(found) if len(found) <= FEW else condition
+
+
+def among(column: Any, key: Any, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether `column` is the `key` of a neighbour for which the condition is true.
+
+    Up to `FEW` keys are looked up first and named, so that an index leads to what belongs to them.
+    """
+    found = _some(key, condition)
+    belongs: ColumnElement[bool] = column.in_(found if len(found) <= FEW else select(key).where(condition))
     return belongs
+
+
+def _some(key: Any, condition: ColumnElement[bool]) -> Sequence[int]:
+    return columns(select(key).where(condition).limit(FEW + 1)).scalars().all()
 
 
 def of_patient(column: Any, text: str) -> ColumnElement[bool]:

@@ -8,15 +8,15 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from errors import invalid
 from extensions import db
 from models import Allergy, Condition, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor
 from services import clock, icd10, listing, phones
-from services.listing import Filter, Kind, Listing, ListQuery, Page, contains, words_in
-from services.neighbours import among, of_patient
+from services.listing import Few, Filter, Kind, Listing, ListQuery, Page, contains, words_in
+from services.neighbours import few
 from services.patients import MAX_AGE, RECORDS
 from services.spelling import begins_within_one_edit, within_edits, words
 from services.text import fold
@@ -28,7 +28,7 @@ MOST_FORGIVEN = 1_000  # patients that a search with a slip finds
 # --- q -------------------------------------------------------------------------------------------------
 
 
-def matches(text: str) -> ColumnElement[bool]:
+def matches(text: str) -> ColumnElement[bool] | Few:
     """What `q` finds: parts of the name in any order, file number, phone digits, e-mail."""
     ways = [
         words_in(Patient.name_fold, text),
@@ -37,17 +37,16 @@ def matches(text: str) -> ColumnElement[bool]:
     ]
     if phones.searched_digits(text):
         ways.append(_phone(text))
-    return among(Patient.id, Patient.id, or_(*ways))
+    return few(Patient.id, or_(*ways))
 
 
-def nearly_matches(text: str) -> ColumnElement[bool]:
+def nearly_matches(text: str) -> Few:
     """What `q` finds where that finds nobody: one slip of the keyboard in a word of a name or e-mail address.
 
     A letter too many, missing, wrong, or swapped with its neighbour is forgiven. Numbers are taken as they
     are typed, since a number off by one is another patient's.
     """
-    found = _forgiving(text)
-    return Patient.id.in_(found) if found else false()
+    return Few(_forgiving(text))
 
 
 def _phone(text: str) -> ColumnElement[bool]:
@@ -187,18 +186,22 @@ def _seen(since: datetime) -> ColumnElement[bool]:
     return exists().where(*seen)
 
 
-def _part_of(column: Any) -> Callable[[str], ColumnElement[bool]]:
-    def where(text: str) -> ColumnElement[bool]:
-        return among(Patient.id, Patient.id, column.icontains(text, autoescape=True))
+def _part_of(column: Any) -> Callable[[str], ColumnElement[bool] | Few]:
+    def where(text: str) -> ColumnElement[bool] | Few:
+        return few(Patient.id, column.icontains(text, autoescape=True))
 
     return where
 
 
 FILTERS = {
-    "name": Filter(Kind.TEXT, lambda text: of_patient(Patient.id, text), "Parts of the name, in any order."),
+    "name": Filter(
+        Kind.TEXT,
+        lambda text: few(Patient.id, words_in(Patient.name_fold, text)),
+        "Parts of the name, in any order.",
+    ),
     "phone": Filter(
         Kind.TEXT,
-        lambda text: among(Patient.id, Patient.id, _phone(text)),
+        lambda text: few(Patient.id, _phone(text)),
         "Digits of the phone number, however they are punctuated.",
     ),
     "email": Filter(Kind.TEXT, _part_of(Patient.email), "Part of the e-mail address."),
