@@ -61,7 +61,7 @@ _SCHEME_WINDOW = 256
 
 _OPENING = re.compile(
     r"<(?:(?P<section>!--|!\[CDATA\[)"
-    r"|(?P<declaration>!\[|!(?:doctype|element|entity|attlist|notation)\b|\?(?:xml|php)\b)"
+    r"|(?P<declaration>!\[|!doctype|!(?:element|entity|attlist|notation)\b|\?(?:xml|php))"
     r"|/?(?P<name>[a-z][^\s/<>\x00-\x1f]*))",
     re.IGNORECASE | re.ASCII,
 )

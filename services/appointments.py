@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, or_, select
-from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 
 from database import PREPARED
@@ -243,9 +242,7 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
         created_by_id=actor.user_id,
         **values,
     )
-    insert(row)
-    set_committed_value(row, "patient", asked.patient)
-    set_committed_value(row, "doctor", asked.doctor)
+    insert(row, patient=asked.patient, doctor=asked.doctor)
     if row.overbooked:
         audit.mark(row, "overbook")
     return row

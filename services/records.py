@@ -11,6 +11,7 @@ from sqlalchemy import CursorResult, Executable, Select, bindparam, event, inspe
 from sqlalchemy import Row as Result
 from sqlalchemy import insert as into
 from sqlalchemy.orm import Session, SessionTransaction, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
 
 from database import PREPARED
 from errors import ClinicError, not_found
@@ -148,13 +149,16 @@ def _defaults(kind: type[Base]) -> dict[str, Any]:
     return found
 
 
-def insert(row: Row) -> Row:
-    """Insert a row of a table of its own id, as a flush would, in a statement instead of a unit of work.
+def insert(row: Row, **neighbours: Base) -> Row:
+    """Insert a row as a flush would, in a statement instead of a unit of work, at a fifth of the cost.
 
-    That takes a fifth of the time, and serves rows which are inserted by themselves.
+    For rows that are inserted by themselves. `neighbours` are those that it refers to, by relationship.
     """
     values = new_values(row)
-    return keep(row, values | {"id": columns(_insertion(type(row)), **values).scalar_one()})
+    keep(row, values | {"id": columns(_insertion(type(row)), **values).scalar_one()})
+    for name, neighbour in neighbours.items():
+        set_committed_value(row, name, neighbour)
+    return row
 
 
 @cache
