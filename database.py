@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -72,7 +72,7 @@ def waiting_elsewhere() -> Iterator[None]:
 def _deadline(longest: float) -> float:
     """When to stop waiting for the database. Commands, which nobody waits for, may take the `longest`."""
     now = time.monotonic()
-    by = flask.g.get("answer_by", math.inf) if flask.has_request_context() else math.inf
+    by: float = flask.g.get("answer_by", math.inf) if flask.has_request_context() else math.inf
     return min(now + longest, max(by, now + LAST_LOOK))
 
 
@@ -126,7 +126,8 @@ def is_silent(connection: Connection) -> bool:
 
 def tell(connection: Connection, statement: str, values: dict[str, Any]) -> None:
     """Say something that answers nothing, with the next statement, in a tenth of SQLAlchemy's time."""
-    with closing(connection.connection.cursor()) as cursor:
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor:
         cursor.execute(WITH_NEXT + statement, values)
 
 
@@ -219,7 +220,8 @@ class PostgresCursor(psycopg2.extensions.cursor):
             query, vars = self._told(query, vars), None
         unsent = self.connection.take_unsent()
         if unsent:
-            query, vars = unsent + self.mogrify(query, vars).decode(), None
+            told = query if isinstance(query, str) and vars is None else self.mogrify(query, vars).decode()
+            query, vars = unsent + told, None
         _watch.bound(self.connection, super().execute, query, vars)
 
     def executemany(self, query: Any, vars_list: Any) -> None:

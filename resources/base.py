@@ -363,7 +363,7 @@ def _begin_key(call: Call, key: str) -> Response | None:
 def _arguments(call: Call) -> dict[str, Any]:
     """What the method is called with: the loaded row or the path's ids, the body, the query."""
     operation = call.operation
-    pairs = list(request.args.items(multi=True))
+    pairs = list(request.args.items(multi=True)) if request.query_string else []
     found: dict[str, Any] = {}
     if operation.lists is not None:
         found["listed"] = query.read_list(operation.lists, pairs)

@@ -126,8 +126,9 @@ def peek(statement: Executable, **values: Any) -> Result[Any] | None:
 
 def columns(statement: Executable, **values: Any) -> CursorResult[Any]:
     """The rows of a statement that was made once, without what the ORM costs: for what is asked often."""
-    db.session.flush()
-    return db.session.connection().execute(statement, values)
+    session = db.session()
+    session.flush()
+    return session.connection().execute(statement, values)
 
 
 def new_values(row: Base) -> dict[str, Any]:

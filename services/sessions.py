@@ -6,7 +6,7 @@ Redis, where there is one, answers "revoked" faster; it is never asked whether a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -73,11 +73,11 @@ def identify(claims: Claims, visitor: Actor, *, revoked: bool, reading: bool) ->
     """
     if revoked:
         raise ended().about("user", claims.user_id)
-    now, key = clock.now(), (claims.user_id, claims.session_id)
+    now, key, info = clock.now(), (claims.user_id, claims.session_id), db.session.info
     known = memory.of("callers")  # (user, session) -> what was read of them the last time
-    found = known.get(key) if db.session.info.get("trusting") else None
+    found = known.get(key) if info.get("trusting") else None
     if found is not None:
-        db.session.info["assumed"] = found
+        info["assumed"] = found
     else:
         found = _whose(claims, reading=reading)
     if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
@@ -181,14 +181,8 @@ def open_session(user: User, *, device: str | None, address: str | None) -> tupl
 
 def actor_of(visitor: Actor, user: User | Row[Any], session_id: int) -> Actor:
     """The visitor, who turned out to be this user in this session."""
-    return replace(
-        visitor,
-        user_id=user.id,
-        name=user.name,
-        role=user.role,
-        doctor_id=user.doctor_id if user.role is Role.DOCTOR else None,
-        session_id=session_id,
-    )
+    doctor_id = user.doctor_id if user.role is Role.DOCTOR else None
+    return Actor(user.id, user.name, user.role, doctor_id, session_id, visitor.address, visitor.request_id)
 
 
 def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
