@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 import traceback
@@ -44,7 +45,7 @@ def configure(*, production: bool) -> None:
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
     if production:
-        renderer = structlog.processors.JSONRenderer()
+        renderer = structlog.processors.JSONRenderer(serializer=_written)
         processors.append(structlog.processors.ExceptionRenderer(trace))
     structlog.configure(
         processors=[*processors, renderer],
@@ -53,6 +54,13 @@ def configure(*, production: bool) -> None:
         cache_logger_on_first_use=True,
     )
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+
+_ENCODER = json.JSONEncoder(default=repr)
+
+
+def _written(event: dict[str, object], **_options: object) -> str:
+    return _ENCODER.encode(event)  # json.dumps would make an encoder for every line
 
 
 def trace(exc_info: structlog.typing.ExcInfo) -> list[dict[str, object]]:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    text,
 )
 from sqlalchemy import Row as Result
 from sqlalchemy.dialects import postgresql
@@ -45,8 +46,8 @@ Row = TypeVar("Row", bound=Base)
 
 COUNT_CAP = 10_000
 RECOUNT = 1_000  # rows that are counted again and again, before the settled ones among them are remembered
-LONGEST_TRANSACTION = timedelta(minutes=10)
-SETTLING = timedelta(minutes=1)  # between two looks for rows that have settled
+SETTLING = timedelta(seconds=15)  # between two looks for rows that have settled
+SKEW = timedelta(seconds=30)  # by which the clocks of two machines may differ
 MAX_PER_PAGE = 1_000
 PRIVATE = ("_fold", "_hash", "_digits")
 
@@ -413,19 +414,36 @@ def _counted(listing: Listing[Any]) -> tuple[int, int, datetime]:
 def _all(listing: Listing[Any], counted: tuple[int, int, datetime], newer: int | None = None) -> int:
     """How many rows there are; of a table whose rows stay, the settled ones are not counted every time.
 
-    An id is settled when its row, and so every row with a lower one, came longer ago than any transaction
-    lasts. `newer` is how many rows have a higher one, where that is known.
+    An id is settled when its row, and so every row with a lower one, came before any transaction that still
+    runs began. `newer` is how many rows have a higher one, where that is known.
     """
     now, key, (number, border, due) = clock.now(), _key(listing), counted
     if newer is None:
         newer = int(columns(_newer(listing, False), border=border).scalar_one())
     if listing.kept_since is not None and newer > RECOUNT and due <= now:
         since = getattr(listing.model, listing.kept_since)
-        last = select(key).where(since < now - LONGEST_TRANSACTION).order_by(key.desc()).limit(1)
+        last = select(key).where(since < _oldest_transaction() - SKEW).order_by(key.desc()).limit(1)
         settled = max(border, db.session.execute(last).scalar_one_or_none() or 0)
         found = columns(_newer(listing, True), border=border, settled=settled).scalar_one()
         memory.of("totals")[listing.name] = (number + found, settled, now + SETTLING)
     return number + newer
+
+
+def _oldest_transaction() -> datetime:
+    """When the oldest transaction began that may still add rows; SQLite lets nobody write meanwhile."""
+    if db.engine.dialect.name != "postgresql":
+        return clock.now() + SKEW
+    began: datetime = columns(_OLDEST).scalar_one()
+    return began
+
+
+# Of the transactions of another role nothing is told, but that their state is hidden.
+_OLDEST = text(
+    """
+    SELECT min(CASE WHEN state IS NULL THEN now() - interval '10 minutes' ELSE xact_start END)
+      FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database()
+    """
+)
 
 
 @lru_cache(maxsize=256)
