@@ -26,7 +26,7 @@ from extensions import db, reporting
 from models import MAX_INT, Base
 from resources import answers, body, query
 from resources.answers import Answer, View
-from resources.failures import LOCK_NOT_AVAILABLE, Retry, read_failure, unavailable
+from resources.failures import LOCK_NOT_AVAILABLE, Retry, Stale, read_failure, unavailable
 from schemas.base import Out
 from security import tokens
 from security.permissions import TABLE, Actor, Permission
@@ -136,6 +136,8 @@ class ApiResource(Resource):
             for attempt in range(ATTEMPTS):
                 try:
                     return _attempt_once(method, call, trusting=attempt == 0)
+                except Stale:
+                    continue  # the next attempt takes nothing for granted
                 except Retry:
                     if time.monotonic() - started > RETRY_WITHIN:
                         break

@@ -26,6 +26,10 @@ class Retry(Exception):
     """The whole request may run again from the start: nothing of it happened."""
 
 
+class Stale(Retry):
+    """What this process took for granted is not so any more: the database refused to go on."""
+
+
 def unavailable() -> ClinicError:
     """503: a store is away or too slow."""
     return ClinicError(
@@ -38,8 +42,10 @@ def read_failure(failure: Exception, *, committing: bool) -> Exception:
 
     A connection lost while committing is never retried: the commit may have happened.
     """
-    if isinstance(failure, StaleDataError) or _pgcode(failure) == DIVISION_BY_ZERO:
+    if isinstance(failure, StaleDataError):
         return Retry()
+    if _pgcode(failure) == DIVISION_BY_ZERO:
+        return Stale()
     if isinstance(failure, PoolTimeout):
         return unavailable()
     if isinstance(failure, IntegrityError):

@@ -34,7 +34,7 @@ LAYERS = {
     ("resources/base.py", "_perform"): "the rule",
     ("resources/base.py", "_attempt_once"): "session and commit",
 }
-WAITS = (("database.py", "_wait_with_deadline"), ("redis/_parsers/socket.py", "_read_from_socket"))
+WAITS = (("database.py", "bound"), ("redis/_parsers/socket.py", "_read_from_socket"))
 
 
 def profile(stage: Stage, kind: type[Operation]) -> str:

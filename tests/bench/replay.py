@@ -24,6 +24,8 @@ import psycopg2
 COMMITS = "CREATE TABLE bench_commits (n INTEGER)"
 COMMITTING = re.compile(r"\bCOMMIT;?\s*$")
 COMMIT = "INSERT INTO bench_commits VALUES (1)"
+# A chain does not end in the copy where it ended when that was recorded: what asks for it is not asked for.
+ENDS = re.compile(r"\bnumber = (\$\d+) AND mac = (\$\d+)")
 
 Execute = Callable[[str], Any]
 
@@ -76,7 +78,7 @@ def main(url: str, file: str, *places: str) -> None:
     connections = {int(place): connect(url) for place in places}
     for execute in connections.values():
         for statement in recorded["prepared"]:
-            execute(statement)
+            execute(ENDS.sub(r"\1::bigint >= 0 AND \2::text IS NOT NULL", statement))
 
     def work(place: int, statements: list[str], until: float) -> int:
         count = 0
