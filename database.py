@@ -372,7 +372,11 @@ class _Watch:
         with self.lock:
             if self.waiting.get(connection) != deadline:
                 return  # it was answered after all
-            with socket.socket(fileno=os.dup(connection.fileno())) as line, suppress(OSError):
+            # whatever is wrong with this one, the others are to be watched
+            with (
+                suppress(OSError, psycopg2.Error),
+                socket.socket(fileno=os.dup(connection.fileno())) as line,
+            ):
                 line.shutdown(socket.SHUT_RDWR)
 
 

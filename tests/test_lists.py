@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from extensions import db
+from services import listing, patient_search
 from tests.clinic import Clinic
 
 NAMES = ("Ada", "Björn", "Chen", "Dara", "Émile")
@@ -158,3 +161,34 @@ def test_case_does_not_matter_in_any_script(clinic: Clinic) -> None:
     clinic.patient(name="Ada Quill", insurance_provider="Österreichische Kasse")
 
     assert names(clinic.admin.get("/patients?insurance_provider_like=ÖSTERREICH")) == ["Ada"]
+
+
+def test_a_total_counts_who_was_registered_before_it_and_committed_after(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "RECOUNT", 2)
+    monkeypatch.setattr(listing, "SKEW", timedelta(0))
+    monkeypatch.setattr(listing, "SETTLING", timedelta(0))
+    with clinic.inside():
+        engine = db.engine
+    with engine.connect() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO patients (file_number, name, name_fold, needs_review, is_active, version, "
+            "created_at, updated_at) VALUES ('LATE', 'Ada', 'ada', false, true, 1, "
+            "CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)"
+        )
+        if engine.dialect.name == "sqlite":
+            connection.commit()  # it lets nobody else write meanwhile
+        for _ in range(4):
+            clinic.patient()
+        during = [clinic.admin.get("/patients").headers["X-Total-Count"] for _ in range(2)]
+        connection.commit()
+    after = [clinic.admin.get("/patients?per_page=2").headers["X-Total-Count"] for _ in range(2)]
+    for _ in range(3):
+        clinic.patient()
+
+    assert during == (["4", "4"] if engine.dialect.name == "postgresql" else ["5", "5"])
+    assert after == ["5", "5"]
+    assert clinic.admin.get("/patients?after=2").headers["X-Total-Count"] == "8"
+    with clinic.inside():
+        assert listing._counted(patient_search.LIST)[0] > 0  # some of them for good

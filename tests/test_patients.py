@@ -181,6 +181,22 @@ def test_an_issued_number_gives_way_to_one_given_by_hand(clinic: Clinic) -> None
     assert next_one["file_number"] == f"P-{next_one['id']:06d}"
 
 
+def test_an_issued_number_grows_with_the_clinic(clinic: Clinic) -> None:
+    with clinic.inside() as session:
+        connection = session.connection()
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('patients', 'id'), 999998)")
+        else:
+            connection.exec_driver_sql(
+                "INSERT INTO patients (id, file_number, name, name_fold, needs_review, is_active, version, "
+                "created_at, updated_at) VALUES (999998, 'A', 'Ada', 'ada', 0, 1, 1, 0, 0)"
+            )
+
+    numbers = [clinic.patient()["file_number"] for _ in range(2)]
+
+    assert numbers == ["P-999999", "P-1000000"]
+
+
 def test_registrations_at_once_get_numbers_of_their_own(clinic: Clinic) -> None:
     desk = clinic.receptionist
     names = ["Ada", "Bela", "Cyril", "Dora", "Emil", "Flora", "Georg", "Hanna"]
