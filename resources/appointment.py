@@ -20,11 +20,11 @@ from schemas.appointment import (
     Rehearsal,
 )
 from security.permissions import Actor, Permission
-from services import appointments
+from services import appointment_search, appointments
 from services.judge import Verdict
 from services.listing import ListQuery, Page
 
-APPOINTMENT = View(AppointmentOut, figures=appointments.figures, entity="appointment")
+APPOINTMENT = View(AppointmentOut, figures=appointment_search.figures, entity="appointment")
 
 
 def _held(actor: Actor, appointment_id: int, *, lock: bool = False) -> Appointment:
@@ -53,14 +53,14 @@ def _judgement(verdict: Verdict | None) -> Response:
 class AppointmentList(ApiResource):
     """/appointments"""
 
-    @endpoint(Permission.APPOINTMENTS_READ, lists=appointments.LIST, returns=APPOINTMENT)
+    @endpoint(Permission.APPOINTMENTS_READ, lists=appointment_search.LIST, returns=APPOINTMENT)
     def get(self, listed: ListQuery) -> Page[Appointment]:
         """List appointments.
 
         `start_date` and `end_date` (or FullCalendar's `start`, `end`, `timeZone`) are the range of their
         start: dates include the last day, date-times exclude the end.
         """
-        return appointments.find(current_actor(), listed)
+        return appointment_search.find(current_actor(), listed)
 
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
@@ -86,10 +86,10 @@ class AppointmentList(ApiResource):
 class AppointmentSearch(ApiResource):
     """/appointments/search"""
 
-    @endpoint(Permission.APPOINTMENTS_READ, lists=appointments.LIST, search=True, returns=APPOINTMENT)
+    @endpoint(Permission.APPOINTMENTS_READ, lists=appointment_search.LIST, search=True, returns=APPOINTMENT)
     def get(self, listed: ListQuery) -> Page[Appointment]:
         """Search appointments by patient, doctor and reason."""
-        return appointments.find(current_actor(), listed)
+        return appointment_search.find(current_actor(), listed)
 
 
 class AppointmentItem(ApiResource):

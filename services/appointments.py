@@ -6,36 +6,35 @@ nobody else can book, move or free that doctor's time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
-from types import SimpleNamespace
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, or_, select
+from sqlalchemy import Select, bindparam, select
+from sqlalchemy.orm import load_only
 from sqlalchemy.orm.exc import StaleDataError
 
 from database import PREPARED
 from errors import ClinicError, invalid
 from extensions import db
-from models import Appointment, AppointmentStatus, CancelledBy, Doctor, Patient, User, Visit
+from models import Appointment, AppointmentStatus, CancelledBy, Doctor, Patient
 from security.permissions import Actor, Permission
-from services import audit, clock, listing
+from services import audit, clock
 from services.availability import LONGEST, SHORTEST, Interval
 from services.judge import Proposal, Verdict, judge
-from services.listing import Filter, Kind, Listing, ListQuery, Page, Records
-from services.neighbours import of_doctor, of_patient, of_patient_or_file
 from services.records import (
     Record,
     assign,
     changed,
-    columns,
     fetch,
     fetch_named,
     hold,
-    hold_both,
+    hold_selected,
     insert,
+    locked,
+    next_id,
 )
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
@@ -78,130 +77,6 @@ def get(
     return row
 
 
-def matches(text: str) -> ColumnElement[bool]:
-    """What `q` finds: the patient's name or file number, the doctor's name, the reason."""
-    return or_(
-        of_patient_or_file(Appointment.patient_id, text),
-        of_doctor(Appointment.doctor_id, text),
-        Appointment.reason.icontains(text, autoescape=True),
-    )
-
-
-def _starting(instant: datetime) -> ColumnElement[bool]:
-    if instant != clock.day_start(clock.local(instant).date()):
-        return Appointment.start == instant
-    end = clock.day_end(clock.local(instant).date())  # a bare day is the whole of it
-    return and_(Appointment.start >= instant, Appointment.start < end)
-
-
-class Diary(Listing[Appointment]):
-    """The list of appointments, whose start is also called `date`."""
-
-    @cached_property
-    def columns(self) -> dict[str, Any]:
-        """The stored columns under their names, the start under both of its."""
-        found = super().columns
-        return found | {"start": found["date"]}
-
-
-_SHOWN = (
-    select(
-        Appointment.__table__,
-        Patient.name.label("patient_name"),
-        Doctor.name.label("doctor_name"),
-        Doctor.specialty.label("specialty"),
-        User.name.label("created_by_name"),
-        select(Visit.id)
-        .where(Visit.appointment_id == Appointment.id, Visit.voided_at.is_(None))
-        .scalar_subquery()
-        .label("visit_id"),
-    )
-    .prefix_with(PREPARED)
-    .join(Patient, Patient.id == Appointment.patient_id)
-    .join(Doctor, Doctor.id == Appointment.doctor_id)
-    .outerjoin(User, User.id == Appointment.created_by_id)
-)
-
-
-def _record(row: Row[Any]) -> Record:
-    record = Record(**row._mapping, __entity__="appointment", duration=(row.end - row.start) // MINUTE)
-    record.patient = SimpleNamespace(id=row.patient_id, name=row.patient_name)
-    record.doctor = SimpleNamespace(id=row.doctor_id, name=row.doctor_name, specialty=row.specialty)
-    booked = row.created_by_id is not None
-    record.booked_by = SimpleNamespace(id=row.created_by_id, name=row.created_by_name) if booked else None
-    record.allowed_transitions = allowed_transitions(record)
-    return record
-
-
-LIST = Diary(
-    name="appointments",
-    model=Appointment,
-    area="appointment",
-    main_date="start",
-    text=matches,
-    names={"date": "start"},
-    omit=frozenset({"blocked_until"}),
-    records=Records(_SHOWN, _record),
-    kept_since="created_at",
-    filters={
-        "date": Filter(Kind.INSTANT, _starting, "Starts on this day, or at this instant."),
-        "patient_name": Filter(
-            Kind.TEXT,
-            lambda text: of_patient(Appointment.patient_id, text),
-            "Parts of the patient's name.",
-        ),
-        "doctor_name": Filter(
-            Kind.TEXT,
-            lambda text: of_doctor(Appointment.doctor_id, text),
-            "Parts of the doctor's name.",
-        ),
-        "reason": Filter(
-            Kind.TEXT,
-            lambda text: Appointment.reason.icontains(text, autoescape=True),
-            "Part of the reason.",
-        ),
-        "visit_id": Filter(
-            Kind.ID,
-            lambda visit_id: Appointment.id.in_(
-                select(Visit.appointment_id).where(Visit.id == visit_id, Visit.voided_at.is_(None))
-            ),
-            "The appointment of this visit.",
-        ),
-    },
-)
-
-
-def find(actor: Actor, query: ListQuery) -> Page[Appointment]:
-    """One page of appointments; the range of dates is that of their start."""
-    return listing.page(actor, LIST, query)
-
-
-def figures(actor: Actor, rows: Sequence[Appointment | Record]) -> None:
-    """Compute what is not stored: who booked, the visit, the allowed steps; two queries at most."""
-    unread = [row for row in rows if isinstance(row, Appointment)]
-    names = _names(actor, {row.created_by_id for row in unread})
-    completed = [row.id for row in unread if row.status is COMPLETED]  # by its visit, if it has one
-    visits = dict(columns(_VISITS, ids=completed).tuples().all()) if completed else {}
-    for row in unread:
-        row.visit_id = visits.get(row.id)
-        row.allowed_transitions = allowed_transitions(row)
-        booker = row.created_by_id
-        row.booked_by = SimpleNamespace(id=booker, name=names[booker]) if booker is not None else None
-
-
-def _names(actor: Actor, user_ids: Set[int | None]) -> dict[int | None, str]:
-    """The users' names; the caller's own is known."""
-    known: dict[int | None, str] = {actor.user_id: actor.name}
-    asked = user_ids - known.keys() - {None}
-    return known | (dict(columns(_NAMES, ids=sorted(asked)).tuples().all()) if asked else {})
-
-
-_NAMES = select(User.id, User.name).where(User.id.in_(bindparam("ids", expanding=True)))
-_VISITS = select(Visit.appointment_id, Visit.id).where(
-    Visit.appointment_id.in_(bindparam("ids", expanding=True)), Visit.voided_at.is_(None)
-)
-
-
 def future_of_patient(patient_id: int) -> list[Appointment]:
     """The patient's scheduled appointments that have not begun, soonest first."""
     return list(
@@ -228,6 +103,8 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
     completed, cancelled or missed (`status`); every other rule judges them.
     Raises 409 `appointment_conflict` with every clash and the next free times (not sought for an import).
     """
+    actor.require_own(values["doctor_id"])
+    new_id = None if importing else _hold_for_new(values["doctor_id"], values["patient_id"])
     verdict = _propose(actor, importing, values)
     verdict.insist(offer=not importing)
     asked, why = verdict.proposal, values.pop("overbook_reason", None)
@@ -242,10 +119,32 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
         created_by_id=actor.user_id,
         **values,
     )
-    insert(row, patient=asked.patient, doctor=asked.doctor)
+    insert(row, new_id=new_id, patient=asked.patient, doctor=asked.doctor)
     if row.overbooked:
         audit.mark(row, "overbook")
     return row
+
+
+def _hold_for_new(doctor_id: int, patient_id: int) -> int | None:
+    """Lock both, where they exist, with what booking asks of them; the id of the appointment to come."""
+    found = hold_selected(_both(db.engine.dialect.name), doctor=doctor_id, patient=patient_id)
+    return found[0].new_id if found else None
+
+
+@cache
+def _both(dialect: str) -> Select[Any]:
+    doctor = load_only(
+        Doctor.name,
+        Doctor.specialty,
+        Doctor.is_active,
+        Doctor.license_expires_on,
+        Doctor.slot_minutes,
+        Doctor.buffer_minutes,
+    )
+    both = select(Doctor, Patient, next_id(Appointment, dialect).label("new_id"))
+    both = both.join_from(Doctor, Patient, Patient.id == bindparam("patient"))
+    both = both.options(doctor, load_only(Patient.name, Patient.is_active))
+    return locked(both.where(Doctor.id == bindparam("doctor")).prefix_with(PREPARED))
 
 
 def rehearse(actor: Actor, **values: Any) -> Verdict:
@@ -260,7 +159,6 @@ def _propose(actor: Actor, importing: bool, values: dict[str, Any]) -> Verdict:
     overbook = values.pop("overbook", False)
     if overbook:
         _check_overbook(actor, values.get("overbook_reason"))
-    hold_both(Doctor, doctor_id, Patient, patient_id)
     doctor = fetch_named(Doctor, doctor_id, "doctor_id", lock=True)
     patient = fetch_named(Patient, patient_id, "patient_id", lock=True)
     start, end = _when({name: values.pop(name, None) for name in TIMES}, doctor.slot_minutes)
@@ -392,7 +290,6 @@ def _check_members(
 def _judge_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook: bool) -> Verdict:
     doctor_id, patient_id = values.get("doctor_id", row.doctor_id), values.get("patient_id", row.patient_id)
     actor.require_own(doctor_id)
-    hold_both(Doctor, doctor_id, Patient, patient_id)
     doctor = fetch_named(Doctor, doctor_id, "doctor_id", lock=True)
     patient = fetch_named(Patient, patient_id, "patient_id", lock=True)
     start, end = _when({name: values.get(name) for name in TIMES}, row.duration, row.start)

@@ -15,7 +15,7 @@ from errors import ClinicError, invalid, not_found
 from extensions import db
 from models import Appointment, AppointmentStatus, Doctor, ScheduleWindow, TimeOff
 from security.permissions import Actor
-from services import absences, appointments, audit, availability, clock, doctors, listing
+from services import absences, appointment_search, audit, availability, clock, doctors, listing
 from services.availability import OCCUPYING, Availability
 from services.listing import Condition, Listing, ListQuery, Page
 from services.records import fetch
@@ -77,7 +77,7 @@ def show(actor: Actor, doctor: Doctor, first: date | None = None, last: date | N
             .order_by(Appointment.start, Appointment.id)
         ).scalars()
     )
-    appointments.figures(actor, booked)
+    appointment_search.figures(actor, booked)
     audit.note_read("list", "appointment", [row.id for row in booked], {row.patient_id for row in booked})
     off = select(TimeOff).where(TimeOff.doctor_id == doctor.id, TimeOff.start < end, TimeOff.end > start)
     time_off = list(db.session.execute(off.order_by(TimeOff.start, TimeOff.id)).scalars())

@@ -124,12 +124,12 @@ def offences(node: dict[str, Any], *, stops_early: bool = False) -> Iterator[str
     A page is full soon where a walk meets many rows that belong on it; `stops_early` says that nothing above
     asks for all of them.
     """
-    kind, read = node["Node Type"], node.get("Filter", "")
-    if node.get("Relation Name", "") not in SMALL:
+    kind, read, name = node["Node Type"], node.get("Filter", ""), node.get("Relation Name", "")
+    if name not in SMALL and not name.startswith("pg_"):
         whole = kind == "Seq Scan" or (kind.startswith("Index") and "Index Cond" not in node and read)
         soon = stops_early and node["Plan Rows"] >= MANY and not MEMBERSHIP.search(read)
         if whole and not soon and not counts_all(read):
-            yield f"{kind} of {node['Relation Name']}: {read}"
+            yield f"{kind} of {name}: {read}"
     below = kind == "Limit" or (stops_early and kind in ("Nested Loop", "Hash Join", "Result", "Merge Join"))
     for part in node.get("Plans", ()):
         first = part.get("Parent Relationship") in ("Outer", "Subquery")
