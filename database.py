@@ -118,7 +118,9 @@ def prepare_engine(engine: Engine) -> None:
 
 
 def is_silent(connection: Connection) -> bool:
-    """Whether PostgreSQL was asked nothing yet in this transaction."""
+    """Whether PostgreSQL was asked nothing yet in this transaction, which is still open."""
+    if connection.closed:
+        return False
     driver: Any = connection.connection.driver_connection
     idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
     return isinstance(driver, PostgresConnection) and driver.get_transaction_status() == idle
