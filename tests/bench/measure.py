@@ -129,10 +129,11 @@ class Replayers:
         return sum(answer["count"] / answer["elapsed_s"] for answer in answers)
 
     def tidy(self) -> None:
-        """Remove what was rolled back, which else is in the way of what follows until chance removes it."""
+        """Remove what was rolled back; else it is in the way of what follows, until chance removes it."""
         with connected(self.url) as engine:
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("VACUUM")
+            if engine.dialect.name == "postgresql":
+                with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql("VACUUM")
 
     def stop(self) -> None:
         """End the processes."""
