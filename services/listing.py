@@ -36,7 +36,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from database import PREPARED
 from errors import ClinicError
 from extensions import db, memory
-from models import Base, InstantType, MoneyType
+from models import MAX_INT, Base, InstantType, MoneyType
 from security.permissions import Actor, hidden
 from services import clock
 from services.records import Record, columns
@@ -259,7 +259,7 @@ def _whole(listing: Listing[Any], records: Records, query: ListQuery) -> Page[An
     """One page of a list that nothing narrows, in the order of its keys: rows and total in one statement."""
     counted = _counted(listing)
     statement = _whole_by_key(listing, query.descending, query.after is not None, db.engine.dialect.name)
-    found = columns(statement, border=counted[1], **_paging(query)).all()
+    found = columns(statement, border=counted[1], until=MAX_INT, **_paging(query)).all()
     rows = sorted(map(records.read, found), key=attrgetter("id"), reverse=query.descending)
     total = _all(listing, counted, found[0].newer if found else None)
     return Page(rows, total, False, query)
@@ -275,7 +275,7 @@ def _whole_by_key(listing: Listing[Any], descending: bool, after: bool, dialect:
         keys = keys.order_by(key.desc() if descending else key.asc()).offset(
             bindparam("skipped", type_=Integer)
         )
-    newer = _newer(listing, False).scalar_subquery().label("newer")
+    newer = _between(listing).scalar_subquery().label("newer")
     # as an array, the keys of the page are found first, and PostgreSQL cannot take them for many
     chosen = key == any_(func.array(keys.scalar_subquery())) if dialect == "postgresql" else key.in_(keys)
     return _base(listing).add_columns(newer).where(chosen)
@@ -419,12 +419,12 @@ def _all(listing: Listing[Any], counted: tuple[int, int, datetime], newer: int |
     """
     now, key, (number, border, due) = clock.now(), _key(listing), counted
     if newer is None:
-        newer = int(columns(_newer(listing, False), border=border).scalar_one())
+        newer = int(columns(_between(listing), border=border, until=MAX_INT).scalar_one())
     if listing.kept_since is not None and newer > RECOUNT and due <= now:
         since = getattr(listing.model, listing.kept_since)
         last = select(key).where(since < _oldest_transaction() - SKEW).order_by(key.desc()).limit(1)
         settled = max(border, db.session.execute(last).scalar_one_or_none() or 0)
-        found = columns(_newer(listing, True), border=border, settled=settled).scalar_one()
+        found = columns(_between(listing), border=border, until=settled).scalar_one()
         memory.of("totals")[listing.name] = (number + found, settled, now + SETTLING)
     return number + newer
 
@@ -447,11 +447,14 @@ _OLDEST = text(
 
 
 @lru_cache(maxsize=256)
-def _newer(listing: Listing[Any], bounded: bool) -> Select[Any]:
+def _between(listing: Listing[Any]) -> Select[Any]:
+    """How many rows have an id above the border, up to another one.
+
+    Always with both bounds: planned without values, PostgreSQL takes what has one for a third of the table,
+    and starts parallel workers for a handful of rows.
+    """
     key = _key(listing)
-    inner = _keys(listing).where(key > bindparam("border"))
-    if bounded:
-        inner = inner.where(key <= bindparam("settled"))
+    inner = _keys(listing).where(key > bindparam("border"), key <= bindparam("until", type_=BigInteger))
     return select(func.count()).prefix_with(PREPARED).select_from(inner.subquery())
 
 
