@@ -227,11 +227,11 @@ class PostgresCursor(psycopg2.extensions.cursor):
         _watch.bound(self.connection, super().execute, query, vars)
 
     def executemany(self, query: Any, vars_list: Any) -> None:
-        self.send()
+        self._send()
         _watch.bound(self.connection, super().executemany, query, vars_list)
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
-        self.send()
+        self._send()
         super().copy_expert(sql, file, size)
 
     def _told(self, query: str, vars: Any) -> str:
@@ -246,8 +246,7 @@ class PostgresCursor(psycopg2.extensions.cursor):
                 vars = [vars[name] for name in order]
         return self.mogrify(query, vars).decode()
 
-    def send(self) -> None:
-        """What was to go with the next statement goes now."""
+    def _send(self) -> None:
         unsent = self.connection.take_unsent()
         if unsent:
             _watch.bound(self.connection, super().execute, unsent)
@@ -276,10 +275,9 @@ class PostgresConnection(psycopg2.extensions.connection):
             cursor.execute("SELECT pg_backend_pid()")
             # a pooler names a backend of its own making; it may give every transaction another one
             self.direct = cursor.fetchone() == (self.info.backend_pid,)
-            if (
-                self.direct
-            ):  # what is prepared is planned once, too, whatever a page's length makes of its cost
-                cursor.execute("SET plan_cache_mode = force_generic_plan")
+            if self.direct:
+                # what is prepared is planned once, too, and never compiled, whatever it might cost
+                cursor.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
         self.level = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED
 
     def prepares(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""How long a request waits for a PostgreSQL that does not answer: as long as its caller is kept waiting."""
+"""How long a request waits for PostgreSQL, and what its connections are told from the start."""
 
 from __future__ import annotations
 
@@ -64,3 +64,10 @@ def test_a_command_waits_as_long_as_it_takes(engine: Engine, monkeypatch: pytest
     monkeypatch.setattr(database, "ANSWER_WITHIN", 0.1)
     with engine.connect() as connection:
         assert connection.execute(SLEEP, {"seconds": 1}).all()
+
+
+def test_a_direct_connection_plans_what_is_prepared_once_and_compiles_nothing(engine: Engine) -> None:
+    with engine.connect() as connection:
+        told = [connection.execute(text(f"SHOW {name}")).scalar_one() for name in ("plan_cache_mode", "jit")]
+
+    assert told == ["force_generic_plan", "off"]
