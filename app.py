@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from flask import Flask
 
 import config
@@ -132,11 +135,19 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
 ]
 
 
+class Clinic(Flask):
+    """Flask, which need not look for coroutines among the functions of every request: there are none."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as it is."""
+        return func
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application, with checked settings; raises `config.SettingsError` naming what is wrong."""
     settings = settings or config.load()
     config.use(settings)
-    app = Flask(__name__, static_folder=None)
+    app = Clinic(__name__, static_folder=None)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=database.engine_options(

@@ -6,16 +6,18 @@ Both stores may be away: the database is then waited for some seconds (`database
 from __future__ import annotations
 
 import os
+import socket
+import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import redis
-from flask import Flask
+from flask import Flask, current_app
 from flask_bcrypt import Bcrypt
 from flask_cors import CORS
 from flask_jwt_extended import JWTManager
@@ -44,7 +46,7 @@ class ClinicSession(Session):
 
     def get_bind(self, *mapper: Any, **asked: Any) -> Engine | Connection:
         """The engine of the next statement."""
-        return db.engines[REPLICA] if self.info.get(REPLICA) else super().get_bind(*mapper, **asked)
+        return db.engines[REPLICA if self.info.get(REPLICA) else None]
 
 
 db = SQLAlchemy(model_class=Base, session_options={"class_": ClinicSession})
@@ -67,22 +69,15 @@ def reporting() -> Iterator[None]:
         db.session.info[REPLICA] = False
 
 
-class Memory:
-    """What this process has read of each database, by what it is about; checked before it is relied on."""
-
-    def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Engine, dict[str, dict[Any, Any]]] = WeakKeyDictionary()
-
-    def of(self, what: str) -> dict[Any, Any]:
-        """What is kept under this name of the clinic's database."""
-        return self._kept.setdefault(db.engine, {}).setdefault(what, {})
-
-    def forget(self) -> None:
-        """Begin with nothing, as a new process does."""
-        self._kept.clear()
+def remembered(what: str) -> dict[Any, Any]:
+    """What this process has read of the clinic's database, under a name; checked before it is relied on."""
+    kept: dict[str, dict[Any, Any]] = current_app.extensions["remembered"]
+    return kept.setdefault(what, {})
 
 
-memory = Memory()
+def forget() -> None:
+    """Remember nothing, as a new process does."""
+    current_app.extensions["remembered"].clear()
 
 
 # --- Redis ---------------------------------------------------------------------------------------------
@@ -149,8 +144,8 @@ class RedisStore:
             kept = line.is_connected
             try:
                 return _exchanged(line, commands)
-            except redis.ConnectionError:
-                if not kept:
+            except redis.ConnectionError as failure:
+                if not kept or isinstance(failure.__context__, BlockingIOError):  # which is: out of time
                     raise
                 return _exchanged(line, commands)  # Redis has hung up while it lay idle
 
@@ -179,11 +174,35 @@ class RedisStore:
 
 def _exchanged(line: Any, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
     try:
-        line.send_packed_command(line.pack_commands(commands), check_health=False)
+        if not line.is_connected:
+            line.connect()
+            _wait_in_kernel(line._sock)
+        line.send_packed_command([_packed(commands)], check_health=False)
         return [_reply(line) for _ in commands]
     except BaseException:
         line.disconnect()  # a reply left unread would answer somebody else's question
         raise
+
+
+def _wait_in_kernel(line: socket.socket) -> None:
+    """Keep `REDIS_TIMEOUT`, without the poll that Python does before it sends or receives with a timeout.
+
+    Each is a system call for which the other threads get their turn, and this one has to wait for its own.
+    """
+    if not isinstance(line, ssl.SSLSocket):  # TLS would ask again, for ever
+        line.settimeout(None)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            line.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 0, int(REDIS_TIMEOUT * 1e6)))
+
+
+def _packed(commands: tuple[tuple[Any, ...], ...]) -> bytes:
+    lines = []
+    for command in commands:
+        lines.append(b"*%d\r\n" % len(command))
+        for word in command:
+            told = str(word).encode()
+            lines.append(b"$%d\r\n%b\r\n" % (len(told), told))
+    return b"".join(lines)
 
 
 def _reply(connection: redis.Connection) -> Any:
@@ -275,6 +294,7 @@ limits = Limits()
 
 def init_app(app: Flask) -> None:
     """Bind everything here to `app`, whose config is set."""
+    app.extensions["remembered"] = {}
     db.init_app(app)
     migrate.init_app(app, directory=os.path.join(app.root_path, "migrations"))
     jwt.init_app(app)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import structlog
-from flask import Response, g, request
+from flask import Request, Response, g, request
 from flask_restful import Api, Resource
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
@@ -100,6 +100,7 @@ class PlainApi(Api):
 class Call:
     """One request on its way: who asks for what."""
 
+    request: Request
     operation: Operation
     path: dict[str, Any]
     route: str
@@ -126,11 +127,11 @@ class ApiResource(Resource):
 
     def dispatch_request(self, *_args: Any, **path: Any) -> Response:
         """Serve one request, again from the start where the database asks for it."""
-        name = "get" if request.method == "HEAD" else request.method.lower()
-        method = getattr(self, name)
+        asked = behind(request)
+        method = getattr(self, "get" if asked.method == "HEAD" else asked.method.lower())
         if any(isinstance(value, int) and value > MAX_INT for value in path.values()):
             raise ClinicError("not_found", "There is no such row: no id is that large.")
-        call = Call(method.operation, path, f"{request.method} {request.url_rule}")
+        call = Call(asked, method.operation, path, f"{asked.method} {asked.url_rule}")
         started = time.monotonic()
         try:
             for attempt in range(ATTEMPTS):
@@ -150,11 +151,12 @@ class ApiResource(Resource):
 def _attempt_once(method: Callable[..., Any], call: Call, *, trusting: bool) -> Response:
     """Serve the request in one transaction.
 
-    The first attempt is `trusting`: what earlier requests have left in memory is assumed and the database
-    told to refuse if it is not so any more. Every other one begins with nothing remembered.
+    The first attempt is `trusting` where PostgreSQL is: what earlier requests have left in memory is assumed,
+    and the database told to refuse if it is not so any more. Every other one begins with nothing remembered.
     """
     db.session.remove()
-    db.session.info["trusting"] = trusting
+    session = db.session()
+    session.info["trusting"] = trusting and session.get_bind().dialect.name == "postgresql"
     committing = False
     try:
         try:
@@ -165,7 +167,7 @@ def _attempt_once(method: Callable[..., Any], call: Call, *, trusting: bool) -> 
             raise
         sessions.confirm()
         committing = True
-        db.session.commit()
+        session.commit()
         return response
     except ClinicError as refusal:
         if refusal.entity is None and call.row is not None:
@@ -255,9 +257,10 @@ def check_origin() -> None:
 
 def _is_scraper(call: Call) -> bool:
     """Prometheus cannot sign in: `METRICS_TOKEN` is its bearer token, for the figures alone."""
+    if call.operation.permission is not Permission.METRICS_READ:
+        return False
     wanted, (token, _cookie) = settings().metrics_token, presented_token()
-    asked = call.operation.permission is Permission.METRICS_READ
-    return bool(asked and wanted and token and hmac.compare_digest(token.encode(), wanted.encode()))
+    return bool(wanted and token and hmac.compare_digest(token.encode(), wanted.encode()))
 
 
 def _identify(call: Call) -> None:
@@ -273,7 +276,7 @@ def _identify(call: Call) -> None:
         if claims is not None:
             revoked = kept.revoked if "revoked" in kept else sessions.is_revoked(claims.session_id)
             call.actor, call.idle = sessions.identify(
-                claims, visitor(), revoked=revoked, reading=request.method in SAFE
+                claims, visitor(), revoked=revoked, reading=call.request.method in SAFE
             )
             if kept.by_cookie and not public:
                 check_origin()
@@ -324,9 +327,9 @@ def _doer(call: Call) -> Actor:
 
 
 def _perform(method: Callable[..., Any], call: Call) -> Response:
-    operation = call.operation
-    key = request.headers.get("Idempotency-Key")
-    if request.method == "POST" and operation.idempotent and key is not None and call.actor is not None:
+    asked, operation = call.request, call.operation
+    key = asked.headers.get("Idempotency-Key") if asked.method == "POST" and operation.idempotent else None
+    if key is not None and call.actor is not None:
         replay = _begin_key(call, key)
         if replay is not None:
             return replay
@@ -346,7 +349,7 @@ def _perform(method: Callable[..., Any], call: Call) -> Response:
 
 def _begin_key(call: Call, key: str) -> Response | None:
     user_id = current_actor().user_id or 0
-    wanted = idempotency.fingerprint(request.method, request.full_path, body.raw_body())
+    wanted = idempotency.fingerprint(call.request.method, call.request.full_path, body.raw_body())
     try:
         row = idempotency.begin(user_id, key, wanted)
     except OperationalError as failure:
@@ -364,8 +367,8 @@ def _begin_key(call: Call, key: str) -> Response | None:
 
 def _arguments(call: Call) -> dict[str, Any]:
     """What the method is called with: the loaded row or the path's ids, the body, the query."""
-    operation = call.operation
-    pairs = list(request.args.items(multi=True)) if request.query_string else []
+    asked, operation = call.request, call.operation
+    pairs = list(asked.args.items(multi=True)) if asked.query_string else []
     found: dict[str, Any] = {}
     if operation.lists is not None:
         found["listed"] = query.read_list(operation.lists, pairs)
@@ -374,19 +377,19 @@ def _arguments(call: Call) -> dict[str, Any]:
         query.refuse_unknown(pairs, known)
         if operation.params is not None:
             found["params"] = body.validate_query(operation.params, dict(pairs))
-    unsafe = request.method not in SAFE
+    unsafe = asked.method not in SAFE
     if operation.loads is None:
         found |= call.path
     else:
         found["row"] = call.row = operation.loads(current_actor(), **call.path, lock=unsafe)
     if operation.body is not None:
         members = body.json_object()
-        if request.method in ("PATCH", "PUT") and isinstance(operation.returns, View):
+        if asked.method in ("PATCH", "PUT") and isinstance(operation.returns, View):
             members = _real_changes(operation, members, call.row)
         found["data"] = body.validate(operation.body, members)
     if unsafe and hasattr(call.row, "version"):
         # last: RFC 9110 13.2.1 lets a precondition decide only what would otherwise have worked
-        answers.check_if_match(call.row, request.headers.get("If-Match"))
+        answers.check_if_match(call.row, asked.headers.get("If-Match"))
     return found
 
 
@@ -435,7 +438,7 @@ def _respond(call: Call, result: Any) -> Response:
         if hasattr(value, "version"):
             headers["ETag"] = answers.etag(value)
         if status == 201 and isinstance(value, Base):
-            headers.setdefault("Location", f"{request.path.rstrip('/')}/{value.id}")  # type: ignore[attr-defined]
+            headers.setdefault("Location", f"{call.request.path.rstrip('/')}/{value.id}")  # type: ignore[attr-defined]
     else:
         content = answers.dump_plain(returns, value)
     response = answers.json_response(content, status, headers)
@@ -457,7 +460,7 @@ def _note_rows(view: View, rows: list[Any], action: str) -> None:
 
 def _audit_refusal(call: Call, refusal: ClinicError) -> None:
     """Refusals that tell of somebody trying leave an entry, in a transaction of their own."""
-    signing_in = str(request.url_rule) == "/auth/login"
+    signing_in = str(call.request.url_rule) == "/auth/login"
     told = (
         (refusal.status == 401 and refusal.code != "unauthorized")  # which says that there is no token
         or refusal.status in (403, 409, 412)

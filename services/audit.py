@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from config import settings
 from database import PREPARED, tell
 from errors import ClinicError
-from extensions import db, memory
+from extensions import db, remembered
 from models import AuditHead, AuditLog, AuditOutcome, AuditSubject, Base, Patient
 from security.permissions import Actor
 from services import clock
@@ -199,9 +199,10 @@ def note_read(action: str, entity: str, ids: Sequence[int], patient_ids: Iterabl
 
 def settle(actor: Actor | None, operation: str) -> None:
     """Append the transaction's deeds; the last statements before its commit."""
-    db.session.flush()
-    deeds = list(trail().deeds.values())
-    forget()
+    session = db.session()
+    session.flush()
+    done: Trail = session.info.pop("trail", None) or Trail()
+    deeds = list(done.deeds.values())
     for deed in deeds:
         _complete(deed)
     append(actor, operation, deeds)
@@ -254,8 +255,9 @@ def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
     """Write the deeds to one chain, whose head is locked until the commit."""
     if not deeds:
         return
-    connection = db.session.connection()
-    chain, before, previous = _take_end(connection)
+    session = db.session()
+    connection = session.connection()
+    chain, before, previous = _take_end(session, connection)
     number, mac, at = before, previous, clock.now()
     who = _who(actor)
     entries: list[dict[str, Any]] = []
@@ -270,7 +272,7 @@ def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
     end = {"head": chain, "before": before, "previous": previous, "number": number, "mac": mac}
     if connection.dialect.name == "postgresql":
         tell(connection, _LOG_SUBJECT_AND_END, end | {"at": at, "entries": f"[{','.join(spelled)}]"})
-        db.session.info["end"] = End(chain, number, mac)
+        session.info["end"] = End(chain, number, mac)
     else:
         _write(connection, entries, end)
 
@@ -283,16 +285,16 @@ class End(NamedTuple):
     mac: str
 
 
-def _take_end(connection: Connection) -> End:
+def _take_end(session: Session, connection: Connection) -> End:
     """The end of a chain to append to.
 
     In a transaction that is `trusting`, one that this process has left behind: nobody else takes it while it
     is used, and the entry is refused by the database (error 22012) if another process has gone on from there.
     Else one that is locked, which nobody is appending to, or any where all are busy.
     """
-    if db.session.info.get("trusting"):
+    if session.info.get("trusting"):
         with suppress(KeyError):
-            left: End = memory.of("chains").popitem()[1]
+            left: End = remembered("chains").popitem()[1]
             return left
     head = connection.execute(_FREE_HEAD).one_or_none() or connection.execute(_ANY_HEAD).one()
     return End(head.chain, head.number, head.mac)
@@ -301,7 +303,7 @@ def _take_end(connection: Connection) -> End:
 def _keep_end(session: Session) -> None:
     end: End | None = session.info.pop("end", None)
     if end is not None:
-        memory.of("chains")[end.chain] = end
+        remembered("chains")[end.chain] = end
 
 
 def _write(connection: Connection, entries: list[dict[str, Any]], end: dict[str, Any]) -> None:

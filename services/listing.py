@@ -35,7 +35,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from database import PREPARED
 from errors import ClinicError
-from extensions import db, memory
+from extensions import db, remembered
 from models import MAX_INT, Base, InstantType, MoneyType
 from security.permissions import Actor, hidden
 from services import clock
@@ -407,7 +407,7 @@ def _total(
 
 def _counted(listing: Listing[Any]) -> tuple[int, int, datetime]:
     """So many rows up to this id, and when more are to be counted for good."""
-    found: tuple[int, int, datetime] = memory.of("totals").get(listing.name, (0, 0, clock.now()))
+    found: tuple[int, int, datetime] = remembered("totals").get(listing.name, (0, 0, clock.now()))
     return found
 
 
@@ -425,7 +425,7 @@ def _all(listing: Listing[Any], counted: tuple[int, int, datetime], newer: int |
         last = select(key).where(since < _oldest_transaction() - SKEW).order_by(key.desc()).limit(1)
         settled = max(border, db.session.execute(last).scalar_one_or_none() or 0)
         found = columns(_between(listing), border=border, until=settled).scalar_one()
-        memory.of("totals")[listing.name] = (number + found, settled, now + SETTLING)
+        remembered("totals")[listing.name] = (number + found, settled, now + SETTLING)
     return number + newer
 
 

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, SessionTransaction
 
-from database import PREPARED, is_silent, tell
+from database import PREPARED, REPLICA, is_silent, tell
 from errors import ClinicError, not_found
-from extensions import db, memory, redis_store
+from extensions import db, redis_store, remembered
 from models import AuditOutcome, Doctor, Role, User, UserSession
 from security import tokens
 from security.permissions import Actor
@@ -68,13 +68,13 @@ def identify(claims: Claims, visitor: Actor, *, revoked: bool, reading: bool) ->
     `revoked` is what Redis says. Raises 401 for a session that has ended or whose user is
     not active.
 
-    In a transaction that is `trusting`, PostgreSQL is not asked who it is but told who it was, together with
-    the transaction's first statement, which it refuses to run if any of that has changed.
+    In a transaction that is `trusting`, the database is not asked who it is but told who it was, together
+    with the transaction's first statement, which it refuses to run if any of that has changed.
     """
     if revoked:
         raise ended().about("user", claims.user_id)
     now, key, info = clock.now(), (claims.user_id, claims.session_id), db.session.info
-    known = memory.of("callers")  # (user, session) -> what was read of them the last time
+    known = remembered("callers")  # (user, session) -> what was read of them the last time
     found = known.get(key) if info.get("trusting") else None
     if found is not None:
         info["assumed"] = found
@@ -83,7 +83,7 @@ def identify(claims: Claims, visitor: Actor, *, revoked: bool, reading: bool) ->
     if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
         raise ended().about("user", claims.user_id)
     idle = now - found.last_used_at > TOUCH
-    if idle or db.engine.dialect.name != "postgresql":
+    if idle:
         known.pop(key, None)  # the last use is about to change
     else:
         if len(known) >= MOST_KNOWN:
@@ -107,7 +107,7 @@ def watch(session_class: type[Session] | Any) -> None:
 
 def _assume(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     found = session.info.get("assumed")
-    if found is None or "told" in session.info or connection.engine is not db.engine:
+    if found is None or "told" in session.info or session.info.get(REPLICA):
         return  # the replica may be late
     values = {name: getattr(found, name) for name in ("session_id", "id", "name", "role", "doctor_id")}
     tell(connection, PREPARED + _STILL, values | {"now": clock.now()})

@@ -14,7 +14,7 @@ from flask import Flask
 
 from app import create_app
 from config import Settings, load
-from extensions import memory
+from extensions import forget
 from tests.clinic import Clinic
 from tests.database import ReusedDatabase, migrate
 from tests.servers import PostgresServer, start_postgres
@@ -128,7 +128,8 @@ def clinic(database_url: str, applications: dict[str, Flask]) -> Iterator[Clinic
     settings = settings_for(database_url)
     if database_url not in applications:
         applications[database_url] = create_app(settings)
-    memory.forget()  # its database was emptied
+    with applications[database_url].app_context():
+        forget()  # its database was emptied
     made = Clinic(settings, applications[database_url])
     yield made
     made.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from extensions import db, memory
+from extensions import db, forget
 from tests.clinic import Caller, Clinic
 
 
@@ -18,8 +18,8 @@ def count(clinic: Clinic, caller: Caller, path: str) -> int:
         if statement.lstrip("(").startswith("SELECT"):
             statements.append(statement)
 
-    memory.forget()  # as a process asks that has just begun
     with clinic.inside():
+        forget()  # as a process asks that has just begun
         event.listen(db.engine, "before_cursor_execute", note)
     try:
         assert caller.get(path).status_code == 200

@@ -17,7 +17,7 @@ import time_machine
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from extensions import RedisStore, redis_store
+from extensions import REDIS_TIMEOUT, RedisStore, redis_store
 from models import AuditLog, AuditOutcome, UserSession
 from tests.clinic import PASSWORD, Caller, Clinic
 from tests.servers import RedisServer, start_redis
@@ -502,6 +502,34 @@ def test_an_exchange_that_was_cut_off_leaves_no_reply_to_the_next(
     assert closed
     assert while_frozen == []
     assert store.exchange(("GET", "other")) == [b"after"]
+
+
+def test_a_redis_that_does_not_answer_is_waited_for_once(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStore()
+    store.init(redis_server.url)
+    store.exchange(("SET", "said", "before"))
+    connected: list[float] = []
+    connect = redis.Connection.connect
+
+    def noting(connection: redis.Connection) -> None:
+        connected.append(time.monotonic())
+        connect(connection)
+
+    monkeypatch.setattr(redis.Connection, "connect", noting)
+    # without its probe, which connects
+    monkeypatch.setattr(RedisStore, "trip", lambda store: store._open.set())
+    redis_server.freeze()
+    began = time.monotonic()
+    try:
+        answered = store.exchange(("GET", "said"))
+    finally:
+        redis_server.thaw()
+    waited = time.monotonic() - began
+
+    assert (answered, store.status, connected) == ([], "degraded", [])
+    assert REDIS_TIMEOUT <= waited < 3  # a socket without a time of its own would wait for ever
 
 
 def test_a_redis_that_forgot_its_scripts_still_counts(

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from database import PREPARED, tell
-from extensions import db, memory
+from extensions import db, remembered
 from models import AuditLog, AuditOutcome
 from services import audit_chain
 from tests.clinic import Caller, Clinic
@@ -116,11 +116,11 @@ def test_processes_that_go_on_from_the_same_end_of_a_chain_never_fork_it(make_cl
     caller = well_known(one, "receptionist")
     other = Caller(make_clinic(), caller.token)
     with one.inside():
-        remembered = dict(memory.of("chains"))
+        left = dict(remembered("chains"))
     before = len(entries(one))
 
     with other.clinic.inside():
-        memory.of("chains").update(remembered)  # as if both had left it behind
+        remembered("chains").update(left)  # as if both had left it behind
     asked = 0
     for _ in range(20):
         for each in (caller, other):
@@ -137,13 +137,13 @@ def test_a_chain_that_another_process_went_on_with_costs_a_second_attempt_and_no
 ) -> None:
     caller = well_known(clinic, "receptionist")
     with clinic.inside():
-        stale = dict(memory.of("chains"))
+        stale = dict(remembered("chains"))
     for _ in range(3):
         assert caller.get("/patients").status_code == 200
     before = len(entries(clinic))
     with clinic.inside():
-        memory.of("chains").clear()
-        memory.of("chains").update(stale)
+        remembered("chains").clear()
+        remembered("chains").update(stale)
 
     patient = caller.post("/patients", {"name": "Ada Quill"})
 
