@@ -8,17 +8,17 @@ registration that can be overridden.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select, true
 
 from database import PREPARED, tell
 from extensions import db
 from models import Patient
-from services.records import columns
+from services.records import columns, next_id
 from services.spelling import similar_names
 
 NAMING = ("name_fold", "date_of_birth", "phone_e164", "phone_digits", "email", "insurance_id")
@@ -57,23 +57,35 @@ def hold(values: Mapping[str, Any]) -> None:
 _HOLD = "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(%(keys)s AS bigint[])) AS key"
 
 
-def likely(values: Mapping[str, Any], *, but: int | None = None) -> list[tuple[Patient, list[str]]]:
-    """Patients who may be the person told of, archived ones included, with what both have in common."""
+class Likely(NamedTuple):
+    """Patients who may be the person told of, each with what both have in common; for a new one, its id."""
+
+    patients: Sequence[tuple[Patient, list[str]]] = ()
+    new_id: int | None = None
+
+
+def likely(values: Mapping[str, Any], *, but: int | None = None) -> Likely:
+    """The likely duplicates, archived ones included, but for the patient with the id `but`.
+
+    Of somebody new, the same round trip brings the id to come, where the database gives ids before a row.
+    """
     told = traits(values)
     if not told:
-        return []
+        return Likely()
     asked: dict[str, Any] = dict(told)
     if insured := asked.get("insurance_id"):
         asked["insurance_id"] = sorted({insured, insured.upper(), insured.lower()})
-    statement = _sharing(tuple(told), bool(values.get("phone_e164")))
-    rows = columns(statement, but=but or 0, **asked)
-    similar = [row.id for row in rows if similar_names(values["name_fold"], row.name_fold)]
+    dialect = db.session.get_bind().dialect.name
+    statement = _sharing(tuple(told), bool(values.get("phone_e164")), dialect if but is None else "")
+    rows = columns(statement, but=but or 0, **asked).all()
+    new_id = rows[0].new_id if rows else None
+    similar = [row.id for row in rows if row.id and similar_names(values["name_fold"], row.name_fold)]
     if not similar:
-        return []
+        return Likely(new_id=new_id)
     patients = db.session.execute(
         select(Patient).where(Patient.id.in_(similar[:SHOWN])).order_by(Patient.id)
     ).scalars()
-    return [(patient, _common(told, patient)) for patient in patients]
+    return Likely([(patient, _common(told, patient)) for patient in patients], new_id)
 
 
 def _common(told: Mapping[str, Any], patient: Patient) -> list[str]:
@@ -82,8 +94,8 @@ def _common(told: Mapping[str, Any], patient: Patient) -> list[str]:
 
 
 @cache
-def _sharing(names: tuple[str, ...], international: bool) -> Select[Any]:
-    """Other patients with one of these traits."""
+def _sharing(names: tuple[str, ...], international: bool, new_in: str) -> Select[Any]:
+    """Other patients with one of these traits; beside them the id of a new one in this kind of database."""
     phone = Patient.phone_e164 if international else Patient.phone_digits
     places = {"phone": phone, "date_of_birth": Patient.date_of_birth, "email": Patient.email}
     equal: list[ColumnElement[bool]] = [
@@ -92,11 +104,14 @@ def _sharing(names: tuple[str, ...], international: bool) -> Select[Any]:
         else Patient.insurance_id.in_(bindparam(name, expanding=True))
         for name in names
     ]
+    other = or_(*equal), Patient.id != bindparam("but")
+    sharing = select(Patient.id, Patient.name_fold).where(*other).subquery()
+    new = select(next_id(Patient, new_in).label("new_id")).subquery()
     return (
-        select(Patient.id, Patient.name_fold)
+        select(new.c.new_id, sharing.c.id, sharing.c.name_fold)
         .prefix_with(PREPARED)
-        .where(or_(*equal), Patient.id != bindparam("but"))
-        .order_by(Patient.id)
+        .select_from(new.outerjoin(sharing, true()))
+        .order_by(sharing.c.id)
     )
 
 

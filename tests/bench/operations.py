@@ -109,6 +109,10 @@ class SearchPhone(Operation):
         return self.get(place, f"/patients/search?phone={number}")
 
 
+# so many that no two of ten thousand who share a birthday have similar names
+SYLLABLES = "ka lo mi ru se ta vo ne bri dan fel gu hin jor pex quo sty thu wam yel zor".split()
+
+
 class Create(Operation):
     name, title, status = "create", "create a patient", 201
 
@@ -118,8 +122,7 @@ class Create(Operation):
 
     def ask(self, place: int) -> Ask:
         self.count += 1
-        syllables = ("ka", "lo", "mi", "ru", "se", "ta", "vo", "ne")
-        given, family = ("".join(self.random.choices(syllables, k=4)).title() for _ in range(2))
+        given, family = ("".join(self.random.choices(SYLLABLES, k=5)).title() for _ in range(2))
         born = date(1940, 1, 1) + timedelta(days=self.random.randrange(25_000))
         body = {
             "name": f"{given} {family}",

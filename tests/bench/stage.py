@@ -155,6 +155,8 @@ def staged(engine: str, count: int, seed: int, *, replayed: bool = True) -> Iter
             listener = SqliteListener(rehearsal)
         answers = folder / "answers"
         answers.mkdir()
+        if engine == "postgresql":
+            postgres.checkpoint()
         clinic = start_app(url, redis_url, WORKERS, env)
         stack.callback(clinic.stop)
         bare_env = env | {"BENCH_ANSWERS": str(answers)}
