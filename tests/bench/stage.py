@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -99,7 +99,11 @@ class Stage:
         """The CPU time that the database server's processes have taken and still can tell of."""
         if self.database is None:
             return 0.0
-        return sum(sum(one.cpu_times()[:2]) for one in self.database.children(recursive=True))
+        seconds = 0.0
+        for one in self.database.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # a worker that ends just now
+                seconds += sum(one.cpu_times()[:2])
+        return seconds
 
     def rehearse(self, asked: Ask) -> bytes:
         """The answer of the rehearsal's clinic; raises AssertionError for a refusal."""
