@@ -54,7 +54,7 @@ def hold(values: Mapping[str, Any]) -> None:
         tell(db.session.connection(), _HOLD, {"keys": keys})
 
 
-_HOLD = "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(%(keys)s AS bigint[])) AS key"
+_HOLD = PREPARED + " SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(%(keys)s AS bigint[])) AS key"
 
 
 class Likely(NamedTuple):
