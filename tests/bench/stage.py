@@ -124,7 +124,7 @@ def staged(engine: str, count: int, seed: int, *, replayed: bool = True) -> Iter
             postgres = start_postgres(durable=True)
             stack.callback(postgres.stop)
             assert postgres.process is not None, "a server of its own is measured: unset TEST_DATABASE_URL"
-            redis = start_redis()
+            redis = start_redis(folder / "redis.sock")  # as near as PostgreSQL
             stack.callback(redis.stop)
             redis_url, url = redis.url, postgres.create()
             database = _process(postgres)
