@@ -38,9 +38,7 @@ def json_object() -> dict[str, Any]:
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise ClinicError("unsupported_media_type", "Send JSON with Content-Type: application/json.")
     try:
-        value = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number
-        )
+        value = _DECODER.decode(raw.decode("utf-8"))
     except RecursionError:
         raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.") from None
     except UnicodeDecodeError:
@@ -69,6 +67,9 @@ def _number(text: str) -> float | int:
 
 def _constant(name: str) -> Any:
     raise ClinicError("malformed_json", f"{name} is not JSON.")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
 
 
 def _inspect(value: dict[str, Any]) -> None:
