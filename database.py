@@ -127,10 +127,10 @@ def is_silent(connection: Connection) -> bool:
 
 
 def tell(connection: Connection, statement: str, values: dict[str, Any]) -> None:
-    """Say something that answers nothing, with the next statement, in a tenth of SQLAlchemy's time."""
+    """Say, prepared, what answers nothing with the next statement, in a tenth of SQLAlchemy's time."""
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor:
-        cursor.execute(WITH_NEXT + statement, values)
+        cursor.execute(WITH_NEXT + PREPARED + statement, values)
 
 
 # --- SQLite --------------------------------------------------------------------------------------------

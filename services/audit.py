@@ -339,7 +339,7 @@ _COLUMNS = {
 }
 # All in one statement, which is sent with the commit: every request pays for it. It divides by nothing where
 # the chain does not end where it is to go on.
-_LOG_SUBJECT_AND_END = f"""{PREPARED}
+_LOG_SUBJECT_AND_END = f"""
     WITH moved AS (
         UPDATE audit_heads SET number = %(number)s, mac = %(mac)s
          WHERE chain = %(head)s AND number = %(before)s AND mac = %(previous)s

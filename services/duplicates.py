@@ -51,7 +51,7 @@ def hold(values: Mapping[str, Any]) -> None:
         for name, value in traits(values).items()
     )
     if keys:  # in one order, so that two never wait for each other in a circle
-        tell(db.session.connection(), PREPARED + _HOLD, {"keys": keys})
+        tell(db.session.connection(), _HOLD, {"keys": keys})
 
 
 _HOLD = "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(%(keys)s AS bigint[])) AS key"

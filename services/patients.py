@@ -142,7 +142,7 @@ def _issue_with_next(patient: Patient, new_id: int) -> None:
 
 
 _NAMES = [column.key for column in Patient.__mapper__.columns]
-_PATIENT_AND_HISTORY = f"""{PREPARED}
+_PATIENT_AND_HISTORY = f"""
     WITH issued AS (
         INSERT INTO patients ({", ".join(_NAMES)}) VALUES ({", ".join(f"%({name})s" for name in _NAMES)})
             ON CONFLICT (file_number) DO NOTHING

@@ -110,7 +110,7 @@ def _assume(session: Session, _transaction: SessionTransaction, connection: Conn
     if found is None or "told" in session.info or session.info.get(REPLICA):
         return  # the replica may be late
     values = {name: getattr(found, name) for name in ("session_id", "id", "name", "role", "doctor_id")}
-    tell(connection, PREPARED + _STILL, values | {"now": clock.now()})
+    tell(connection, _STILL, values | {"now": clock.now()})
     session.info["told"] = connection
 
 
