@@ -4,6 +4,7 @@ The settings are checked here, before a worker starts. Workers are not preloaded
 connections and starts its own threads.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -47,6 +48,13 @@ def on_starting(server: Any) -> None:
             stale.unlink()
     else:
         server.own_metrics = os.environ[METRICS] = tempfile.mkdtemp(prefix="clinic-metrics-")
+
+
+def post_worker_init(_worker: Any) -> None:
+    """Keep the garbage collector off what stays for good: 110 ms, again and again amid long lists."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)  # a list of 500 rows has as many objects, all of them alive
 
 
 def child_exit(_server: Any, worker: Any) -> None:

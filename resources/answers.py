@@ -136,20 +136,18 @@ def _links(page: Page[Any]) -> dict[str, str]:
         if name not in ("page", "per_page", "_start", "_end", "range", "after", "_page", "_per_page")
     ]
 
-    def target(**paging: int) -> str:
-        return f"{request.path}?{urlencode([*kept, ('per_page', query.limit), *paging.items()])}"
-
+    same = f"{request.path}?{urlencode([*kept, ('per_page', query.limit)])}"
     if query.after is not None:
-        return {"next": target(after=page.rows[-1].id)} if len(page.rows) == query.limit else {}
+        return {"next": f"{same}&after={page.rows[-1].id}"} if len(page.rows) == query.limit else {}
     number = query.offset // query.limit + 1
     last = max(1, -(-page.total // query.limit))
-    links = {"first": target(page=1)}
+    links = {"first": f"{same}&page=1"}
     if number > 1:
-        links["prev"] = target(page=min(number - 1, last))
+        links["prev"] = f"{same}&page={min(number - 1, last)}"
     if number < last or (page.capped and len(page.rows) == query.limit):
-        links["next"] = target(page=number + 1)
+        links["next"] = f"{same}&page={number + 1}"
     if not page.capped:
-        links["last"] = target(page=last)
+        links["last"] = f"{same}&page={last}"
     return links
 
 

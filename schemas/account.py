@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from models import Role
-from schemas.base import Email, In, Instant, Name, Out, Password, Phone, partial
+from schemas.base import Email, In, InstantOut, Name, Out, Password, Phone, partial
 
 
 def _trimmed(value: Any) -> Any:
@@ -111,8 +111,8 @@ class UserOut(Out):
     role: Role
     is_active: bool
     doctor_id: int | None = Field(description="The doctor this user is, where the role is doctor.")
-    created_at: Instant
-    last_login_at: Instant | None
+    created_at: InstantOut
+    last_login_at: InstantOut | None
 
 
 class RegisterOut(Out):
@@ -150,10 +150,10 @@ class SessionOut(Out):
     id: int
     device: str | None
     address: str | None
-    created_at: Instant
-    last_used_at: Instant = Field(description="To the minute.")
-    expires_at: Instant
-    ended_at: Instant | None
+    created_at: InstantOut
+    last_used_at: InstantOut = Field(description="To the minute.")
+    expires_at: InstantOut
+    ended_at: InstantOut | None
     is_current: bool
 
 
@@ -162,4 +162,4 @@ class PasswordResetOut(Out):
 
     message: str
     token: str
-    expires_at: Instant
+    expires_at: InstantOut

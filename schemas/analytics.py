@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
 from models import PaymentMethod, Role
-from schemas.base import Day, Id, MoneyOut, Out
+from schemas.base import DayIn, DayOut, Id, MoneyOut, Out
 
 
 class SpanQuery(BaseModel):
@@ -16,10 +16,10 @@ class SpanQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    start_date: Annotated[Day | None, Field(description="The first day; by default 29 before the last.")] = (
-        None
-    )
-    end_date: Annotated[Day | None, Field(description="The last day; by default today.")] = None
+    start_date: Annotated[
+        DayIn | None, Field(description="The first day; by default 29 before the last.")
+    ] = None
+    end_date: Annotated[DayIn | None, Field(description="The last day; by default today.")] = None
     format: Annotated[
         Literal["json", "csv"] | None, Field(description="Which form; by default what Accept asks for.")
     ] = None
@@ -189,7 +189,7 @@ class PeriodNumbers(Out):
 class DashboardOut(Out):
     """Today's numbers for the caller's role, and those of the days asked for under `period`."""
 
-    date: Day = Field(validation_alias=AliasPath("today", "span", "start"))
+    date: DayOut = Field(validation_alias=AliasPath("today", "span", "start"))
     role: Role | None
     appointments: StatusCounts = Field(validation_alias=AliasPath("today", "attendance", "counts"))
     waiting: int = Field(validation_alias=AliasPath("today", "attendance", "waiting"))

@@ -10,8 +10,8 @@ from models import AppointmentStatus, CancelledBy
 from schemas.base import (
     Id,
     In,
-    Instant,
     InstantOrDay,
+    InstantOut,
     Line,
     Note,
     OfDoctor,
@@ -93,9 +93,9 @@ class AppointmentOut(OfPatient, OfDoctor):
     area: ClassVar[str] = "appointment"
 
     id: int
-    date: Instant = Field(validation_alias=AliasPath("start"))
-    start: Instant
-    end: Instant
+    date: InstantOut = Field(validation_alias=AliasPath("start"))
+    start: InstantOut
+    end: InstantOut
     duration: int
     status: AppointmentStatus
     type: str | None
@@ -106,14 +106,14 @@ class AppointmentOut(OfPatient, OfDoctor):
     status_reason: str | None
     overbooked: bool
     overbook_reason: str | None
-    checked_in_at: Instant | None
+    checked_in_at: InstantOut | None
     visit_id: int | None
     allowed_transitions: list[AppointmentStatus]
     created_by_id: int | None
     created_by_name: str | None = Field(None, validation_alias=AliasPath("booked_by", "name"))
     created_by: PersonRef | None = Field(validation_alias=AliasPath("booked_by"))
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut
 
 
 class ConflictOut(Out):
@@ -126,8 +126,8 @@ class ConflictOut(Out):
 class OfferOut(Out):
     """A free time."""
 
-    start: Instant
-    end: Instant
+    start: InstantOut
+    end: InstantOut
 
 
 class JudgementOut(Out):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from models import AuditOutcome
-from schemas.base import Instant, Out
+from schemas.base import InstantOut, Out
 
 
 class AuditLogOut(Out):
     """One thing that was done, read or refused. It names changed fields, never values."""
 
     id: int
-    at: Instant
+    at: InstantOut
     user_id: int | None
     user_name: str | None
     role: str | None

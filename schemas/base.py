@@ -6,8 +6,9 @@ Bodies are read strictly (JSON types as they are), query strings leniently. In i
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 import email_validator
@@ -269,15 +270,20 @@ def parse_instant_or_day(value: Any) -> datetime:
 
 def format_instant(instant: datetime) -> str:
     """RFC 3339 with the clinic's offset."""
-    return instant.astimezone(settings().zone).isoformat()
+    return _written(instant, settings().zone)
 
 
-_INSTANT_SCHEMA = {"type": "string", "format": "date-time", "examples": ["2026-03-02T09:00:00Z"]}
-Instant = Annotated[
-    datetime,
-    BeforeValidator(parse_instant),
-    PlainSerializer(format_instant, return_type=str, when_used="json"),
-    WithJsonSchema(_INSTANT_SCHEMA),
+@lru_cache(maxsize=4096)  # a day's list has each of its times several times
+def _written(instant: datetime, zone: tzinfo) -> str:
+    return instant.astimezone(zone).isoformat()
+
+
+_INSTANT_SCHEMA = WithJsonSchema(
+    {"type": "string", "format": "date-time", "examples": ["2026-03-02T09:00:00Z"]}
+)
+InstantIn = Annotated[datetime, BeforeValidator(parse_instant), _INSTANT_SCHEMA]
+InstantOut = Annotated[
+    datetime, PlainSerializer(format_instant, return_type=str, when_used="json"), _INSTANT_SCHEMA
 ]
 InstantOrDay = Annotated[
     datetime,
@@ -289,11 +295,9 @@ InstantOrDay = Annotated[
         }
     ),
 ]
-Day = Annotated[
-    date,
-    BeforeValidator(parse_day),
-    WithJsonSchema({"type": "string", "format": "date", "examples": ["1990-01-01"]}),
-]
+_DAY_SCHEMA = WithJsonSchema({"type": "string", "format": "date", "examples": ["1990-01-01"]})
+DayIn = Annotated[date, BeforeValidator(parse_day), _DAY_SCHEMA]
+DayOut = Annotated[date, _DAY_SCHEMA]
 
 
 # --- Neighbours ----------------------------------------------------------------------------------------

@@ -18,12 +18,13 @@ from pydantic import (
 from models import ClaimStatus, PaymentMethod, RefundStatus
 from schemas.base import (
     Code,
-    Day,
+    DayIn,
+    DayOut,
     DoctorRef,
     Id,
     In,
-    Instant,
     InstantOrDay,
+    InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
@@ -78,7 +79,7 @@ class BillingItemIn(In):
 class BillingChange(In):
     """What can change of a bill; `amount_paid` upwards pays the difference by `payment_method`."""
 
-    due_date: Day | None = None
+    due_date: DayIn | None = None
     notes: Note | None = None
     discount: MoneyIn = Decimal("0.00")
     discount_reason: Line | None = None
@@ -217,11 +218,11 @@ class PaymentOut(Out):
     amount: Annotated[MoneyOut, BeforeValidator(_received)]
     method: PaymentMethod | None
     reference: str | None
-    received_at: Instant = Field(validation_alias="occurred_at")
+    received_at: InstantOut = Field(validation_alias="occurred_at")
     claim_id: int | None
     created_by_id: int | None
     created_by: PersonRef | None
-    created_at: Instant
+    created_at: InstantOut
 
 
 class RefundOut(Out):
@@ -235,8 +236,8 @@ class RefundOut(Out):
     status: RefundStatus
     requested_by_id: int
     decided_by_id: int | None
-    decided_at: Instant | None
-    created_at: Instant
+    decided_at: InstantOut | None
+    created_at: InstantOut
 
 
 class ClaimOut(Out):
@@ -255,10 +256,10 @@ class ClaimOut(Out):
     paid_amount: MoneyOut
     status: ClaimStatus
     reason: str | None
-    submitted_at: Instant | None
+    submitted_at: InstantOut | None
     allowed_transitions: list[str] | None
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut
 
 
 class BillingOut(OfPatient):
@@ -290,13 +291,13 @@ class BillingOut(OfPatient):
     account_balance: MoneyOut
     payment_method: PaymentMethod | None
     insurer_reference: str | None
-    due_date: Day | None
+    due_date: DayOut | None
     notes: str | None
     payments: list[PaymentOut]
     refunds: list[RefundOut]
     claims: list[ClaimOut]
-    voided_at: Instant | None
+    voided_at: InstantOut | None
     void_reason: str | None
     created_by_id: int | None
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut

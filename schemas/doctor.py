@@ -21,12 +21,13 @@ from pydantic import (
 from schemas.appointment import AppointmentOut
 from schemas.base import (
     Code,
-    Day,
+    DayIn,
+    DayOut,
     Email,
     Id,
     In,
-    Instant,
     InstantOrDay,
+    InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
@@ -95,7 +96,7 @@ class _Profile(In):
     specialty: Specialty
     specialties: Texts = Field(default_factory=list)
     license_number: Code
-    license_expires_on: Day | None = None
+    license_expires_on: DayIn | None = None
     certifications: Texts = Field(default_factory=list)
     consultation_fee: MoneyIn = Decimal("0.00")
     slot_minutes: Minutes = 30
@@ -140,16 +141,16 @@ class DoctorOut(Out):
     specialty: str
     specialties: list[str]
     license_number: str
-    license_expires_on: Day | None
+    license_expires_on: DayOut | None
     certifications: list[str]
     consultation_fee: MoneyOut
     slot_minutes: int
     buffer_minutes: int
     is_active: bool
-    next_available: Instant | None
+    next_available: InstantOut | None
     patient_count: int
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut
 
 
 # --- Hours ---------------------------------------------------------------------------------------------
@@ -216,8 +217,8 @@ SHOWN_ONLY = frozenset({"time_off", "appointments", "days"})
 class ScheduleQuery(BaseModel):
     """The days to show, both included: from today for a week, at most 62."""
 
-    start_date: Annotated[Day | None, Field(description="The first day; by default today.")] = None
-    end_date: Annotated[Day | None, Field(description="The last day; by default a week on.")] = None
+    start_date: Annotated[DayIn | None, Field(description="The first day; by default today.")] = None
+    end_date: Annotated[DayIn | None, Field(description="The last day; by default a week on.")] = None
 
 
 class WindowOut(Out):
@@ -234,17 +235,17 @@ class TimeOffOut(OfDoctor):
     area: ClassVar[str] = "time_off"
 
     id: int
-    start: Instant
-    end: Instant
+    start: InstantOut
+    end: InstantOut
     reason: str | None
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut
 
 
 class ScheduleDayOut(Out):
     """Whether the doctor works on the day, and how many appointments are booked or done on it."""
 
-    date: Day
+    date: DayOut
     working: bool
     booked: int
 
@@ -264,7 +265,7 @@ class ScheduleOut(Out):
 class AvailabilityQuery(ScheduleQuery):
     """One `date`, or the days of a schedule; `duration` in minutes, by default the doctor's slot."""
 
-    date: Annotated[Day | None, Field(description="The one day to look at.")] = None
+    date: Annotated[DayIn | None, Field(description="The one day to look at.")] = None
     duration: Annotated[
         Minutes | None, Field(description="Minutes; by default the doctor's usual length.")
     ] = None
@@ -276,14 +277,14 @@ Reason = Literal["no_hours", "time_off", "full", "no_gap_long_enough", "license_
 class SlotOut(Out):
     """A time that can be booked."""
 
-    start: Instant
-    end: Instant
+    start: InstantOut
+    end: InstantOut
 
 
 class AvailableDayOut(Out):
     """Whether a day has a free time, and why not."""
 
-    date: Day
+    date: DayOut
     available: bool
     reason: Reason | None
 
@@ -293,7 +294,7 @@ class AvailabilityOut(Out):
 
     available: bool
     slots: list[SlotOut]
-    next_available: Instant | None
+    next_available: InstantOut | None
     reason: Reason | None
     days: list[AvailableDayOut]
 

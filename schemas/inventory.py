@@ -10,9 +10,10 @@ from pydantic import AliasPath, Field
 from models import MovementType
 from schemas.base import (
     Code,
-    Day,
+    DayIn,
+    DayOut,
     In,
-    Instant,
+    InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
@@ -48,7 +49,7 @@ class ItemCreate(ItemIn):
     """A new item; a first quantity is its first restock, of the lot named."""
 
     lot_number: Code | None = None
-    expires_on: Day | None = None
+    expires_on: DayIn | None = None
 
 
 class ItemChange(ItemIn):
@@ -64,7 +65,7 @@ class LotOut(Out):
     """Units in stock that share a lot number and an expiry date, both of which may be unknown."""
 
     lot_number: str | None
-    expires_on: Day | None
+    expires_on: DayOut | None
     quantity: int
 
 
@@ -88,10 +89,10 @@ class ItemOut(Out):
     stock_value: MoneyOut
     supplier: str | None
     is_active: bool
-    last_restocked: Instant | None
+    last_restocked: InstantOut | None
     lots: list[LotOut]
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut
 
 
 # --- Movements -----------------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ class MovementIn(In):
     type: MovementType
     quantity: Annotated[SignedUnits, Field(examples=[10])]
     lot_number: Code | None = None
-    expires_on: Day | None = None
+    expires_on: DayIn | None = None
     unit_cost: MoneyIn | None = None
     reason: Line | None = None
 
@@ -119,13 +120,13 @@ class MovementOut(Out):
     quantity: int = Field(validation_alias="stated")
     change: int = Field(validation_alias="quantity")
     lot_number: str | None = Field(validation_alias=AliasPath("lot", "lot_number"))
-    expires_on: Day | None = Field(validation_alias=AliasPath("lot", "expires_on"))
+    expires_on: DayOut | None = Field(validation_alias=AliasPath("lot", "expires_on"))
     unit_cost: MoneyOut | None
     reason: str | None
     treatment_id: int | None
     created_by_id: int | None
     created_by_name: str | None = Field(default=None, validation_alias=AliasPath("created_by", "name"))
-    created_at: Instant
+    created_at: InstantOut
 
 
 class PostingOut(Out):
@@ -138,7 +139,7 @@ class PostingOut(Out):
     change: int
     item_quantity: int
     reason: str | None
-    created_at: Instant
+    created_at: InstantOut
     movements: list[MovementOut]
 
 
@@ -169,7 +170,7 @@ class LotAlertOut(Out):
     item_id: int
     name: str
     lot_number: str | None
-    expires_on: Day
+    expires_on: DayOut
     quantity: int
     days: int
 

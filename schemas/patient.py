@@ -10,11 +10,12 @@ from pydantic import AliasPath, BeforeValidator, Field
 from models import AllergySeverity, ConditionStatus, Gender, LedgerKind, PaymentMethod
 from schemas.base import (
     Code,
-    Day,
+    DayIn,
+    DayOut,
     DoctorRef,
     Email,
     In,
-    Instant,
+    InstantOut,
     Line,
     MoneyOut,
     Name,
@@ -40,7 +41,7 @@ class PatientIn(In):
 
     name: Annotated[Name, Field(examples=["John Doe"])]
     gender: Gender | None = None
-    date_of_birth: Day | None = None
+    date_of_birth: DayIn | None = None
     phone: Phone | None = None
     email: Email | None = None
     address: Line | None = None
@@ -80,7 +81,7 @@ class PatientOut(Out):
     file_number: str
     name: str
     gender: Gender | None
-    date_of_birth: Day | None
+    date_of_birth: DayOut | None
     age: int | None
     phone: str | None
     phone_e164: str | None
@@ -95,10 +96,10 @@ class PatientOut(Out):
     review_notes: str | None
     is_active: bool
     account_balance: MoneyOut | None = None
-    last_visit: Instant | None
-    next_appointment: Instant | None
-    created_at: Instant
-    updated_at: Instant
+    last_visit: InstantOut | None
+    next_appointment: InstantOut | None
+    created_at: InstantOut
+    updated_at: InstantOut
 
 
 # --- Medical history -----------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ class ConditionIn(In):
 
     name: Annotated[RequiredLine, Field(examples=["Type 2 diabetes mellitus"])]
     icd10: Annotated[Short, Field(examples=["E11.9"])] | None = None
-    since: Day | None = None
+    since: DayIn | None = None
     status: ConditionStatus = ConditionStatus.ACTIVE
 
 
@@ -126,7 +127,7 @@ class HomeMedicationIn(In):
 
     name: Annotated[Name, Field(examples=["Metformin"])]
     dosage: Name | None = None
-    since: Day | None = None
+    since: DayIn | None = None
 
 
 def _entries(member: str) -> Callable[[Any], Any]:
@@ -186,7 +187,7 @@ class ConditionOut(Out):
 
     name: str
     icd10: str | None
-    since: Day | None
+    since: DayOut | None
     status: ConditionStatus
 
 
@@ -195,7 +196,7 @@ class HomeMedicationOut(Out):
 
     name: str
     dosage: str | None
-    since: Day | None
+    since: DayOut | None
 
 
 class MedicalHistoryOut(OfPatient):
@@ -208,8 +209,8 @@ class MedicalHistoryOut(OfPatient):
     surgical_history: str | None
     family_history: str | None
     notes: str | None
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut
 
 
 # --- Account -------------------------------------------------------------------------------------------
@@ -233,8 +234,8 @@ class AccountEntryOut(Out):
     method: PaymentMethod | None
     reference: str | None
     reason: str | None
-    occurred_at: Instant
-    created_at: Instant
+    occurred_at: InstantOut
+    created_at: InstantOut
 
 
 class OpenBillOut(Out):
@@ -242,8 +243,8 @@ class OpenBillOut(Out):
 
     id: int
     invoice_number: str
-    created_at: Instant
-    due_date: Day | None
+    created_at: InstantOut
+    due_date: DayOut | None
     doctor_id: int | None
     visit_id: int | None
     amount: MoneyOut
@@ -281,7 +282,7 @@ class TimelineEventOut(Out):
 
     type: EventType
     id: int
-    at: Instant
+    at: InstantOut
     title: str
     status: str
     doctor_id: int | None
@@ -293,7 +294,7 @@ class TimelineEventOut(Out):
 class AppointmentDetails(Out):
     """What a timeline shows of an appointment."""
 
-    end: Instant
+    end: InstantOut
     type: str | None
     reason: str | None
     cancellation_reason: str | None
@@ -308,7 +309,7 @@ class VisitDetails(Out):
     visit_type: str | None
     chief_complaint: str | None
     summary: str | None
-    follow_up_date: Day | None
+    follow_up_date: DayOut | None
 
 
 class TreatmentDetails(Out):
@@ -336,7 +337,7 @@ class PrescriptionDetails(Out):
     visit_id: int
     details: str | None
     medications: list[MedicationName]
-    expires_on: Day | None
+    expires_on: DayOut | None
 
 
 class BillingDetails(Out):
@@ -344,7 +345,7 @@ class BillingDetails(Out):
 
     invoice_number: str
     visit_id: int | None
-    due_date: Day | None
+    due_date: DayOut | None
     amount: MoneyOut
     amount_paid: MoneyOut
     balance: MoneyOut

@@ -10,10 +10,12 @@ from typing_extensions import TypedDict
 from models import PrescriptionStatus
 from schemas.base import (
     Clean,
-    Day,
+    DayIn,
+    DayOut,
     Id,
     In,
-    Instant,
+    InstantIn,
+    InstantOut,
     Line,
     Name,
     Note,
@@ -77,8 +79,8 @@ class VisitPrescriptionIn(In):
     details: Annotated[Note | None, Field(examples=["Take with food."])] = None
     medications: Medications = Field(default_factory=list)
     status: PrescriptionStatus = PrescriptionStatus.ACTIVE
-    issued_at: Instant | None = None
-    expires_on: Day | None = None
+    issued_at: InstantIn | None = None
+    expires_on: DayIn | None = None
     override_reason: Line | None = None
 
 
@@ -161,7 +163,7 @@ class DispensingOut(Out):
     medication_name: str = Field(validation_alias=AliasPath("medication", "name"))
     quantity: int
     dispensed_by: PersonRef
-    created_at: Instant
+    created_at: InstantOut
 
 
 class Warned(TypedDict):
@@ -183,7 +185,7 @@ OverriddenAlert = TypedDict(
         "message": str,
         "reason": str,
         "overridden_by": str,
-        "overridden_at": Instant,
+        "overridden_at": InstantOut,
     },
 )
 
@@ -198,12 +200,12 @@ class PrescriptionOut(OfPatient, OfDoctor):
     details: str | None
     medications: list[MedicationOut]
     status: PrescriptionStatus = Field(validation_alias=AliasChoices("shown_status", "status"))
-    issued_at: Instant
-    expires_on: Day | None
+    issued_at: InstantOut
+    expires_on: DayOut | None
     override_reason: str | None
     overridden_alerts: list[OverriddenAlert]
     cancellation_reason: str | None
     warnings: list[Warned] | None
     dispensings: list[DispensingOut]
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut

@@ -9,10 +9,10 @@ from pydantic import AfterValidator, Field
 from models import TreatmentStatus
 from schemas.base import (
     Code,
-    Day,
+    DayOut,
     Id,
     In,
-    Instant,
+    InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
@@ -83,7 +83,7 @@ class UsedLotOut(Out):
     item_id: int
     name: str
     lot_number: str | None
-    expires_on: Day | None
+    expires_on: DayOut | None
     quantity: int
 
 
@@ -104,5 +104,5 @@ class TreatmentOut(OfPatient, OfDoctor):
     inventory_used: list[UsedLotOut]
     billing_id: int | None
     void_reason: str | None
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut

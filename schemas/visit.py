@@ -9,11 +9,12 @@ from pydantic import AliasPath, ConfigDict, Field, computed_field, model_validat
 from models import PaymentMethod
 from schemas.base import (
     Code,
-    Day,
+    DayIn,
+    DayOut,
     Id,
     In,
-    Instant,
     InstantOrDay,
+    InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
@@ -115,7 +116,7 @@ class VisitIn(In):
     notes: Note | None = None
     diagnoses: Annotated[list[DiagnosisIn], Field(default_factory=list, max_length=100)]
     vitals: VitalsIn | None = None
-    follow_up_date: Day | None = None
+    follow_up_date: DayIn | None = None
 
 
 class VisitCreate(VisitIn):
@@ -162,7 +163,7 @@ class AddendumOut(Out):
     author_id: int
     author_name: str = Field(validation_alias=AliasPath("author", "name"))
     author: PersonRef
-    created_at: Instant
+    created_at: InstantOut
 
 
 class VisitOut(OfPatient, OfDoctor):
@@ -172,7 +173,7 @@ class VisitOut(OfPatient, OfDoctor):
 
     id: int
     appointment_id: int | None
-    date: Instant
+    date: InstantOut
     visit_type: str | None
     status: Literal["open", "signed", "void"]
     chief_complaint: str | None
@@ -181,15 +182,15 @@ class VisitOut(OfPatient, OfDoctor):
     notes: str | None
     diagnoses: list[DiagnosisOut]
     vitals: VitalsOut | None
-    follow_up_date: Day | None
+    follow_up_date: DayOut | None
     treatments: list[TreatmentOut]
     prescriptions: list[PrescriptionOut]
     addenda: list[AddendumOut]
     amount_paid: MoneyOut
     balance: MoneyOut
-    signed_at: Instant | None
+    signed_at: InstantOut | None
     signed_by_id: int | None
-    voided_at: Instant | None
+    voided_at: InstantOut | None
     void_reason: str | None
-    created_at: Instant
-    updated_at: Instant
+    created_at: InstantOut
+    updated_at: InstantOut

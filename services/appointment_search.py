@@ -8,7 +8,7 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select
 
 from database import PREPARED
 from models import Appointment, AppointmentStatus, Doctor, Patient, User, Visit
@@ -65,14 +65,15 @@ _SHOWN = (
 )
 
 
-def _record(row: Row[Any]) -> Record:
-    record = Record(**row._mapping, __entity__="appointment", duration=(row.end - row.start) // MINUTE)
-    record.patient = SimpleNamespace(id=row.patient_id, name=row.patient_name)
-    record.doctor = SimpleNamespace(id=row.doctor_id, name=row.doctor_name, specialty=row.specialty)
-    booked = row.created_by_id is not None
-    record.booked_by = SimpleNamespace(id=row.created_by_id, name=row.created_by_name) if booked else None
-    record.allowed_transitions = allowed_transitions(record)
-    return record
+def _complete(rows: Sequence[Record]) -> None:
+    for row in rows:
+        row.__entity__ = "appointment"
+        row.duration = (row.end - row.start) // MINUTE
+        row.patient = SimpleNamespace(id=row.patient_id, name=row.patient_name)
+        row.doctor = SimpleNamespace(id=row.doctor_id, name=row.doctor_name, specialty=row.specialty)
+        booked = row.created_by_id is not None
+        row.booked_by = SimpleNamespace(id=row.created_by_id, name=row.created_by_name) if booked else None
+        row.allowed_transitions = allowed_transitions(row)
 
 
 LIST = Diary(
@@ -83,7 +84,7 @@ LIST = Diary(
     text=matches,
     names={"date": "start"},
     omit=frozenset({"blocked_until"}),
-    records=Records(_SHOWN, _record),
+    records=Records(_SHOWN, _complete),
     kept_since="created_at",
     filters={
         "date": Filter(Kind.INSTANT, _starting, "Starts on this day, or at this instant."),

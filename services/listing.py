@@ -7,7 +7,7 @@ it, `page()` runs it. Totals are exact up to `COUNT_CAP` matches of a filter; ti
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -90,10 +90,24 @@ class Filter:
 
 @dataclass(frozen=True)
 class Records:
-    """Rows read as columns: the statement, and what makes a record of one of its rows."""
+    """Rows read as columns: the statement, and what adds to their records that is no column."""
 
     statement: Select[Any]
-    read: Callable[[Result[Any]], Record]
+    complete: Callable[[Sequence[Record]], None]
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.statement.selected_columns.keys())
+
+    def read(self, rows: Iterable[Result[Any]]) -> list[Record]:
+        """The records of rows, which may have more columns at their end."""
+        found = []
+        for row in rows:
+            record = Record()
+            record.__dict__.update(zip(self._names, row, strict=False))
+            found.append(record)
+        self.complete(found)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +274,7 @@ def _whole(listing: Listing[Any], records: Records, query: ListQuery) -> Page[An
     counted = _counted(listing)
     statement = _whole_by_key(listing, query.descending, query.after is not None, db.engine.dialect.name)
     found = columns(statement, border=counted[1], until=MAX_INT, **_paging(query)).all()
-    rows = sorted(map(records.read, found), key=attrgetter("id"), reverse=query.descending)
+    rows = sorted(records.read(found), key=attrgetter("id"), reverse=query.descending)
     total = _all(listing, counted, found[0].newer if found else None)
     return Page(rows, total, False, query)
 
@@ -289,9 +303,9 @@ def _records(listing: Listing[Any], records: Records, keys: Sequence[int]) -> li
     """
     if not keys:
         return []
-    found = columns(_by_keys(listing, db.engine.dialect.name), keys=list(keys))
-    rows = {row.id: row for row in found}
-    return [records.read(rows[key]) for key in keys]
+    found = columns(_by_keys(listing, db.engine.dialect.name), keys=list(keys)).all()
+    rows = {record.id: record for record in records.read(found)}
+    return [rows[key] for key in keys]
 
 
 @lru_cache(maxsize=64)

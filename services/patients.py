@@ -9,7 +9,7 @@ from functools import cache
 from itertools import count
 from typing import Any
 
-from sqlalchemy import Row, TextClause, bindparam, func, insert, select, text
+from sqlalchemy import TextClause, bindparam, func, insert, select, text
 from sqlalchemy.dialects import postgresql
 
 from database import PREPARED, WITH_NEXT, tell
@@ -72,19 +72,22 @@ _SHOWN = select(Patient.__table__, Patient.id.label("patient_id"), *_COMPUTED).p
 _ONE = _SHOWN.where(Patient.id == bindparam("row_id"))
 
 
-def _record(row: Row[Any]) -> Record:
-    return Record(__entity__="patient", age=age_on(clock.today(), row.date_of_birth), **row._mapping)
+def _complete(patients: Sequence[Record]) -> None:
+    today = clock.today()
+    for patient in patients:
+        patient.__entity__ = "patient"
+        patient.age = age_on(today, patient.date_of_birth)
 
 
-RECORDS = Records(_SHOWN, _record)
+RECORDS = Records(_SHOWN, _complete)
 
 
 def read(actor: Actor, patient_id: int, *, lock: bool = False) -> Record:
     """The patient with all that is computed, to be shown; or 404."""
-    row = columns(_ONE, row_id=patient_id).one_or_none()
-    if row is None:
+    found = RECORDS.read(columns(_ONE, row_id=patient_id))
+    if not found:
         raise not_found("patient")
-    return _record(row)
+    return found[0]
 
 
 def age_on(day: date, born: date | None) -> int | None:
