@@ -194,8 +194,8 @@ def _when_free(action: Callable[[], Any], deadline: float) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _preparation(query: str) -> tuple[str, str, tuple[str, ...]]:
-    """Name, PREPARE statement and order of the values of a statement written for psycopg2."""
+def _preparation(query: str) -> tuple[str, str, str, tuple[str, ...]]:
+    """Name, PREPARE, EXECUTE and the order of its values for a statement written for psycopg2."""
     order: list[str] = []
 
     def number(found: re.Match[str]) -> str:
@@ -205,7 +205,8 @@ def _preparation(query: str) -> tuple[str, str, tuple[str, ...]]:
 
     name = "clinic_" + hashlib.blake2b(query.encode(), digest_size=8).hexdigest()
     text = re.sub(r"%\((\w+)\)s", number, query).replace("%%", "%")
-    return name, f"PREPARE {name} AS {text};", tuple(order)
+    places = f"({', '.join(['%s'] * len(order))})" if order else ""
+    return name, f"PREPARE {name} AS {text};", f"EXECUTE {name}{places}", tuple(order)
 
 
 class PostgresCursor(psycopg2.extensions.cursor):
@@ -238,12 +239,11 @@ class PostgresCursor(psycopg2.extensions.cursor):
         """The statement with its values; where the connection knows it, as the execution of what it knows."""
         connection = self.connection
         if connection.direct and (query.startswith(WRITING) or PREPARED in query[:60]):
-            name, text, order = _preparation(query)
+            name, text, execution, order = _preparation(query)
             if connection.prepares(name):
                 connection.preparations += text
             if name in connection.prepared:
-                query = f"EXECUTE {name}({', '.join(['%s'] * len(order))})" if order else f"EXECUTE {name}"
-                vars = [vars[name] for name in order]
+                query, vars = execution, [vars[name] for name in order]
         return self.mogrify(query, vars).decode()
 
     def _send(self) -> None:

@@ -44,14 +44,15 @@ def hold(values: Mapping[str, Any]) -> None:
 
     SQLite lets one writer in at a time anyway.
     """
-    if db.session.get_bind().dialect.name != "postgresql":
+    session = db.session()
+    if session.get_bind().dialect.name != "postgresql":
         return
     keys = sorted(
         int.from_bytes(hashlib.blake2b(f"{name}={value}".encode(), digest_size=8).digest(), signed=True)
         for name, value in traits(values).items()
     )
     if keys:  # in one order, so that two never wait for each other in a circle
-        tell(db.session.connection(), _HOLD, {"keys": keys})
+        tell(session.connection(), _HOLD, {"keys": keys})
 
 
 _HOLD = "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(%(keys)s AS bigint[])) AS key"

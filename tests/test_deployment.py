@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -120,6 +123,24 @@ def test_gunicorn_listens_where_the_settings_say(monkeypatch: pytest.MonkeyPatch
     server = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
 
     assert (server["bind"], server["workers"], server["worker_class"]) == ("127.0.0.9:5099", 3, "gthread")
+
+
+def test_a_worker_keeps_the_garbage_collector_off_what_stays() -> None:
+    hooked = "import gc, runpy; runpy.run_path('gunicorn.conf.py')['post_worker_init'](None); "
+    secrets = {"JWT_SECRET_KEY": "a" * 40, "AUDIT_KEY": "b" * 40}
+
+    said = subprocess.run(
+        [sys.executable, "-c", hooked + "print(gc.get_freeze_count(), gc.get_threshold()[0])"],
+        cwd=ROOT,
+        env=os.environ | secrets,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    frozen, threshold = map(int, said.split())
+    assert frozen > 1_000
+    assert threshold == 10_000
 
 
 # --- The image ---
