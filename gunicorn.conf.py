@@ -54,7 +54,6 @@ def post_worker_init(_worker: Any) -> None:
     """Keep the garbage collector off what stays for good: 110 ms, again and again amid long lists."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000)  # a list of 500 rows has as many objects, all of them alive
 
 
 def child_exit(_server: Any, worker: Any) -> None:

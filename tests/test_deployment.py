@@ -130,7 +130,7 @@ def test_a_worker_keeps_the_garbage_collector_off_what_stays() -> None:
     secrets = {"JWT_SECRET_KEY": "a" * 40, "AUDIT_KEY": "b" * 40}
 
     said = subprocess.run(
-        [sys.executable, "-c", hooked + "print(gc.get_freeze_count(), gc.get_threshold()[0])"],
+        [sys.executable, "-c", hooked + "print(gc.get_freeze_count())"],
         cwd=ROOT,
         env=os.environ | secrets,
         capture_output=True,
@@ -138,9 +138,7 @@ def test_a_worker_keeps_the_garbage_collector_off_what_stays() -> None:
         check=True,
     ).stdout
 
-    frozen, threshold = map(int, said.split())
-    assert frozen > 1_000
-    assert threshold == 10_000
+    assert int(said) > 1_000
 
 
 # --- The image ---
