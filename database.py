@@ -118,12 +118,11 @@ def prepare_engine(engine: Engine) -> None:
 
 
 def is_silent(connection: Connection) -> bool:
-    """Whether PostgreSQL was asked nothing yet in this transaction, which is still open."""
+    """Whether PostgreSQL was told nothing yet of what this transaction, which is still open, has to say."""
     if connection.closed:
         return False
     driver: Any = connection.connection.driver_connection
-    idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
-    return isinstance(driver, PostgresConnection) and driver.get_transaction_status() == idle
+    return isinstance(driver, PostgresConnection) and bool(driver.unsent) and driver.is_idle
 
 
 def tell(connection: Connection, statement: str, values: dict[str, Any]) -> None:
@@ -131,6 +130,15 @@ def tell(connection: Connection, statement: str, values: dict[str, Any]) -> None
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor:
         cursor.execute(WITH_NEXT + PREPARED + statement, values)
+
+
+def commit_with_next(connection: Connection) -> None:
+    """Have PostgreSQL commit with the next statement: what was told and that one are all of the transaction.
+
+    Without BEGIN, one message is a transaction by itself.
+    """
+    driver: Any = connection.connection.driver_connection
+    driver.whole = driver.is_idle
 
 
 # --- SQLite --------------------------------------------------------------------------------------------
@@ -267,6 +275,7 @@ class PostgresConnection(psycopg2.extensions.connection):
         self.level: int = psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT
         self.access = ""
         self.unsent = ""
+        self.whole = False  # the next message is a transaction
         self.preparations = ""  # first of all, and in any case: what fails before them would undo them
         self.seen: Counter[str] = Counter()
         self.prepared: set[str] = set()
@@ -295,14 +304,18 @@ class PostgresConnection(psycopg2.extensions.connection):
     def take_unsent(self) -> str:
         """What goes before the next statement; with BEGIN where it opens a transaction."""
         unsent, self.unsent = self.preparations + self.unsent, ""
+        whole, self.whole = self.whole, False
         self.preparations = ""
-        if (
-            self.level == psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT
-            or self.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE
-        ):
+        if self.level == psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT or not self.is_idle:
             return unsent
         limits = REQUEST_LIMITS if flask.has_request_context() else ""
-        return f"BEGIN{LEVELS.get(self.level, '')}{self.access};{limits}{unsent}"
+        begin = "" if whole else f"BEGIN{LEVELS.get(self.level, '')}{self.access};"
+        return f"{begin}{limits}{unsent}"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no transaction is open; on a connection that is lost that is unknown, and False."""
+        return self.get_transaction_status() == psycopg2.extensions.TRANSACTION_STATUS_IDLE
 
     def set_isolation_level(self, level: int | None) -> None:
         self.level = psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED if level is None else level
@@ -316,14 +329,14 @@ class PostgresConnection(psycopg2.extensions.connection):
         self.access = " READ ONLY" if value else ""
 
     def commit(self) -> None:
-        # on a connection that is lost the status is unknown, and the statement raises what it should
-        if self.unsent or self.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+        # on a connection that is lost the statement raises what it should
+        if self.unsent or not self.is_idle:
             with self.cursor() as cursor:
                 cursor.execute("COMMIT")
 
     def rollback(self) -> None:
-        self.unsent = ""
-        if self.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+        self.unsent, self.whole = "", False
+        if not self.is_idle:
             with self.cursor() as cursor:
                 cursor.execute("ROLLBACK")
 

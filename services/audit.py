@@ -208,6 +208,19 @@ def settle(actor: Actor | None, operation: str) -> None:
     append(actor, operation, deeds)
 
 
+def foretell_read(actor: Actor, operation: str, patient_id: int) -> None:
+    """Append the read of a patient's record that the next statement reads.
+
+    In a transaction that is `trusting`: the database refuses all of it (error 22012) without such a patient.
+    """
+    tell(db.session.connection(), _IS_PATIENT, {"patient_id": patient_id})
+    note_read("read", "patient", [patient_id], {patient_id})
+    settle(actor, operation)
+
+
+_IS_PATIENT = "SELECT 1 / count(*) FROM patients WHERE id = %(patient_id)s"
+
+
 def refuse(
     actor: Actor | None,
     operation: str,

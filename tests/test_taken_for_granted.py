@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
+import database
 from database import PREPARED, tell
 from extensions import db, remembered
 from models import AuditLog, AuditOutcome
@@ -106,6 +107,76 @@ def test_a_doctor_whose_row_goes_to_somebody_else_is_that_doctor_no_more(clinic:
     assert caller.get("/auth/me").get_json()["doctor_id"] is None
     visit = {"patient_id": clinic.patient()["id"], "doctor_id": caller.doctor_id}
     assert caller.post("/visits", visit).status_code == 403
+
+
+# --- Reads whose entry goes before ---
+
+
+def messages(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What PostgreSQL is sent from now on."""
+    sent: list[str] = []
+    bound = database._watch.bound
+
+    def note(connection: Any, ask: Any, query: str, *rest: Any) -> None:
+        sent.append(query)
+        bound(connection, ask, query, *rest)
+
+    monkeypatch.setattr(database._watch, "bound", note)
+    return sent
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_a_patient_is_read_and_the_read_is_audited_in_one_message(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient_id = clinic.patient()["id"]
+    caller = well_known(clinic, "receptionist")
+    before = len(entries(clinic))
+    sent = messages(clinic, monkeypatch)
+
+    answer = caller.get(f"/patients/{patient_id}")
+
+    assert (answer.status_code, answer.get_json()["id"]) == (200, patient_id)
+    assert len(sent) == 1
+    assert [entry[0] for entry in entries(clinic)[before:]] == ["read"]
+    seen = clinic.admin.get(f"/patients/{patient_id}/access-log").get_json()
+    assert [entry["action"] for entry in seen].count("read") == 1
+
+
+def test_the_read_of_a_patient_who_is_not_there_is_no_read(clinic: Clinic) -> None:
+    patient_id = clinic.patient()["id"]
+    caller = well_known(clinic, "receptionist")
+    before = len(entries(clinic))
+
+    missing = [caller.get(f"/patients/{number}") for number in (patient_id + 1, 2**40)]
+
+    assert [answer.status_code for answer in missing] == [404, 404]
+    assert "read" not in [entry[0] for entry in entries(clinic)[before:]]
+    assert caller.get(f"/patients/{patient_id}").status_code == 200
+    assert [entry[0] for entry in entries(clinic)[before:]].count("read") == 1
+
+
+@pytest.mark.parametrize("meanwhile", ["signed out", "the chain went on"])
+def test_a_read_told_before_is_not_believed_either(make_clinic: MakeClinic, meanwhile: str) -> None:
+    clinic = make_clinic()
+    path = f"/patients/{clinic.patient()['id']}"
+    caller = well_known(clinic, "receptionist")
+    before = len(entries(clinic))
+    if meanwhile == "signed out":
+        by_somebody_else(
+            clinic,
+            "UPDATE user_sessions SET ended_at = expires_at WHERE user_id = :id",
+            id=caller.user_id,
+        )
+    else:
+        with clinic.inside():
+            known = remembered("chains")
+            known.update({chain: end._replace(number=end.number - 1) for chain, end in known.items()})
+
+    answer = caller.get(path)
+
+    wanted = (401, 0) if meanwhile == "signed out" else (200, 1)
+    assert (answer.status_code, [entry[0] for entry in entries(clinic)[before:]].count("read")) == wanted
 
 
 # --- Chains --------------------------------------------------------------------------------------------

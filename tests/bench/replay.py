@@ -47,6 +47,8 @@ def connect_postgresql(url: str) -> Execute:
     def execute(statement: str) -> None:
         if COMMITTING.search(statement):  # by itself, or at the end of a longer message
             statement = COMMITTING.sub("ROLLBACK;", statement) + COMMIT
+        elif statement.startswith("SET LOCAL "):  # without BEGIN: the message is a transaction
+            statement = f"BEGIN;{statement};ROLLBACK;{COMMIT}"
         cursor.execute(statement)
         if cursor.description is not None:
             cursor.fetchall()
