@@ -113,7 +113,7 @@ def register(
         actor.require(Permission.PATIENTS_ARCHIVE)
     values = _with_forms(values)
     new_id = None if allow_duplicate else _refuse_duplicates(values)
-    patient = records.made(Patient, values)
+    patient = Patient(**values)
     patient.account_balance = NOTHING
     if file_number is None and new_id is not None and db.session.info.get("trusting"):
         _issue_with_next(patient, new_id)

@@ -137,13 +137,6 @@ def columns(statement: Executable, **values: Any) -> CursorResult[Any]:
     return session.connection().execute(statement, values)
 
 
-def made(kind: type[Row], values: Mapping[str, Any]) -> Row:
-    """A row for `insert` or `keep`, without what its attributes cost to be set one by one."""
-    row = kind()
-    row.__dict__.update(values)
-    return row
-
-
 def new_values(row: Base) -> dict[str, Any]:
     """The columns of a row that is about to be inserted, but for its id: as given, by default, or stamped."""
     given = {name: value for name, value in row.__dict__.items() if name in row.__mapper__.columns}
