@@ -337,7 +337,6 @@ def _perform(method: Callable[..., Any], call: Call) -> Response:
         replay = _begin_key(call, key)
         if replay is not None:
             return replay
-    _foretell(call)
     arguments = _arguments(call)
     with reporting() if operation.report else nullcontext():
         result = method(**arguments)
@@ -396,6 +395,7 @@ def _arguments(call: Call) -> dict[str, Any]:
     if operation.loads is None:
         found |= call.path
     else:
+        _foretell(call)  # nothing but the row can be refused from here on
         found["row"] = call.row = operation.loads(current_actor(), **call.path, lock=unsafe)
     if operation.body is not None:
         members = body.json_object()

@@ -109,10 +109,10 @@ def test_a_doctor_whose_row_goes_to_somebody_else_is_that_doctor_no_more(clinic:
     assert caller.post("/visits", visit).status_code == 403
 
 
-# --- Reads whose entry goes before ---
+# --- Reads whose entry goes before ---------------------------------------------------------------------
 
 
-def messages(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What PostgreSQL is sent from now on."""
     sent: list[str] = []
     bound = database._watch.bound
@@ -132,7 +132,7 @@ def test_a_patient_is_read_and_the_read_is_audited_in_one_message(
     patient_id = clinic.patient()["id"]
     caller = well_known(clinic, "receptionist")
     before = len(entries(clinic))
-    sent = messages(clinic, monkeypatch)
+    sent = messages(monkeypatch)
 
     answer = caller.get(f"/patients/{patient_id}")
 
@@ -154,6 +154,16 @@ def test_the_read_of_a_patient_who_is_not_there_is_no_read(clinic: Clinic) -> No
     assert "read" not in [entry[0] for entry in entries(clinic)[before:]]
     assert caller.get(f"/patients/{patient_id}").status_code == 200
     assert [entry[0] for entry in entries(clinic)[before:]].count("read") == 1
+
+
+def test_a_read_that_is_refused_for_its_query_is_no_read(clinic: Clinic) -> None:
+    path = f"/patients/{clinic.patient()['id']}"
+    caller = well_known(clinic, "receptionist")
+    before = len(entries(clinic))
+
+    assert caller.get(f"{path}?no_such=filter").status_code in (400, 422)
+
+    assert "read" not in [entry[0] for entry in entries(clinic)[before:]]
 
 
 @pytest.mark.parametrize("meanwhile", ["signed out", "the chain went on"])
@@ -238,10 +248,10 @@ def test_what_fails_leaves_no_statement_unprepared_behind_it(new_database: Calla
         with pytest.raises(DataError):
             connection.execute(question, {"number": 7})  # the third time: it is prepared with this message
         connection.rollback()
-        tell(connection, f"{PREPARED} SELECT %(number)s", {"number": 1})
+        tell(connection, "SELECT %(number)s", {"number": 1})
         connection.rollback()  # and what was to be told is dropped
 
         assert connection.execute(question, {"number": 8}).scalar_one() == 9
         for _ in range(4):
-            tell(connection, f"{PREPARED} SELECT %(number)s", {"number": 1})
+            tell(connection, "SELECT %(number)s", {"number": 1})
             assert connection.execute(question, {"number": 9}).scalar_one() == 10
