@@ -91,6 +91,7 @@ def engine_options(url: str, *, echo: bool) -> dict[str, Any]:
         }
     return options | {
         "pool_size": 10,
+        "pool_use_lifo": True,  # few processes of the server, which then have what they need in the cache
         "max_overflow": 10,
         "pool_recycle": 1800,
         "connect_args": {
