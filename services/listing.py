@@ -253,7 +253,8 @@ def _page(
     if records is None:
         rows = list(db.session.execute(statement, values).unique().scalars())
     else:
-        rows = _records(listing, records, columns(statement, **values).scalars().all())
+        keys = db.session.connection().execute(statement, values).scalars().all()
+        rows = _records(listing, records, keys)
     total, capped = _total(listing, wheres, query, len(rows))
     return Page(rows, total, capped, query)
 

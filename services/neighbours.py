@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, or_, select
 
+from extensions import db
 from models import Doctor, Patient
 from services.listing import Few, words_in
-from services.records import columns
 
 FEW = 5_000
 
@@ -35,7 +35,7 @@ def among(column: Any, key: Any, condition: ColumnElement[bool]) -> ColumnElemen
 
 
 def _some(key: Any, condition: ColumnElement[bool]) -> Sequence[int]:
-    return columns(select(key).where(condition).limit(FEW + 1)).scalars().all()
+    return db.session.connection().execute(select(key).where(condition).limit(FEW + 1)).scalars().all()
 
 
 def of_patient(column: Any, text: str) -> ColumnElement[bool]:

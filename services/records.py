@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
+    Dialect,
     Executable,
     Select,
     bindparam,
@@ -134,7 +135,14 @@ def columns(statement: Executable, **values: Any) -> CursorResult[Any]:
     """The rows of a statement that was made once, without what the ORM costs: for what is asked often."""
     session = db.session()
     session.flush()
-    return session.connection().execute(statement, values)
+    connection = session.connection()
+    return connection.execute(_compiled(statement, connection.dialect), values)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(statement: Any, dialect: Dialect) -> Any:
+    """What SQLAlchemy looks up by the whole structure of a statement, found by the statement itself."""
+    return statement.compile(dialect=dialect)
 
 
 def new_values(row: Base) -> dict[str, Any]:

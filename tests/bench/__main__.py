@@ -73,7 +73,7 @@ def compare(found: dict[str, dict[str, Any]], smaller: dict[str, dict[str, Any]]
 @click.option("--patients", type=click.IntRange(1_000), default=10_000, help="How many the clinic has.")
 @click.option("--seed", default=1, help="Of the generated clinic.")
 @click.option("--only", help="Operations by name, separated by commas.")
-@click.option("--rounds", type=click.IntRange(1), default=15, help="Of which the median is told.")
+@click.option("--rounds", type=click.IntRange(1), default=18, help="Of which the median is told.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=0.45, help="Length of one slice.")
 @click.option(
     "--yardsticks", type=click.Choice(["ab", "a", "b", ""]), default="ab", help="What to compare with."
