@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resources.catalogue import Entry, entries
+from services import records
 from tests import queries
 from tests.clinic import Clinic
 from tests.furnished import COPIES, Rows, furnish
@@ -78,3 +79,21 @@ def test_no_answer_asks_more_for_more_rows(clinic: Clinic) -> None:
 
     assert many == few
     assert few == ASKED
+
+
+def test_no_answer_compiles_a_statement_again(clinic: Clinic) -> None:
+    rows = furnish(clinic)
+
+    def ask() -> tuple[int, int]:
+        asked(clinic, rows)
+        for path in ("/patients/search?q=a", "/patients?gender=female", "/appointments/search?patient=a"):
+            assert clinic.admin.get(path).json
+        told = records._compiled.cache_info()
+        return told.misses, told.hits
+
+    ask()
+    compiled, found = ask()
+    compiled_again, found_again = ask()
+
+    assert compiled_again == compiled
+    assert found_again > found

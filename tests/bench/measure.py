@@ -95,8 +95,9 @@ def _p99(values: Sequence[float]) -> float:
 
 
 def _ratio(rates: Sequence[float], others: Sequence[float]) -> float:
-    """The median over the rounds: each round compares neighbours in time."""
-    return round(statistics.median(one / other for one, other in zip(rates, others, strict=True)), 3)
+    """The median over the rounds, to three digits: each round compares neighbours in time."""
+    found = statistics.median(one / other for one, other in zip(rates, others, strict=True))
+    return float(f"{found:.3g}")
 
 
 class Replayers:
