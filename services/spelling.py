@@ -20,7 +20,7 @@ def within_edits(one: str, other: str, edits: int) -> bool:
     No part of a text is changed twice (optimal string alignment).
     """
     # an edit takes a letter away, or brings one, or both
-    if len(set(one) ^ set(other)) > 2 * edits:
+    if abs(len(one) - len(other)) > edits or len(set(one) ^ set(other)) > 2 * edits:
         return False
     return _within(one, other, edits)
 
@@ -67,12 +67,16 @@ def similar_words(one: str, other: str) -> bool:
     """Equal, an initial of the other, or apart by what a slip or another spelling explains."""
     if one == other:
         return True
-    if any(c.isdigit() for c in one + other):
-        return False
-    if min(len(one), len(other)) == 1:
-        return one[0] == other[0]
-    longest = max(len(one), len(other))
-    return longest >= SHORT and within_edits(one, other, 2 if longest >= LONG else 1)
+    shortest, longest = sorted((len(one), len(other)))
+    if shortest == 1:
+        alike = one[0] == other[0]
+    else:
+        alike = longest >= SHORT and within_edits(one, other, 2 if longest >= LONG else 1)
+    return alike and not _numbered(one + other)
+
+
+def _numbered(text: str) -> bool:
+    return any(c.isdigit() for c in text)
 
 
 def similar_names(one: str, other: str) -> bool:
@@ -87,13 +91,11 @@ def similar_names(one: str, other: str) -> bool:
         return one == other
     if len(first) == 1 and len(second) > 1:
         return first[0] in second or similar_words(first[0], "".join(second))
-    if within_edits("".join(first), "".join(second), 1) and not any(c.isdigit() for c in one + other):
+    if within_edits("".join(first), "".join(second), 1) and not _numbered(one + other):
         return True  # written apart or together
     rest = list(second)
     for word in sorted(first, key=len, reverse=True):
-        match = next((w for w in rest if w == word), None) or next(
-            (w for w in rest if similar_words(word, w)), None
-        )
+        match = word if word in rest else next((w for w in rest if similar_words(word, w)), None)
         if match is None:
             return False
         rest.remove(match)
