@@ -26,6 +26,7 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 NewDatabase = Callable[[str], str]
 
 _clinics = itertools.count(1)
+_heads = tempfile.TemporaryDirectory(prefix="clinic-heads-")  # removed when Python exits
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +112,7 @@ def settings_for(database_url: str, **overrides: object) -> Settings:
         "bcrypt_cost": 4,
         "rate_limit_enabled": False,
         # of this clinic alone: the heads of another would look like entries cut off
-        "audit_heads_file": Path(tempfile.gettempdir(), f"heads-{os.getpid()}-{next(_clinics)}.json"),
+        "audit_heads_file": Path(_heads.name, f"{next(_clinics)}.json"),
     }
     return load(None, **(values | overrides))
 
