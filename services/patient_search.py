@@ -18,7 +18,7 @@ from services import clock, icd10, listing, phones
 from services.listing import Few, Filter, Kind, Listing, ListQuery, Page, contains, words_in
 from services.neighbours import few
 from services.patients import MAX_AGE, RECORDS
-from services.spelling import begins_within_one_edit, within_edits, words
+from services.spelling import begins_within_one_edit, numbered, within_edits, words
 from services.text import fold
 
 MIN_TYPO = 3  # letters a word must have for a slip in it to be forgiven
@@ -93,7 +93,7 @@ def _somewhere(part: str) -> ColumnElement[bool]:
 
 
 def _is_written(word: str) -> bool:
-    return any(c.isalpha() for c in word) and not any(c.isdigit() for c in word)
+    return any(c.isalpha() for c in word) and not numbered(word)
 
 
 def _remains(word: str) -> ColumnElement[bool]:

@@ -72,10 +72,11 @@ def similar_words(one: str, other: str) -> bool:
         alike = one[0] == other[0]
     else:
         alike = longest >= SHORT and within_edits(one, other, 2 if longest >= LONG else 1)
-    return alike and not _numbered(one + other)
+    return alike and not numbered(one + other)
 
 
-def _numbered(text: str) -> bool:
+def numbered(text: str) -> bool:
+    """Whether a digit is in it: numbers are taken as they are, since one that is off by one is another."""
     return any(c.isdigit() for c in text)
 
 
@@ -91,7 +92,7 @@ def similar_names(one: str, other: str) -> bool:
         return one == other
     if len(first) == 1 and len(second) > 1:
         return first[0] in second or similar_words(first[0], "".join(second))
-    if within_edits("".join(first), "".join(second), 1) and not _numbered(one + other):
+    if within_edits("".join(first), "".join(second), 1) and not numbered(one + other):
         return True  # written apart or together
     rest = list(second)
     for word in sorted(first, key=len, reverse=True):
