@@ -5,6 +5,7 @@ Services raise `ClinicError(code, message)`; `resources.base` renders it as RFC 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 # code -> (HTTP status, title). The codes are part of the API: never rename one.
@@ -14,6 +15,7 @@ CODES: dict[str, tuple[int, str]] = {
     "malformed_json": (400, "The body is not valid JSON"),
     "duplicate_member": (400, "The body names a member twice"),
     "too_deep": (400, "The body is nested too deeply"),
+    "member_name_too_long": (400, "A member name is too long"),
     "payload_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body has the wrong media type"),
     # who are you
@@ -61,12 +63,18 @@ CODES: dict[str, tuple[int, str]] = {
 }
 
 
+MAX_ERRORS = 50  # entries of `errors` in one answer
+MAX_PATH_PART = 100  # characters of one member name that an error repeats
+MAX_PATH = 1_000  # characters of a whole path
+
+
 class ClinicError(Exception):
     """A refusal the caller can read.
 
     `code`: a key of `CODES`; `message`: a plain sentence that says what to do, without any value the
-    caller may not read; `errors`: field path -> what is wrong; `retry_after`: seconds; `members`: further
-    members of the problem document, such as the clashes of a refused booking.
+    caller may not read; `errors`: field path -> description, the first `MAX_ERRORS` of them;
+    `errors_omitted`: the number of the others; `retry_after`: seconds; `members`: further members of the
+    problem document, such as the clashes of a refused booking.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class ClinicError(Exception):
         message: str,
         *,
         errors: dict[str, str] | None = None,
+        errors_omitted: int = 0,
         retry_after: int | None = None,
         **members: Any,
     ) -> None:
@@ -82,7 +91,9 @@ class ClinicError(Exception):
         self.code = code
         self.status, self.title = CODES[code]
         self.message = message
-        self.errors = errors
+        first = itertools.islice((errors or {}).items(), MAX_ERRORS)
+        self.errors = {shorten_path(field): problem for field, problem in first}
+        self.errors_omitted = errors_omitted + max(0, len(errors or {}) - MAX_ERRORS)
         self.retry_after = retry_after
         self.members = members
         self.keeps_work = (
@@ -97,6 +108,11 @@ class ClinicError(Exception):
         """Name the row that was refused, for the audit alone; never shown to the caller."""
         self.entity, self.entity_id, self.patient_id = entity, entity_id, patient_id
         return self
+
+
+def shorten_path(path: str) -> str:
+    """Return a field path in which each name has at most `MAX_PATH_PART` characters."""
+    return ".".join(part[:MAX_PATH_PART] for part in path.split("."))[:MAX_PATH]
 
 
 def invalid(field: str, problem: str) -> ClinicError:

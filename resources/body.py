@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from errors import ClinicError
+from errors import MAX_ERRORS, ClinicError, shorten_path
 from security.sanitize import text_problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BODY = 256 * 1024  # bytes
 MAX_DEPTH = 32
+MAX_NAME = 100  # characters of a member name
 EXACT = 2**53  # up to here a float holds every whole number
 
 
@@ -72,28 +75,46 @@ def _constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
 
 
-def _inspect(value: dict[str, Any]) -> None:
-    """Depth, and text that no store takes; iterative, since the nesting is the caller's."""
-    problems: dict[str, str] = {}
-    stack: list[tuple[str, Any, int]] = [("", value, 1)]
-    while stack:
-        path, item, depth = stack.pop()
-        if depth > MAX_DEPTH + 1:
-            raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.")
-        if isinstance(item, str):
-            problem = text_problem(item)
-            if problem:
-                problems[path] = problem
-        elif isinstance(item, dict):
-            for name, member in item.items():
-                if text_problem(name):
-                    problems[path or "body"] = "a member's name holds characters that cannot be stored"
-                else:
-                    stack.append((f"{path}.{name}" if path else name, member, depth + 1))
-        elif isinstance(item, list):
-            stack += [(f"{path}.{number}", member, depth + 1) for number, member in enumerate(item)]
-    if problems:
-        raise wrong_fields(problems)
+def _inspect(members: dict[str, Any]) -> None:
+    """Raise 400 or 422 for a body that is nested too deeply, or has a name or a text that cannot be stored.
+
+    A path is built for a problem only: a body of 100 kB may have so many elements under so long names that
+    the paths of all would take gigabytes.
+    """
+    problems = _problems(members, [], 1)
+    first = dict(itertools.islice(problems, MAX_ERRORS))
+    if first:
+        raise wrong_fields(first, omitted=sum(1 for _ in problems))
+
+
+def _problems(value: Any, path: list[str], depth: int) -> Iterator[tuple[str, str]]:
+    """Yield path and description of each text that cannot be stored. `path` leads to `value`."""
+    if depth > MAX_DEPTH + 1:
+        raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.")
+    if isinstance(value, str):
+        problem = text_problem(value)
+        if problem:
+            yield ".".join(path), problem
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            if len(name) > MAX_NAME:
+                raise ClinicError(
+                    "member_name_too_long", f"Use at most {MAX_NAME} characters in a member name."
+                )
+            if text_problem(name):
+                yield ".".join(path) or "body", "a member's name holds characters that cannot be stored"
+            else:
+                yield from _problems_below(name, member, path, depth)
+    elif isinstance(value, list):
+        for index, element in enumerate(value):
+            yield from _problems_below(str(index), element, path, depth)
+
+
+def _problems_below(name: str, value: Any, path: list[str], depth: int) -> Iterator[tuple[str, str]]:
+    if isinstance(value, (str, dict, list)) or depth > MAX_DEPTH:
+        path.append(name)
+        yield from _problems(value, path, depth + 1)
+        path.pop()
 
 
 def validate(model: type[Model], members: dict[str, Any]) -> Model:
@@ -122,10 +143,15 @@ def _sentence(error: ErrorDetails) -> str:
     return message[:1].lower() + message[1:]
 
 
-def wrong_fields(errors: dict[str, str]) -> ClinicError:
-    """A 422 whose message names the fields, since front ends show nothing else."""
-    shown = "; ".join(f"{field}: {problem}" for field, problem in list(errors.items())[:5])
-    return ClinicError("validation_failed", shown + ("." if not shown.endswith(".") else ""), errors=errors)
+def wrong_fields(errors: dict[str, str], *, omitted: int = 0) -> ClinicError:
+    """Return a 422 whose message names the first fields, since front ends show nothing else.
+
+    `omitted` counts further problems that `errors` does not contain.
+    """
+    first = itertools.islice(errors.items(), 5)
+    shown = "; ".join(f"{shorten_path(field)}: {problem}" for field, problem in first)
+    message = shown + ("." if not shown.endswith(".") else "")
+    return ClinicError("validation_failed", message, errors=errors, errors_omitted=omitted)
 
 
 def validate_query(model: type[Model], members: dict[str, str]) -> Model:

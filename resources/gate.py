@@ -121,6 +121,7 @@ def problem(error: ClinicError) -> Response:
         "message": error.message,
         "request_id": g.get("request_id", ""),
         **({"errors": error.errors} if error.errors else {}),
+        **({"errors_omitted": error.errors_omitted} if error.errors_omitted else {}),
         **error.members,
     }
     response = json_response(json.dumps(document, default=str).encode(), error.status)

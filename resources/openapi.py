@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from flask import Flask
 
-from errors import CODES
+from errors import CODES, MAX_ERRORS
 from resources.answers import View
 from resources.catalogue import Entry, entries
 from resources.shapes import (
@@ -34,8 +34,14 @@ PROBLEM: Schema = {
         "request_id": {"type": "string"},
         "errors": {
             "type": "object",
-            "description": "Field path -> what is wrong with it.",
+            "description": "Field path -> description of the error.",
             "additionalProperties": {"type": "string"},
+            "maxProperties": MAX_ERRORS,
+        },
+        "errors_omitted": {
+            "type": "integer",
+            "minimum": 1,
+            "description": f"Number of further errors: `errors` has at most {MAX_ERRORS}.",
         },
     },
     "required": ["type", "title", "status", "detail", "error", "message", "request_id"],

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from resources.body import MAX_BODY
 from tests.clinic import Clinic
 from tests.test_sanitize import CLINICAL_SENTENCES
 
@@ -164,3 +168,63 @@ def test_active_markup_never_returns(clinic: Clinic, active: str) -> None:
     assert "<script" not in row["name"] + row["review_notes"]
     assert "onerror" not in row["name"] + row["review_notes"]
     assert "BP <120/80" in row["review_notes"]
+
+
+def nested(value: Any, *, depth: int) -> dict[str, Any]:
+    """Return the value below `depth` members with names of 100 characters."""
+    for _ in range(depth):
+        value = {"n" * 100: value}
+    body: dict[str, Any] = value
+    return body
+
+
+def peak_of(request: Callable[[], Any]) -> tuple[Any, int]:
+    """Return the response of a request and the bytes that Python allocated at most while it ran."""
+    tracemalloc.start()
+    try:
+        answer = request()
+        return answer, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"n" * 60_000: [0] * 20_000}, 400, "member_name_too_long"),
+        (nested([0] * 60_000, depth=30), 422, "validation_failed"),
+        (nested(["\0"] * 20_000, depth=30), 422, "validation_failed"),
+        ({f"{number}": 0 for number in range(15_000)}, 422, "validation_failed"),
+    ],
+    ids=["long name", "deep numbers", "deep NULs", "unknown members"],
+)
+def test_a_body_never_takes_more_memory_than_some_multiples_of_its_size(
+    clinic: Clinic, body: dict[str, Any], status: int, code: str
+) -> None:
+    data = json.dumps(body, separators=(",", ":")).encode()
+    clinic.nobody.post("/auth/login", {})  # imports and caches are filled first
+
+    answer, peak = peak_of(
+        lambda: clinic.nobody.send("POST", "/auth/login", data=data, content_type="application/json")
+    )
+
+    problem = answer.get_json()
+    assert (answer.status_code, problem["error"]) == (status, code)
+    assert peak < 100 * MAX_BODY
+    assert len(answer.data) < 100_000
+
+
+def test_an_answer_has_at_most_50_errors_and_counts_the_others(clinic: Clinic) -> None:
+    body = {"email": "a@example.org", "password": "x"} | {f"unknown{number}": 0 for number in range(60)}
+
+    problem = clinic.nobody.post("/auth/login", body).get_json()
+
+    assert len(problem["errors"]) == 50
+    assert problem["errors_omitted"] == 10
+
+
+def test_an_error_repeats_at_most_100_characters_of_a_parameter_name(clinic: Clinic) -> None:
+    answer = clinic.admin.get("/patients?" + "p" * 5_000 + "=1")
+
+    assert answer.status_code == 422
+    assert "p" * 101 not in answer.get_data(as_text=True)
