@@ -17,9 +17,12 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin clin
     && install -d -o clinic -g clinic /var/lib/clinic
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/clinic
-COPY app.py config.py create_admin.py database.py errors.py extensions.py models.py gunicorn.conf.py ./
+COPY app.py column_types.py config.py create_admin.py enums.py errors.py extensions.py gunicorn.conf.py models.py ./
+COPY api ./api
+COPY cache ./cache
 COPY commands ./commands
 COPY data ./data
+COPY database ./database
 COPY migrations ./migrations
 COPY resources ./resources
 COPY schemas ./schemas

@@ -7,7 +7,7 @@ FLASK = FLASK_DEBUG=0 .venv/bin/flask --app app
 INSTALLED = .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup migrate run demo test drill check bench fire lock clean
+.PHONY: help setup migrate run demo test drill check bench robustness lock clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ test: setup  ## Run the tests; ARGS="-k word" narrows them down
 	@$(PY) -m pytest -n 2 $(ARGS)
 
 drill: setup  ## Back up the whole made-up clinic, restore it and verify it, on both databases
-	@CLINIC_FIRE=long $(PY) -m pytest tests/fire/test_backups.py -n 2 -k demo_clinic
+	@CLINIC_ROBUSTNESS=long $(PY) -m pytest tests/robustness/test_backups.py -n 2 -k demo_clinic
 
 check: setup  ## Everything that must pass before a change lands
 	@$(PY) -m ruff check .
@@ -45,11 +45,11 @@ check: setup  ## Everything that must pass before a change lands
 	@$(PY) -m mypy --strict
 	@$(MAKE) --no-print-directory test drill
 
-fire: setup  ## Attack the clinic for hours; ARGS="-k races" narrows it down
-	@CLINIC_FIRE=long $(PY) -m pytest tests/fire -n 0 -p no:cacheprovider -o faulthandler_timeout=0 $(ARGS)
+robustness: setup  ## Attack the clinic for hours; ARGS="-k races" narrows it down
+	@CLINIC_ROBUSTNESS=long $(PY) -m pytest tests/robustness -n 0 -p no:cacheprovider -o faulthandler_timeout=0 $(ARGS)
 
 bench: setup  ## Measure the clinic beside two yardsticks; ARGS="--help" tells more
-	@$(PY) -m tests.bench $(ARGS)
+	@$(PY) -m tests.benchmarks $(ARGS)
 
 # The settings of this machine's pip stay out of the lock.
 lock:  ## Resolve the Pipfile anew and write the lock and both requirements files

@@ -8,16 +8,20 @@ from typing import Any
 from flask import Flask
 
 import config
-import database
 import extensions
+from api import hooks, logging
+from api.docs import registry
+from api.resource import ApiResource, PlainApi
+from cache.rate_limits import limits
+from cache.redis import redis_store
 from commands.audit import audit as audit_commands
 from commands.backup import backup
 from commands.demo import demo
-from commands.grow import grow
+from commands.generate_demo import grow
 from commands.users import users
 from commands.verify import verify
 from config import Settings
-from resources import catalogue, gate, logs
+from database import engine
 from resources.analytics import Dashboard, DoctorPerformance, PatientStats, RevenueReport
 from resources.appointment import (
     AppointmentCheckIn,
@@ -37,7 +41,6 @@ from resources.auth import (
     SessionItem,
     SessionList,
 )
-from resources.base import ApiResource, PlainApi
 from resources.billings import (
     BillingDetail,
     BillingList,
@@ -66,7 +69,9 @@ from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, 
 from resources.treatments import TreatmentDetail, TreatmentList
 from resources.users import UserItem, UserList, UserPasswordReset
 from resources.visit import VisitAddenda, VisitItem, VisitList, VisitSignature
-from services import audit, audit_chain, records, sessions
+from services import rows
+from services.audit import audit_chain, audit_log
+from services.users import sessions
 
 # The whole URL map, top to bottom.
 ROUTES: list[tuple[type[ApiResource], str]] = [
@@ -150,10 +155,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Clinic(__name__, static_folder=None)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_url,
-        SQLALCHEMY_ENGINE_OPTIONS=database.engine_options(
-            settings.database_url, echo=settings.sqlalchemy_echo
-        ),
-        SQLALCHEMY_BINDS=database.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
+        SQLALCHEMY_ENGINE_OPTIONS=engine.engine_options(settings.database_url, echo=settings.sqlalchemy_echo),
+        SQLALCHEMY_BINDS=engine.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
         JWT_SECRET_KEY=settings.jwt_secret_key,
         JWT_ALGORITHM="HS256",
         JWT_DECODE_ALGORITHMS=["HS256"],
@@ -168,18 +171,18 @@ def create_app(settings: Settings | None = None) -> Flask:
         DEBUG=settings.flask_debug,
         PROPAGATE_EXCEPTIONS=False,
     )
-    logs.configure(production=settings.production)
+    logging.configure(production=settings.production)
     extensions.init_app(app)
-    extensions.redis_store.init(settings.redis_url)
-    extensions.limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
-    audit.watch(extensions.db.session)
-    records.watch(extensions.db.session)
+    redis_store.init(settings.redis_url)
+    limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
+    audit_log.watch(extensions.db.session)
+    rows.watch(extensions.db.session)
     sessions.watch(extensions.db.session)
-    gate.init_app(app)
+    hooks.init_app(app)
     app.before_request(audit_chain.keep_exporting)
     map_urls(PlainApi(app))
     register_commands(app)
-    catalogue.entries(app)  # a route without declaration stops the start
+    registry.entries(app)  # a route without declaration stops the start
     return app
 
 

@@ -9,9 +9,9 @@ import click
 from app import create_app
 from commands.terminal import Clash, acting, ask_password, checked
 from config import SettingsError
-from models import Role
+from enums import Role
 from schemas.account import UserCreate
-from services import accounts
+from services.users import accounts
 
 FIRST_EMAIL = "admin@clinic.com"
 

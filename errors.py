@@ -1,6 +1,6 @@
 """What can go wrong, as values: one exception, one table of stable codes, one table of constraints.
 
-Services raise `ClinicError(code, message)`; `resources.base` renders it as RFC 9457 problem details.
+Services raise `ClinicError(code, message)`; `api.endpoint` renders it as RFC 9457 problem details.
 """
 
 from __future__ import annotations

@@ -11,18 +11,14 @@ Contract of this file
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import datetime, time
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
-    Date,
-    DateTime,
-    Dialect,
     Enum,
     ForeignKey,
     Index,
@@ -30,83 +26,43 @@ from sqlalchemy import (
     MetaData,
     Numeric,
     String,
-    Text,
     Time,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
-from sqlalchemy.types import TypeEngine
 
-MAX_INT = 2**63 - 1  # what an id can be
-MONEY_LIMIT = Decimal("9999999999.99")
-CENT = Decimal("0.01")
-# One text for both engines: PostgreSQL's NUMERIC(12,2) bounds finite values itself and sorts NaN above
-# every number; SQLite holds cents, whose largest value this is.
-MONEY_TOP = "999999999999"
-
-
-class MoneyType(TypeDecorator[Decimal]):
-    """Exact money: NUMERIC(12,2) on PostgreSQL, integer cents on SQLite, which has no decimals."""
-
-    impl = Numeric(12, 2)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(BigInteger())
-        return dialect.type_descriptor(Numeric(12, 2))
-
-    def process_bind_param(self, value: Decimal | int | None, dialect: Dialect) -> Decimal | int | None:
-        if value is None:
-            return None
-        amount = Decimal(value)
-        if amount != amount.quantize(CENT):
-            raise ValueError("money has at most two places")
-        return int(amount * 100) if dialect.name == "sqlite" else amount
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        if value is None:
-            return None
-        return Decimal(int(value)).scaleb(-2) if dialect.name == "sqlite" else Decimal(value).quantize(CENT)
-
-
-class InstantType(TypeDecorator[datetime]):
-    """An instant, aware UTC on both engines; SQLite stores it without zone, in sortable text."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("an instant needs an offset")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-BigId = BigInteger().with_variant(Integer(), "sqlite")
-Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-
-Id = Annotated[int, mapped_column(BigId, primary_key=True)]
-Money = Annotated[Decimal, mapped_column(MoneyType())]
-Instant = Annotated[datetime, mapped_column(InstantType())]
-Day = Annotated[date, mapped_column(Date())]
-Name = Annotated[str, mapped_column(String(200))]
-Fold = Annotated[str, mapped_column(String(400))]  # as long as services.text.fold lets it get
-Short = Annotated[str, mapped_column(String(100))]
-Line = Annotated[str, mapped_column(String(500))]
-Note = Annotated[str, mapped_column(Text())]
-JsonList = Annotated[list[Any], mapped_column(Json)]
-JsonDict = Annotated[dict[str, Any], mapped_column(Json)]
+from column_types import (
+    MONEY_TOP,
+    BigId,
+    Day,
+    Fold,
+    Id,
+    Instant,
+    JsonDict,
+    JsonList,
+    Line,
+    Money,
+    Name,
+    Note,
+    Short,
+)
+from enums import (
+    AllergySeverity,
+    AppointmentStatus,
+    AuditOutcome,
+    CancelledBy,
+    ClaimStatus,
+    ConditionStatus,
+    Gender,
+    LedgerKind,
+    MovementType,
+    PaymentMethod,
+    PrescriptionStatus,
+    RefundStatus,
+    Role,
+    TreatmentStatus,
+)
 
 
 class Base(DeclarativeBase):
@@ -155,146 +111,11 @@ def _money_check(column: str, *, low: str = ">= 0") -> CheckConstraint:
     return CheckConstraint(f"{column} {low} AND {column} <= {MONEY_TOP}", name=f"{column}_range")
 
 
-# --- Words ---------------------------------------------------------------------------------------------
-
-
-class Role(StrEnum):
-    """What somebody is in the clinic; what a role may do is the table in `security.permissions`."""
-
-    ADMIN = "admin"
-    DOCTOR = "doctor"
-    RECEPTIONIST = "receptionist"
-    TECHNICIAN = "technician"
-
-
-class Gender(StrEnum):
-    """Administrative gender; unknown is NULL."""
-
-    MALE = "male"
-    FEMALE = "female"
-    OTHER = "other"
-
-
-class AllergySeverity(StrEnum):
-    """How bad the reaction to an allergen was."""
-
-    MILD = "mild"
-    MODERATE = "moderate"
-    SEVERE = "severe"
-    UNKNOWN = "unknown"
-
-
-class ConditionStatus(StrEnum):
-    """Clinical status of a condition."""
-
-    ACTIVE = "active"
-    RESOLVED = "resolved"
-
-
-class AppointmentStatus(StrEnum):
-    """Where an appointment stands; the allowed steps are in `services.appointments`."""
-
-    SCHEDULED = "scheduled"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    NO_SHOW = "no_show"
-
-
-class CancelledBy(StrEnum):
-    """Whose wish a cancellation was: the clinic's own do not count against a doctor's rates."""
-
-    PATIENT = "patient"
-    CLINIC = "clinic"
-
-
-class TreatmentStatus(StrEnum):
-    """Where a treatment stands."""
-
-    PLANNED = "planned"
-    IN_PROGRESS = "in_progress"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-
-
-class PrescriptionStatus(StrEnum):
-    """Where a prescription stands."""
-
-    ACTIVE = "active"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-class LedgerKind(StrEnum):
-    """What a ledger row is. Charges and taxes raise the balance, the others lower it, a refund raises it
-    again; a reversal undoes the row it names; a credit moves money between a bill and the account."""
-
-    CHARGE = "charge"
-    TAX = "tax"
-    DISCOUNT = "discount"
-    PAYMENT = "payment"
-    INSURANCE_PAYMENT = "insurance_payment"
-    CREDIT = "credit"
-    REFUND = "refund"
-    WRITE_OFF = "write_off"
-    REVERSAL = "reversal"
-
-
-class PaymentMethod(StrEnum):
-    """How money moved."""
-
-    CASH = "cash"
-    CARD = "card"
-    MOBILE_MONEY = "mobile_money"
-    BANK_TRANSFER = "bank_transfer"
-    CHEQUE = "cheque"
-    INSURANCE = "insurance"
-    CREDIT = "credit"
-    OTHER = "other"
-
-
-class RefundStatus(StrEnum):
-    """A receptionist's refund is a request until somebody else decides it."""
-
-    REQUESTED = "requested"
-    APPROVED = "approved"
-    REJECTED = "rejected"
-
-
-class ClaimStatus(StrEnum):
-    """Where an insurance claim stands."""
-
-    DRAFT = "draft"
-    SUBMITTED = "submitted"
-    APPROVED = "approved"
-    PARTIALLY_APPROVED = "partially_approved"
-    DENIED = "denied"
-    RESUBMITTED = "resubmitted"
-    PAID = "paid"
-
-
-class MovementType(StrEnum):
-    """Why stock moved."""
-
-    RESTOCK = "restock"
-    USAGE = "usage"
-    ADJUSTMENT = "adjustment"
-    WASTE = "waste"
-    RETURN = "return"
-
-
-class AuditOutcome(StrEnum):
-    """Whether what the entry tells of was done, refused by a rule, or failed at sign-in."""
-
-    SUCCESS = "success"
-    REFUSED = "refused"
-
-
 # --- Mixins --------------------------------------------------------------------------------------------
 
 
 class Stamped:
-    """When the row was made and last changed; both are set by `services.audit` when it is flushed."""
+    """When the row was made and last changed; set by `services.audit.audit_log` at the flush."""
 
     created_at: Mapped[Instant]
     updated_at: Mapped[Instant]

@@ -10,12 +10,12 @@ import click
 from flask.cli import AppGroup
 
 from config import settings
+from enums import Role
 from errors import ClinicError
 from extensions import db
-from models import Role
 from security.permissions import Actor
-from services import audit_chain
-from services.audit_chain import Heads, HeadsFileError
+from services.audit import audit_chain
+from services.audit.audit_chain import Heads, HeadsFileError
 
 audit = AppGroup("audit", help="Prove the audit, export its heads, account for a restore.")
 FILE = click.Path(dir_okay=False, path_type=Path)

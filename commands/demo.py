@@ -24,33 +24,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import func, select
 
-from errors import ClinicError
-from extensions import db
-from models import (
+from enums import (
     AllergySeverity,
     AppointmentStatus,
     ConditionStatus,
-    Doctor,
     Gender,
-    Patient,
     PaymentMethod,
     PrescriptionStatus,
     Role,
     TreatmentStatus,
-    Visit,
 )
+from errors import ClinicError
+from extensions import db
+from models import Doctor, Patient, Visit
 from security.permissions import Actor
-from services import (
-    appointments,
-    audit,
-    billing,
-    doctors,
-    histories,
-    patients,
-    payments,
-    prescriptions,
-    visits,
-)
+from services.audit import audit_log
+from services.billing import bills, payments
+from services.clinical import prescriptions, visits
+from services.patients import medical_history, patients
+from services.scheduling import appointments, doctors
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "demo"
 CLERK = Actor(None, "demo", Role.ADMIN)
@@ -195,8 +187,8 @@ class Loader:
             }
             for one in self.conditions[row["id"]]
         ]
-        history = histories.get(CLERK, patient_id, lock=True)
-        histories.update(CLERK, history, allergies=allergies, conditions=conditions)
+        history = medical_history.get(CLERK, patient_id, lock=True)
+        medical_history.update(CLERK, history, allergies=allergies, conditions=conditions)
 
     def _encounter(self, row: Row, patient_id: int, insurance: str) -> None:
         if not row["practitioner_id"]:
@@ -247,7 +239,7 @@ class Loader:
         )
 
     def _bill(self, visit: Visit, insurance: str) -> None:
-        bill = billing.create(CLERK, visit_id=visit.id, billed_at=visit.date)
+        bill = bills.create(CLERK, visit_id=visit.id, billed_at=visit.date)
         self.bills += 1
         if self.bills % OPEN_BILLS == 0:
             return
@@ -283,7 +275,7 @@ class Loader:
         self._commit()
 
     def _commit(self) -> None:
-        audit.settle(CLERK, OPERATION)
+        audit_log.settle(CLERK, OPERATION)
         db.session.commit()
         db.session.remove()
 

@@ -11,11 +11,11 @@ import click
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from enums import Role
 from errors import ClinicError
 from extensions import db
-from models import Role
 from security.permissions import Actor
-from services import audit
+from services.audit import audit_log
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -34,7 +34,7 @@ def acting(operation: str) -> Iterator[Actor]:
     actor = Actor(None, "command line", Role.ADMIN)
     try:
         yield actor
-        audit.settle(actor, operation)
+        audit_log.settle(actor, operation)
         db.session.commit()
     except ClinicError as refusal:
         kind = Clash if refusal.status == 409 else click.ClickException

@@ -10,10 +10,12 @@ from rich.table import Table
 from sqlalchemy import select
 
 from commands.terminal import acting, ask_password, checked
+from enums import Role
 from extensions import db
-from models import Role, User
+from models import User
 from schemas.account import UserCreate
-from services import accounts, clock, signin
+from services import clock
+from services.users import accounts, sign_in
 
 ROLES = click.Choice([role.value for role in Role])
 
@@ -115,7 +117,7 @@ def reset_password(user: str) -> None:
     """
     with acting("flask users reset-password") as actor:
         row = accounts.named(actor, user)
-        token, reset = signin.issue_reset(actor, row)
+        token, reset = sign_in.issue_reset(actor, row)
         until = clock.local(reset.expires_at).strftime("%Y-%m-%d %H:%M %Z")
         told = f"One-time token for {row.email}, good until {until}, for POST /auth/reset-password:"
     click.echo(told, err=True)

@@ -7,7 +7,7 @@ import sys
 import click
 from flask.cli import with_appcontext
 
-from services import invariants
+from services import integrity_checks
 
 
 @click.command("verify")
@@ -21,7 +21,7 @@ def verify(every: bool) -> None:
     break it, and exits 1. Reads only; `flask audit verify` checks the audit.
     """
     broken = False
-    for sentence, ids in invariants.breaches():
+    for sentence, ids in integrity_checks.breaches():
         broken = True
         click.echo(f"broken: {sentence} Rows: {', '.join(map(str, ids))}", err=True)
         if not every:

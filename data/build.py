@@ -23,8 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.drugs import DATA_VERSION, SALT_WORDS, is_noise, key
-from services.icd10 import RELEASE
+from services.clinical.drugs import (
+    DATA_VERSION,
+    SALT_WORDS,
+    is_noise,
+    key,
+)
+from services.clinical.icd10 import RELEASE
 
 HERE: Final = Path(__file__).resolve().parent
 CURATED: Final = HERE / "curated"

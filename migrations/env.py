@@ -14,7 +14,7 @@ import flask
 from alembic import context
 from sqlalchemy import Engine, create_engine
 
-from database import engine_options, prepare_engine
+from database.engine import engine_options, prepare_engine
 from extensions import db
 from models import Base
 

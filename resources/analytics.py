@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from flask import Response
 
-from resources import spreadsheet
-from resources.base import ApiResource, current_actor, endpoint
+from api import csv_export
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
 from schemas.analytics import (
     DashboardOut,
     PatientStatsOut,
@@ -19,17 +21,22 @@ from schemas.analytics import (
     SpanQuery,
 )
 from security.permissions import Permission
-from services import dashboard, patient_stats, performance, revenue
-from services.periods import Unit
+from services.reports import (
+    dashboard,
+    doctor_performance,
+    patient_stats,
+    revenue,
+)
+from services.reports.periods import Unit
 
-MEDIA = ("application/json", spreadsheet.MEDIA)
+MEDIA = ("application/json", csv_export.MEDIA)
 COLUMNS = ("period", "start", "end", "billed", "collected", "refunded", "net", "revenue")
 UNITS: dict[str, Unit] = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
 
 
 def _figures(name: str, members: Mapping[str, Any]) -> Response:
     """A report that is no table, as one figure a line."""
-    return spreadsheet.answer(name, ("figure", "value"), spreadsheet.flat(members).items())
+    return csv_export.answer(name, ("figure", "value"), csv_export.flat(members).items())
 
 
 class RevenueReport(ApiResource):
@@ -46,10 +53,10 @@ class RevenueReport(ApiResource):
                 doctor_id=params.doctor_id,
             )
         )
-        if not spreadsheet.wanted(params.format):
+        if not csv_export.wanted(params.format):
             return found
         rows = [[row.model_dump(mode="json")[name] for name in COLUMNS] for row in found.data]
-        return spreadsheet.answer("revenue", COLUMNS, rows)
+        return csv_export.answer("revenue", COLUMNS, rows)
 
 
 class DoctorPerformance(ApiResource):
@@ -65,18 +72,18 @@ class DoctorPerformance(ApiResource):
     )
     def get(self, params: PerformanceQuery) -> list[PerformanceOut] | Response:
         """How doctors' work went; a doctor sees the own line only."""
-        lines = performance.report(
+        lines = doctor_performance.report(
             current_actor(),
             start_date=params.start_date,
             end_date=params.end_date,
             doctor_id=params.doctor_id,
         )
         found = [PerformanceOut.model_validate(line) for line in lines]
-        if not spreadsheet.wanted(params.format):
+        if not csv_export.wanted(params.format):
             return found
-        rows = [spreadsheet.flat(row.model_dump(mode="json")) for row in found]
+        rows = [csv_export.flat(row.model_dump(mode="json")) for row in found]
         header = list(rows[0]) if rows else list(PerformanceOut.model_fields)
-        return spreadsheet.answer("doctor-performance", header, [list(row.values()) for row in rows])
+        return csv_export.answer("doctor-performance", header, [list(row.values()) for row in rows])
 
 
 class PatientStats(ApiResource):
@@ -89,7 +96,7 @@ class PatientStats(ApiResource):
         """Who the patients are, how their number grows, and what they come for."""
         stats = patient_stats.report(start_date=params.start_date, end_date=params.end_date)
         found = PatientStatsOut.model_validate(stats)
-        if not spreadsheet.wanted(params.format):
+        if not csv_export.wanted(params.format):
             return found
         return _figures("patient-stats", found.model_dump(mode="json"))
 
@@ -102,6 +109,6 @@ class Dashboard(ApiResource):
         """Today's numbers, as far as your role may know them, and those of the days asked for."""
         numbers = dashboard.show(current_actor(), start_date=params.start_date, end_date=params.end_date)
         found = DashboardOut.model_validate(numbers)
-        if not spreadsheet.wanted(params.format):
+        if not csv_export.wanted(params.format):
             return found
         return _figures("dashboard", found.model_dump(mode="json"))

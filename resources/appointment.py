@@ -5,10 +5,12 @@ from __future__ import annotations
 from flask import Response
 from pydantic import BaseModel
 
+from api import request_body, serialization
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import View
 from models import Appointment
-from resources import answers, body
-from resources.answers import View
-from resources.base import ApiResource, current_actor, endpoint
 from resources.doctor import named_ids
 from schemas.appointment import (
     AppointmentCancel,
@@ -20,16 +22,16 @@ from schemas.appointment import (
     Rehearsal,
 )
 from security.permissions import Actor, Permission
-from services import appointment_search, appointments
-from services.judge import Verdict
-from services.listing import ListQuery, Page
+from services.listing.paging import ListQuery, Page
+from services.scheduling import appointment_search, appointments
+from services.scheduling.booking_rules import Verdict
 
 APPOINTMENT = View(AppointmentOut, figures=appointment_search.figures, entity="appointment")
 
 
 def _held(actor: Actor, appointment_id: int, *, lock: bool = False) -> Appointment:
     """The appointment; for a change locked together with the doctor and the patient it is to move to."""
-    members = body.json_object() if lock else {}
+    members = request_body.json_object() if lock else {}
     return appointments.get(
         actor,
         appointment_id,
@@ -47,7 +49,7 @@ def _judgement(verdict: Verdict | None) -> Response:
         "conflicts": verdict.conflicts if verdict is not None else [],
         "next_available": verdict.next_available() if verdict is not None and refused else [],
     }
-    return answers.json_response(answers.dump_plain(JudgementOut, told))
+    return serialization.json_response(serialization.dump_plain(JudgementOut, told))
 
 
 class AppointmentList(ApiResource):

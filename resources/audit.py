@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import View
 from models import AuditLog
-from resources.answers import View
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.audit import AuditLogOut
 from security.permissions import Permission
-from services import audit_search
-from services.listing import ListQuery, Page
+from services.audit import audit_search
+from services.listing.paging import ListQuery, Page
 
 ENTRY = View(AuditLogOut)
 

@@ -7,19 +7,13 @@ from typing import Any
 from flask import Response, g, request
 from flask_jwt_extended import set_access_cookies, set_refresh_cookies, unset_jwt_cookies
 
+from api.authentication import bearer_token, check_origin, optional_actor
+from api.endpoint import endpoint
+from api.request_context import act_as, current_actor, visitor
+from api.resource import ApiResource
+from api.serialization import Answer, View
 from errors import ClinicError
 from models import User, UserSession
-from resources.answers import Answer, View
-from resources.base import (
-    ApiResource,
-    act_as,
-    bearer_token,
-    check_origin,
-    current_actor,
-    endpoint,
-    optional_actor,
-    visitor,
-)
 from resources.users import USER
 from schemas.account import (
     ChangePasswordIn,
@@ -36,9 +30,9 @@ from schemas.base import Message
 from security import tokens
 from security.permissions import Permission
 from security.tokens import Claims
-from services import accounts, sessions, signin
-from services.listing import ListQuery, Page
-from services.sessions import Pair
+from services.listing.paging import ListQuery, Page
+from services.users import accounts, sessions, sign_in
+from services.users.sessions import Pair
 
 SESSION = View(SessionOut, figures=sessions.figures)
 ACCESS_COOKIE, REFRESH_COOKIE = "access_token_cookie", "refresh_token_cookie"
@@ -99,7 +93,9 @@ class Login(ApiResource):
     def post(self, data: LoginIn) -> Answer:
         """Sign in: a session's tokens, in the body and as HttpOnly cookies."""
         device = request.user_agent.string
-        actor, user, pair = signin.sign_in(visitor(), email=data.email, password=data.password, device=device)
+        actor, user, pair = sign_in.sign_in(
+            visitor(), email=data.email, password=data.password, device=device
+        )
         act_as(actor)
         return _tokens("Signed in.", user, pair)
 
@@ -198,7 +194,7 @@ class ChangePassword(ApiResource):
     @endpoint(Permission.SIGNED_IN, body=ChangePasswordIn, returns=Message, idempotent=False)
     def post(self, data: ChangePasswordIn) -> dict[str, str]:
         """Change one's password; ends one's other sessions."""
-        signin.change_password(current_actor(), **data.model_dump())
+        sign_in.change_password(current_actor(), **data.model_dump())
         return {"message": "The password is changed; other sessions have ended."}
 
 
@@ -210,7 +206,7 @@ class ResetPassword(ApiResource):
     )
     def post(self, data: ResetPasswordIn) -> dict[str, str]:
         """Set a new password by a one-time token; ends all sessions of its user."""
-        signin.reset_password(**data.model_dump())
+        sign_in.reset_password(**data.model_dump())
         return {"message": "The password is changed; sign in with it."}
 
 

@@ -7,9 +7,11 @@ from typing import Any
 from flask import request
 from pydantic import BaseModel
 
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import Answer, View
 from models import Billing, Claim, Refund
-from resources.answers import Answer, View
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.billing import (
     BillingIn,
     BillingOut,
@@ -25,17 +27,17 @@ from schemas.billing import (
     WriteOffIn,
 )
 from security.permissions import Actor, Permission
-from services import billing, claims, payments
-from services.listing import ListQuery, Page
+from services.billing import bills, claims, payments
+from services.listing.paging import ListQuery, Page
 
-BILLING = View(BillingOut, figures=billing.figures, entity="billing")
+BILLING = View(BillingOut, figures=bills.figures, entity="billing")
 CLAIM = View(ClaimOut, figures=claims.figures, entity="claim")
 REFUND = View(RefundOut)
 PAYING = ("overpayment", "insufficient_credit", "read_only")
 
 
 def _claim(actor: Actor, billing_id: int, claim_id: int, *, lock: bool = False) -> Claim:
-    return claims.of_bill(billing.get(actor, billing_id, lock=lock), claim_id, lock=lock)
+    return claims.of_bill(bills.get(actor, billing_id, lock=lock), claim_id, lock=lock)
 
 
 def _at_bill(bill: Billing) -> Answer:
@@ -46,10 +48,10 @@ def _at_bill(bill: Billing) -> Answer:
 class BillingList(ApiResource):
     """/billings"""
 
-    @endpoint(Permission.BILLINGS_READ, lists=billing.LIST, returns=BILLING)
+    @endpoint(Permission.BILLINGS_READ, lists=bills.LIST, returns=BILLING)
     def get(self, listed: ListQuery) -> Page[Billing]:
         """List bills; `refund_status=requested` finds the refunds to decide."""
-        return billing.find(current_actor(), listed)
+        return bills.find(current_actor(), listed)
 
     @endpoint(
         Permission.BILLINGS_WRITE,
@@ -60,20 +62,20 @@ class BillingList(ApiResource):
     )
     def post(self, data: BillingIn) -> Billing:
         """Bill a visit's completed treatments, one treatment, or items for a patient."""
-        return billing.create(current_actor(), **data.model_dump())
+        return bills.create(current_actor(), **data.model_dump())
 
 
 class BillingDetail(ApiResource):
     """/billings/<billing_id>"""
 
-    @endpoint(Permission.BILLINGS_READ, loads=billing.get, returns=BILLING)
+    @endpoint(Permission.BILLINGS_READ, loads=bills.get, returns=BILLING)
     def get(self, row: Billing) -> Billing:
         """Show a bill with its items, payments, refunds and claims."""
         return row
 
     @endpoint(
         Permission.BILLINGS_WRITE,
-        loads=billing.get,
+        loads=bills.get,
         body=BillingPatch,
         returns=BILLING,
         errors=("if_match_required", *PAYING),
@@ -81,7 +83,7 @@ class BillingDetail(ApiResource):
     def patch(self, row: Billing, data: BaseModel) -> Billing:
         """Change due date, notes or discount, or raise amount_paid by a payment."""
         values: dict[str, Any] = data.model_dump(exclude_unset=True)
-        return billing.update(current_actor(), row, if_match="If-Match" in request.headers, **values)
+        return bills.update(current_actor(), row, if_match="If-Match" in request.headers, **values)
 
 
 class BillingPayments(ApiResource):
@@ -89,7 +91,7 @@ class BillingPayments(ApiResource):
 
     @endpoint(
         Permission.BILLINGS_WRITE,
-        loads=billing.get,
+        loads=bills.get,
         body=PaymentIn,
         returns=BILLING,
         status=201,
@@ -105,7 +107,7 @@ class BillingRefunds(ApiResource):
 
     @endpoint(
         Permission.REFUNDS_ASK,
-        loads=billing.get,
+        loads=bills.get,
         body=RefundIn,
         returns=BILLING,
         status=201,
@@ -121,7 +123,7 @@ class BillingRefund(ApiResource):
 
     @endpoint(
         Permission.BILLINGS_SETTLE,
-        loads=billing.get_refund,
+        loads=bills.get_refund,
         body=RefundPatch,
         returns=REFUND,
         errors=("excessive_refund", "invalid_transition", "read_only"),
@@ -136,7 +138,7 @@ class BillingWriteOff(ApiResource):
 
     @endpoint(
         Permission.BILLINGS_SETTLE,
-        loads=billing.get,
+        loads=bills.get,
         body=WriteOffIn,
         returns=BILLING,
         errors=("overpayment", "read_only"),
@@ -151,7 +153,7 @@ class BillingVoid(ApiResource):
 
     @endpoint(
         Permission.BILLINGS_SETTLE,
-        loads=billing.get,
+        loads=bills.get,
         body=VoidIn,
         returns=BILLING,
         errors=("in_use", "read_only"),
@@ -168,11 +170,11 @@ class ClaimList(ApiResource):
     def get(self, billing_id: int, listed: ListQuery) -> Page[Claim]:
         """List a bill's claims."""
         actor = current_actor()
-        return claims.find(billing.get(actor, billing_id), actor, listed)
+        return claims.find(bills.get(actor, billing_id), actor, listed)
 
     @endpoint(
         Permission.BILLINGS_WRITE,
-        loads=billing.get,
+        loads=bills.get,
         body=ClaimIn,
         returns=CLAIM,
         status=201,

@@ -7,15 +7,17 @@ from typing import Any
 from flask import request
 from pydantic import BaseModel
 
+from api import request_body
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import View
 from models import Doctor
-from resources import body
-from resources.answers import View
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.base import MAX_ID
 from schemas.doctor import DoctorCreate, DoctorOut, DoctorPatch, Settlement, SettlementQuery
 from security.permissions import Actor, Permission
-from services import doctors
-from services.listing import ListQuery, Page
+from services.listing.paging import ListQuery, Page
+from services.scheduling import doctors
 
 DOCTOR = View(DoctorOut, figures=doctors.figures)
 
@@ -30,7 +32,7 @@ def held(actor: Actor, doctor_id: int, *, lock: bool = False) -> Doctor:
     """The doctor of the path; for a change locked together with the one who is to take the appointments."""
     if not lock:
         return doctors.get(actor, doctor_id)
-    members = body.json_object()
+    members = request_body.json_object()
     handover = members.get("on_conflict")
     others = named_ids(members, "reassign_to")
     if isinstance(handover, dict):

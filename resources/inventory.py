@@ -7,45 +7,47 @@ from typing import Any
 from flask import request
 from pydantic import BaseModel
 
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import Answer, View
 from models import InventoryItem, StockMovement
-from resources.answers import Answer, View
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, MovementIn, MovementOut, PostingOut
 from security.permissions import Permission
-from services import inventory, reorder
-from services.listing import ListQuery, Page
-from services.reorder import Alerts
+from services.inventory import items, reorder
+from services.inventory.reorder import Alerts
+from services.listing.paging import ListQuery, Page
 
-ITEM = View(ItemOut, figures=inventory.figures)
+ITEM = View(ItemOut, figures=items.figures)
 
 
 class InventoryList(ApiResource):
     """/inventory"""
 
-    @endpoint(Permission.INVENTORY_READ, lists=inventory.LIST, returns=ITEM)
+    @endpoint(Permission.INVENTORY_READ, lists=items.LIST, returns=ITEM)
     def get(self, listed: ListQuery) -> Page[InventoryItem]:
         """List inventory items."""
-        return inventory.find(current_actor(), listed)
+        return items.find(current_actor(), listed)
 
     @endpoint(
         Permission.INVENTORY_WRITE, body=ItemCreate, returns=ITEM, status=201, errors=("already_exists",)
     )
     def post(self, data: ItemCreate) -> InventoryItem:
         """Add an inventory item, with its first stock."""
-        return inventory.create(current_actor(), **data.model_dump())
+        return items.create(current_actor(), **data.model_dump())
 
 
 class InventoryDetail(ApiResource):
     """/inventory/<item_id>"""
 
-    @endpoint(Permission.INVENTORY_READ, loads=inventory.get, returns=ITEM)
+    @endpoint(Permission.INVENTORY_READ, loads=items.get, returns=ITEM)
     def get(self, row: InventoryItem) -> InventoryItem:
         """Show an inventory item with its lots."""
         return row
 
     @endpoint(
         Permission.INVENTORY_WRITE,
-        loads=inventory.get,
+        loads=items.get,
         body=ItemPatch,
         returns=ITEM,
         errors=("already_exists", "insufficient_stock", "if_match_required"),
@@ -58,27 +60,25 @@ class InventoryDetail(ApiResource):
         """
         version_named = request.headers.get("If-Match") is not None
         changes = data.model_dump(exclude_unset=True)
-        return inventory.update(current_actor(), row, version_named=version_named, **changes)
+        return items.update(current_actor(), row, version_named=version_named, **changes)
 
-    @endpoint(Permission.INVENTORY_RETIRE, loads=inventory.get, returns=ITEM)
+    @endpoint(Permission.INVENTORY_RETIRE, loads=items.get, returns=ITEM)
     def delete(self, row: InventoryItem) -> InventoryItem:
         """Remove an inventory item; one with movements is deactivated."""
-        return inventory.retire(current_actor(), row)
+        return items.retire(current_actor(), row)
 
 
 class InventoryMovements(ApiResource):
     """/inventory/<item_id>/movements"""
 
-    @endpoint(
-        Permission.INVENTORY_READ, loads=inventory.get, lists=inventory.MOVEMENTS, returns=View(MovementOut)
-    )
+    @endpoint(Permission.INVENTORY_READ, loads=items.get, lists=items.MOVEMENTS, returns=View(MovementOut))
     def get(self, row: InventoryItem, listed: ListQuery) -> Page[StockMovement]:
         """List an item's movements."""
-        return inventory.movements(current_actor(), row, listed)
+        return items.movements(current_actor(), row, listed)
 
     @endpoint(
         Permission.INVENTORY_WRITE,
-        loads=inventory.get,
+        loads=items.get,
         body=MovementIn,
         returns=PostingOut,
         status=201,
@@ -90,7 +90,7 @@ class InventoryMovements(ApiResource):
         Without `lot_number` units leave by earliest expiry, over as many lots as it takes: `movements` has
         one row for each.
         """
-        made = inventory.move(current_actor(), row, **data.model_dump())
+        made = items.move(current_actor(), row, **data.model_dump())
         ids = "&".join(f"id={movement.id}" for movement in made)
         return Answer(_posting(row, made), headers={"Location": f"{request.path}?{ids}"})
 

@@ -6,10 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from api.endpoint import endpoint
+from api.pagination import list_headers
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import Answer, View, shown
 from models import AuditLog, MedicalHistory, Patient
-from resources.answers import Answer, View, list_headers, shown
 from resources.audit import ENTRY
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.base import DoctorRef, Out
 from schemas.patient import (
     AccountOut,
@@ -28,9 +31,16 @@ from schemas.patient import (
     VisitDetails,
 )
 from security.permissions import Actor, Permission
-from services import audit_search, histories, patient_search, patients, statements, timeline
-from services.listing import ListQuery, Page
-from services.records import Record
+from services.audit import audit_search
+from services.billing import account_statement
+from services.listing.paging import ListQuery, Page
+from services.patients import (
+    medical_history,
+    patient_search,
+    patients,
+    timeline,
+)
+from services.rows import Record
 
 PATIENT = View(PatientOut, figures=patients.figures, entity="patient")
 HISTORY = View(MedicalHistoryOut, entity="medical_history")
@@ -104,14 +114,14 @@ class PatientItem(ApiResource):
 class PatientHistory(ApiResource):
     """/patients/<patient_id>/medical-history"""
 
-    @endpoint(Permission.HISTORY_READ, loads=histories.get, returns=HISTORY)
+    @endpoint(Permission.HISTORY_READ, loads=medical_history.get, returns=HISTORY)
     def get(self, row: MedicalHistory) -> MedicalHistory:
         """Show a patient's medical history."""
         return row
 
     @endpoint(
         Permission.HISTORY_WRITE,
-        loads=histories.get,
+        loads=medical_history.get,
         body=MedicalHistoryPatch,
         returns=HISTORY,
         errors=("already_exists",),
@@ -121,16 +131,16 @@ class PatientHistory(ApiResource):
 
         A list is replaced as a whole; a plain text for a list, or in it, is read as one entry.
         """
-        return histories.update(current_actor(), row, **data.model_dump())
+        return medical_history.update(current_actor(), row, **data.model_dump())
 
 
 class PatientAccount(ApiResource):
     """/patients/<patient_id>/account"""
 
     @endpoint(Permission.BILLINGS_READ, params=PageQuery, returns=AccountOut)
-    def get(self, patient_id: int, params: PageQuery) -> statements.Statement:
+    def get(self, patient_id: int, params: PageQuery) -> account_statement.Statement:
         """Show what a patient owes: balance, open bills, and the ledger, newest first."""
-        return statements.of_patient(current_actor(), patient_id, **params.model_dump())
+        return account_statement.of_patient(current_actor(), patient_id, **params.model_dump())
 
 
 class PatientTimeline(ApiResource):

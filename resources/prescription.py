@@ -6,9 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import View
 from models import Prescription
-from resources.answers import View
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.prescription import (
     CancelPrescriptionIn,
     DispenseIn,
@@ -17,8 +19,8 @@ from schemas.prescription import (
     PrescriptionPatch,
 )
 from security.permissions import Permission
-from services import prescriptions
-from services.listing import ListQuery, Page
+from services.clinical import prescriptions
+from services.listing.paging import ListQuery, Page
 
 PRESCRIPTION = View(PrescriptionOut, figures=prescriptions.figures, entity="prescription")
 

@@ -8,13 +8,16 @@ from functools import lru_cache
 from flask import Flask, Response, current_app, request
 from sqlalchemy import text
 
+from api import metrics
+from api.docs import html
+from api.docs.index import guide
+from api.docs.openapi import document
+from api.endpoint import endpoint
+from api.resource import ApiResource
+from api.serialization import json_response
+from cache.redis import redis_store
 from errors import ClinicError
-from extensions import db, redis_store
-from resources import metrics, page
-from resources.answers import json_response
-from resources.base import ApiResource, endpoint
-from resources.guide import guide
-from resources.openapi import document
+from extensions import db
 from schemas.service import LiveOut, ReadyOut
 from security.permissions import Permission
 from services.schema_version import expected_revision, stored_revision
@@ -28,7 +31,7 @@ def _openapi(app: Flask) -> bytes:
 @lru_cache(maxsize=4)
 def _guide(app: Flask) -> tuple[bytes, str]:
     told = guide(app)
-    return json.dumps(told).encode(), page.render(told)
+    return json.dumps(told).encode(), html.render(told)
 
 
 def _app() -> Flask:
@@ -42,10 +45,10 @@ class Root(ApiResource):
     @endpoint(Permission.PUBLIC, media=("application/json", "text/html"))
     def get(self) -> Response:
         """Describe the whole API: JSON, or a page for browsers."""
-        told, html = _guide(_app())
+        told, text = _guide(_app())
         if request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html":
-            headers = {"Vary": "Accept", "Content-Security-Policy": page.CSP}
-            return Response(html, headers=headers, mimetype="text/html")
+            headers = {"Vary": "Accept", "Content-Security-Policy": html.CSP}
+            return Response(text, headers=headers, mimetype="text/html")
         return json_response(told, headers={"Vary": "Accept"})
 
 

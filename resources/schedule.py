@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import View
 from models import Doctor, TimeOff
-from resources.answers import View
-from resources.base import ApiResource, current_actor, endpoint
 from resources.doctor import held
 from schemas.doctor import (
     AvailabilityOut,
@@ -16,10 +18,10 @@ from schemas.doctor import (
     TimeOffOut,
 )
 from security.permissions import Permission
-from services import doctors, schedules
-from services.availability import Availability
-from services.listing import ListQuery, Page
-from services.schedules import Schedule
+from services.listing.paging import ListQuery, Page
+from services.scheduling import doctors, schedules
+from services.scheduling.availability import Availability
+from services.scheduling.schedules import Schedule
 
 TIME_OFF = View(TimeOffOut)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import View
 from models import Treatment
-from resources.answers import View
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.treatment import TreatmentIn, TreatmentOut, TreatmentPatch, TreatmentVoidIn
 from security.permissions import Permission
-from services import treatments
-from services.listing import ListQuery, Page
+from services.clinical import treatments
+from services.listing.paging import ListQuery, Page
 
 TREATMENT = View(TreatmentOut, figures=treatments.figures, entity="treatment")
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import View
 from models import User
-from resources.answers import View
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.account import PasswordResetOut, UserCreate, UserOut, UserPatch
 from security.permissions import Permission
-from services import accounts, signin
-from services.listing import ListQuery, Page
+from services.listing.paging import ListQuery, Page
+from services.users import accounts, sign_in
 
 USER = View(UserOut)
 
@@ -63,6 +65,6 @@ class UserPasswordReset(ApiResource):
     @endpoint(Permission.USERS_MANAGE, loads=accounts.get, returns=PasswordResetOut, idempotent=False)
     def post(self, row: User) -> dict[str, Any]:
         """Issue a one-time token, good for an hour, with which the user sets a new password."""
-        token, reset = signin.issue_reset(current_actor(), row)
+        token, reset = sign_in.issue_reset(current_actor(), row)
         message = "Hand this token to the user: it is shown only now."
         return {"message": message, "token": token, "expires_at": reset.expires_at}

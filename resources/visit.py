@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from api.endpoint import endpoint
+from api.request_context import current_actor
+from api.resource import ApiResource
+from api.serialization import Answer, View
 from models import Visit
-from resources.answers import Answer, View
-from resources.base import ApiResource, current_actor, endpoint
 from schemas.visit import AddendumIn, AddendumOut, VisitCreate, VisitOut, VisitPatch, VisitVoidIn
 from security.permissions import Permission
-from services import visits
-from services.listing import ListQuery, Page
+from services.clinical import visits
+from services.listing.paging import ListQuery, Page
 
 VISIT = View(VisitOut, figures=visits.figures, entity="visit")
 

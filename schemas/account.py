@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from models import Role
+from enums import Role
 from schemas.base import Email, In, InstantOut, Name, Out, Password, Phone, partial
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
-from models import PaymentMethod, Role
+from enums import PaymentMethod, Role
 from schemas.base import DayIn, DayOut, Id, MoneyOut, Out
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
-from models import AppointmentStatus, CancelledBy
+from enums import AppointmentStatus, CancelledBy
 from schemas.base import (
     Id,
     In,

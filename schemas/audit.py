@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models import AuditOutcome
+from enums import AuditOutcome
 from schemas.base import InstantOut, Out
 
 

@@ -27,8 +27,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from column_types import CENT, MAX_INT, MONEY_LIMIT
 from config import settings
-from models import CENT, MAX_INT, MONEY_LIMIT
 from security.sanitize import sanitize
 
 # Clinics have internal mail domains, such as clinic.local.

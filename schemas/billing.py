@@ -15,7 +15,7 @@ from pydantic import (
     computed_field,
 )
 
-from models import ClaimStatus, PaymentMethod, RefundStatus
+from enums import ClaimStatus, PaymentMethod, RefundStatus
 from schemas.base import (
     Code,
     DayIn,

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AliasPath, Field
 
-from models import MovementType
+from enums import MovementType
 from schemas.base import (
     Code,
     DayIn,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasPath, BeforeValidator, Field
 
-from models import AllergySeverity, ConditionStatus, Gender, LedgerKind, PaymentMethod
+from enums import AllergySeverity, ConditionStatus, Gender, LedgerKind, PaymentMethod
 from schemas.base import (
     Code,
     DayIn,

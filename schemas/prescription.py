@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
-from models import PrescriptionStatus
+from enums import PrescriptionStatus
 from schemas.base import (
     Clean,
     DayIn,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from models import TreatmentStatus
+from enums import TreatmentStatus
 from schemas.base import (
     Code,
     DayOut,

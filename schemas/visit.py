@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasPath, ConfigDict, Field, computed_field, model_validator
 
-from models import PaymentMethod
+from enums import PaymentMethod
 from schemas.base import (
     Code,
     DayIn,

@@ -12,7 +12,7 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 from config import settings
-from database import waiting_elsewhere
+from database.engine import waiting_elsewhere
 from errors import invalid
 from extensions import bcrypt
 from security.common_passwords import is_common

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from enums import Role
 from errors import ClinicError
-from models import Role
 
 A, D, R, T = Role.ADMIN, Role.DOCTOR, Role.RECEPTIONIST, Role.TECHNICIAN
 

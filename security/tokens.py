@@ -16,9 +16,9 @@ import jwt
 from flask_jwt_extended import create_access_token, create_refresh_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 
+from column_types import MAX_INT
 from config import settings
 from errors import ClinicError
-from models import MAX_INT
 
 AUDIENCE = "clinic"
 ACCESS, REFRESH = "access", "refresh"

@@ -15,9 +15,9 @@ from flask import Flask
 from app import create_app
 from config import Settings, load
 from extensions import forget
-from tests.clinic import Clinic
-from tests.database import ReusedDatabase, migrate
-from tests.servers import PostgresServer, start_postgres
+from tests.support.clinic import Clinic
+from tests.support.database import ReusedDatabase, migrate
+from tests.support.servers import PostgresServer, start_postgres
 
 ENGINES = ("sqlite", "postgresql")
 # SQLite syncs every commit, as it should; most tests are not about the disk

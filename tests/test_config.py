@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from config import SECRETS, Settings, SettingsError, load
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 JWT, AUDIT = "k7Q2x9Zr" * 3 + "Lm4pT8wB", "m4W8v1Lt" * 3 + "Qz6nR3yD"
 GOOD: dict[str, Any] = {"jwt_secret_key": JWT, "audit_key": AUDIT}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clinic import Clinic
-from tests.servers import ROOT, start_app
+from tests.support.clinic import Clinic
+from tests.support.servers import ROOT, start_app
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PASSWORD = "quiet harbour under seven stars"

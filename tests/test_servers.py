@@ -9,7 +9,7 @@ import psutil
 import pytest
 import redis
 
-from tests.servers import ROOT, start_redis
+from tests.support.servers import ROOT, start_redis
 
 KILLED = """
 import os, signal

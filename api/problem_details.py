@@ -1,0 +1,62 @@
+"""Error responses as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import json
+
+import structlog
+from flask import Response, g
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from api.serialization import json_response
+from errors import CODES, ClinicError
+
+log = structlog.get_logger()
+
+
+def problem(error: ClinicError) -> Response:
+    """A refusal as RFC 9457 problem details: one shape for every status."""
+    document = {
+        "type": f"about:blank#{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.message,
+        "error": error.code,
+        "message": error.message,
+        "request_id": g.get("request_id", ""),
+        **({"errors": error.errors} if error.errors else {}),
+        **({"errors_omitted": error.errors_omitted} if error.errors_omitted else {}),
+        **error.members,
+    }
+    response = json_response(json.dumps(document, default=str).encode(), error.status)
+    response.mimetype = "application/problem+json"
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def render_error(error: Exception) -> Response:
+    """Whatever was raised, in the one shape; what we did not foresee is logged whole and shown as nothing."""
+    if isinstance(error, ClinicError):
+        return problem(error)
+    if isinstance(error, HTTPException):
+        return _render_http(error)
+    log.error("unexpected", exc_info=error)
+    return problem(ClinicError("internal_error", "Something went wrong on our side; quote the request id."))
+
+
+def _render_http(error: HTTPException) -> Response:
+    codes = {status: code for code, (status, _title) in reversed(CODES.items())}
+    status = error.code or 500
+    if isinstance(error, MethodNotAllowed):
+        taken = ", ".join(sorted(error.valid_methods or []))
+        response = problem(ClinicError("method_not_allowed", f"This route takes {taken} only."))
+        response.headers["Allow"] = taken
+        return response
+    if status == 404:
+        return problem(ClinicError("not_found", "There is no such route; GET / lists them all."))
+    if 300 <= status < 400:
+        return Response(error.get_response().get_data(), status, dict(error.get_headers()))
+    return problem(ClinicError(codes.get(status, "bad_request"), "The request could not be read."))

@@ -1,0 +1,91 @@
+"""Rate limits with a moving window, counted in Redis, or in this process while Redis is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar, cast
+
+import redis
+from limits import RateLimitItem
+from limits import parse as parse_rate
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from cache.redis import RedisStore, redis_store
+
+T = TypeVar("T")
+
+_parse = lru_cache(parse_rate)
+
+
+class Limits:
+    """Moving-window limits, counted in Redis where it is there and in this process where it is not."""
+
+    def __init__(self) -> None:
+        self.enabled = True
+        self._memory = MovingWindowRateLimiter(MemoryStorage())
+        self._shared: MovingWindowRateLimiter | None = None
+
+    def init(self, *, enabled: bool, redis_url: str | None) -> None:
+        """Start counting afresh."""
+        self.enabled = enabled
+        self._memory = MovingWindowRateLimiter(MemoryStorage())
+        self._shared = None
+        if redis_url:
+            # the strategy is part of the prefix: another one could not read these keys
+            storage = RedisStorage(redis_url, key_prefix="clinic:moving", **RedisStore.options())
+            self._shared = MovingWindowRateLimiter(storage)
+
+    def _ask(self, question: Callable[[MovingWindowRateLimiter], T]) -> T:
+        shared = self._shared
+        if shared is not None and redis_store.status == "ok":
+            try:
+                return question(shared)
+            except (redis.RedisError, OSError):
+                redis_store.trip()
+        return question(self._memory)
+
+    def hit(self, rate: str, *key: str) -> int | None:
+        """Count one; None if it fits, else after how many seconds the next one will."""
+        if not self.enabled:
+            return None
+        item = _parse(rate)
+        return None if self._ask(lambda limiter: limiter.hit(item, *key)) else self._wait(item, key)
+
+    def hit_and_ask(self, rate: str, key: tuple[str, ...], asked: str) -> tuple[int | None, bool]:
+        """`hit`, and in the same round trip whether Redis holds the key `asked`."""
+        shared = self._shared
+        if self.enabled and shared is not None:
+            item, storage = _parse(rate), cast(RedisStorage, shared.storage)
+
+            place = storage.prefixed_key(item.key_for(*key))
+            window = (time.time(), item.amount, item.get_expiry(), 1)
+            count = ("EVALSHA", storage.lua_acquire_moving_window.sha, 1, place, *window)
+            answers = redis_store.exchange(count, ("EXISTS", asked))
+            if answers and not any(isinstance(answer, redis.RedisError) for answer in answers):
+                fits, found = answers
+                return None if fits else self._wait(item, key), bool(found)
+        # without Redis, or where it has forgotten the script, the single questions know what to do
+        return self.hit(rate, *key), redis_store.holds(asked)
+
+    def full(self, rate: str, *key: str) -> int | None:
+        """Without counting: None if one more fits, else the seconds until it does."""
+        if not self.enabled:
+            return None
+        item = _parse(rate)
+        return None if self._ask(lambda limiter: limiter.test(item, *key)) else self._wait(item, key)
+
+    def forget(self, rate: str, *key: str) -> None:
+        """Start this key afresh."""
+        if self.enabled:
+            item = _parse(rate)
+            self._ask(lambda limiter: limiter.clear(item, *key))
+
+    def _wait(self, item: RateLimitItem, key: tuple[str, ...]) -> int:
+        stats = self._ask(lambda limiter: limiter.get_window_stats(item, *key))
+        return max(1, int(stats.reset_time - time.time()) + 1)
+
+
+limits = Limits()

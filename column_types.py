@@ -1,0 +1,91 @@
+"""Column types: money, instants, ids and texts as PostgreSQL and SQLite store them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Date,
+    DateTime,
+    Dialect,
+    Integer,
+    Numeric,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.types import TypeEngine
+
+MAX_INT = 2**63 - 1  # what an id can be
+MONEY_LIMIT = Decimal("9999999999.99")
+CENT = Decimal("0.01")
+# One text for both engines: PostgreSQL's NUMERIC(12,2) bounds finite values itself and sorts NaN above
+# every number; SQLite holds cents, whose largest value this is.
+MONEY_TOP = "999999999999"
+
+
+class MoneyType(TypeDecorator[Decimal]):
+    """Exact money: NUMERIC(12,2) on PostgreSQL, integer cents on SQLite, which has no decimals."""
+
+    impl = Numeric(12, 2)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(BigInteger())
+        return dialect.type_descriptor(Numeric(12, 2))
+
+    def process_bind_param(self, value: Decimal | int | None, dialect: Dialect) -> Decimal | int | None:
+        if value is None:
+            return None
+        amount = Decimal(value)
+        if amount != amount.quantize(CENT):
+            raise ValueError("money has at most two places")
+        return int(amount * 100) if dialect.name == "sqlite" else amount
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        if value is None:
+            return None
+        return Decimal(int(value)).scaleb(-2) if dialect.name == "sqlite" else Decimal(value).quantize(CENT)
+
+
+class InstantType(TypeDecorator[datetime]):
+    """An instant, aware UTC on both engines; SQLite stores it without zone, in sortable text."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("an instant needs an offset")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+Id = Annotated[int, mapped_column(BigId, primary_key=True)]
+Money = Annotated[Decimal, mapped_column(MoneyType())]
+Instant = Annotated[datetime, mapped_column(InstantType())]
+Day = Annotated[date, mapped_column(Date())]
+Name = Annotated[str, mapped_column(String(200))]
+Fold = Annotated[str, mapped_column(String(400))]  # as long as services.search_key.fold lets it get
+Short = Annotated[str, mapped_column(String(100))]
+Line = Annotated[str, mapped_column(String(500))]
+Note = Annotated[str, mapped_column(Text())]
+JsonList = Annotated[list[Any], mapped_column(Json)]
+JsonDict = Annotated[dict[str, Any], mapped_column(Json)]

@@ -1,0 +1,335 @@
+"""Patients: registering, changing, archiving, and what is computed for those shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from itertools import count
+from typing import Any
+
+from sqlalchemy import TextClause, bindparam, func, insert, select, text
+from sqlalchemy.dialects import postgresql
+
+from column_types import InstantType
+from database.engine import PREPARED, WITH_NEXT, tell
+from enums import AppointmentStatus
+from errors import ClinicError, invalid, not_found
+from extensions import db
+from models import Appointment, LedgerEntry, MedicalHistory, Patient, Visit
+from security.permissions import Actor, Permission
+from services import clock
+from services.audit import audit_log
+from services.listing.paging import Records
+from services.patients import duplicates, phones
+from services.rows import (
+    Record,
+    assign,
+    changed,
+    columns,
+    fetch,
+    keep,
+    new_values,
+)
+from services.rows import (
+    insert as insert_row,
+)
+from services.search_key import fold
+
+MAX_AGE = 130  # years; the oldest known person lived 122
+NOTHING = Decimal("0.00")
+NAMED_APPOINTMENTS = 20  # in a refusal
+
+
+def get(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
+    """The patient, archived ones included, or 404."""
+    return fetch(Patient, patient_id, lock=lock)
+
+
+def figures(actor: Actor, rows: Sequence[Patient | Record]) -> None:
+    """Compute what is not stored: age, balance, last visit, next appointment; in one query."""
+    patients = {patient.id: patient for patient in rows if isinstance(patient, Patient)}
+    today = clock.today()
+    for patient in patients.values():
+        patient.age = age_on(today, patient.date_of_birth)
+    # nothing that shows patients changes what they owe or when they come: it is looked up once
+    unread = [patient.id for patient in patients.values() if patient.account_balance is None]
+    if not unread:
+        return
+    for row in columns(_FIGURES, ids=unread):
+        patient = patients[row.id]
+        patient.account_balance = row.account_balance
+        patient.last_visit = row.last_visit
+        patient.next_appointment = row.next_appointment
+
+
+_COMPUTED = (
+    func.coalesce(
+        select(func.sum(LedgerEntry.amount)).where(LedgerEntry.patient_id == Patient.id).scalar_subquery(),
+        NOTHING,
+    ).label("account_balance"),
+    select(func.max(Visit.date))
+    .where(Visit.patient_id == Patient.id, Visit.voided_at.is_(None))
+    .scalar_subquery()
+    .label("last_visit"),
+    select(func.min(Appointment.start))
+    .where(
+        Appointment.patient_id == Patient.id,
+        Appointment.status == AppointmentStatus.SCHEDULED,
+        Appointment.start > bindparam("now", callable_=clock.now, type_=InstantType()),
+    )
+    .scalar_subquery()
+    .label("next_appointment"),
+)
+_FIGURES = select(Patient.id, *_COMPUTED).where(Patient.id.in_(bindparam("ids", expanding=True)))
+_SHOWN = select(Patient.__table__, Patient.id.label("patient_id"), *_COMPUTED).prefix_with(PREPARED)
+_ONE = _SHOWN.where(Patient.id == bindparam("row_id"))
+
+
+def _complete(patients: Sequence[Record]) -> None:
+    today = clock.today()
+    for patient in patients:
+        patient.__entity__ = "patient"
+        patient.age = age_on(today, patient.date_of_birth)
+
+
+RECORDS = Records(_SHOWN, _complete)
+
+
+def read(actor: Actor, patient_id: int, *, lock: bool = False) -> Record:
+    """The patient with all that is computed, to be shown; or 404."""
+    found = RECORDS.read(columns(_ONE, row_id=patient_id))
+    if not found:
+        raise not_found("patient")
+    return found[0]
+
+
+def age_on(day: date, born: date | None) -> int | None:
+    """Completed years; somebody born on 29 February has their birthday on 1 March in other years."""
+    if born is None:
+        return None
+    return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
+
+
+# --- Registering ---------------------------------------------------------------------------------------
+
+
+def register(
+    actor: Actor, *, file_number: str | None = None, allow_duplicate: bool = False, **values: Any
+) -> Patient:
+    """A new patient with an empty medical history, under the given file number or an issued one.
+
+    Raises 409 `possible_duplicate` with the candidates unless `allow_duplicate`, 409 `already_exists` for a
+    given number that is taken, 403 for an archived patient from somebody who may not archive.
+    """
+    _check_birth(values)
+    if values.get("is_active") is False:
+        actor.require(Permission.PATIENTS_ARCHIVE)
+    values = _with_forms(values)
+    new_id = None if allow_duplicate else _refuse_duplicates(values)
+    patient = Patient(**values)
+    patient.account_balance = NOTHING
+    if file_number is None and new_id is not None and db.session.info.get("trusting"):
+        _issue_with_next(patient, new_id)
+        return patient
+    if file_number is None:
+        _issue(patient)
+    else:
+        patient.file_number = file_number
+        insert_row(patient)
+    # not through the session: an empty history is no change of its own, for the audit
+    now = clock.now()
+    history = {"patient_id": patient.id, "version": 1, "created_at": now, "updated_at": now}
+    db.session.connection().execute(_HISTORY, history)
+    return patient
+
+
+_HISTORY = insert(MedicalHistory).prefix_with(WITH_NEXT).prefix_with(PREPARED).inline()
+
+
+def _issue_with_next(patient: Patient, new_id: int) -> None:
+    """Insert the patient under `P-` and an id, and the history, with the next statement.
+
+    PostgreSQL refuses that one (error 22012) where somebody has the number already; `_issue` can help then.
+    """
+    patient.file_number = f"P-{new_id:06d}"
+    values = new_values(patient) | {"id": new_id}
+    tell(db.session.connection(), _PATIENT_AND_HISTORY, values)
+    keep(patient, values)
+
+
+_NAMES = [column.key for column in Patient.__mapper__.columns]
+_PATIENT_AND_HISTORY = f"""
+    WITH issued AS (
+        INSERT INTO patients ({", ".join(_NAMES)}) VALUES ({", ".join(f"%({name})s" for name in _NAMES)})
+            ON CONFLICT (file_number) DO NOTHING
+        RETURNING id
+    ), history AS (
+        INSERT INTO medical_histories (patient_id, version, created_at, updated_at)
+        SELECT id, 1, %(created_at)s, %(updated_at)s FROM issued
+    )
+    SELECT 1 / count(*) FROM issued
+"""  # noqa: S608 - made of our own columns
+
+
+def _issue(patient: Patient) -> None:
+    """Insert under `P-` and the row's own id, which no two registrations share.
+
+    Where somebody gave that very number to another patient by hand, the next one gets a suffix.
+    """
+    values = new_values(patient)
+    del values["file_number"]
+    for tried in count():
+        suffix = f"-{tried}" if tried else ""
+        issued = columns(_issuing(db.engine.dialect.name), suffix=suffix, **values).one_or_none()
+        if issued is not None:
+            patient.file_number = issued.file_number
+            keep(patient, values | dict(issued._mapping))
+            return
+
+
+@cache
+def _issuing(dialect: str) -> TextClause:
+    given = [column for column in Patient.__mapper__.columns if column.key not in ("id", "file_number")]
+    names = ", ".join(column.key for column in given)
+    if dialect == "postgresql":
+        taken = "SELECT nextval(pg_get_serial_sequence('patients', 'id')) AS id"
+        padded = "lpad(taken.id::text, greatest(6, length(taken.id::text)), '0')"
+        spoken = postgresql.dialect()  # type: ignore[no-untyped-call]
+        values = ", ".join(f"CAST(:{column.key} AS {column.type.compile(spoken)})" for column in given)
+    else:  # as SQLite counts itself, and nobody else writes meanwhile
+        taken = "SELECT coalesce(max(id), 0) + 1 AS id FROM patients"
+        padded = "printf('%06d', taken.id)"
+        values = ", ".join(f":{column.key}" for column in given)
+    return text(
+        f"""INSERT INTO patients (id, file_number, {names})
+        SELECT taken.id, 'P-' || {padded} || :suffix, {values} FROM ({taken}) AS taken WHERE true
+        ON CONFLICT (file_number) DO NOTHING RETURNING id, file_number"""  # noqa: S608 - of our own columns
+    ).bindparams(*(bindparam(column.key, type_=column.type) for column in given))
+
+
+def _check_birth(values: Mapping[str, Any]) -> None:
+    born = values.get("date_of_birth")
+    if born is None:
+        return
+    if born > clock.today():
+        raise invalid("date_of_birth", "must not be in the future")
+    if (age_on(clock.today(), born) or 0) > MAX_AGE:
+        raise invalid("date_of_birth", f"must not be more than {MAX_AGE} years ago")
+
+
+def _refuse_duplicates(values: Mapping[str, Any], patient: Patient | None = None) -> int | None:
+    """409 with the candidates; for a change of `patient` only with those that it makes ones.
+
+    Else the id for a new one, where the database has told it.
+    """
+    duplicates.hold(values)
+    found, new_id = duplicates.likely(values, but=patient.id if patient else None)
+    if patient is not None and found:
+        before = duplicates.likely(
+            {name: getattr(patient, name) for name in duplicates.NAMING}, but=patient.id
+        )
+        known = {candidate.id for candidate, _common in before.patients}
+        found = [(candidate, common) for candidate, common in found if candidate.id not in known]
+    if not found:
+        return new_id
+    refusal = ClinicError(
+        "possible_duplicate",
+        "This looks like a patient already on file; look at the candidates, and send "
+        '"allow_duplicate": true if it is somebody else.',
+        candidates=[_candidate(candidate, common) for candidate, common in found],
+    )
+    refusal.about("patient", patient.id if patient else None, patient.id if patient else None)
+    refusal.shown_patient_ids = tuple(candidate.id for candidate, _common in found)
+    raise refusal
+
+
+def _candidate(patient: Patient, common: list[str]) -> dict[str, Any]:
+    return {
+        "id": patient.id,
+        "file_number": patient.file_number,
+        "name": patient.name,
+        "date_of_birth": patient.date_of_birth.isoformat() if patient.date_of_birth else None,
+        "phone": patient.phone,
+        "email": patient.email,
+        "insurance_id": patient.insurance_id,
+        "is_active": patient.is_active,
+        "matches": ["name", *common],
+    }
+
+
+def _with_forms(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the second forms that finding needs: folded name, E.164 and digits of the phone."""
+    found = dict(values)
+    if "name" in found:
+        found["name_fold"] = fold(found["name"])
+    if "phone" in found:
+        international = found["phone_e164"] = phones.e164(found["phone"])
+        found["phone_digits"] = phones.searchable(found["phone"], international)
+    return found
+
+
+# --- Changing ------------------------------------------------------------------------------------------
+
+
+def update(actor: Actor, patient: Patient, *, allow_duplicate: bool = False, **values: Any) -> Patient:
+    """Change the members given; archiving and bringing back need the right to archive.
+
+    A change that makes the record look like another one's is refused as a registration would be.
+    """
+    values = changed(patient, values)
+    if "is_active" in values:
+        actor.require(Permission.PATIENTS_ARCHIVE)
+        if not values["is_active"]:
+            _check_archivable(patient)
+    _check_birth(values)
+    values = _with_forms(values)
+    if not allow_duplicate and any(values.get(name) for name in duplicates.NAMING):
+        told = {name: values.get(name, getattr(patient, name)) for name in duplicates.NAMING}
+        _refuse_duplicates(told, patient)
+    assign(patient, values)
+    if "is_active" in values:
+        audit_log.mark(patient, "restore" if patient.is_active else "archive")
+    return patient
+
+
+def archive(actor: Actor, patient: Patient) -> Patient:
+    """Take the patient out of daily use; 409 with the reasons while something is open."""
+    if patient.is_active:
+        _check_archivable(patient)
+        patient.is_active = False
+        audit_log.mark(patient, "archive")
+    return patient
+
+
+def _check_archivable(patient: Patient) -> None:
+    """409 `in_use` with every reason: a future appointment, money owed either way."""
+    ahead = db.session.execute(
+        select(Appointment.id, Appointment.start)
+        .where(
+            Appointment.patient_id == patient.id,
+            Appointment.status == AppointmentStatus.SCHEDULED,
+            Appointment.end > clock.now(),
+        )
+        .order_by(Appointment.start)
+    ).all()
+    balance = db.session.execute(
+        select(func.coalesce(func.sum(LedgerEntry.amount), NOTHING)).where(
+            LedgerEntry.patient_id == patient.id
+        )
+    ).scalar_one()
+    reasons: list[dict[str, Any]] = []
+    if ahead:
+        named = [
+            {"id": row.id, "start": clock.local(row.start).isoformat()} for row in ahead[:NAMED_APPOINTMENTS]
+        ]
+        message = f"{len(ahead)} appointment(s) lie ahead; cancel them first."
+        reasons.append({"code": "future_appointments", "message": message, "appointments": named})
+    if balance:
+        whose = "The patient still owes something." if balance > 0 else "The patient has credit left."
+        reasons.append({"code": "open_balance", "message": whose, "account_balance": f"{balance:.2f}"})
+    if reasons:
+        raise ClinicError(
+            "in_use", " ".join(str(reason["message"]) for reason in reasons), reasons=reasons
+        ).about("patient", patient.id, patient.id)

@@ -1,0 +1,83 @@
+"""`flask demo load`: the synthetic clinic comes in through the rules, and everything holds afterwards."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import func, select
+
+from commands import demo
+from enums import LedgerKind
+from models import Appointment, LedgerEntry, Patient, Visit
+from tests.conftest import ENGINES, NewDatabase, settings_for
+from tests.support.clinic import Clinic
+
+PATIENTS = 8
+
+
+def run(clinic: Clinic, *arguments: str) -> str:
+    """A command that must succeed; what it says."""
+    result = clinic.app.test_cli_runner().invoke(args=list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def loaded(request: pytest.FixtureRequest, new_database: NewDatabase) -> Iterator[tuple[Clinic, str]]:
+    """A clinic of each engine with the first patients of the population, and what loading them said."""
+    clinic = Clinic(settings_for(new_database(request.param)))
+    yield clinic, run(clinic, "demo", "load", "--patients", str(PATIENTS))
+    clinic.close()
+
+
+def test_the_synthetic_clinic_is_loaded_through_the_rules(loaded: tuple[Clinic, str]) -> None:
+    clinic, told = loaded
+
+    assert "encounters" in told
+    assert "refused" in told
+    with clinic.inside() as session:
+        assert session.scalar(select(func.count()).select_from(Patient)) == PATIENTS
+        visits = session.scalar(select(func.count()).select_from(Visit))
+        assert visits == session.scalar(select(func.count()).select_from(Appointment))
+    assert visits > PATIENTS
+    assert run(clinic, "verify") == ""
+    run(clinic, "audit", "verify")
+
+
+def test_revenue_by_month_is_the_sum_of_the_ledger(loaded: tuple[Clinic, str]) -> None:
+    clinic, _told = loaded
+
+    answer = clinic.admin.get("/analytics/revenue?start_date=2010-01-01&end_date=2030-12-31&group_by=month")
+
+    with clinic.inside() as session:
+        received = session.scalar(
+            select(func.sum(LedgerEntry.amount)).where(
+                LedgerEntry.kind.in_((LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)),
+                LedgerEntry.occurred_at >= demo.instant("2010-01-01T00:00:00"),
+            )
+        )
+    months = answer.get_json()["data"]
+    assert received is not None
+    assert sum(Decimal(month["collected"]) for month in months) == -received
+    assert len([month for month in months if Decimal(month["billed"])]) >= 2
+
+
+def test_loading_again_changes_nothing(loaded: tuple[Clinic, str]) -> None:
+    clinic, _told = loaded
+    with clinic.inside() as session:
+        before = session.scalar(select(func.count()).select_from(Visit))
+
+    run(clinic, "demo", "load", "--patients", str(PATIENTS))
+
+    with clinic.inside() as session:
+        assert session.scalar(select(func.count()).select_from(Visit)) == before
+
+
+def test_the_population_is_shipped_with_its_licence() -> None:
+    assert len(demo.rows("patients")) == 615
+    assert "Apache License" in (demo.FOLDER / "LICENSE").read_text(encoding="utf-8")
+    with gzip.open(demo.FOLDER / "encounters.csv.gz", "rt", encoding="utf-8") as file:
+        assert sum(1 for _ in file) == 18_099

@@ -1,0 +1,203 @@
+"""The migrations: up, down and up again on both engines, whole or not at all, and equal to the models."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from models import Base
+from tests.support.database import (
+    alembic_config,
+    connected,
+    migrate,
+    objects_at,
+)
+from tests.support.servers import ROOT, PostgresServer
+
+APPEND_ONLY = {
+    "addenda",
+    "audit_heads",
+    "audit_logs",
+    "audit_subjects",
+    "dispensings",
+    "ledger_entries",
+    "stock_movements",
+}
+EXCLUSIONS = {"ex_appointments_doctor", "ex_appointments_patient", "ex_schedule_windows_overlap"}
+TRIGRAMS = {
+    "ix_allergies_substance_fold_trgm",
+    "ix_conditions_name_fold_trgm",
+    "ix_doctors_name_fold_trgm",
+    "ix_inventory_items_name_fold_trgm",
+    "ix_patients_name_fold_trgm",
+    "ix_patients_phone_digits_trgm",
+    "ix_patients_email_trgm",
+    "ix_patients_file_number_trgm",
+    "ix_patients_insurance_id_trgm",
+    "ix_patients_insurance_provider_trgm",
+    "ix_prescribed_medications_name_trgm",
+    "ix_prescriptions_details_trgm",
+    "ix_appointments_reason_trgm",
+    "ix_billings_insurer_reference_trgm",
+    "ix_billings_invoice_number_trgm",
+    "ix_treatments_name_trgm",
+    "ix_treatments_procedure_code_trgm",
+}
+# What no model can spell, by engine: the names of the guards.
+GUARDS = {
+    "sqlite": {f"{name}_{event}" for name in EXCLUSIONS for event in ("insert", "update")}
+    | {f"append_only_{table}_{event}" for table in APPEND_ONLY for event in ("update", "delete")}
+    | {"settle_billings"},
+    "postgresql": {
+        f"append_only_{table}_{event}" for table in APPEND_ONLY for event in ("update", "delete", "truncate")
+    }
+    | EXCLUSIONS
+    | TRIGRAMS
+    | {"refuse_change", "settle_billings"},
+}
+# An object in the way of the last guard that each engine is given.
+OBSTACLES = {
+    "sqlite": "CREATE TRIGGER append_only_audit_heads_delete AFTER INSERT ON ward BEGIN SELECT 1; END",
+    "postgresql": "CREATE INDEX ix_allergies_substance_fold_trgm ON ward (bed)",
+}
+
+
+@pytest.fixture
+def empty_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database with nothing in it."""
+    if engine_name == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.create()
+    yield url
+    server.drop(url)
+
+
+def test_the_migrations_lead_to_one_head(tmp_path: Path) -> None:
+    scripts = ScriptDirectory.from_config(alembic_config(f"sqlite:///{tmp_path / 'none.db'}"))
+
+    assert len(scripts.get_heads()) == 1
+    assert [script.revision for script in scripts.walk_revisions()][-1] == "0001"
+
+
+def test_down_takes_everything_back_and_up_brings_it_again(empty_url: str) -> None:
+    before = objects_at(empty_url)
+    migrate(empty_url)
+    first = objects_at(empty_url)
+
+    command.downgrade(alembic_config(empty_url), "base")
+    after = objects_at(empty_url)
+    migrate(empty_url)
+
+    assert after == before
+    assert objects_at(empty_url) == first
+
+
+def test_each_migration_can_be_taken_back_by_itself(database_url: str, empty_url: str) -> None:
+    migrate(empty_url, "0001")
+
+    command.downgrade(alembic_config(database_url), "0001")
+
+    assert objects_at(database_url) == objects_at(empty_url)
+
+
+def test_the_migrated_schema_is_the_models_and_the_guards(
+    database_url: str, empty_url: str, engine_name: str
+) -> None:
+    with connected(empty_url) as engine:
+        Base.metadata.create_all(engine)
+
+    migrated, modelled = objects_at(database_url), objects_at(empty_url)
+
+    assert modelled - migrated == set()
+    guards = migrated - modelled
+    assert {row[2] for row in guards} == GUARDS[engine_name]
+
+
+def test_autogenerate_finds_nothing_to_do_and_leaves_the_guards_alone(database_url: str) -> None:
+    command.check(alembic_config(database_url))
+
+
+def test_a_migration_that_breaks_leaves_nothing_and_runs_again(empty_url: str, engine_name: str) -> None:
+    with connected(empty_url) as engine, engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ward (bed INTEGER)"))
+        connection.execute(text(OBSTACLES[engine_name]))
+
+    with pytest.raises(DBAPIError, match="already exists"):
+        migrate(empty_url)
+
+    with connected(empty_url) as engine:
+        assert inspect(engine).get_table_names() == ["ward"]
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE ward"))
+    migrate(empty_url)
+
+
+def test_two_servers_may_migrate_at_once(empty_url: str) -> None:
+    script = "import sys; from tests.support.database import migrate; migrate(sys.argv[1])"
+    command_line = [sys.executable, "-c", script, empty_url]
+
+    started = [
+        subprocess.Popen(command_line, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _server in range(2)
+    ]
+
+    for server in started:
+        _, complaint = server.communicate(timeout=60)
+        assert server.returncode == 0, complaint
+    with connected(empty_url) as engine, engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM audit_heads")) == 16
+
+
+def test_the_flask_command_migrates_the_applications_database(empty_url: str, tmp_path: Path) -> None:
+    environment = {
+        "PATH": os.defpath,
+        "DATABASE_URI": empty_url,
+        "JWT_SECRET_KEY": secrets.token_hex(32),
+        "AUDIT_KEY": secrets.token_hex(32),
+        "AUDIT_HEADS_FILE": str(tmp_path / "heads.jsonl"),
+    }
+    flask = [sys.executable, "-m", "flask", "--app", "app", "db"]
+
+    for words in (["upgrade"], ["check"]):
+        ran = subprocess.run(flask + words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+
+    with connected(empty_url) as engine, engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM audit_heads")) == 16
+
+
+def test_a_linter_of_postgresql_finds_no_risk_in_the_migrations(tmp_path: Path) -> None:
+    written = StringIO()
+    config = alembic_config("postgresql://nobody@nowhere/clinic")
+    config.output_buffer = written
+    command.upgrade(config, "head", sql=True)
+    script = tmp_path / "migrations.sql"
+    script.write_text(written.getvalue())
+    accepted = {
+        "ban-drop-constraint": "0004 says what keeps its promise instead",
+        "prefer-bigint-over-int": "counts and minutes; every id is a bigint",
+        "prefer-identity": "the models' keys are what SQLAlchemy makes of them",
+        "prefer-text-field": "texts have a longest length, and a longer one is no rewrite",
+        "require-concurrent-index-deletion": "nobody works while the schema is changed",
+        "require-lock-timeout": "nobody waits for tables that are being made",
+        "require-statement-timeout": "nobody waits for tables that are being made",
+    }
+
+    squawk = str(Path(sys.executable).with_name("squawk"))
+    options = ["--pg-version", "14", "--exclude", ",".join(accepted)]
+    ran = subprocess.run([squawk, *options, str(script)], capture_output=True, text=True)
+
+    assert ran.returncode == 0, ran.stdout
+    assert "Found 0 issues" in ran.stdout

@@ -1,0 +1,389 @@
+"""The audit: one entry for every change, read, sign-in and refusal, and who may read it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+
+from enums import AuditOutcome, Gender
+from models import AuditLog, AuditSubject, Patient
+from services.audit import audit_log
+from services.search_key import fold
+from tests.support.clinic import Caller, Clinic
+
+
+class Since:
+    """The entries written since this was made."""
+
+    def __init__(self, clinic: Clinic) -> None:
+        self.clinic = clinic
+        with clinic.inside() as session:
+            self.last = session.execute(select(AuditLog.id).order_by(AuditLog.id.desc())).scalar() or 0
+
+    def entries(self) -> list[AuditLog]:
+        with self.clinic.inside() as session:
+            found = session.execute(select(AuditLog).where(AuditLog.id > self.last).order_by(AuditLog.id))
+            rows = list(found.scalars())
+            session.expunge_all()
+        return rows
+
+    def told(self) -> list[tuple[str, str | None, int | None]]:
+        return [(entry.action, entry.entity, entry.entity_id) for entry in self.entries()]
+
+
+# --- Changes and reads ---------------------------------------------------------------------------------
+
+
+def test_an_entry_says_who_did_what_when_and_from_where(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    since, before = Since(clinic), datetime.now(UTC)
+
+    clinic.receptionist.patch(
+        f"/patients/{patient['id']}",
+        {"phone": "555-767-7476", "address": "3 Mill Lane"},
+        headers={"X-Request-ID": "front-desk-0001"},
+    )
+
+    [entry] = since.entries()
+    assert before <= entry.at <= datetime.now(UTC)
+    assert (entry.user_id, entry.role) == (clinic.receptionist.user_id, "receptionist")
+    assert entry.user_name
+    assert (entry.action, entry.entity, entry.entity_id) == ("update", "patient", patient["id"])
+    assert entry.patient_ids == [patient["id"]]
+    assert entry.fields == ["address", "phone"]
+    assert entry.outcome is AuditOutcome.SUCCESS
+    assert entry.operation == "PATCH /patients/<int:patient_id>"
+    assert (entry.address, entry.request_id) == ("127.0.0.1", "front-desk-0001")
+    assert len(entry.mac) == 64
+
+
+def test_entries_name_fields_and_never_values(clinic: Clinic) -> None:
+    patient = clinic.patient(name="Rumpelstiltskin", phone="555-767-7476")
+    clinic.doctor.patch(f"/patients/{patient['id']}/medical-history", {"notes": "Rumpelstiltskin"})
+
+    with clinic.inside() as session:
+        rows = session.execute(text("SELECT * FROM audit_logs")).all()
+
+    assert rows
+    assert not any("Rumpel" in str(row) or "555" in str(row.fields) for row in rows)
+
+
+def test_what_a_change_means_is_said(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    since = Since(clinic)
+
+    clinic.admin.delete(f"/patients/{patient['id']}")
+    clinic.admin.patch(f"/patients/{patient['id']}", {"is_active": True})
+
+    assert [entry.action for entry in since.entries()] == ["archive", "restore"]
+
+
+def test_a_request_that_changes_two_records_leaves_an_entry_for_each(clinic: Clinic) -> None:
+    appointment = clinic.appointment()
+    since = Since(clinic)
+
+    visit = clinic.admin.make(
+        "/visits",
+        appointment_id=appointment["id"],
+        patient_id=appointment["patient_id"],
+        doctor_id=appointment["doctor_id"],
+    )
+
+    entries = since.entries()
+    assert sorted((e.entity or "", e.entity_id or 0) for e in entries) == [
+        ("appointment", appointment["id"]),
+        ("visit", visit["id"]),
+    ]
+    assert all(entry.patient_ids == [appointment["patient_id"]] for entry in entries)
+    assert len({entry.request_id for entry in entries}) == 1
+
+
+def test_reading_a_record_leaves_one_entry(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    path = f"/patients/{patient['id']}"
+    reads = {
+        path: "patient",
+        f"{path}/medical-history": "medical_history",
+        f"{path}/account": "account",
+        f"{path}/timeline": "timeline",
+    }
+
+    for address, entity in reads.items():
+        since = Since(clinic)
+        clinic.doctor.get(address)
+
+        [entry] = since.entries()
+        assert (entry.action, entry.entity, entry.patient_ids) == ("read", entity, [patient["id"]])
+        assert entry.user_id == clinic.doctor.user_id
+
+
+def test_a_change_that_changes_nothing_is_a_read(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    since = Since(clinic)
+
+    clinic.receptionist.patch(f"/patients/{patient['id']}", {"name": patient["name"]})
+
+    assert since.told() == [("read", "patient", patient["id"])]
+
+
+def test_a_list_and_a_search_leave_one_entry_with_those_shown(clinic: Clinic) -> None:
+    ids = [clinic.patient(name=name)["id"] for name in ("Ada Lovelace", "Ada Yonath", "Marie Curie")]
+    clinic.receptionist.get("/auth/me")
+    since = Since(clinic)
+
+    clinic.receptionist.get("/patients?per_page=2&sort_by=id&sort_order=desc")
+    clinic.receptionist.get("/patients/search?q=ada")
+    clinic.receptionist.get("/patients/search?q=nobody")
+
+    listed, searched, empty = since.entries()
+    assert (listed.action, listed.entity, listed.entity_id) == ("list", "patient", None)
+    assert listed.entity_ids == [ids[2], ids[1]]
+    assert listed.patient_ids == sorted(ids[1:])
+    assert (searched.action, searched.patient_ids) == ("search", ids[:2])
+    assert empty.patient_ids == []
+
+
+def test_a_request_without_records_leaves_nothing(clinic: Clinic) -> None:
+    clinic.receptionist.get("/doctors")
+    since = Since(clinic)
+
+    clinic.nobody.get("/patients")
+    clinic.receptionist.get("/doctors")
+    clinic.receptionist.get("/nowhere")
+    clinic.receptionist.get("/patients/987654")
+    clinic.receptionist.post("/patients", {"name": " "})
+
+    assert since.entries() == []
+
+
+def test_what_is_rolled_back_is_not_told(clinic: Clinic) -> None:
+    patient = clinic.patient(file_number="1998/0042")
+    since = Since(clinic)
+
+    clinic.admin.post("/patients", {"name": "Mary Roe", "file_number": "1998/0042"})
+
+    [entry] = since.entries()
+    assert (entry.action, entry.outcome, entry.detail) == ("refused", AuditOutcome.REFUSED, "already_exists")
+    assert patient
+
+
+def test_what_is_rolled_back_to_a_savepoint_is_not_told(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    since = Since(clinic)
+
+    with clinic.inside() as session:
+        row = session.get(Patient, patient["id"])
+        row.address = "3 Mill Lane"
+        session.flush()
+        savepoint = session.begin_nested()
+        row.gender = Gender.OTHER
+        session.add(Patient(file_number="x", name="Ghost", name_fold=fold("Ghost")))
+        session.flush()
+        savepoint.rollback()
+        with session.begin_nested():
+            row.phone = "555"
+        audit_log.settle(None, "test")
+
+    [entry] = since.entries()
+    assert (entry.action, entry.entity_id, entry.fields) == ("update", patient["id"], ["address", "phone"])
+
+
+# --- Refusals ------------------------------------------------------------------------------------------
+
+
+def refused(since: Since) -> tuple[str | None, str | None, int | None, list[int]]:
+    """The one refusal: its code, and what it was about."""
+    [entry] = since.entries()
+    assert entry.outcome is AuditOutcome.REFUSED
+    assert entry.fields == []
+    return entry.detail, entry.entity, entry.entity_id, entry.patient_ids
+
+
+def test_a_role_that_may_not_is_told_with_the_record_it_asked_for(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    caller = clinic.technician
+    since = Since(clinic)
+
+    caller.patch(f"/patients/{patient['id']}", {"address": "x"})
+
+    assert refused(since) == ("forbidden", "patient", patient["id"], [patient["id"]])
+    assert since.entries()[0].user_id == caller.user_id
+
+
+def test_a_filter_that_is_not_the_callers_is_told(clinic: Clinic) -> None:
+    caller = clinic.technician
+    since = Since(clinic)
+
+    caller.get("/patients?balance_gt=0")
+
+    assert refused(since)[0] == "forbidden"
+
+
+def test_a_row_that_exists_but_is_not_the_callers_is_told(clinic: Clinic) -> None:
+    bill = clinic.bill()
+    caller = clinic.sign_in("doctor")
+    since = Since(clinic)
+
+    answer = caller.get(f"/billings/{bill['id']}")
+
+    assert answer.status_code == 404
+    assert refused(since) == ("not_found", "billing", bill["id"], [bill["patient_id"]])
+
+
+def test_a_conflict_and_a_stale_version_are_told(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    clinic.bill(patient_id=patient["id"])
+    caller, path = clinic.admin, f"/patients/{patient['id']}"
+
+    conflict = Since(clinic)
+    caller.delete(path)
+    assert refused(conflict) == ("in_use", "patient", patient["id"], [patient["id"]])
+
+    stale = Since(clinic)
+    caller.patch(path, {"address": "x"}, headers={"If-Match": '"99"'})
+    assert refused(stale) == ("stale_version", "patient", patient["id"], [patient["id"]])
+
+
+def test_a_possible_duplicate_tells_whom_the_refusal_showed(clinic: Clinic) -> None:
+    known = clinic.patient(name="John Doe", date_of_birth="1990-01-01")
+    caller = clinic.receptionist
+    since = Since(clinic)
+
+    caller.post("/patients", {"name": "John Doe", "date_of_birth": "1990-01-01"})
+
+    assert refused(since) == ("possible_duplicate", "patient", None, [known["id"]])
+
+
+def test_a_token_that_does_not_open_is_told_and_no_token_is_not(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    since = Since(clinic)
+
+    clinic.nobody.get(f"/patients/{patient['id']}")
+    Caller(clinic, "not.a.token").get(f"/patients/{patient['id']}")
+
+    assert refused(since) == ("token_invalid", "patient", patient["id"], [patient["id"]])
+    assert since.entries()[0].user_id is None
+
+
+# --- Reading the audit ---------------------------------------------------------------------------------
+
+
+def test_only_admins_read_the_audit(clinic: Clinic) -> None:
+    patient = clinic.patient()
+
+    for path in ("/audit-logs", f"/patients/{patient['id']}/access-log"):
+        for caller in (clinic.doctor, clinic.receptionist, clinic.technician):
+            assert caller.get(path).status_code == 403
+        assert clinic.nobody.get(path).status_code == 401
+        assert clinic.admin.get(path).status_code == 200
+    assert clinic.admin.get("/patients/987654/access-log").status_code == 404
+
+
+def test_the_audit_is_listed_and_filtered(clinic: Clinic) -> None:
+    patient, other = clinic.patient(), clinic.patient()
+    doctor, desk = clinic.doctor, clinic.receptionist
+    doctor.get(f"/patients/{patient['id']}")
+    desk.patch(f"/patients/{other['id']}", {"address": "x"})
+    clinic.technician.delete(f"/patients/{patient['id']}")
+
+    def told(query: str) -> set[tuple[Any, ...]]:
+        answer = clinic.admin.get(f"/audit-logs?{query}")
+        assert answer.status_code == 200, answer.get_json()
+        return {(row["action"], row["role"], row["entity_id"]) for row in answer.get_json()}
+
+    created = {("create", "admin", patient["id"]), ("create", "admin", other["id"])}
+    read = ("read", "doctor", patient["id"])
+    changed = ("update", "receptionist", other["id"])
+    stopped = ("refused", "technician", patient["id"])
+    today = datetime.now(UTC).date()
+    assert told("") == {*created, read, changed, stopped}
+    assert told(f"user_id={doctor.user_id}") == {read}
+    assert told("action=update") == {changed}
+    assert told(f"entity=patient&entity_id={other['id']}") == {("create", "admin", other["id"]), changed}
+    assert told(f"patient_id={patient['id']}") == {("create", "admin", patient["id"]), read, stopped}
+    assert told("outcome=refused") == {stopped}
+    assert told("role=technician") == {stopped}
+    assert told(
+        f"start_date={today - timedelta(days=1)}&end_date={today + timedelta(days=1)}&role=doctor"
+    ) == {read}
+    assert told(f"start_date={today + timedelta(days=2)}") == set()
+    assert clinic.admin.get("/audit-logs?mac=x").status_code == 422
+    assert clinic.admin.get("/audit-logs?per_page=2").headers["X-Total-Count"] == "5"
+
+
+def test_an_entry_is_answered_without_its_seal(clinic: Clinic) -> None:
+    clinic.patient()
+
+    [row] = clinic.admin.get("/audit-logs").get_json()
+
+    assert set(row) == {
+        *("id", "at", "user_id", "user_name", "role", "action", "entity", "entity_id", "entity_ids"),
+        *("patient_ids", "fields", "outcome", "detail", "operation", "address", "request_id"),
+        *("chain", "number"),
+    }
+
+
+def test_the_access_log_finds_everybody_who_saw_the_patient(clinic: Clinic) -> None:
+    patient, other = clinic.patient(name="Ada Lovelace"), clinic.patient(name="Marie Curie")
+    path = f"/patients/{patient['id']}"
+    clinic.doctor.get(f"{path}/medical-history")
+    clinic.receptionist.get("/patients/search?q=ada")
+    clinic.receptionist.get("/patients/search?q=marie")
+    clinic.technician.get("/patients")
+    clinic.technician.get(f"{path}/account")
+    clinic.admin.get(f"/patients/{other['id']}")
+
+    answer = clinic.admin.get(f"{path}/access-log")
+    refusals = clinic.admin.get(f"{path}/access-log?outcome=refused").get_json()
+
+    told = [(row["action"], row["role"]) for row in answer.get_json()]
+    assert told == [
+        ("create", "admin"),
+        ("read", "doctor"),
+        ("search", "receptionist"),
+        ("list", "technician"),
+        ("refused", "technician"),
+    ]
+    assert answer.headers["X-Total-Count"] == "5"
+    assert [(row["role"], row["detail"]) for row in refusals] == [("technician", "forbidden")]
+    watched = clinic.admin.get(f"{path}/access-log?entity=access_log").get_json()
+    assert {row["action"] for row in watched} == {"list"}  # who looks at the log is in the log
+
+
+# --- What cannot be done -------------------------------------------------------------------------------
+
+
+TAMPERING = (
+    "UPDATE audit_logs SET action = 'nothing'",
+    "DELETE FROM audit_logs",
+    "UPDATE audit_subjects SET patient_id = patient_id + 1",
+    "DELETE FROM audit_subjects",
+    "DELETE FROM audit_heads",
+    "UPDATE audit_heads SET number = number - 1 WHERE number > 0",
+)
+
+
+def test_the_application_cannot_change_or_remove_an_entry(clinic: Clinic) -> None:
+    clinic.patient()
+
+    for statement in TAMPERING:
+        with clinic.inside() as session:
+            with pytest.raises(IntegrityError):
+                session.execute(text(statement))
+            session.rollback()
+
+
+def test_every_patient_of_an_entry_is_in_the_index(clinic: Clinic) -> None:
+    ids = [clinic.patient()["id"] for _number in range(3)]
+    clinic.receptionist.get("/patients")
+
+    with clinic.inside() as session:
+        entry = session.execute(select(AuditLog).where(AuditLog.action == "list")).scalar_one()
+        subjects = session.execute(
+            select(AuditSubject.patient_id).where(AuditSubject.audit_id == entry.id)
+        ).scalars()
+        assert sorted(subjects) == entry.patient_ids == ids

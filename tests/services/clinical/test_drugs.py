@@ -1,0 +1,429 @@
+"""What the clinic knows about drugs: names, classes, what an allergy hits, what is a duplicate."""
+
+import gzip
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from data import build
+from services.clinical import drugs
+from services.clinical.drugs import AllergyHit, Drug
+
+PENICILLIN = "Penicillin-class Antibacterial"
+SULFONAMIDE = "Sulfonamide Antibacterial"
+NSAID = "Nonsteroidal Anti-inflammatory Drug"
+OPIOID = "Opioid Agonist"
+STATIN = "HMG-CoA Reductase Inhibitor"
+ACE = "Angiotensin Converting Enzyme Inhibitor"
+SSRI = "Serotonin Reuptake Inhibitor"
+
+
+def known(name: str) -> Drug:
+    drug = drugs.resolve(name)
+    assert drug is not None, f"{name} is not known"
+    return drug
+
+
+def hits(medication: str, allergy: str) -> set[tuple[str, str]]:
+    """(kind, ingredient) of what a recorded allergy says against a medication."""
+    allergen = drugs.resolve_allergen(allergy)
+    assert allergen is not None, f"an allergy to {allergy} is not known"
+    return {(hit.kind, hit.ingredient) for hit in drugs.allergy_hits(known(medication), allergen)}
+
+
+# --- Names ---
+
+
+@pytest.mark.parametrize(
+    ("name", "ingredients"),
+    [
+        ("Amoxicillin 250 MG / Clavulanate 125 MG Oral Tablet", "amoxicillin clavulanate"),
+        ("Augmentin", "amoxicillin clavulanate"),
+        ("AUGMENTIN ES-600 powder for suspension", "amoxicillin clavulanate"),
+        ("co-amoxiclav 625", "amoxicillin clavulanate"),
+        ("amoxicillin-clavulanic acid", "amoxicillin clavulanate"),
+        ("amoxicillin trihydrate", "amoxicillin"),
+        ("Acetaminophen 325 MG Oral Tablet [Tylenol]", "acetaminophen"),
+        ("Tylenol", "acetaminophen"),
+        ("paracetamol 500mg tabs", "acetaminophen"),
+        ("PARACÉTAMOL 1 g", "acetaminophen"),
+        ("Salbutamol inhaler 100 mcg/dose", "albuterol"),
+        ("Adrenaline 1:1000", "epinephrine"),
+        ("NDA020800 0.3 ML Epinephrine 1 MG/ML Auto-Injector", "epinephrine"),
+        ("Frusemide 40mg", "furosemide"),
+        ("Lasix 40mg", "furosemide"),
+        ("Cotrimoxazole 960", "sulfamethoxazole trimethoprim"),
+        ("Bactrim DS", "sulfamethoxazole trimethoprim"),
+        ("pethidine", "meperidine"),
+        ("Glyceryl trinitrate 400 mcg spray", "nitroglycerin"),
+        ("24 HR metoprolol succinate 100 MG Extended Release Oral Tablet [Toprol]", "metoprolol"),
+        ("Carbamazepine[Tegretol]", "carbamazepine"),
+        ("Yaz 28 Day Pack", "drospirenone ethinyl_estradiol"),
+        ("heparin sodium, porcine", "heparin"),
+        ("Dexamethasone sodium phosphate 4 mg/ml", "dexamethasone"),
+        ("Sodium Chloride 9 MG/ML Injectable Solution", "sodium_chloride"),
+        ("Xylocaine 2% with adrenaline", "epinephrine lidocaine"),
+        ("lisinopril/hydrochlorothiazide 10/12.5", "hydrochlorothiazide lisinopril"),
+        ("Vitamin B 12 5 MG/ML Injectable Solution", "cyanocobalamin"),
+        ("Simvistatin 10 MG", "simvastatin"),
+        (
+            "insulin human, isophane 70 UNT/ML / Regular Insulin, Human 30 UNT/ML Suspension [Humulin]",
+            "insulin_human",
+        ),
+    ],
+)
+def test_a_drug_is_known_by_the_names_people_write(name: str, ingredients: str) -> None:
+    drug = known(name)
+
+    assert drug.ingredients == {i.replace("_", " ") for i in ingredients.split()}
+    assert drug.unknown_parts == ()
+    assert drug.name == " / ".join(sorted(drug.ingredients))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "   ", "500 mg", "tablet", "blargh", "the blue ones", "Парацетамол", "♥"]
+)
+def test_what_the_table_does_not_know_is_no_drug(name: str) -> None:
+    assert drugs.resolve(name) is None
+
+
+def test_the_unknown_part_of_a_name_is_not_passed_silently() -> None:
+    drug = known("Amoxicillin 500 mg + Xyzzolin 20 mg")
+
+    assert drug.ingredients == {"amoxicillin"}
+    assert drug.unknown_parts == ("xyzzolin",)
+
+
+def test_three_letters_beside_another_name_are_an_abbreviation_and_no_drug() -> None:
+    drug = known("Ventolin INH 100 mcg")  # inhaler, not isoniazid
+
+    assert drug.ingredients == {"albuterol"}
+    assert drug.unknown_parts == ("inh",)
+    assert known("INH 300 mg").ingredients == {"isoniazid"}
+
+
+def test_a_brand_sold_with_and_without_a_second_ingredient_is_read_as_what_is_in_both() -> None:
+    assert known("Marcaine").ingredients == {"bupivacaine"}
+
+
+def test_a_class_of_a_combination_is_not_given_to_its_other_ingredient() -> None:
+    assert known("clavulanate").classes == {"beta Lactamase Inhibitor"}
+    assert known("hydrochlorothiazide").classes == {"Thiazide Diuretic"}
+    assert PENICILLIN not in known("tazobactam").classes
+    assert OPIOID not in known("acetaminophen").classes
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("loperamide", OPIOID),
+        ("naloxone", OPIOID),
+        ("furosemide", SULFONAMIDE),
+        ("celecoxib", SULFONAMIDE),
+        ("acetaminophen", NSAID),
+        ("barium sulfate", "Iodinated Contrast Agent"),
+        ("zinc sulfate", "Copper Absorption Inhibitor"),
+    ],
+)
+def test_a_class_that_would_alarm_falsely_is_not_given(name: str, group: str) -> None:
+    assert group not in known(name).classes
+
+
+# --- Allergies ---
+
+
+@pytest.mark.parametrize("allergy", ["penicillin", "Allergy to penicillin", "Penicillins", "PCN - hives"])
+@pytest.mark.parametrize(
+    "medication",
+    ["Amoxicillin 250 MG Oral Capsule", "ampicillin", "Penicillin V Potassium 250 MG", "piperacillin"],
+)
+def test_a_recorded_penicillin_allergy_hits_every_penicillin(allergy: str, medication: str) -> None:
+    (hit,) = hits(medication, allergy)
+
+    assert hit[0] == "class"
+
+
+def test_a_hit_names_the_class_and_the_ingredient() -> None:
+    allergen = drugs.resolve_allergen("Allergy to penicillin")
+    assert allergen is not None
+
+    found = drugs.allergy_hits(known("Augmentin"), allergen)
+
+    assert found == [AllergyHit("class", PENICILLIN, "amoxicillin")]
+
+
+def test_an_allergy_to_a_brand_hits_its_ingredients_under_any_other_name() -> None:
+    assert hits("co-amoxiclav", "Augmentin") == {
+        ("ingredient", "amoxicillin"),
+        ("ingredient", "clavulanate"),
+    }
+    assert hits("paracetamol", "Tylenol") == {("ingredient", "acetaminophen")}
+
+
+@pytest.mark.parametrize(
+    ("medication", "expected"),
+    [
+        ("cephalexin", {("cross_reactivity", "cephalexin")}),
+        ("Cefaclor 250 MG Oral Capsule", {("cross_reactivity", "cefaclor")}),
+        ("cefuroxime", set()),
+        ("ceftriaxone", set()),
+        ("meropenem", set()),
+        ("aztreonam", set()),
+        ("azithromycin", set()),
+    ],
+)
+def test_penicillin_allergy_concerns_only_cephalosporins_with_a_like_side_chain(
+    medication: str, expected: set[tuple[str, str]]
+) -> None:
+    assert hits(medication, "penicillin") == expected
+    assert hits(medication, "amoxicillin") == expected
+
+
+@pytest.mark.parametrize(
+    ("allergy", "medication", "expected"),
+    [
+        ("sulfa", "Bactrim", {("class", "sulfamethoxazole")}),
+        ("Sulfa drugs", "sulfadiazine", {("class", "sulfadiazine")}),
+        ("sulfa", "sulfasalazine", {("class", "sulfasalazine")}),
+        ("sulfa", "hydrochlorothiazide", set()),
+        ("sulfa", "Lasix", set()),
+        ("sulfa", "celecoxib", set()),
+        ("sulfa", "sumatriptan", set()),
+        ("sulfa", "magnesium sulfate", set()),
+        ("NSAIDs", "Aspirin 81 MG Oral Tablet", {("class", "aspirin")}),
+        ("NSAIDs", "Advil", {("class", "ibuprofen")}),
+        ("NSAIDs", "acetaminophen", set()),
+        ("aspirin", "aspirin", {("ingredient", "aspirin")}),
+        ("aspirin", "naproxen", {("class", "naproxen")}),
+        ("aspirin", "celecoxib", {("class", "celecoxib")}),
+        ("aspirin", "mesalamine", {("cross_reactivity", "mesalamine")}),
+        ("aspirin", "clopidogrel", set()),
+        ("codeine", "co-codamol", {("ingredient", "codeine")}),
+        ("codeine", "morphine", {("class", "morphine")}),
+        ("codeine", "Vicodin", {("class", "hydrocodone")}),
+        ("codeine", "tramadol", {("cross_reactivity", "tramadol")}),
+        ("codeine", "fentanyl", set()),
+        ("codeine", "loperamide", set()),
+        ("opioids", "fentanyl", {("class", "fentanyl")}),
+        ("statins", "Lipitor", {("class", "atorvastatin")}),
+        ("simvastatin", "rosuvastatin", {("class", "rosuvastatin")}),
+        ("ACE inhibitors", "lisinopril", {("class", "lisinopril")}),
+        ("enalapril (cough)", "ramipril", {("class", "ramipril")}),
+        ("lisinopril", "losartan", set()),
+        ("lisinopril", "Entresto", {("cross_reactivity", "sacubitril")}),
+        ("lidocaine", "bupivacaine", {("class", "bupivacaine")}),
+        ("lidocaine", "procaine", set()),
+        ("novocaine", "tetracaine", {("class", "tetracaine")}),
+        ("contrast dye", "iohexol", {("class", "iohexol")}),
+        ("iodine contrast", "Dotarem", set()),
+        ("iodine", "iohexol", set()),
+        ("shellfish", "iohexol", set()),
+        ("gadolinium", "Gadavist", {("class", "gadobutrol")}),
+        ("tetracycline", "tetracycline", {("ingredient", "tetracycline")}),
+        ("tetracycline", "doxycycline", {("class", "doxycycline")}),
+        ("erythromycin", "azithromycin", {("class", "azithromycin")}),
+        ("Cipro", "levofloxacin", {("class", "levofloxacin")}),
+        ("cefuroxime", "ceftriaxone", {("class", "ceftriaxone")}),
+        ("cefuroxime", "amoxicillin", set()),
+        ("cephalexin", "amoxicillin", {("cross_reactivity", "amoxicillin")}),
+        ("ceftazidime", "aztreonam", {("cross_reactivity", "aztreonam")}),
+        ("carbamazepine", "phenytoin", {("cross_reactivity", "phenytoin")}),
+        ("carbamazepine", "valproate", set()),
+        ("hydroxyzine", "Zyrtec", {("cross_reactivity", "cetirizine")}),
+        ("eggs", "propofol", {("cross_reactivity", "propofol")}),
+        ("Allergy to peanuts", "progesterone", {("cross_reactivity", "progesterone")}),
+        ("Allergy to peanuts", "amoxicillin", set()),
+    ],
+)
+def test_an_allergy_hits_what_medicine_says_it_hits(
+    allergy: str, medication: str, expected: set[tuple[str, str]]
+) -> None:
+    assert hits(medication, allergy) == expected
+
+
+def test_the_same_substance_is_named_before_its_class() -> None:
+    assert hits("amoxicillin", "amoxicillin") == {("ingredient", "amoxicillin")}
+
+
+@pytest.mark.parametrize(
+    ("allergy", "kind"),
+    [
+        ("Allergy to mould", "environment"),
+        ("Dander (animal) allergy", "animal"),
+        ("Allergy to tree pollen", "environment"),
+        ("Allergy to grass pollen", "environment"),
+        ("House dust mite allergy", "environment"),
+        ("Shellfish allergy", "food"),
+        ("Allergy to bee venom", "venom"),
+        ("Allergy to nut", "food"),
+        ("Allergy to peanuts", "food"),
+        ("Allergy to fish", "food"),
+        ("Allergy to wheat", "food"),
+        ("Latex allergy", "contact"),
+        ("Allergy to dairy product", "food"),
+        ("Allergy to eggs", "food"),
+        ("Allergy to soya", "food"),
+        ("No known allergies", "none"),
+        ("NKDA", "none"),
+        ("none", "none"),
+    ],
+)
+def test_what_is_no_drug_is_recognised_and_leaves_common_drugs_alone(allergy: str, kind: str) -> None:
+    allergen = drugs.resolve_allergen(allergy)
+
+    assert allergen is not None
+    assert allergen.kind == kind
+    assert allergen.unknown_parts == ()
+    for name in ("amoxicillin", "ibuprofen", "lidocaine", "insulin", "metformin", "bee venom and aspirin"):
+        assert drugs.allergy_hits(known(name), allergen) == []
+
+
+@pytest.mark.parametrize("allergy", ["", "unknown", "blargh", "the red pill", "sulfonyl something", "♥"])
+def test_an_allergen_that_the_table_does_not_know_is_not_taken_for_checked(allergy: str) -> None:
+    assert drugs.resolve_allergen(allergy) is None
+
+
+@pytest.mark.parametrize("allergy", ["lactose", "gelatin", "sulfites", "Polyethylene glycol"])
+def test_an_excipient_stays_unchecked_since_the_table_knows_active_ingredients_only(allergy: str) -> None:
+    allergen = drugs.resolve_allergen(allergy)
+
+    assert allergen is not None
+    assert allergen.kind == "excipient"
+    assert allergen.unknown_parts != ()
+
+
+def test_several_allergens_in_one_entry_all_count() -> None:
+    entry = "Penicillin, sulfa and blargh"
+
+    assert hits("amoxicillin", entry) == {("class", "amoxicillin")}
+    assert hits("Bactrim", entry) == {("class", "sulfamethoxazole")}
+    allergen = drugs.resolve_allergen(entry)
+    assert allergen is not None
+    assert allergen.unknown_parts == ("blargh",)
+
+
+# --- Duplicates ---
+
+
+def test_the_same_ingredient_under_two_names_is_a_duplicate() -> None:
+    assert drugs.duplicate_ingredient(known("Tylenol"), known("co-codamol")) == {"acetaminophen"}
+    assert drugs.duplicate_ingredient(known("Vicodin"), known("Percocet")) == {"acetaminophen"}
+    assert drugs.duplicate_ingredient(known("ibuprofen"), known("naproxen")) == set()
+
+
+def test_a_diluent_in_two_infusions_is_no_duplicate() -> None:
+    assert drugs.duplicate_ingredient(known("normal saline"), known("Sodium Chloride 0.9%")) == set()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "classes"),
+    [
+        ("Lipitor", "simvastatin", {STATIN}),
+        ("ibuprofen", "Aleve", {NSAID}),
+        ("lisinopril", "Zestoretic", set()),  # the same ingredient: told as such
+        ("dextroamphetamine", "Adderall", set()),
+        ("lisinopril", "ramipril", {ACE}),
+        ("lisinopril", "losartan", set()),
+        ("warfarin", "apixaban", {"Anticoagulant"}),
+        ("omeprazole", "esomeprazole", {"Proton Pump Inhibitor"}),
+        ("sertraline", "fluoxetine", {SSRI}),
+        ("Vicodin", "Percocet", {OPIOID}),
+        ("salbutamol", "salmeterol", set()),
+        ("insulin glargine", "insulin lispro", set()),
+        ("lamotrigine", "levetiracetam", set()),
+        ("aspirin", "clopidogrel", set()),
+        ("vitamin B12", "mecobalamin", set()),
+        ("ferrous sulfate", "ferrous fumarate", set()),
+        ("nitroglycerin", "isosorbide mononitrate", set()),
+        ("prednisone", "fluticasone", set()),
+        ("amoxicillin", "metformin", set()),
+        ("aspirin/oxycodone", "codeine and ibuprofen", {NSAID, OPIOID}),
+    ],
+)
+def test_two_drugs_of_a_class_of_which_one_is_enough_are_a_duplicate(
+    one: str, other: str, classes: set[str]
+) -> None:
+    assert drugs.duplicate_class(known(one), known(other)) == classes
+    assert drugs.duplicate_class(known(other), known(one)) == classes
+
+
+@pytest.mark.parametrize("name", ["Adderall", "Bactrim", "Augmentin", "Maxzide", "Seasonique", "Vicodin"])
+def test_a_combination_does_not_alarm_against_itself_by_class(name: str) -> None:
+    assert drugs.duplicate_class(known(name), known(name)) == set()
+
+
+# --- The table ---
+
+
+def test_the_table_was_made_from_the_curated_files_as_they_are() -> None:
+    table = json.loads(gzip.decompress(drugs.TABLE.read_bytes()))
+
+    assert table["version"] == drugs.DATA_VERSION
+    assert table["curated"] == build.fingerprint()
+
+
+def test_every_name_that_somebody_wrote_down_leads_to_its_ingredients() -> None:
+    for row in build.read_curated("synonyms"):
+        assert known(row["name"]).ingredients == set(row["ingredients"].split(";")), row["name"]
+
+
+def test_every_member_of_a_curated_class_is_known_by_its_name() -> None:
+    for row in build.read_curated("classes"):
+        for name in row["ingredients"].split(";"):
+            assert row["class"] in known(name).classes, name
+
+
+def test_every_allergen_that_somebody_wrote_down_is_recognised_whole() -> None:
+    for row in build.read_curated("allergens"):
+        allergen = drugs.resolve_allergen(row["term"])
+
+        assert allergen is not None, row["term"]
+        assert allergen.kind == row["kind"], row["term"]
+        assert set(row["classes"].split(";")) - {""} <= allergen.classes, row["term"]
+
+
+@pytest.mark.parametrize(
+    ("substance", "base"),
+    [
+        ("amoxicillin trihydrate", "amoxicillin"),
+        ("penicillin v potassium", "penicillin v"),
+        ("sodium chloride", "sodium chloride"),
+        ("magnesium sulfate heptahydrate", "magnesium sulfate"),
+        ("dabigatran etexilate mesylate", "dabigatran"),
+        ("anhydrous dextrose", "dextrose"),
+        ("potassium phosphate, monobasic", "potassium phosphate monobasic"),
+    ],
+)
+def test_a_substance_loses_its_salt_but_not_its_meaning(substance: str, base: str) -> None:
+    assert build.base_substance(substance, {}) == (base,)
+
+
+def test_a_table_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drugs, "DATA_VERSION", "0")
+
+    with pytest.raises(RuntimeError, match="version"):
+        drugs._load.__wrapped__()
+
+
+def test_threads_that_come_first_together_read_the_table_once() -> None:
+    drugs._load.cache_clear()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(drugs.resolve, ["Augmentin"] * 64))
+
+    assert len(set(found)) == 1
+    assert drugs._load.cache_info().misses == 1
+
+
+def test_the_table_is_read_at_the_first_question_and_quickly() -> None:
+    program = (
+        "import time; from services import drugs; assert not drugs._load.cache_info().currsize;"
+        "start = time.process_time(); drugs.resolve('Augmentin'); print(time.process_time() - start)"
+    )
+
+    answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+    assert float(answer.stdout) < 0.15  # seconds of CPU

@@ -1,0 +1,571 @@
+"""Reports: every total is the ledger's, every period the clinic's, and everybody sees what their role may."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import time_machine
+from sqlalchemy import func, select
+
+from api import csv_export
+from enums import AppointmentStatus, CancelledBy
+from models import Appointment, LedgerEntry, Patient, ScheduleWindow, TimeOff, Visit
+from services import clock
+from services.reports import periods
+from services.reports.periods import Span, Unit
+from tests.support import queries
+from tests.support.clinic import Caller, Clinic
+
+Row = dict[str, Any]
+Making = Callable[..., Clinic]
+
+
+def report(caller: Caller, name: str, **query: Any) -> Any:
+    answer = caller.get(f"/analytics/{name}", query_string=query)
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    return answer.get_json()
+
+
+def pay(clinic: Clinic, bill: Row, amount: str, **members: Any) -> None:
+    body = {"amount": amount, "method": "cash"} | members
+    assert clinic.receptionist.post(f"/billings/{bill['id']}/payments", body).status_code == 201
+
+
+def table(caller: Caller, name: str, **query: Any) -> list[list[str]]:
+    answer = caller.get(f"/analytics/{name}", query_string=query | {"format": "csv"})
+    assert answer.mimetype == "text/csv"
+    return list(csv.reader(io.StringIO(answer.get_data(as_text=True))))
+
+
+def appointment(clinic: Clinic, doctor_id: int, start: datetime, **members: Any) -> int:
+    """An appointment of half an hour, whenever and however it ended."""
+    with clinic.inside() as session:
+        end = start + timedelta(minutes=30)
+        values = {"start": start, "end": end, "blocked_until": end, "status": AppointmentStatus.COMPLETED}
+        patient_id = session.execute(select(func.max(Patient.id))).scalar_one()
+        row = Appointment(doctor_id=doctor_id, patient_id=patient_id, **(values | members))
+        session.add(row)
+        session.flush()
+        return int(row.id)
+
+
+def visit(clinic: Clinic, patient_id: int, when: datetime, **members: Any) -> None:
+    with clinic.inside() as session:
+        values = {"doctor_id": clinic.doctor.doctor_id, "patient_id": patient_id, "date": when} | members
+        session.add(Visit(**values))
+
+
+# --- Revenue -------------------------------------------------------------------------------------------
+
+
+def test_every_total_of_the_revenue_is_a_sum_of_the_ledger(clinic: Clinic) -> None:
+    doctor_id = clinic.doctor.doctor_id
+    first = clinic.bill(
+        "200.00", doctor_id=doctor_id, discount="20.00", discount_reason="staff", tax_rate="10"
+    )
+    pay(clinic, first, "150.00")
+    clinic.admin.post(f"/billings/{first['id']}/refunds", {"amount": "30.00", "reason": "x"})
+    clinic.admin.post(f"/billings/{first['id']}/write-off", {"amount": "8.00", "reason": "x"})
+    second = clinic.bill("50.00")
+    pay(clinic, second, "80.00", method="card", allow_credit=True)
+    void = clinic.bill("500.00", discount="5.00", discount_reason="x", amount_paid="100.00")
+    clinic.admin.post(f"/billings/{void['id']}/void", {"reason": "x"})
+
+    found = report(clinic.admin, "revenue")
+
+    # billed: charges 200.00 + 50.00 and 18.00 tax; the void bill counts for nothing but the money received
+    assert found["totals"] == {
+        "billed": "268.00",
+        "discounted": "20.00",
+        "collected": "330.00",
+        "refunded": "30.00",
+        "net": "300.00",
+        "written_off": "8.00",
+        "outstanding": "70.00",
+    }
+    assert len(found["data"]) == 30
+    assert found["data"][-1] == {
+        "period": clock_today(clinic),
+        "start": clock_today(clinic),
+        "end": clock_today(clinic),
+        "billed": "268.00",
+        "collected": "330.00",
+        "refunded": "30.00",
+        "net": "300.00",
+        "revenue": "300.00",
+    }
+    assert {row["net"] for row in found["data"][:-1]} == {"0.00"}
+    assert [(row["method"], row["collected"], row["refunded"], row["net"]) for row in found["by_method"]] == [
+        ("cash", "150.00", "30.00", "120.00"),
+        ("card", "80.00", "0.00", "80.00"),
+        ("other", "100.00", "0.00", "100.00"),
+    ]
+    assert [(row["doctor_id"], row["billed"], row["net"]) for row in found["by_doctor"]] == [
+        (doctor_id, "218.00", "120.00"),
+        (None, "50.00", "180.00"),
+    ]
+    assert found["ageing"] == {
+        "current": "70.00",
+        "1-30": "0.00",
+        "31-60": "0.00",
+        "61-90": "0.00",
+        "90+": "0.00",
+    }
+    with clinic.inside() as session:
+        total = session.execute(
+            select(func.sum(LedgerEntry.amount)).where(LedgerEntry.billing_id.is_not(None))
+        ).scalar_one()
+    assert total == Decimal("70.00")
+
+
+def clock_today(clinic: Clinic) -> str:
+    with clinic.app.app_context():
+        return clock.today().isoformat()
+
+
+def test_revenue_of_one_doctor_leaves_the_others_out(clinic: Clinic) -> None:
+    doctor_id = clinic.doctor.doctor_id
+    clinic.bill("40.00", doctor_id=doctor_id, amount_paid="15.00")
+    clinic.bill("70.00", amount_paid="70.00")
+
+    found = report(clinic.admin, "revenue", doctor_id=doctor_id)
+
+    totals = found["totals"]
+    assert (totals["billed"], totals["collected"], totals["outstanding"]) == ("40.00", "15.00", "25.00")
+    assert [row["doctor_id"] for row in found["by_doctor"]] == [doctor_id]
+    assert clinic.admin.get("/analytics/revenue?doctor_id=999").status_code == 422
+
+
+def test_money_counts_in_the_period_in_which_it_was_received(make_clinic: Making) -> None:
+    clinic = make_clinic(clinic_timezone="America/New_York")
+    bill = clinic.bill("100.00")
+    # both lie on 2 March in UTC; in New York the first is still on 1 March
+    pay(clinic, bill, "10.00", received_at="2026-03-02T04:59:59Z")
+    pay(clinic, bill, "20.00", received_at="2026-03-02T05:00:00Z")
+
+    span = {"start_date": "2026-03-01", "end_date": "2026-03-02"}
+    days = report(clinic.admin, "revenue", **span)["data"]
+    weeks = report(clinic.admin, "revenue", group_by="weekly", **span)["data"]
+    month = report(clinic.admin, "revenue", group_by="month", **span)["data"]
+    year = report(clinic.admin, "revenue", group_by="yearly", **span)["data"]
+
+    assert [(row["period"], row["collected"]) for row in days] == [
+        ("2026-03-01", "10.00"),
+        ("2026-03-02", "20.00"),
+    ]
+    assert [(row["period"], row["start"], row["end"], row["collected"]) for row in weeks] == [
+        ("2026-W09", "2026-03-01", "2026-03-01", "10.00"),
+        ("2026-W10", "2026-03-02", "2026-03-02", "20.00"),
+    ]
+    assert [(row["period"], row["collected"]) for row in [*month, *year]] == [
+        ("2026-03", "30.00"),
+        ("2026", "30.00"),
+    ]
+
+
+# zone, an instant, the day of the clinic: both sides of every midnight around the changes of the clocks
+MIDNIGHTS = [
+    ("Europe/Berlin", "2026-03-28T23:00:00Z", "2026-03-29"),
+    ("Europe/Berlin", "2026-03-29T21:59:59Z", "2026-03-29"),
+    ("Europe/Berlin", "2026-03-29T22:00:00Z", "2026-03-30"),
+    ("Europe/Berlin", "2025-10-25T21:59:59Z", "2025-10-25"),
+    ("Europe/Berlin", "2025-10-25T22:00:00Z", "2025-10-26"),
+    ("Europe/Berlin", "2025-10-26T22:59:59Z", "2025-10-26"),
+    ("Europe/Berlin", "2025-10-26T23:00:00Z", "2025-10-27"),
+    ("America/Santiago", "2025-09-07T03:59:59Z", "2025-09-06"),  # here midnight itself is skipped
+    ("America/Santiago", "2025-09-07T04:00:00Z", "2025-09-07"),
+    ("Asia/Kathmandu", "2026-01-01T18:14:59Z", "2026-01-01"),
+    ("Asia/Kathmandu", "2026-01-01T18:15:00Z", "2026-01-02"),
+]
+
+
+@pytest.mark.parametrize("zone", sorted({zone for zone, _instant, _day in MIDNIGHTS}))
+def test_days_are_the_clinics_when_its_clocks_change(make_clinic: Making, zone: str) -> None:
+    clinic = make_clinic(clinic_timezone=zone)
+    bill = clinic.bill("1000.00")
+    expected: dict[str, int] = {}
+    for number, (_zone, instant, day) in enumerate(row for row in MIDNIGHTS if row[0] == zone):
+        pay(clinic, bill, str(2**number), received_at=instant)
+        expected[day] = expected.get(day, 0) + 2**number
+
+    found = report(clinic.admin, "revenue", start_date="2025-09-01", end_date="2026-04-30")
+
+    taken = {row["period"]: row["collected"] for row in found["data"] if row["collected"] != "0.00"}
+    assert taken == {day: f"{amount}.00" for day, amount in expected.items()}
+
+
+def test_outstanding_is_aged_by_the_day_it_was_due(clinic: Clinic) -> None:
+    with clinic.app.app_context():
+        today = clock.today()
+    late = {"current": 0, "1-30": 1, "31-60": 31, "61-90": 90, "90+": 91}
+    for number, days in enumerate(late.values()):
+        clinic.bill(str(2**number), due_date=(today - timedelta(days=days)).isoformat())
+    clinic.bill("100.00")  # due when it was made
+
+    found = report(clinic.admin, "revenue")
+
+    assert found["ageing"] == {
+        "current": "101.00",
+        "1-30": "2.00",
+        "31-60": "4.00",
+        "61-90": "8.00",
+        "90+": "16.00",
+    }
+    assert found["totals"]["outstanding"] == "131.00"
+
+
+def test_before_the_first_bill_nothing_was_outstanding(clinic: Clinic) -> None:
+    clinic.bill("100.00", amount_paid="40.00")
+
+    found = report(clinic.admin, "revenue", start_date="2020-01-01", end_date="2020-01-31")
+
+    assert set(found["totals"].values()) == {"0.00"}
+    assert len(found["data"]) == 31
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"start_date": "2026-02-01", "end_date": "2026-01-31"}, "end_date"),
+        ({"start_date": "2025-01-01", "end_date": "2026-02-05"}, "start_date"),
+        ({"start_date": "1990-01-01", "end_date": "2026-01-01", "group_by": "month"}, "start_date"),
+        ({"start_date": "yesterday"}, "start_date"),
+        ({"group_by": "hour"}, "group_by"),
+        ({"period": "day"}, "period"),
+        ({"format": "xlsx"}, "format"),
+    ],
+)
+def test_what_is_wrong_with_a_question_is_named(clinic: Clinic, query: Row, field: str) -> None:
+    answer = clinic.admin.get("/analytics/revenue", query_string=query)
+
+    assert answer.status_code == 422
+    assert list(answer.get_json()["errors"]) == [field]
+
+
+def test_one_bound_alone_means_thirty_days(clinic: Clinic) -> None:
+    found = report(clinic.admin, "revenue", end_date="2026-03-31")["data"]
+
+    assert (found[0]["period"], found[-1]["period"], len(found)) == ("2026-03-02", "2026-03-31", 30)
+
+
+@pytest.mark.parametrize("unit", ["day", "week", "month", "year"])
+def test_periods_cover_every_day_once(unit: Unit) -> None:
+    whole = Span(date(2024, 11, 13), date(2025, 3, 1))
+
+    cut = periods.periods(whole, unit)
+
+    days = [part.start + timedelta(days=n) for part in cut for n in range((part.end - part.start).days + 1)]
+    assert days == [whole.start + timedelta(days=n) for n in range((whole.end - whole.start).days + 1)]
+    assert len({part.label for part in cut}) == len(cut)
+
+
+# --- Performance ---------------------------------------------------------------------------------------
+
+
+def monday(clinic: Clinic) -> date:
+    with clinic.app.app_context():
+        today = clock.today()
+    return today - timedelta(days=today.weekday() + 14)
+
+
+def test_a_doctors_appointments_are_counted_without_what_the_clinic_cancelled(clinic: Clinic) -> None:
+    doctor_id, day = clinic.doctor.doctor_id, monday(clinic)
+    clinic.patient()
+    start = datetime.combine(day, time(9), UTC)
+    ends = [
+        {},
+        {},
+        {"status": AppointmentStatus.NO_SHOW},
+        {"status": AppointmentStatus.CANCELLED, "cancelled_by": CancelledBy.PATIENT},
+        {"status": AppointmentStatus.CANCELLED, "cancelled_by": CancelledBy.CLINIC},
+    ]
+    for number, members in enumerate(ends):
+        appointment(clinic, doctor_id, start + timedelta(hours=number), **members)
+
+    (line,) = report(clinic.admin, "doctor-performance", doctor_id=doctor_id)
+
+    assert line["appointments"] == {"total": 5, "scheduled": 0, "completed": 2, "cancelled": 2, "no_show": 1}
+    assert (line["completion_rate"], line["no_show_rate"]) == (0.5, 0.25)
+
+
+def test_utilisation_is_booked_time_of_working_hours_less_time_off(clinic: Clinic) -> None:
+    doctor_id, day = clinic.doctor.doctor_id, monday(clinic)
+    clinic.patient()
+    with clinic.inside() as session:
+        for start, end in ((9, 12), (13, 18)):
+            session.add(ScheduleWindow(doctor_id=doctor_id, weekday=0, start=time(start), end=time(end)))
+        off = [(datetime.combine(day, time(hour), UTC), hour) for hour in (8, 10)]
+        for start, _hour in off:  # they overlap: off from 8 to 13, of which 3 hours are working hours
+            session.add(TimeOff(doctor_id=doctor_id, start=start, end=start + timedelta(hours=3)))
+    for hour in (14, 15):
+        appointment(clinic, doctor_id, datetime.combine(day, time(hour), UTC))
+    missed = datetime.combine(day, time(16), UTC)
+    appointment(clinic, doctor_id, missed, status=AppointmentStatus.NO_SHOW)
+
+    span = {"start_date": day.isoformat(), "end_date": (day + timedelta(days=6)).isoformat()}
+    (line,) = report(clinic.admin, "doctor-performance", doctor_id=doctor_id, **span)
+
+    assert line["utilisation"] == 0.2  # one hour of five
+
+
+def test_a_doctor_without_hours_has_no_utilisation(clinic: Clinic) -> None:
+    doctor_id = clinic.doctor.doctor_id
+
+    (line,) = report(clinic.admin, "doctor-performance", doctor_id=doctor_id)
+
+    assert (line["utilisation"], line["completion_rate"], line["avg_visit_minutes"]) == (None, None, None)
+
+
+def test_visits_patients_treatments_and_money_of_a_doctor(clinic: Clinic) -> None:
+    doctor_id = clinic.doctor.doctor_id
+    first = clinic.visit(doctor_id=doctor_id)
+    clinic.visit(doctor_id=doctor_id, patient_id=first["patient_id"])
+    clinic.visit(doctor_id=doctor_id)
+    clinic.treatment(visit_id=first["id"], cost="80.00")
+    clinic.treatment(visit_id=first["id"], cost="20.00", status="planned")
+    clinic.admin.make("/billings", visit_id=first["id"], amount_paid="50.00", payment_method="cash")
+
+    (line,) = report(clinic.doctor, "doctor-performance")
+
+    counted = ("visit_count", "patients_seen", "treatments", "billed", "collected", "total_revenue")
+    assert [line[name] for name in counted] == [3, 2, 1, "80.00", "50.00", "50.00"]
+
+
+def test_visit_minutes_run_from_check_in_to_signing(clinic: Clinic) -> None:
+    doctor_id, day = clinic.doctor.doctor_id, monday(clinic)
+    patient_id = clinic.patient()["id"]
+    for hour, minutes in ((9, 20), (11, 45)):
+        start = datetime.combine(day, time(hour), UTC)
+        appointment_id = appointment(clinic, doctor_id, start, checked_in_at=start)
+        signed_at = start + timedelta(minutes=minutes)
+        visit(clinic, patient_id, start, appointment_id=appointment_id, signed_at=signed_at)
+
+    (line,) = report(clinic.admin, "doctor-performance", doctor_id=doctor_id)
+
+    assert line["avg_visit_minutes"] == 32.5
+
+
+def test_a_doctor_sees_the_own_line_only(clinic: Clinic) -> None:
+    other = clinic.doctor_row()["id"]
+
+    lines = report(clinic.doctor, "doctor-performance")
+    own = report(clinic.doctor, "doctor-performance", doctor_id=clinic.doctor.doctor_id)
+    refused = clinic.doctor.get(f"/analytics/doctor-performance?doctor_id={other}")
+
+    assert lines == own
+    assert [line["doctor_id"] for line in lines] == [clinic.doctor.doctor_id]
+    assert refused.status_code == 403
+    assert len(report(clinic.admin, "doctor-performance")) == 2
+
+
+# --- Patients ------------------------------------------------------------------------------------------
+
+
+def test_patients_are_counted_by_gender_and_age(clinic: Clinic) -> None:
+    with time_machine.travel("2026-06-15T12:00:00Z", tick=True):
+        caller = clinic.sign_in("admin")
+        born = {"0-17": "2008-06-16", "18-34": "2008-06-15", "35-49": "1991-06-15", "65+": "1961-06-15"}
+        for gender, day in zip(("male", "female", "other", None), born.values(), strict=True):
+            name = f"Patient Born{day}"
+            caller.make("/patients", name=name, date_of_birth=day, gender=gender)
+        archived = caller.make("/patients", name="Patient Unknown")
+        caller.delete(f"/patients/{archived['id']}")
+        found = report(caller, "patient-stats")
+
+    assert (found["total_patients"], found["active_patients"], found["new_patients"]) == (5, 4, 5)
+    assert found["gender_distribution"] == {"male": 1, "female": 1, "other": 1, "unknown": 2}
+    assert found["age_distribution"] == {
+        "0-17": 1,
+        "18-34": 1,
+        "35-49": 1,
+        "50-64": 0,
+        "65+": 1,
+        "unknown": 1,
+    }
+
+
+def test_growth_is_told_month_by_month(clinic: Clinic) -> None:
+    ids = [clinic.patient()["id"] for _ in range(4)]
+    made = ["2025-11-30T12:00:00Z", "2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z", "2026-02-10T12:00:00Z"]
+    with clinic.inside() as session:
+        for patient_id, instant in zip(ids, made, strict=True):
+            session.get(Patient, patient_id).created_at = datetime.fromisoformat(instant)
+
+    found = report(clinic.admin, "patient-stats", start_date="2025-12-01", end_date="2026-01-31")
+
+    assert found["growth_history"] == [
+        {"month": "2025-12", "new_patients": 1, "total_patients": 2},
+        {"month": "2026-01", "new_patients": 1, "total_patients": 3},
+    ]
+    assert (found["total_patients"], found["new_patients"]) == (3, 2)
+
+
+def test_a_returning_patient_was_seen_before(clinic: Clinic) -> None:
+    once, again, twice, voided = (clinic.patient()["id"] for _ in range(4))
+    june, july = datetime(2026, 6, 20, 9, tzinfo=UTC), datetime(2026, 7, 1, 9, tzinfo=UTC)
+    for patient_id, when in (
+        (once, july),
+        (again, june),
+        (again, july),
+        (twice, july),
+        (twice, july + timedelta(days=1)),
+        (voided, july),
+    ):
+        visit(clinic, patient_id, when)
+    visit(clinic, voided, july, voided_at=july)
+
+    found = report(clinic.admin, "patient-stats", start_date="2026-07-01", end_date="2026-07-31")
+
+    assert found["returning_patients"] == 2
+    assert found["visits_per_patient"] == 1.25
+
+
+def test_the_most_frequent_diagnoses_come_first(clinic: Clinic) -> None:
+    hypertension = {"icd10": "I10", "description": "high blood pressure"}
+    for diagnoses in (
+        [hypertension, {"description": "Back pain"}],
+        [hypertension | {"description": "HTN"}],
+        [{"description": "back pain"}],
+        [hypertension],
+    ):
+        clinic.visit(diagnoses=diagnoses)
+
+    found = report(clinic.doctor, "patient-stats")["top_diagnoses"]
+
+    assert [(row["icd10"], row["count"]) for row in found] == [("I10", 3), (None, 2)]
+    assert found[0]["description"] == "Essential (primary) hypertension"
+    assert found[1]["description"].lower() == "back pain"
+
+
+# --- Dashboard -----------------------------------------------------------------------------------------
+
+
+def test_the_dashboard_tells_of_today(clinic: Clinic) -> None:
+    doctor_id = clinic.doctor.doctor_id
+    bill = clinic.bill("100.00", amount_paid="40.00")
+    clinic.receptionist.post(f"/billings/{bill['id']}/refunds", {"amount": "10.00", "reason": "x"})
+    clinic.visit(doctor_id=doctor_id)
+    clinic.item(3)
+
+    found = report(clinic.admin, "dashboard")
+
+    assert (found["date"], found["role"]) == (clock_today(clinic), "admin")
+    assert (found["visits"], found["patients_seen"], found["new_patients"]) == (1, 1, 2)
+    assert found["money"] == {"billed": "100.00", "collected": "40.00", "refunded": "0.00", "net": "40.00"}
+    assert (found["outstanding"], found["refund_requests"]) == ("60.00", 1)
+    assert (found["unsigned_visits"], found["low_stock_items"]) == (1, 1)
+    assert found["period"]["end_date"] == found["date"]
+    assert found["period"]["money"] == found["money"]
+
+
+def test_the_dashboard_shows_no_money_to_technicians(clinic: Clinic) -> None:
+    clinic.bill("123.45")
+
+    found = report(clinic.technician, "dashboard")
+
+    shown = {*found, *found["period"]}
+    assert not shown & {"money", "outstanding", "refund_requests", "unsigned_visits"}
+    assert "123.45" not in str(found)
+    assert "appointments" in found
+
+
+def test_a_doctors_dashboard_is_about_the_own_work(clinic: Clinic) -> None:
+    other = clinic.doctor_row()["id"]
+    clinic.visit(doctor_id=other)
+    clinic.visit(doctor_id=clinic.doctor.doctor_id)
+    clinic.bill("10.00", doctor_id=other)
+    clinic.bill("20.00", doctor_id=clinic.doctor.doctor_id)
+
+    found = report(clinic.doctor, "dashboard")
+
+    assert (found["visits"], found["unsigned_visits"], found["outstanding"]) == (1, 1, "20.00")
+    assert found["money"]["billed"] == "20.00"
+    assert "refund_requests" not in found
+
+
+@pytest.mark.parametrize(
+    ("role", "seen"),
+    [
+        ("admin", [200, 200, 200, 200]),
+        ("doctor", [403, 200, 200, 200]),
+        ("receptionist", [403, 403, 403, 200]),
+        ("technician", [403, 403, 403, 200]),
+    ],
+)
+def test_each_role_sees_its_reports(clinic: Clinic, role: str, seen: list[int]) -> None:
+    names = ("revenue", "doctor-performance", "patient-stats", "dashboard")
+
+    assert [clinic.caller(role).get(f"/analytics/{name}").status_code for name in names] == seen
+
+
+# --- Tables --------------------------------------------------------------------------------------------
+
+
+def test_revenue_comes_as_a_table_too(clinic: Clinic) -> None:
+    clinic.bill("100.00", amount_paid="40.00")
+
+    rows = table(clinic.admin, "revenue", group_by="month")
+    accepted = clinic.admin.get("/analytics/revenue", headers={"Accept": "text/csv"})
+    preferred = clinic.admin.get("/analytics/revenue?format=json", headers={"Accept": "text/csv"})
+
+    assert rows[0] == ["period", "start", "end", "billed", "collected", "refunded", "net", "revenue"]
+    assert rows[-1][3:] == ["100.00", "40.00", "0.00", "40.00", "40.00"]
+    assert accepted.mimetype == "text/csv"
+    assert accepted.headers["Content-Disposition"] == 'attachment; filename="revenue.csv"'
+    assert preferred.mimetype == "application/json"
+
+
+def test_a_name_that_looks_like_a_formula_stays_text(clinic: Clinic) -> None:
+    clinic.doctor_row(name='=HYPERLINK("http://evil","x")')
+
+    rows = table(clinic.admin, "doctor-performance")
+
+    assert rows[1][1] == '\'=HYPERLINK("http://evil","x")'
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("-12.50", "-12.50"),
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("O'Brien & Sons", "O'Brien & Sons"),
+        (None, ""),
+    ],
+)
+def test_cells_are_escaped_but_for_numbers(value: str | None, written: str) -> None:
+    assert csv_export.cell(value) == written
+
+
+def test_reports_that_are_no_tables_come_figure_by_figure(clinic: Clinic) -> None:
+    clinic.patient(gender="female")
+
+    figures = dict(table(clinic.admin, "patient-stats"))
+    today = dict(table(clinic.technician, "dashboard"))
+
+    assert (figures["total_patients"], figures["gender_distribution.female"]) == ("1", "1")
+    assert "appointments.total" in today
+    assert not [name for name in today if "money" in name]
+
+
+def test_reports_take_a_constant_number_of_queries(clinic: Clinic) -> None:
+    def asked() -> list[int]:
+        return [queries.count(clinic, clinic.admin, f"/analytics/{path}") for path in paths]
+
+    paths = ["revenue?group_by=week", "doctor-performance", "patient-stats", "dashboard"]
+    few = asked()
+    for _ in range(3):
+        clinic.bill("10.00", amount_paid="1.00", doctor_id=clinic.doctor_row()["id"])
+        clinic.visit(diagnoses=[{"description": "cough"}])
+
+    assert asked() == few
+    assert max(few) < 20

@@ -1,0 +1,209 @@
+"""A clinic as the tests use it: callers who speak HTTP, and factories that hide what a test is not about."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Flask
+from werkzeug.test import TestResponse
+
+import config
+from app import create_app
+from cache.rate_limits import limits
+from cache.redis import redis_store
+from config import Settings
+from enums import Role
+from extensions import db
+from models import Doctor, User
+from services.search_key import fold
+from services.users import sessions
+
+PASSWORD = "a quiet harbour at dawn"
+
+
+class Caller:
+    """Somebody signed in (or nobody, without token) who sends requests."""
+
+    def __init__(self, clinic: Clinic, token: str | None, refresh_token: str | None = None) -> None:
+        self.clinic, self.token, self.refresh_token = clinic, token, refresh_token
+        self.user_id: int = 0
+        self.doctor_id: int = 0
+
+    def send(self, method: str, path: str, json: Any = None, **options: Any) -> TestResponse:
+        """One request; `headers` are added to the caller's own."""
+        headers = dict(options.pop("headers", {}))
+        if self.token is not None:
+            headers.setdefault("Authorization", f"Bearer {self.token}")
+        client = self.clinic.app.test_client(use_cookies=False)
+        if json is not None:
+            options["json"] = json
+        return client.open(path, method=method, headers=headers, **options)
+
+    def get(self, path: str, **options: Any) -> TestResponse:
+        return self.send("GET", path, **options)
+
+    def post(self, path: str, json: Any = None, **options: Any) -> TestResponse:
+        return self.send("POST", path, json, **options)
+
+    def patch(self, path: str, json: Any = None, **options: Any) -> TestResponse:
+        return self.send("PATCH", path, json, **options)
+
+    def put(self, path: str, json: Any = None, **options: Any) -> TestResponse:
+        return self.send("PUT", path, json, **options)
+
+    def delete(self, path: str, json: Any = None, **options: Any) -> TestResponse:
+        return self.send("DELETE", path, json, **options)
+
+    def make(self, path: str, **body: Any) -> dict[str, Any]:
+        """A row created through the API; fails the test where that is refused."""
+        answer = self.post(path, body)
+        assert answer.status_code == 201, answer.get_data(as_text=True)
+        row: dict[str, Any] = answer.get_json()
+        return row
+
+
+class Clinic:
+    """The application with one caller per role; on a made `app` the settings of a request change, no more."""
+
+    def __init__(self, settings: Settings, app: Flask | None = None) -> None:
+        self.settings = settings
+        if app is None:
+            app = create_app(settings)
+        else:
+            config.use(settings)
+            redis_store.init(settings.redis_url)
+            limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
+        self.app = app
+        self.numbers = itertools.count(1)
+        self.nobody = Caller(self, None)
+        self._callers: dict[str, Caller] = {}
+
+    def close(self) -> None:
+        with self.app.app_context():
+            db.session.remove()
+            db.engine.dispose()
+        self.settings.heads_file.unlink(missing_ok=True)
+
+    @contextmanager
+    def inside(self) -> Iterator[Any]:
+        """The application context, with a session to look at rows or call services; commits at the end."""
+        with self.app.app_context():
+            yield db.session
+            db.session.commit()
+            db.session.remove()
+
+    # --- Callers ---
+
+    def sign_in(self, role: Role | str, *, active: bool = True) -> Caller:
+        """A new user of the role with a session; a doctor gets a doctor's row."""
+        role = Role(role)
+        number = next(self.numbers)
+        name = f"{role.value.title()} {number}"
+        with self.inside() as session:
+            user = User(
+                name=name,
+                name_fold=fold(name),
+                email=f"{role.value}{number}@clinic.example",
+                password_hash="!",
+                role=role,
+                is_active=active,
+            )
+            session.add(user)
+            session.flush()
+            caller_doctor = 0
+            if role is Role.DOCTOR:
+                doctor = Doctor(
+                    name=name,
+                    name_fold=fold(name),
+                    specialty="general practice",
+                    license_number=f"LIC-{number}",
+                    user_id=user.id,
+                )
+                session.add(doctor)
+                session.flush()
+                caller_doctor = doctor.id
+            _row, pair = sessions.open_session(user, device="test", address="127.0.0.1")
+            caller = Caller(self, pair.access_token, pair.refresh_token)
+            caller.user_id, caller.doctor_id = user.id, caller_doctor
+        return caller
+
+    def caller(self, role: str) -> Caller:
+        """The one caller of a role, made when first asked for."""
+        if role not in self._callers:
+            self._callers[role] = self.sign_in(role)
+        return self._callers[role]
+
+    @property
+    def admin(self) -> Caller:
+        return self.caller("admin")
+
+    @property
+    def doctor(self) -> Caller:
+        return self.caller("doctor")
+
+    @property
+    def receptionist(self) -> Caller:
+        return self.caller("receptionist")
+
+    @property
+    def technician(self) -> Caller:
+        return self.caller("technician")
+
+    # --- Rows, made through the API ---
+
+    def patient(self, **members: Any) -> dict[str, Any]:
+        members.setdefault("name", f"Patient Number{next(self.numbers)}")
+        return self.admin.make("/patients", **members)
+
+    def doctor_row(self, **members: Any) -> dict[str, Any]:
+        number = next(self.numbers)
+        members = {
+            "name": f"Doctor Number{number}",
+            "specialty": "general practice",
+            "license_number": f"L-{number}",
+        } | members
+        return self.admin.make("/doctors", **members)
+
+    def appointment(self, **members: Any) -> dict[str, Any]:
+        """A future appointment; each default lies an hour after the one before."""
+        if "patient_id" not in members:
+            members["patient_id"] = self.patient()["id"]
+        if "doctor_id" not in members:
+            members["doctor_id"] = self.doctor.doctor_id
+        members.setdefault("date", soon(hours=next(self.numbers)))
+        return self.admin.make("/appointments", **members)
+
+    def visit(self, **members: Any) -> dict[str, Any]:
+        if "patient_id" not in members:
+            members["patient_id"] = self.patient()["id"]
+        if "doctor_id" not in members:
+            members["doctor_id"] = self.doctor.doctor_id
+        return self.admin.make("/visits", **members)
+
+    def treatment(self, **members: Any) -> dict[str, Any]:
+        if "visit_id" not in members:
+            members["visit_id"] = self.visit()["id"]
+        members = {"name": "Wound dressing", "cost": "100.00"} | members
+        return self.admin.make("/treatments", **members)
+
+    def bill(self, amount: str = "100.00", **members: Any) -> dict[str, Any]:
+        """A bill of one item over the amount."""
+        if "patient_id" not in members:
+            members["patient_id"] = self.patient()["id"]
+        members.setdefault("items", [{"description": "Consultation", "quantity": 1, "unit_price": amount}])
+        return self.admin.make("/billings", **members)
+
+    def item(self, quantity: int = 0, **members: Any) -> dict[str, Any]:
+        """An inventory item with stock in one lot without expiry."""
+        members.setdefault("name", f"Item {next(self.numbers)}")
+        return self.admin.make("/inventory", quantity=quantity, **members)
+
+
+def soon(*, days: int = 1, hours: int = 0) -> str:
+    """A whole hour in the future, as RFC 3339."""
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    return (start + timedelta(days=days, hours=hours)).isoformat()

