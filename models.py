@@ -6,7 +6,7 @@ Contract of this file
 - Constraint names are part of the interface: `errors.CONSTRAINTS` turns them into messages.
 - Exclusion constraints and triggers live in the migrations, since the two engines spell them differently.
 - `__entity__` names a row in the audit; a child names the parent it belongs to by `__part_of__`.
-- Attributes under "figures" are not stored: the domain's service computes them for the rows it shows.
+- Attributes under "computed fields" are not stored: the domain's service computes them for the rows it shows.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ from enums import (
 class Base(DeclarativeBase):
     """The declarative base of every table: names its constraints, knows its place in the audit."""
 
-    __allow_unmapped__ = True  # for the figures
+    __allow_unmapped__ = True  # for the computed fields
     __entity__: ClassVar[str | None] = None
     __part_of__: ClassVar[tuple[str, str] | None] = None
 
@@ -179,7 +179,7 @@ class UserSession(Base):
 
     user: Mapped[User] = relationship()
 
-    # figures
+    # computed fields
     is_current: bool = False
 
 
@@ -228,7 +228,7 @@ class Patient(Versioned, Base):
     review_notes: Mapped[Note | None]
     is_active: Mapped[bool] = mapped_column(default=True)
 
-    # figures
+    # computed fields
     age: int | None = None
     account_balance: Decimal | None = None
     last_visit: datetime | None = None
@@ -327,7 +327,7 @@ class Doctor(Versioned, Base):
 
     user: Mapped[User | None] = relationship(back_populates="doctor")
 
-    # figures
+    # computed fields
     next_available: datetime | None = None
     patient_count: int | None = None
 
@@ -407,7 +407,7 @@ class Appointment(Versioned, Base):
     patient: Mapped[Patient] = relationship()
     doctor: Mapped[Doctor] = relationship()
 
-    # figures
+    # computed fields
     booked_by: Any = None  # id and name
     visit_id: int | None = None
     allowed_transitions: list[str] | None = None
@@ -470,7 +470,7 @@ class Visit(Versioned, Base):
         back_populates="visit", order_by="Prescription.id"
     )
 
-    # figures
+    # computed fields
     amount_paid: Decimal | None = None
     balance: Decimal | None = None
 
@@ -540,7 +540,7 @@ class Treatment(Versioned, Base):
         cascade="all, delete-orphan", order_by="InventoryUsage.item_id"
     )
 
-    # figures
+    # computed fields
     inventory_used: list[dict[str, Any]] | None = None
 
 
@@ -577,7 +577,7 @@ class Prescription(Versioned, Base):
         back_populates="prescription", order_by="Dispensing.id"
     )
 
-    # figures
+    # computed fields
     warnings: list[dict[str, str]] | None = None
     shown_status: PrescriptionStatus  # set beside `status` once its days are compared with today
 
@@ -682,7 +682,7 @@ class Billing(Versioned, Base):
     refunds: Mapped[list[Refund]] = relationship(back_populates="billing", order_by="Refund.id")
     claims: Mapped[list[Claim]] = relationship(back_populates="billing", order_by="Claim.id")
 
-    # figures
+    # computed fields
     subtotal: Decimal | None = None
     discount: Decimal | None = None
     tax: Decimal | None = None
@@ -766,7 +766,7 @@ class Claim(Versioned, Base):
 
     billing: Mapped[Billing] = relationship(back_populates="claims")
 
-    # figures
+    # computed fields
     allowed_transitions: list[str] | None = None
 
 
@@ -860,7 +860,7 @@ class InventoryItem(Versioned, Base):
 
     lots: Mapped[list[InventoryLot]] = relationship(back_populates="item", order_by="InventoryLot.id")
 
-    # figures
+    # computed fields
     available: int | None = None
     last_restocked: datetime | None = None
 

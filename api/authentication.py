@@ -6,7 +6,7 @@ import hmac
 
 from flask import g, request
 
-from api.request_context import SAFE, Call, behind, visitor
+from api.request_context import SAFE, RequestContext, behind, visitor
 from config import settings
 from errors import ClinicError
 from security import tokens
@@ -56,7 +56,7 @@ def check_origin() -> None:
         raise ClinicError("origin_not_allowed", "A request with cookies must come from an allowed origin.")
 
 
-def _is_scraper(call: Call) -> bool:
+def _is_scraper(call: RequestContext) -> bool:
     """Prometheus cannot sign in: `METRICS_TOKEN` is its bearer token, for the figures alone."""
     if call.operation.permission is not Permission.METRICS_READ:
         return False
@@ -64,7 +64,8 @@ def _is_scraper(call: Call) -> bool:
     return bool(wanted and token and hmac.compare_digest(token.encode(), wanted.encode()))
 
 
-def identify(call: Call) -> None:
+def identify(call: RequestContext) -> None:
+    """Set the actor of the request, or raise 401 or 403. A public route may have no actor."""
     kept = behind(g)
     call.actor = kept.actor = None
     if _is_scraper(call):

@@ -9,22 +9,22 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from api.serialization import View
+from api.serialization import Serializer
 from schemas.base import Out
 from security.permissions import Permission
-from services.listing.paging import Listing
+from services.listing.paging import ListSpec
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Operation:
+class EndpointSpec:
     """What one method of one route declares; read by the dispatcher, the documents and the tests.
 
     `loads` fetches the row that the path names, `loads(actor, **path, lock=bool)`; `body` is the schema of
     what comes in, a merge patch where the method is PATCH; `params` the schema of a query string, `lists`
     the listing that reads it instead; `returns` how the answer is shown, `many` that it is an array;
-    `rehearsed` what `?dry_run=true` answers in its place, with 200.
+    `dry_run_returns` what `?dry_run=true` answers in its place, with 200.
     `search` wraps the list in an envelope. A `report` is read from the replica, where there is one. `errors`
     adds codes that only this operation answers, for the documents. `foretells` says that the path names a
     patient, whom it reads by one statement: the audit's entry is known before, and goes with it.
@@ -33,13 +33,13 @@ class Operation:
     permission: Permission
     body: type[BaseModel] | None = None
     params: type[BaseModel] | None = None
-    lists: Listing[Any] | None = None
+    lists: ListSpec[Any] | None = None
     search: bool = False
     report: bool = False
     many: bool = False
     loads: Callable[..., Any] | None = None
-    returns: View | type[Out] | None = None
-    rehearsed: type[Out] | None = None
+    returns: Serializer | type[Out] | None = None
+    dry_run_returns: type[Out] | None = None
     status: int = 200
     media: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ def endpoint(permission: Permission, **declared: Any) -> Callable[[Method], Meth
         if not text:
             raise TypeError(f"{method.__qualname__} needs a docstring: it is the endpoint's summary")
         summary, _, description = text.partition("\n")
-        operation = Operation(permission, summary=summary, description=description.strip(), **declared)
+        operation = EndpointSpec(permission, summary=summary, description=description.strip(), **declared)
         method.operation = operation  # type: ignore[attr-defined]
         return method
 

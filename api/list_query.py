@@ -17,8 +17,8 @@ from services.listing.paging import (
     MAX_PER_PAGE,
     Condition,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
 )
 
 SUFFIXES = {"_like": "like", "_gte": "gte", "_lte": "lte", "_ne": "ne"}
@@ -88,7 +88,7 @@ def read_value(kind: Kind, values: tuple[str, ...], text: str) -> Any:
     return READERS[kind](text)
 
 
-def accepted(listing: Listing[Any], *, paged: bool = True) -> list[str]:
+def accepted(listing: ListSpec[Any], *, paged: bool = True) -> list[str]:
     """Every parameter a list takes, for the document and for the refusal of others."""
     names = list(PAGING) if paged else []
     if listing.text is not None:
@@ -98,7 +98,7 @@ def accepted(listing: Listing[Any], *, paged: bool = True) -> list[str]:
     return names + sorted({*listing.columns, *listing.filters})
 
 
-def read_list(listing: Listing[Any], pairs: list[tuple[str, str]]) -> ListQuery:
+def read_list(listing: ListSpec[Any], pairs: list[tuple[str, str]]) -> ListQuery:
     """The query string as a `ListQuery`; 422 naming every parameter that is unknown or wrong."""
     reader = _Reader(listing)
     for name, text in pairs:
@@ -109,7 +109,7 @@ def read_list(listing: Listing[Any], pairs: list[tuple[str, str]]) -> ListQuery:
 class _Reader:
     """Collects one query string; errors are gathered so that they come all at once."""
 
-    def __init__(self, listing: Listing[Any]) -> None:
+    def __init__(self, listing: ListSpec[Any]) -> None:
         self.listing = listing
         self.query = ListQuery()
         self.errors: dict[str, str] = {}

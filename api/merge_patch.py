@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from api import serialization
-from api.endpoint import Operation
+from api.endpoint import EndpointSpec
 from api.request_context import current_actor
-from api.serialization import View
+from api.serialization import Serializer
 
 
-def real_changes(operation: Operation, members: dict[str, Any], row: Any) -> dict[str, Any]:
+def real_changes(operation: EndpointSpec, members: dict[str, Any], row: Any) -> dict[str, Any]:
     """A merge patch without what is read-only and without what the row already says.
 
     Grids send whole rows back: those members count as absent, for rules and permissions too.
     """
-    if row is None or operation.body is None or not isinstance(operation.returns, View):
+    if row is None or operation.body is None or not isinstance(operation.returns, Serializer):
         return members
     writable = operation.body.model_fields
     stored = serialization.shown(operation.returns, current_actor(), row)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from flask import Request, g, request
 
-from api.endpoint import Operation
+from api.endpoint import EndpointSpec
 from errors import ClinicError
 from security.permissions import Actor
 
@@ -16,11 +16,11 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass
-class Call:
+class RequestContext:
     """One request on its way: who asks for what."""
 
     request: Request
-    operation: Operation
+    operation: EndpointSpec
     path: dict[str, Any]
     route: str
     actor: Actor | None = None
@@ -54,6 +54,6 @@ def visitor() -> Actor:
     return Actor(None, "", None, address=request.remote_addr, request_id=g.request_id)
 
 
-def audited_actor(call: Call) -> Actor:
+def audited_actor(call: RequestContext) -> Actor:
     """Whom the audit names."""
     return g.actor or call.actor or visitor()

@@ -26,8 +26,8 @@ from api.database_errors import (
 from api.etags import check_if_match, etag
 from api.merge_patch import real_changes
 from api.pagination import list_headers, search_body
-from api.request_context import SAFE, Call, audited_actor, current_actor
-from api.serialization import Answer, View
+from api.request_context import SAFE, RequestContext, audited_actor, current_actor
+from api.serialization import Answer, Serializer
 from database.engine import commit_with_next
 from errors import ClinicError
 from extensions import db, reporting
@@ -42,7 +42,7 @@ ATTEMPTS = 5
 RETRY_WITHIN = 2.0  # seconds after which a request is not begun again
 
 
-def serve(method: Callable[..., Any], call: Call) -> Response:
+def serve(method: Callable[..., Any], call: RequestContext) -> Response:
     """Serve one request, again from the start where the database asks for it."""
     started = time.monotonic()
     try:
@@ -60,7 +60,7 @@ def serve(method: Callable[..., Any], call: Call) -> Response:
         raise
 
 
-def _attempt_once(method: Callable[..., Any], call: Call, *, trusting: bool) -> Response:
+def _attempt_once(method: Callable[..., Any], call: RequestContext, *, trusting: bool) -> Response:
     """Serve the request in one transaction.
 
     The first attempt is `trusting` where PostgreSQL is: what earlier requests have left in memory is assumed,
@@ -93,10 +93,10 @@ def _attempt_once(method: Callable[..., Any], call: Call, *, trusting: bool) -> 
         _raise_told(failure, committing)
 
 
-def _commit_refusal(call: Call) -> None:
+def _commit_refusal(call: RequestContext) -> None:
     """The refusal itself changed something that must stay, or the request runs again."""
     try:
-        audit_log.settle(audited_actor(call), call.route)
+        audit_log.append_pending(audited_actor(call), call.route)
         db.session.commit()
     except Exception as failure:
         _raise_told(failure, committing=True)
@@ -117,7 +117,7 @@ def _rollback() -> None:
         db.session.remove()  # the connection is gone, and the transaction with it
 
 
-def _perform(method: Callable[..., Any], call: Call) -> Response:
+def _perform(method: Callable[..., Any], call: RequestContext) -> Response:
     asked, operation = call.request, call.operation
     key = asked.headers.get("Idempotency-Key") if asked.method == "POST" and operation.idempotent else None
     if key is not None and call.actor is not None:
@@ -134,11 +134,11 @@ def _perform(method: Callable[..., Any], call: Call) -> Response:
         idempotency.finish(call.key, response.status_code, headers, response.get_data(as_text=True))
     if call.idle and call.actor is not None and call.actor.session_id is not None:
         sessions.touch(call.actor.session_id)
-    audit_log.settle(audited_actor(call), call.route)
+    audit_log.append_pending(audited_actor(call), call.route)
     return response
 
 
-def _foretell(call: Call) -> None:
+def _foretell(call: RequestContext) -> None:
     """Tell the audit of a read before it happens, where one message can be all of the transaction."""
     session = db.session()
     known = session.info["trusting"] and "assumed" in session.info
@@ -148,7 +148,7 @@ def _foretell(call: Call) -> None:
         commit_with_next(session.connection())
 
 
-def _begin_key(call: Call, key: str) -> Response | None:
+def _begin_key(call: RequestContext, key: str) -> Response | None:
     user_id = current_actor().user_id or 0
     wanted = idempotency.fingerprint(call.request.method, call.request.full_path, request_body.raw_body())
     try:
@@ -166,7 +166,7 @@ def _begin_key(call: Call, key: str) -> Response | None:
     return serialization.json_response((row.body or "").encode(), row.status, headers)
 
 
-def _arguments(call: Call) -> dict[str, Any]:
+def _arguments(call: RequestContext) -> dict[str, Any]:
     """What the method is called with: the loaded row or the path's ids, the body, the query."""
     asked, operation = call.request, call.operation
     pairs = list(asked.args.items(multi=True)) if asked.query_string else []
@@ -186,7 +186,7 @@ def _arguments(call: Call) -> dict[str, Any]:
         found["row"] = call.row = operation.loads(current_actor(), **call.path, lock=unsafe)
     if operation.body is not None:
         members = request_body.json_object()
-        if asked.method in ("PATCH", "PUT") and isinstance(operation.returns, View):
+        if asked.method in ("PATCH", "PUT") and isinstance(operation.returns, Serializer):
             members = real_changes(operation, members, call.row)
         found["data"] = request_body.validate(operation.body, members)
     if unsafe and hasattr(call.row, "version"):
@@ -195,17 +195,17 @@ def _arguments(call: Call) -> dict[str, Any]:
     return found
 
 
-def _respond(call: Call, result: Any) -> Response:
+def _respond(call: RequestContext, result: Any) -> Response:
     answer = result if isinstance(result, Answer) else Answer(result)
     operation, value, headers = call.operation, answer.value, dict(answer.headers)
     status = answer.status or operation.status
     returns = operation.returns
-    if isinstance(value, Page) and isinstance(returns, View) and operation.lists is not None:
+    if isinstance(value, Page) and isinstance(returns, Serializer) and operation.lists is not None:
         rows = serialization.dump(returns, call.actor, value.rows)
         _note_rows(returns, value.rows, "search" if operation.search else "list")
         headers |= list_headers(value, operation.lists.name)
         content = search_body(value, operation.lists.name, rows) if operation.search else rows
-    elif isinstance(returns, View):
+    elif isinstance(returns, Serializer):
         content = serialization.dump(returns, call.actor, value)
         if not call.foretold:
             _note_rows(returns, value if isinstance(value, list) else [value], "read")
@@ -221,20 +221,20 @@ def _respond(call: Call, result: Any) -> Response:
     return response
 
 
-def _note_rows(view: View, rows: list[Any], action: str) -> None:
+def _note_rows(view: Serializer, rows: list[Any], action: str) -> None:
     """A read of patients' records leaves one entry; a change already has its own."""
     if view.entity is None:
         return
     if request.method not in SAFE and (
-        audit_log.trail().deeds or not all(isinstance(row, Base) for row in rows)
+        audit_log.pending_entries().deeds or not all(isinstance(row, Base) for row in rows)
     ):
         return
     patients = {found for row in rows if (found := audit_log.patient_of(row)) is not None}
     single = "list" if action == "read" and len(rows) != 1 else action
-    audit_log.note_read(single, view.entity, [row.id for row in rows], patients)
+    audit_log.record_read(single, view.entity, [row.id for row in rows], patients)
 
 
-def _audit_refusal(call: Call, refusal: ClinicError) -> None:
+def _audit_refusal(call: RequestContext, refusal: ClinicError) -> None:
     """Refusals that tell of somebody trying leave an entry, in a transaction of their own."""
     signing_in = str(call.request.url_rule) == "/auth/login"
     told = (
@@ -249,7 +249,7 @@ def _audit_refusal(call: Call, refusal: ClinicError) -> None:
     for attempt in range(ATTEMPTS):
         try:
             audit_log.forget()
-            audit_log.refuse(audited_actor(call), call.route, refusal, action, call.path)
+            audit_log.append_refusal(audited_actor(call), call.route, refusal, action, call.path)
             db.session.commit()
             return
         except Exception as failure:

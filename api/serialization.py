@@ -15,18 +15,18 @@ from enums import Role
 from schemas.base import Out
 from security.permissions import Actor, hidden
 
-Figures = Callable[[Actor, Sequence[Any]], None]
+ComputedFields = Callable[[Actor, Sequence[Any]], None]
 
 
 @dataclass(frozen=True)
-class View:
+class Serializer:
     """How rows of one kind are shown: the schema, and the service that computes what is not stored.
 
     `entity` is the row's name in the audit where it is part of a patient's record; reads are then noted.
     """
 
     out: type[Out]
-    figures: Figures | None = None
+    computed_fields: ComputedFields | None = None
     entity: str | None = None
 
 
@@ -71,11 +71,11 @@ def _nested(annotation: Any) -> tuple[type[Out] | None, bool]:
     return None, False
 
 
-def dump(view: View, actor: Actor | None, value: Any) -> bytes:
+def dump(view: Serializer, actor: Actor | None, value: Any) -> bytes:
     """One row or a list of them as JSON."""
     many = isinstance(value, list)
-    if view.figures is not None and actor is not None:
-        view.figures(actor, value if many else [value])
+    if view.computed_fields is not None and actor is not None:
+        view.computed_fields(actor, value if many else [value])
     adapter = _adapter(view.out, many)
     shaped = adapter.validate_python(value, from_attributes=True)
     spec = unseen(view.out, actor.role) if actor is not None else {}
@@ -83,7 +83,7 @@ def dump(view: View, actor: Actor | None, value: Any) -> bytes:
     return adapter.dump_json(shaped, exclude=exclude, by_alias=False)
 
 
-def shown(view: View, actor: Actor, row: Any) -> dict[str, Any]:
+def shown(view: Serializer, actor: Actor, row: Any) -> dict[str, Any]:
     """The row as this caller reads it, for comparing with what it sends back."""
     found: dict[str, Any] = json.loads(dump(view, actor, row))
     return found

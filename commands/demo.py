@@ -275,7 +275,7 @@ class Loader:
         self._commit()
 
     def _commit(self) -> None:
-        audit_log.settle(CLERK, OPERATION)
+        audit_log.append_pending(CLERK, OPERATION)
         db.session.commit()
         db.session.remove()
 

@@ -44,8 +44,8 @@ from models import (
     Visit,
 )
 from services import clock
-from services.audit.audit_log import CHAINS, seal, spell
-from services.search_key import fold
+from services.audit.audit_log import CHAINS, canonical_json, compute_mac
+from services.search_key import search_key
 
 APPOINTMENTS = 5  # of every patient
 NEWCOMERS = 96  # patients who come for the first time on a working day
@@ -200,7 +200,7 @@ class Population:
             Patient,
             f"P-{number:06d}",
             name,
-            fold(name),
+            search_key(name),
             (Gender.FEMALE, Gender.MALE, Gender.OTHER)[int(random() * 2.02)],
             at.date() - timedelta(days=int(random() * 27_000) + 1),
             f"+1 ({line[:3]}) {line[3:6]}-{line[6:]}",
@@ -219,7 +219,7 @@ class Population:
         history_id = self._add(MedicalHistory, patient_id, 1, at, at)
         if place % 5 == 0:
             icd10, problem = PROBLEMS[int(random() * 5)]
-            self._add(Condition, history_id, problem, fold(problem), icd10, ConditionStatus.ACTIVE)
+            self._add(Condition, history_id, problem, search_key(problem), icd10, ConditionStatus.ACTIVE)
         self._tell("patient", patient_id, patient_id, at)
         for time_ in range(APPOINTMENTS):
             self._appointment(place, time_, patient_id)
@@ -374,7 +374,7 @@ class Population:
             "address": None,
             "request_id": None,
         }
-        mac = seal(previous, spell(told))
+        mac = compute_mac(previous, canonical_json(told))
         batch.head = (number + 1, mac)
         self.ids[AuditLog] = audit_id
         batch.rows[AuditLog].append((audit_id, *told.values(), mac))

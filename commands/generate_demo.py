@@ -47,7 +47,7 @@ from models import (
 )
 from services import clock
 from services.audit import audit_log
-from services.search_key import fold
+from services.search_key import search_key
 
 WRITERS = 2  # connections that copy at once
 WEEKDAYS = 5
@@ -92,7 +92,7 @@ def prepare() -> Ground:
         name = f"Dr. Grown {number}"
         doctor = Doctor(
             name=name,
-            name_fold=fold(name),
+            name_fold=search_key(name),
             specialty=SPECIALTIES[number % len(SPECIALTIES)],
             license_number=f"GROWN-{number:03d}",
             consultation_fee=Decimal(55 + 5 * number),
@@ -108,10 +108,10 @@ def prepare() -> Ground:
     lots = []
     for number in range(1, ITEMS + 1):
         name = f"Grown supply {number}"
-        item = InventoryItem(name=name, name_fold=fold(name), sku=f"GROWN-{number:03d}", unit="piece")
+        item = InventoryItem(name=name, name_fold=search_key(name), sku=f"GROWN-{number:03d}", unit="piece")
         lots.append(InventoryLot(item=item, lot_number="1", expires_on=clock.today() + timedelta(days=730)))
         db.session.add(lots[-1])
-    audit_log.settle(CLERK, OPERATION)
+    audit_log.append_pending(CLERK, OPERATION)
     db.session.flush()
     heads = db.session.execute(select(AuditHead.chain, AuditHead.number, AuditHead.mac))
     counters = db.session.execute(select(InvoiceCounter.year, InvoiceCounter.last_number))

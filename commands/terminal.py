@@ -34,7 +34,7 @@ def acting(operation: str) -> Iterator[Actor]:
     actor = Actor(None, "command line", Role.ADMIN)
     try:
         yield actor
-        audit_log.settle(actor, operation)
+        audit_log.append_pending(actor, operation)
         db.session.commit()
     except ClinicError as refusal:
         kind = Clash if refusal.status == 409 else click.ClickException

@@ -21,7 +21,7 @@ def verify(every: bool) -> None:
     break it, and exits 1. Reads only; `flask audit verify` checks the audit.
     """
     broken = False
-    for sentence, ids in integrity_checks.breaches():
+    for sentence, ids in integrity_checks.violations():
         broken = True
         click.echo(f"broken: {sentence} Rows: {', '.join(map(str, ids))}", err=True)
         if not every:

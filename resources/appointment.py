@@ -9,7 +9,7 @@ from api import request_body, serialization
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import View
+from api.serialization import Serializer
 from models import Appointment
 from resources.doctor import named_ids
 from schemas.appointment import (
@@ -24,9 +24,11 @@ from schemas.appointment import (
 from security.permissions import Actor, Permission
 from services.listing.paging import ListQuery, Page
 from services.scheduling import appointment_search, appointments
-from services.scheduling.booking_rules import Verdict
+from services.scheduling.booking_rules import BookingCheck
 
-APPOINTMENT = View(AppointmentOut, figures=appointment_search.figures, entity="appointment")
+APPOINTMENT = Serializer(
+    AppointmentOut, computed_fields=appointment_search.add_computed_fields, entity="appointment"
+)
 
 
 def _held(actor: Actor, appointment_id: int, *, lock: bool = False) -> Appointment:
@@ -41,7 +43,7 @@ def _held(actor: Actor, appointment_id: int, *, lock: bool = False) -> Appointme
     )
 
 
-def _judgement(verdict: Verdict | None) -> Response:
+def _judgement(verdict: BookingCheck | None) -> Response:
     """What a dry run answers: always 200, `possible` says the rest."""
     refused = verdict is not None and not verdict.possible
     told = {
@@ -69,7 +71,7 @@ class AppointmentList(ApiResource):
         body=AppointmentCreate,
         params=Rehearsal,
         returns=APPOINTMENT,
-        rehearsed=JudgementOut,
+        dry_run_returns=JudgementOut,
         status=201,
         errors=("appointment_conflict",),
     )
@@ -81,7 +83,7 @@ class AppointmentList(ApiResource):
         """
         values = data.model_dump()
         if params.dry_run:
-            return _judgement(appointments.rehearse(current_actor(), **values))
+            return _judgement(appointments.dry_run(current_actor(), **values))
         return appointments.book(current_actor(), **values)
 
 
@@ -108,7 +110,7 @@ class AppointmentItem(ApiResource):
         body=AppointmentPatch,
         params=Rehearsal,
         returns=APPOINTMENT,
-        rehearsed=JudgementOut,
+        dry_run_returns=JudgementOut,
         errors=("appointment_conflict", "invalid_transition"),
     )
     def patch(self, row: Appointment, data: BaseModel, params: Rehearsal) -> Appointment | Response:
@@ -119,7 +121,7 @@ class AppointmentItem(ApiResource):
         """
         values = data.model_dump(exclude_unset=True)
         if params.dry_run:
-            return _judgement(appointments.rehearse_update(current_actor(), row, **values))
+            return _judgement(appointments.dry_run_update(current_actor(), row, **values))
         return appointments.update(current_actor(), row, **values)
 
     @endpoint(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import View
+from api.serialization import Serializer
 from models import AuditLog
 from schemas.audit import AuditLogOut
 from security.permissions import Permission
 from services.audit import audit_search
 from services.listing.paging import ListQuery, Page
 
-ENTRY = View(AuditLogOut)
+ENTRY = Serializer(AuditLogOut)
 
 
 class AuditLogList(ApiResource):

@@ -11,7 +11,7 @@ from api.authentication import bearer_token, check_origin, optional_actor
 from api.endpoint import endpoint
 from api.request_context import act_as, current_actor, visitor
 from api.resource import ApiResource
-from api.serialization import Answer, View
+from api.serialization import Answer, Serializer
 from errors import ClinicError
 from models import User, UserSession
 from resources.users import USER
@@ -34,7 +34,7 @@ from services.listing.paging import ListQuery, Page
 from services.users import accounts, sessions, sign_in
 from services.users.sessions import Pair
 
-SESSION = View(SessionOut, figures=sessions.figures)
+SESSION = Serializer(SessionOut, computed_fields=sessions.add_computed_fields)
 ACCESS_COOKIE, REFRESH_COOKIE = "access_token_cookie", "refresh_token_cookie"
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import Answer, View
+from api.serialization import Answer, Serializer
 from models import Billing, Claim, Refund
 from schemas.billing import (
     BillingIn,
@@ -30,9 +30,9 @@ from security.permissions import Actor, Permission
 from services.billing import bills, claims, payments
 from services.listing.paging import ListQuery, Page
 
-BILLING = View(BillingOut, figures=bills.figures, entity="billing")
-CLAIM = View(ClaimOut, figures=claims.figures, entity="claim")
-REFUND = View(RefundOut)
+BILLING = Serializer(BillingOut, computed_fields=bills.add_computed_fields, entity="billing")
+CLAIM = Serializer(ClaimOut, computed_fields=claims.add_computed_fields, entity="claim")
+REFUND = Serializer(RefundOut)
 PAYING = ("overpayment", "insufficient_credit", "read_only")
 
 

@@ -11,7 +11,7 @@ from api import request_body
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import View
+from api.serialization import Serializer
 from models import Doctor
 from schemas.base import MAX_ID
 from schemas.doctor import DoctorCreate, DoctorOut, DoctorPatch, Settlement, SettlementQuery
@@ -19,7 +19,7 @@ from security.permissions import Actor, Permission
 from services.listing.paging import ListQuery, Page
 from services.scheduling import doctors
 
-DOCTOR = View(DoctorOut, figures=doctors.figures)
+DOCTOR = Serializer(DoctorOut, computed_fields=doctors.add_computed_fields)
 
 
 def named_ids(members: dict[str, Any], *names: str) -> list[int]:

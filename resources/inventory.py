@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import Answer, View
+from api.serialization import Answer, Serializer
 from models import InventoryItem, StockMovement
 from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, MovementIn, MovementOut, PostingOut
 from security.permissions import Permission
@@ -18,7 +18,7 @@ from services.inventory import items, reorder
 from services.inventory.reorder import Alerts
 from services.listing.paging import ListQuery, Page
 
-ITEM = View(ItemOut, figures=items.figures)
+ITEM = Serializer(ItemOut, computed_fields=items.add_computed_fields)
 
 
 class InventoryList(ApiResource):
@@ -71,7 +71,9 @@ class InventoryDetail(ApiResource):
 class InventoryMovements(ApiResource):
     """/inventory/<item_id>/movements"""
 
-    @endpoint(Permission.INVENTORY_READ, loads=items.get, lists=items.MOVEMENTS, returns=View(MovementOut))
+    @endpoint(
+        Permission.INVENTORY_READ, loads=items.get, lists=items.MOVEMENTS, returns=Serializer(MovementOut)
+    )
     def get(self, row: InventoryItem, listed: ListQuery) -> Page[StockMovement]:
         """List an item's movements."""
         return items.movements(current_actor(), row, listed)

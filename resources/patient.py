@@ -10,7 +10,7 @@ from api.endpoint import endpoint
 from api.pagination import list_headers
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import Answer, View, shown
+from api.serialization import Answer, Serializer, shown
 from models import AuditLog, MedicalHistory, Patient
 from resources.audit import ENTRY
 from schemas.base import DoctorRef, Out
@@ -42,8 +42,8 @@ from services.patients import (
 )
 from services.rows import Record
 
-PATIENT = View(PatientOut, figures=patients.figures, entity="patient")
-HISTORY = View(MedicalHistoryOut, entity="medical_history")
+PATIENT = Serializer(PatientOut, computed_fields=patients.add_computed_fields, entity="patient")
+HISTORY = Serializer(MedicalHistoryOut, entity="medical_history")
 DETAILS: dict[str, type[Out]] = {
     "appointment": AppointmentDetails,
     "visit": VisitDetails,
@@ -165,7 +165,7 @@ def _event(actor: Actor, event: timeline.Event) -> dict[str, Any]:
         "doctor_id": doctor.id if doctor else None,
         "doctor_name": doctor.name if doctor else None,
         "doctor": DoctorRef.model_validate(doctor) if doctor else None,
-        "details": shown(View(DETAILS[event.type]), actor, event.row),
+        "details": shown(Serializer(DETAILS[event.type]), actor, event.row),
     }
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import View
+from api.serialization import Serializer
 from models import Prescription
 from schemas.prescription import (
     CancelPrescriptionIn,
@@ -22,7 +22,9 @@ from security.permissions import Permission
 from services.clinical import prescriptions
 from services.listing.paging import ListQuery, Page
 
-PRESCRIPTION = View(PrescriptionOut, figures=prescriptions.figures, entity="prescription")
+PRESCRIPTION = Serializer(
+    PrescriptionOut, computed_fields=prescriptions.add_computed_fields, entity="prescription"
+)
 
 
 class PrescriptionList(ApiResource):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import View
+from api.serialization import Serializer
 from models import Doctor, TimeOff
 from resources.doctor import held
 from schemas.doctor import (
@@ -23,7 +23,7 @@ from services.scheduling import doctors, schedules
 from services.scheduling.availability import Availability
 from services.scheduling.schedules import Schedule
 
-TIME_OFF = View(TimeOffOut)
+TIME_OFF = Serializer(TimeOffOut)
 
 
 class DoctorSchedule(ApiResource):

@@ -7,14 +7,14 @@ from pydantic import BaseModel
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import View
+from api.serialization import Serializer
 from models import Treatment
 from schemas.treatment import TreatmentIn, TreatmentOut, TreatmentPatch, TreatmentVoidIn
 from security.permissions import Permission
 from services.clinical import treatments
 from services.listing.paging import ListQuery, Page
 
-TREATMENT = View(TreatmentOut, figures=treatments.figures, entity="treatment")
+TREATMENT = Serializer(TreatmentOut, computed_fields=treatments.add_computed_fields, entity="treatment")
 
 
 class TreatmentList(ApiResource):

@@ -7,14 +7,14 @@ from typing import Any
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import View
+from api.serialization import Serializer
 from models import User
 from schemas.account import PasswordResetOut, UserCreate, UserOut, UserPatch
 from security.permissions import Permission
 from services.listing.paging import ListQuery, Page
 from services.users import accounts, sign_in
 
-USER = View(UserOut)
+USER = Serializer(UserOut)
 
 
 class UserList(ApiResource):

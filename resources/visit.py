@@ -7,14 +7,14 @@ from pydantic import BaseModel
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import Answer, View
+from api.serialization import Answer, Serializer
 from models import Visit
 from schemas.visit import AddendumIn, AddendumOut, VisitCreate, VisitOut, VisitPatch, VisitVoidIn
 from security.permissions import Permission
 from services.clinical import visits
 from services.listing.paging import ListQuery, Page
 
-VISIT = View(VisitOut, figures=visits.figures, entity="visit")
+VISIT = Serializer(VisitOut, computed_fields=visits.add_computed_fields, entity="visit")
 
 
 class VisitList(ApiResource):
@@ -84,7 +84,7 @@ class VisitAddenda(ApiResource):
         Permission.VISITS_DOCUMENT,
         loads=visits.get,
         body=AddendumIn,
-        returns=View(AddendumOut),
+        returns=Serializer(AddendumOut),
         status=201,
         errors=("conflict",),
     )

@@ -292,7 +292,7 @@ def _invoice_gaps() -> Select[Any]:
     return select(InvoiceCounter.year).where(InvoiceCounter.last_number != counted)
 
 
-def breaches(*, most: int = 5) -> Iterator[tuple[str, list[int]]]:
+def violations(*, most: int = 5) -> Iterator[tuple[str, list[int]]]:
     """Every broken invariant with up to `most` of the rows that break it."""
     for invariant in invariants():
         found = list(db.session.execute(invariant.breaches.limit(most)).scalars())

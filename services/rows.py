@@ -58,7 +58,7 @@ def _held(kind: type[Row]) -> dict[int, Row]:
     return found
 
 
-def fetch(kind: type[Row], row_id: int, *, lock: bool = False, what: str | None = None) -> Row:
+def get_or_404(kind: type[Row], row_id: int, *, lock: bool = False, what: str | None = None) -> Row:
     """The row, or 404; with `lock` as `locked` has it."""
     held = _held(kind)
     row = held.get(row_id)
@@ -77,10 +77,10 @@ def _by_id(kind: type[Row], lock: bool) -> Select[tuple[Row]]:
     statement = (
         select(kind).prefix_with(PREPARED).where(kind.__mapper__.primary_key[0] == bindparam("row_id"))
     )
-    return locked(statement) if lock else statement
+    return for_update(statement) if lock else statement
 
 
-def locked(statement: Select[Columns]) -> Select[Columns]:
+def for_update(statement: Select[Columns]) -> Select[Columns]:
     """The statement's rows, held until the end of the transaction and read afresh.
 
     The lock is `FOR NO KEY UPDATE`: rows that merely refer to them are not held up.
@@ -88,7 +88,7 @@ def locked(statement: Select[Columns]) -> Select[Columns]:
     return statement.with_for_update(key_share=True).execution_options(populate_existing=True)
 
 
-def hold(kind: type[Row], ids: Iterable[int]) -> None:
+def lock_rows(kind: type[Row], ids: Iterable[int]) -> None:
     """Lock rows in the order of their ids, read afresh; those that do not exist are left out."""
     held = _held(kind)
     wanted = sorted(set(ids) - set(held))
@@ -97,7 +97,7 @@ def hold(kind: type[Row], ids: Iterable[int]) -> None:
         held.update({inspect(row).identity[0]: row for row in rows})
 
 
-def hold_selected(statement: Select[Any], **values: Any) -> Sequence[Result[Any]]:
+def lock_selected(statement: Select[Any], **values: Any) -> Sequence[Result[Any]]:
     """What a statement that is `locked` selects; its rows are held like those of `fetch`."""
     found = db.session.execute(statement, values).unique().all()
     for selected in found:
@@ -111,13 +111,13 @@ def hold_selected(statement: Select[Any], **values: Any) -> Sequence[Result[Any]
 def _by_ids(kind: type[Row]) -> Select[tuple[Row]]:
     key = kind.__mapper__.primary_key[0]
     statement = select(kind).prefix_with(PREPARED).where(key.in_(bindparam("row_ids", expanding=True)))
-    return locked(statement.order_by(key))
+    return for_update(statement.order_by(key))
 
 
-def fetch_named(kind: type[Row], row_id: int, field: str, *, lock: bool = False) -> Row:
+def get_referenced(kind: type[Row], row_id: int, field: str, *, lock: bool = False) -> Row:
     """Like `fetch`, for a row that a body names: 422 on that field instead of 404."""
     try:
-        return fetch(kind, row_id, lock=lock)
+        return get_or_404(kind, row_id, lock=lock)
     except ClinicError:
         raise ClinicError(
             "validation_failed",
@@ -126,13 +126,13 @@ def fetch_named(kind: type[Row], row_id: int, field: str, *, lock: bool = False)
         ) from None
 
 
-def peek(statement: Executable, **values: Any) -> Result[Any] | None:
+def read_outside_transaction(statement: Executable, **values: Any) -> Result[Any] | None:
     """One row's columns, read outside any transaction: no lock is held while something slow follows."""
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         return connection.execute(statement, values).one_or_none()
 
 
-def columns(statement: Executable, **values: Any) -> CursorResult[Any]:
+def execute_core(statement: Executable, **values: Any) -> CursorResult[Any]:
     """The rows of a statement that was made once, without what the ORM costs: for what is asked often.
 
     It is compiled once, too. One that is made for a request is executed on the session's connection: here it
@@ -177,9 +177,9 @@ def insert(row: Row, *, new_id: int | None = None, **neighbours: Base) -> Row:
     """
     values = new_values(row)
     if new_id is None:
-        new_id = columns(_insertion(type(row)), **values).scalar_one()
+        new_id = execute_core(_insertion(type(row)), **values).scalar_one()
     else:
-        columns(_insertion_with_next(type(row)), id=new_id, **values)
+        execute_core(_insertion_with_next(type(row)), id=new_id, **values)
     keep(row, values | {"id": new_id})
     for name, neighbour in neighbours.items():
         set_committed_value(row, name, neighbour)
@@ -218,12 +218,12 @@ def mapping(statement: Select[tuple[Key, Value]]) -> dict[Key, Value]:
     return dict(db.session.execute(statement).tuples().all())
 
 
-def changed(row: Base, values: Mapping[str, Any]) -> dict[str, Any]:
+def changed_members(row: Base, values: Mapping[str, Any]) -> dict[str, Any]:
     """The members that differ from what is stored: an equal one counts as absent, for every rule."""
     return {name: value for name, value in values.items() if getattr(row, name, None) != value}
 
 
-def forbid(values: Mapping[str, Any], fields: Collection[str], message: str) -> None:
+def forbid_members(values: Mapping[str, Any], fields: Collection[str], message: str) -> None:
     """403 naming the fields of `values` that the caller may not set."""
     found = sorted(set(values) & set(fields))
     if found:

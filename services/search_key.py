@@ -29,7 +29,7 @@ _LETTERS = str.maketrans(
 )
 
 
-def fold(text: str) -> str:
+def search_key(text: str) -> str:
     """NFKD without marks, letters that do not decompose mapped, case folded, runs of blanks made one.
 
     At most 400 characters, the width of the columns that hold it: decomposition can lengthen a text.

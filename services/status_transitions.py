@@ -18,11 +18,11 @@ def _told(graph: Mapping[Status, Sequence[Status]]) -> dict[str, list[str]]:
 
 
 # status -> what it can become
-GRAPHS: dict[str, dict[str, list[str]]] = {
-    "appointment": _told(appointments.GRAPH),
-    "visit": _told(visits.GRAPH),
-    "treatment": _told(treatments.GRAPH),
-    "prescription": _told(prescriptions.GRAPH),
+STATUS_TRANSITIONS: dict[str, dict[str, list[str]]] = {
+    "appointment": _told(appointments.TRANSITIONS),
+    "visit": _told(visits.TRANSITIONS),
+    "treatment": _told(treatments.TRANSITIONS),
+    "prescription": _told(prescriptions.TRANSITIONS),
     "refund": _told(
         {
             status: [decided for decided in RefundStatus if decided not in payments.OPEN]
@@ -31,5 +31,5 @@ GRAPHS: dict[str, dict[str, list[str]]] = {
             for status in RefundStatus
         }
     ),
-    "claim": _told(claims.STEPS),
+    "claim": _told(claims.TRANSITIONS),
 }

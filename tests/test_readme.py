@@ -28,7 +28,7 @@ def block(heading: str) -> str:
 def shell(tmp_path: Path) -> dict[str, str]:
     """An environment in which `curl` is the stand-in."""
     curl = tmp_path / "curl"
-    curl.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "curl.py"} "$@"\n')
+    curl.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "support" / "curl.py"} "$@"\n')
     curl.chmod(0o755)
     return {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"}
 

@@ -13,7 +13,7 @@ from tests.support.servers import ROOT, start_redis
 
 KILLED = """
 import os, signal
-from tests.servers import start_redis
+from tests.support.servers import start_redis
 
 server = start_redis()
 print(server.process.process.pid, server.process.directory, flush=True)

@@ -65,7 +65,7 @@ def guide(app: Flask) -> dict[str, Any]:
             for role in dict.fromkeys(role for roles in TABLE.values() for role in roles)
         },
         "domains": domains,
-        "status_graphs": status_transitions.GRAPHS,
+        "status_graphs": status_transitions.STATUS_TRANSITIONS,
         "errors": {code: {"status": status, "title": title} for code, (status, title) in CODES.items()},
         "limits": limits(),
         "components": {"schemas": definitions},

@@ -9,13 +9,13 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema
 
 from api.docs.registry import Entry
-from api.endpoint import Operation
+from api.endpoint import EndpointSpec
 from api.list_query import MAX_TEXT
-from api.serialization import View
+from api.serialization import Serializer
 from enums import Role
 from schemas.base import MAX_ID
 from security.permissions import hidden
-from services.listing.paging import MAX_PER_PAGE, Kind, Listing
+from services.listing.paging import MAX_PER_PAGE, Kind, ListSpec
 
 REF = "#/components/schemas/{model}"
 Schema = dict[str, Any]
@@ -72,13 +72,13 @@ def schema_of(kind: Any, *, output: bool, definitions: Schema) -> Schema:
     return schema
 
 
-def answer_schema(operation: Operation, definitions: Schema) -> Schema:
+def answer_schema(operation: EndpointSpec, definitions: Schema) -> Schema:
     """What a success answers."""
     returns = operation.returns
     if returns is None:
         return {"type": "object"}
     row = schema_of(
-        returns.out if isinstance(returns, View) else returns, output=True, definitions=definitions
+        returns.out if isinstance(returns, Serializer) else returns, output=True, definitions=definitions
     )
     if operation.lists is None:
         return {"type": "array", "items": row} if operation.many else row
@@ -139,7 +139,7 @@ def parameters(entry: Entry) -> list[Schema]:
     return [*_path_parameters(entry), *query_parameters(entry.operation), *_header_parameters(entry)]
 
 
-def query_parameters(operation: Operation) -> list[Schema]:
+def query_parameters(operation: EndpointSpec) -> list[Schema]:
     """The query string an endpoint takes."""
     if operation.lists is not None:
         return _list_parameters(operation.lists)
@@ -172,7 +172,7 @@ def _inlined(member: Schema, definitions: Schema) -> Schema:
     return {"anyOf": choices} | found if choices else found
 
 
-def _list_parameters(listing: Listing[Any]) -> list[Schema]:
+def _list_parameters(listing: ListSpec[Any]) -> list[Schema]:
     found = [parameter(name, *told) for name, told in PAGING.items()]
     sortable = {"type": "string", "enum": sorted(listing.columns), "default": "id"}
     found.append(parameter("sort_by", sortable, "Which column to sort by; ties are broken by id."))
@@ -196,7 +196,7 @@ def _kind_schema(kind: Kind, values: tuple[str, ...]) -> Schema:
     return {"type": "string", "enum": list(values)} if values else KIND_SCHEMAS[kind]
 
 
-def _kept_from(listing: Listing[Any], name: str) -> str:
+def _kept_from(listing: ListSpec[Any], name: str) -> str:
     roles = [role.value for role in Role if name in hidden(listing.area, role)]
     return f" Not for {' and '.join(roles)}: 403." if roles else ""
 

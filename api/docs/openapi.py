@@ -17,7 +17,7 @@ from api.docs.json_schema import (
     schema_of,
 )
 from api.docs.registry import Entry, entries
-from api.serialization import View
+from api.serialization import Serializer
 from errors import CODES, MAX_ERRORS
 
 PROBLEM: Schema = {
@@ -149,7 +149,7 @@ def _responses(entry: Entry, definitions: Schema) -> Schema:
     names = ["X-Request-ID"]
     if operation.lists is not None:
         names += LIST_HEADERS
-    elif isinstance(operation.returns, View) and not operation.many:
+    elif isinstance(operation.returns, Serializer) and not operation.many:
         names.append("ETag")
     if entry.idempotent:
         names.append("Idempotency-Replayed")
@@ -164,8 +164,8 @@ def _responses(entry: Entry, definitions: Schema) -> Schema:
     if operation.status == 201:
         success["headers"]["Location"] = HEADERS["Location"] | {"required": True}
     found = {str(operation.status): success}
-    if operation.rehearsed is not None:
-        judged = schema_of(operation.rehearsed, output=True, definitions=definitions)
+    if operation.dry_run_returns is not None:
+        judged = schema_of(operation.dry_run_returns, output=True, definitions=definitions)
         if operation.status == 200:
             success["content"]["application/json"] = {"schema": {"anyOf": [schema, judged]}}
         else:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from flask import Flask
 
-from api.endpoint import Operation
+from api.endpoint import EndpointSpec
 from api.resource import METHODS, ApiResource
 from errors import CODES
 from security.permissions import TABLE, Permission
@@ -25,7 +25,7 @@ class Entry:
     method: str
     path: str  # with {names}
     path_ids: tuple[str, ...]
-    operation: Operation
+    operation: EndpointSpec
     resource: type[ApiResource]
 
     @property

@@ -33,9 +33,9 @@ from services import clock
 from services.audit import audit_log
 from services.audit.audit_log import (
     CHAINS,
-    Deed,
-    seal,
-    spell,
+    PendingEntry,
+    canonical_json,
+    compute_mac,
 )
 
 log = structlog.get_logger()
@@ -185,7 +185,9 @@ class _Walk:
         if row["number"] > expected:
             return Break(self.chain, expected, "is missing")
         if not hmac.compare_digest(
-            seal(self.last.mac, spell({str(name): value for name, value in row.items()})).encode(),
+            compute_mac(
+                self.last.mac, canonical_json({str(name): value for name, value in row.items()})
+            ).encode(),
             str(row["mac"]).encode(),
         ):
             return Break(self.chain, expected, "was changed, put in, or is not the one that followed")
@@ -363,6 +365,6 @@ def record_restore(actor: Actor, reason: str, exported: Heads | None) -> list[Br
     with _snapshot(db.engine) as connection:
         lost = compare(connection, exported or {})
     told = {f"chain {place.chain} from entry {place.number}" for place in lost}
-    deed = Deed("restore", "audit_log", fields=told, detail=reason.strip())
+    deed = PendingEntry("restore", "audit_log", fields=told, detail=reason.strip())
     audit_log.append(actor, "flask audit restored", [deed])
     return lost

@@ -43,7 +43,7 @@ Key = tuple[str, int | None]
 
 
 @dataclass
-class Deed:
+class PendingEntry:
     """One thing a request did, on its way to becoming an entry."""
 
     action: str
@@ -57,19 +57,19 @@ class Deed:
 
 
 @dataclass
-class Trail:
+class PendingEntries:
     """What the current transaction has done so far: one deed per changed record."""
 
-    deeds: dict[Key, Deed] = field(default_factory=dict)
+    deeds: dict[Key, PendingEntry] = field(default_factory=dict)
 
-    def deed(self, entity: str, entity_id: int | None, action: str) -> Deed:
+    def deed(self, entity: str, entity_id: int | None, action: str) -> PendingEntry:
         """The record's deed, made with `action` where there is none yet."""
-        return self.deeds.setdefault((entity, entity_id), Deed(action, entity, entity_id))
+        return self.deeds.setdefault((entity, entity_id), PendingEntry(action, entity, entity_id))
 
 
-def trail() -> Trail:
+def pending_entries() -> PendingEntries:
     """The trail of the current transaction."""
-    found: Trail = db.session.info.setdefault("trail", Trail())
+    found: PendingEntries = db.session.info.setdefault("trail", PendingEntries())
     return found
 
 
@@ -114,11 +114,11 @@ def _undo(session: Session, transaction: SessionTransaction) -> None:
     """What was rolled back to a savepoint was not done."""
     session.info.pop("end", None)
     if transaction in session.info.get("savepoints", {}):
-        session.info["trail"] = session.info["savepoints"].pop(transaction) or Trail()
+        session.info["trail"] = session.info["savepoints"].pop(transaction) or PendingEntries()
 
 
 def _collect(session: Session, _context: Any) -> None:
-    found: Trail = session.info.setdefault("trail", Trail())
+    found: PendingEntries = session.info.setdefault("trail", PendingEntries())
     for rows, action in ((session.new, "create"), (session.dirty, "update"), (session.deleted, "delete")):
         # parts last: what happened to the whole names the deed
         for row in sorted(rows, key=lambda row: row.__entity__ is None):
@@ -127,10 +127,12 @@ def _collect(session: Session, _context: Any) -> None:
 
 def note_new(row: Base, given: Set[str]) -> None:
     """A row that was inserted without a flush, with values for the columns `given`."""
-    _note_change(trail(), row, "create", {_told(type(row))[name] for name in given & _told(type(row)).keys()})
+    _note_change(
+        pending_entries(), row, "create", {_told(type(row))[name] for name in given & _told(type(row)).keys()}
+    )
 
 
-def _note_change(found: Trail, row: Base, action: str, fields: set[str] | None = None) -> None:
+def _note_change(found: PendingEntries, row: Base, action: str, fields: set[str] | None = None) -> None:
     if row.__entity__ is not None:
         fields = _written_fields(row, action) if fields is None else fields
         if action == "update" and not fields:
@@ -177,32 +179,32 @@ def patient_of(row: Any) -> int | None:
     return row.id if isinstance(row, Patient) else getattr(row, "patient_id", None)
 
 
-def mark(row: Base, action: str) -> None:
+def set_action(row: Base, action: str) -> None:
     """Say what a change means: `cancel`, `sign`, `override`, instead of `update`."""
     db.session.flush()  # a new row has no id before
     entity = row.__entity__ or "record"
-    deed = trail().deed(entity, row.id, action)  # type: ignore[attr-defined]
+    deed = pending_entries().deed(entity, row.id, action)  # type: ignore[attr-defined]
     deed.action = action
     patient_id = patient_of(row)
     if patient_id is not None:
         deed.patient_ids.add(patient_id)
 
 
-def note_read(action: str, entity: str, ids: Sequence[int], patient_ids: Iterable[int]) -> None:
+def record_read(action: str, entity: str, ids: Sequence[int], patient_ids: Iterable[int]) -> None:
     """A read of patients' records: `read` of one, `list`, `search` or `export` of those shown."""
     single = ids[0] if action == "read" and len(ids) == 1 else None
-    deed = Deed(action, entity, single, entity_ids=list(ids), patient_ids=set(patient_ids))
-    trail().deeds.setdefault((f"{action} {entity}", single), deed)
+    deed = PendingEntry(action, entity, single, entity_ids=list(ids), patient_ids=set(patient_ids))
+    pending_entries().deeds.setdefault((f"{action} {entity}", single), deed)
 
 
 # --- Entries -------------------------------------------------------------------------------------------
 
 
-def settle(actor: Actor | None, operation: str) -> None:
+def append_pending(actor: Actor | None, operation: str) -> None:
     """Append the transaction's deeds; the last statements before its commit."""
     session = db.session()
     session.flush()
-    done: Trail = session.info.pop("trail", None) or Trail()
+    done: PendingEntries = session.info.pop("trail", None) or PendingEntries()
     deeds = list(done.deeds.values())
     for deed in deeds:
         _complete(deed)
@@ -215,14 +217,14 @@ def foretell_read(actor: Actor, operation: str, patient_id: int) -> None:
     In a transaction that is `trusting`: the database refuses all of it (error 22012) without such a patient.
     """
     tell(db.session.connection(), _IS_PATIENT, {"patient_id": patient_id})
-    note_read("read", "patient", [patient_id], {patient_id})
-    settle(actor, operation)
+    record_read("read", "patient", [patient_id], {patient_id})
+    append_pending(actor, operation)
 
 
 _IS_PATIENT = "SELECT 1 / count(*) FROM patients WHERE id = %(patient_id)s"
 
 
-def refuse(
+def append_refusal(
     actor: Actor | None,
     operation: str,
     refusal: ClinicError,
@@ -235,7 +237,9 @@ def refuse(
     """
     if refusal.entity is None and path:
         _locate(refusal, path)
-    deed = Deed(action, refusal.entity, refusal.entity_id, outcome=AuditOutcome.REFUSED, detail=refusal.code)
+    deed = PendingEntry(
+        action, refusal.entity, refusal.entity_id, outcome=AuditOutcome.REFUSED, detail=refusal.code
+    )
     deed.patient_ids |= set(refusal.shown_patient_ids)
     if refusal.patient_id is not None:
         deed.patient_ids.add(refusal.patient_id)
@@ -254,7 +258,7 @@ def _locate(refusal: ClinicError, path: Mapping[str, Any]) -> None:
             return
 
 
-def _complete(deed: Deed) -> None:
+def _complete(deed: PendingEntry) -> None:
     """Find the patient of a record whose own row was not touched, only a part of it."""
     if deed.patient_ids or deed.entity_id is None:
         return
@@ -265,7 +269,7 @@ def _complete(deed: Deed) -> None:
                 deed.patient_ids.add(row.patient_id)
 
 
-def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
+def append(actor: Actor | None, operation: str, deeds: Sequence[PendingEntry]) -> None:
     """Write the deeds to one chain, whose head is locked until the commit."""
     if not deeds:
         return
@@ -279,8 +283,8 @@ def append(actor: Actor | None, operation: str, deeds: Sequence[Deed]) -> None:
     for deed in deeds:
         number += 1
         entry = {"chain": chain, "number": number, "at": at} | who | _what(deed, operation)
-        spelling = spell(entry)
-        mac = entry["mac"] = seal(mac, spelling)
+        spelling = canonical_json(entry)
+        mac = entry["mac"] = compute_mac(mac, spelling)
         entries.append(entry)
         spelled.append(f'{spelling[:-1]},"mac":"{mac}"}}')
     end = {"head": chain, "before": before, "previous": previous, "number": number, "mac": mac}
@@ -384,7 +388,7 @@ def _who(actor: Actor | None) -> dict[str, Any]:
     }
 
 
-def _what(deed: Deed, operation: str) -> dict[str, Any]:
+def _what(deed: PendingEntry, operation: str) -> dict[str, Any]:
     return {
         "action": deed.action,
         "entity": deed.entity,
@@ -398,7 +402,7 @@ def _what(deed: Deed, operation: str) -> dict[str, Any]:
     }
 
 
-def spell(row: Mapping[str, Any]) -> str:
+def canonical_json(row: Mapping[str, Any]) -> str:
     """The one spelling of an entry that is sealed. Of an instant both engines keep the microseconds."""
     return _SPELLING.encode({name: value for name, value in row.items() if name not in ("id", "mac")})
 
@@ -406,7 +410,7 @@ def spell(row: Mapping[str, Any]) -> str:
 _SPELLING = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=datetime.timestamp)
 
 
-def seal(previous: str, spelling: str) -> str:
+def compute_mac(previous: str, spelling: str) -> str:
     """The MAC of an entry that follows the entry with MAC `previous`; 64 hexadecimal digits."""
     key = settings().audit_key.encode()
     return hmac.digest(key, f"{previous}\n{spelling}".encode(), "sha256").hex()

@@ -13,8 +13,8 @@ from services.listing import paging
 from services.listing.paging import (
     Filter,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
 )
 
@@ -31,7 +31,7 @@ def _matches(text: str) -> ColumnElement[bool]:
     )
 
 
-LIST: Listing[AuditLog] = Listing(
+LIST: ListSpec[AuditLog] = ListSpec(
     name="audit_logs",
     kept_since="at",
     model=AuditLog,
@@ -54,5 +54,5 @@ def find(actor: Actor, query: ListQuery) -> Page[AuditLog]:
 
 def access_log(actor: Actor, patient: Patient, query: ListQuery) -> Page[AuditLog]:
     """One page of what concerns the patient: changes, reads, refusals, also lists that showed them."""
-    audit_log.note_read("list", "access_log", [], [patient.id])
+    audit_log.record_read("list", "access_log", [], [patient.id])
     return paging.page(actor, LIST, replace(query, named={**query.named, "patient_id": patient.id}))

@@ -63,7 +63,7 @@ def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int) -> St
         .offset((page - 1) * per_page)
     ).scalars()
     count = db.session.execute(select(func.count()).select_from(LedgerEntry).where(*rows)).scalar_one()
-    audit_log.note_read("read", "account", [patient_id], [patient_id])
+    audit_log.record_read("read", "account", [patient_id], [patient_id])
     return Statement(
         patient,
         ledger.balances([patient_id]).get(patient_id, NOTHING),
@@ -95,5 +95,5 @@ def _open(actor: Actor, wanted: ColumnElement[bool]) -> list[Billing]:
         .unique()
         .scalars()
     )
-    bills.figures(actor, found)
+    bills.add_computed_fields(actor, found)
     return found

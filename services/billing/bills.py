@@ -42,17 +42,17 @@ from services.listing import paging
 from services.listing.paging import (
     Filter,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
 )
 from services.listing.related_rows import of_patient
 from services.rows import (
     assign,
-    changed,
-    fetch,
-    fetch_named,
-    locked,
+    changed_members,
+    for_update,
+    get_or_404,
+    get_referenced,
 )
 
 CONSULTATION = "consultation"  # the item that the doctor's fee is the default price of
@@ -68,19 +68,19 @@ def get(actor: Actor, billing_id: int, *, lock: bool = False) -> Billing:
 
     `lock` holds the patient's row, then the bill's: credit belongs to the patient, whichever bill spends it.
     """
-    bill = fetch(Billing, billing_id)
+    bill = get_or_404(Billing, billing_id)
     if actor.role is Role.DOCTOR and (actor.doctor_id is None or bill.doctor_id != actor.doctor_id):
         raise not_found("billing").about("billing", bill.id, bill.patient_id)
     if lock:
-        fetch(Patient, bill.patient_id, lock=True)
-        bill = fetch(Billing, billing_id, lock=True)
+        get_or_404(Patient, bill.patient_id, lock=True)
+        bill = get_or_404(Billing, billing_id, lock=True)
     return bill
 
 
 def get_refund(actor: Actor, billing_id: int, refund_id: int, *, lock: bool = False) -> Refund:
     """A refund of the bill, or 404. `lock` holds patient and bill as `get` does."""
     get(actor, billing_id, lock=lock)
-    refund = fetch(Refund, refund_id, lock=lock, what="refund")
+    refund = get_or_404(Refund, refund_id, lock=lock, what="refund")
     if refund.billing_id != billing_id:
         raise not_found("refund")
     return refund
@@ -112,8 +112,8 @@ def _sum(*kinds: LedgerKind) -> Any:
 def _of_status(status: str) -> ColumnElement[bool]:
     if status == "void":
         return Billing.voided_at.is_not(None)
-    owed = and_(Billing.id.in_(ledger.unsettled()), _sum() > ledger.NOTHING)
-    paid: ColumnElement[bool] = _sum(*ledger.PAID) < ledger.NOTHING  # what is paid lies there negative
+    owed = and_(Billing.id.in_(ledger.unsettled()), _sum() > ledger.ZERO)
+    paid: ColumnElement[bool] = _sum(*ledger.PAID) < ledger.ZERO  # what is paid lies there negative
     wanted = {"paid": ~owed, "partial": and_(owed, paid), "unpaid": and_(owed, ~paid)}
     return and_(Billing.voided_at.is_(None), wanted[status])
 
@@ -130,7 +130,7 @@ def _of_treatment(treatment_id: int) -> ColumnElement[bool]:
     return Billing.items.any(BillingItem.treatment_id == treatment_id)
 
 
-LIST: Listing[Billing] = Listing(
+LIST: ListSpec[Billing] = ListSpec(
     name="billings",
     kept_since="created_at",
     model=Billing,
@@ -165,7 +165,7 @@ def find(actor: Actor, query: ListQuery) -> Page[Billing]:
     return paging.page(actor, LIST, query)
 
 
-def figures(actor: Actor, rows: Sequence[Billing]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
     """Compute what is not stored, all of it sums of ledger rows; three queries for any number of bills."""
     ids = [bill.id for bill in rows]
     sums = ledger.of_bills(ids)
@@ -175,7 +175,7 @@ def figures(actor: Actor, rows: Sequence[Billing]) -> None:
         _show(bill, sums.get(bill.id, ledger.EMPTY))
         bill.payments = received.get(bill.id, [])
         bill.account_balance = balances[bill.patient_id]
-    claims.figures(actor, [claim for bill in rows for claim in bill.claims])
+    claims.add_computed_fields(actor, [claim for bill in rows for claim in bill.claims])
 
 
 def _payments_of(ids: Sequence[int]) -> dict[int | None, list[LedgerEntry]]:
@@ -184,7 +184,7 @@ def _payments_of(ids: Sequence[int]) -> dict[int | None, list[LedgerEntry]]:
         .where(
             LedgerEntry.billing_id.in_(ids),
             LedgerEntry.kind.in_(payments.PAYMENTS),
-            LedgerEntry.amount < ledger.NOTHING,  # the positive credit row of a void bill is none
+            LedgerEntry.amount < ledger.ZERO,  # the positive credit row of a void bill is none
         )
         .options(joinedload(LedgerEntry.created_by))
         .order_by(LedgerEntry.id)
@@ -227,11 +227,11 @@ def create(
     patient_id: int | None = None,
     doctor_id: int | None = None,
     items: Sequence[Mapping[str, Any]] | None = None,
-    discount: Decimal = ledger.NOTHING,
+    discount: Decimal = ledger.ZERO,
     discount_reason: str | None = None,
-    tax_rate: Decimal = ledger.NOTHING,
+    tax_rate: Decimal = ledger.ZERO,
     payment_method: PaymentMethod | None = None,
-    amount_paid: Decimal = ledger.NOTHING,
+    amount_paid: Decimal = ledger.ZERO,
     allow_credit: bool = False,
     insurer_reference: str | None = None,
     due_date: date | None = None,
@@ -273,7 +273,7 @@ def create(
     if amount_paid:
         method = payment_method or PaymentMethod.OTHER
         payments.pay(actor, bill, amount=amount_paid, method=method, allow_credit=allow_credit)
-    audit_log.mark(bill, "create")
+    audit_log.set_action(bill, "create")
     _number(bill)
     return bill
 
@@ -314,8 +314,8 @@ def _of_items(
 ) -> list[BillingItem]:
     if patient_id is None:
         raise invalid("patient_id", "is required with items")
-    fetch_named(Patient, patient_id, "patient_id", lock=True)
-    doctor = None if doctor_id is None else fetch_named(Doctor, doctor_id, "doctor_id")
+    get_referenced(Patient, patient_id, "patient_id", lock=True)
+    doctor = None if doctor_id is None else get_referenced(Doctor, doctor_id, "doctor_id")
     bill.patient_id, bill.doctor_id, bill.doctor = patient_id, doctor_id, doctor
     lines = []
     for number, item in enumerate(items):
@@ -340,14 +340,14 @@ def _default_price(description: str, doctor: Doctor | None, field: str) -> Decim
 def _unbilled(bill: Billing, visit_id: int | None, treatment_id: int | None) -> list[Treatment]:
     """The treatments to bill, locked in their order: patient, visit, treatments."""
     if treatment_id is not None:
-        found = fetch_named(Treatment, treatment_id, "treatment_id").visit
+        found = get_referenced(Treatment, treatment_id, "treatment_id").visit
         which = Treatment.id == treatment_id
     else:
-        found = fetch_named(Visit, visit_id or 0, "visit_id")
+        found = get_referenced(Visit, visit_id or 0, "visit_id")
         which = Treatment.visit_id == visit_id
-    fetch(Patient, found.patient_id, lock=True)
-    visit = fetch(Visit, found.id, lock=True)
-    statement = locked(select(Treatment).where(which).order_by(Treatment.id))
+    get_or_404(Patient, found.patient_id, lock=True)
+    visit = get_or_404(Visit, found.id, lock=True)
+    statement = for_update(select(Treatment).where(which).order_by(Treatment.id))
     treatments = [
         row
         for row in db.session.execute(statement).scalars()
@@ -399,7 +399,7 @@ def _charge(actor: Actor, bill: Billing, discount: Decimal, discount_reason: str
             occurred_at=bill.created_at,
             item_id=line.id,
         )
-    _take_off(actor, bill, sum(amounts, ledger.NOTHING), discount, discount_reason, bill.created_at)
+    _take_off(actor, bill, sum(amounts, ledger.ZERO), discount, discount_reason, bill.created_at)
 
 
 def _take_off(
@@ -452,8 +452,8 @@ def update(
     """
     sums = ledger.of_bill(bill.id)
     wanted = values.pop("amount_paid", sums.paid)
-    discount = values.pop("discount", sums.discount) or ledger.NOTHING
-    values = changed(bill, values)
+    discount = values.pop("discount", sums.discount) or ledger.ZERO
+    values = changed_members(bill, values)
     pays = wanted != sums.paid
     if not (values or pays or payment_method or discount != sums.discount):
         return bill

@@ -15,14 +15,14 @@ from services.billing import ledger, payments
 from services.listing import paging
 from services.listing.paging import (
     Condition,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
 )
-from services.rows import fetch
+from services.rows import get_or_404
 
 S = ClaimStatus
-STEPS: dict[ClaimStatus, tuple[ClaimStatus, ...]] = {
+TRANSITIONS: dict[ClaimStatus, tuple[ClaimStatus, ...]] = {
     S.DRAFT: (S.SUBMITTED,),
     S.SUBMITTED: (S.APPROVED, S.PARTIALLY_APPROVED, S.DENIED),
     S.APPROVED: (S.PAID,),
@@ -33,7 +33,7 @@ STEPS: dict[ClaimStatus, tuple[ClaimStatus, ...]] = {
 }
 AGREED = (S.APPROVED, S.PARTIALLY_APPROVED)
 
-LIST: Listing[Claim] = Listing(
+LIST: ListSpec[Claim] = ListSpec(
     name="claims", model=Claim, area="claim", main_date="created_at", omit=frozenset({"version"})
 )
 
@@ -46,16 +46,16 @@ def find(bill: Billing, actor: Actor, query: ListQuery) -> Page[Claim]:
 
 def of_bill(bill: Billing, claim_id: int, *, lock: bool = False) -> Claim:
     """A claim of the bill, or 404; the bill is locked where `lock` is asked for."""
-    claim = fetch(Claim, claim_id, lock=lock)
+    claim = get_or_404(Claim, claim_id, lock=lock)
     if claim.billing_id != bill.id:
         raise not_found("claim")
     return claim
 
 
-def figures(actor: Actor, rows: Sequence[Claim]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[Claim]) -> None:
     """The steps that each claim can take next; none on a void bill."""
     for claim in rows:
-        claim.allowed_transitions = [] if claim.billing.voided_at else list(STEPS[claim.status])
+        claim.allowed_transitions = [] if claim.billing.voided_at else list(TRANSITIONS[claim.status])
 
 
 def create(
@@ -123,7 +123,7 @@ def update(
 
 
 def _step(claim: Claim, status: ClaimStatus, reason: str | None) -> None:
-    allowed = STEPS[claim.status]
+    allowed = TRANSITIONS[claim.status]
     if status not in allowed:
         raise _refused(claim)
     if status is S.DENIED:
@@ -136,7 +136,7 @@ def _step(claim: Claim, status: ClaimStatus, reason: str | None) -> None:
 
 
 def _refused(claim: Claim) -> ClinicError:
-    allowed = list(STEPS[claim.status])
+    allowed = list(TRANSITIONS[claim.status])
     shown = ", ".join(allowed) or "nothing: it is final"
     return ClinicError(
         "invalid_transition", f"A claim that is {claim.status} can become {shown}.", allowed=allowed
@@ -161,7 +161,7 @@ def _pay(actor: Actor, bill: Billing, claim: Claim, paid_amount: Decimal, *, all
     """Post the insurer's money: what `paid_amount` rises by."""
     if claim.status not in (*AGREED, S.PAID):
         raise _refused(claim)
-    if paid_amount > (claim.approved_amount or ledger.NOTHING):
+    if paid_amount > (claim.approved_amount or ledger.ZERO):
         raise _beyond("paid_amount", "Not more than was approved can be paid.")
     more = paid_amount - claim.paid_amount
     if more < 0:

@@ -27,7 +27,7 @@ from security.permissions import Actor
 from services import clock
 from services.rows import mapping
 
-NOTHING = Decimal("0.00")
+ZERO = Decimal("0.00")
 # What came in from outside the clinic, and what a bill counts as paid.
 RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)
 PAID = (*RECEIVED, LedgerKind.CREDIT, LedgerKind.REFUND)
@@ -57,7 +57,7 @@ class Sums:
 
     def of(self, *kinds: LedgerKind) -> Decimal:
         """The signed sum of these kinds."""
-        return sum((self.by_kind.get(kind, NOTHING) for kind in kinds), NOTHING)
+        return sum((self.by_kind.get(kind, ZERO) for kind in kinds), ZERO)
 
     @property
     def subtotal(self) -> Decimal:
@@ -297,7 +297,7 @@ def balances(patient_ids: Collection[int]) -> dict[int, Decimal]:
         .where(LedgerEntry.patient_id.in_(patient_ids))
         .group_by(LedgerEntry.patient_id)
     )
-    return {patient_id: found.get(patient_id, NOTHING) for patient_id in patient_ids}
+    return {patient_id: found.get(patient_id, ZERO) for patient_id in patient_ids}
 
 
 def credit_of(patient_id: int) -> Decimal:
@@ -305,4 +305,4 @@ def credit_of(patient_id: int) -> Decimal:
     total = db.session.execute(
         select(TOTAL).where(LedgerEntry.patient_id == patient_id, LedgerEntry.billing_id.is_(None))
     ).scalar_one()
-    return -(total or NOTHING)
+    return -(total or ZERO)

@@ -19,7 +19,7 @@ from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
 from services.billing import ledger
-from services.rows import fetch
+from services.rows import get_or_404
 
 SKEW = timedelta(minutes=1)  # a client's clock may be this much ahead
 PAYMENTS = (*ledger.RECEIVED, LedgerKind.CREDIT)
@@ -98,7 +98,7 @@ def pay(
             claim_id=claim_id,
         )
     touch(bill)
-    audit_log.mark(bill, "pay")
+    audit_log.set_action(bill, "pay")
     return bill
 
 
@@ -132,7 +132,7 @@ def ask_refund(
     if actor.may(Permission.BILLINGS_SETTLE):
         _pay_out(actor, bill, refund)
     touch(bill)
-    audit_log.mark(bill, "request_refund" if refund.status is RefundStatus.REQUESTED else "refund")
+    audit_log.set_action(bill, "request_refund" if refund.status is RefundStatus.REQUESTED else "refund")
     return bill
 
 
@@ -156,7 +156,7 @@ def decide_refund(actor: Actor, refund: Refund, *, status: RefundStatus | None =
     else:
         _decide(actor, refund, RefundStatus.REJECTED)
     touch(bill)
-    audit_log.mark(bill, "refund" if status is RefundStatus.APPROVED else "reject_refund")
+    audit_log.set_action(bill, "refund" if status is RefundStatus.APPROVED else "reject_refund")
     return refund
 
 
@@ -180,7 +180,7 @@ def _promised(where: ColumnElement[bool], *statuses: RefundStatus) -> Decimal:
     total: Decimal | None = db.session.execute(
         select(func.sum(Refund.amount)).where(where, Refund.status.in_(statuses))
     ).scalar_one()
-    return total or ledger.NOTHING
+    return total or ledger.ZERO
 
 
 def _decide(actor: Actor, refund: Refund, status: RefundStatus) -> None:
@@ -237,7 +237,7 @@ def write_off(actor: Actor, bill: Billing, *, amount: Decimal, reason: str) -> B
         reason=reason,
     )
     touch(bill)
-    audit_log.mark(bill, "write_off")
+    audit_log.set_action(bill, "write_off")
     return bill
 
 
@@ -258,8 +258,8 @@ def void(actor: Actor, bill: Billing, *, reason: str) -> Billing:
         ledger.move_credit(actor, patient_id=bill.patient_id, billing_id=bill.id, amount=paid)
     billed = select(Treatment.id).where(Treatment.billing_id == bill.id).order_by(Treatment.id)
     for treatment_id in db.session.execute(billed).scalars():
-        fetch(Treatment, treatment_id, lock=True).billing_id = None
+        get_or_404(Treatment, treatment_id, lock=True).billing_id = None
     bill.voided_at = clock.now()
     bill.void_reason = reason
-    audit_log.mark(bill, "void")
+    audit_log.set_action(bill, "void")
     return bill

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar, get_args
 
-from services.search_key import fold
+from services.search_key import search_key
 
 # Raised with every change of the table, which states it too.
 DATA_VERSION: Final = "2026.1"
@@ -196,7 +196,7 @@ def lexemes(text: str) -> list[_Lexeme]:
     """Words of a drug's name, folded, without punctuation; never cut, however long the text."""
     found: list[_Lexeme] = []
     opens = True
-    for word in _LEXEME.findall(" ".join(fold(part) for part in text.split())):
+    for word in _LEXEME.findall(" ".join(search_key(part) for part in text.split())):
         if word in _SEPARATORS:
             opens = True
         else:

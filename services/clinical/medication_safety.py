@@ -28,7 +28,7 @@ from security.permissions import Actor, Permission
 from services import clock
 from services.clinical import drugs
 from services.clinical.drugs import Drug
-from services.search_key import fold
+from services.search_key import search_key
 
 Alert = dict[str, Any]  # {code, medication, with, prescription_id, message}
 Warning_ = dict[str, str]  # {medication, code, message}
@@ -245,7 +245,7 @@ def _drug_unknown(name: str) -> bool:
 # --- Passing the gate ----------------------------------------------------------------------------------
 
 
-def judge(
+def check(
     actor: Actor,
     chart: Chart,
     names: Sequence[str],
@@ -286,4 +286,4 @@ def judge(
 
 def _identity(alert: Mapping[str, Any]) -> tuple[str, str, str, int | None]:
     """Which hit it is: the same finding about the same two things, however it is worded."""
-    return alert["code"], fold(alert["medication"]), fold(alert["with"]), alert["prescription_id"]
+    return alert["code"], search_key(alert["medication"]), search_key(alert["with"]), alert["prescription_id"]

@@ -34,21 +34,21 @@ from services.listing import paging
 from services.listing.paging import (
     Filter,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
 )
-from services.listing.related_rows import among, of_doctor, of_patient
+from services.listing.related_rows import in_related, of_doctor, of_patient
 from services.rows import (
     assign,
-    changed,
-    fetch,
-    fetch_named,
+    changed_members,
+    get_or_404,
+    get_referenced,
 )
-from services.search_key import fold
+from services.search_key import search_key
 
 Status = PrescriptionStatus
-GRAPH: Mapping[Status, tuple[Status, ...]] = {
+TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
     Status.ACTIVE: (Status.COMPLETED, Status.CANCELLED),
     Status.COMPLETED: (),
     Status.CANCELLED: (),
@@ -76,8 +76,8 @@ def get(actor: Actor, prescription_id: int, *, lock: bool = False) -> Prescripti
             select(Prescription.patient_id).where(Prescription.id == prescription_id)
         ).scalar_one_or_none()
         if patient_id is not None:
-            fetch(Patient, patient_id, lock=True)
-    return fetch(Prescription, prescription_id, lock=lock)
+            get_or_404(Patient, patient_id, lock=True)
+    return get_or_404(Prescription, prescription_id, lock=lock)
 
 
 def status_on(day: date, status: Status, expires_on: date | None) -> Status:
@@ -110,7 +110,7 @@ def _of_doctor(text: str) -> ColumnElement[bool]:
 
 def _of_medication(text: str) -> ColumnElement[bool]:
     named = PrescribedMedication.name.icontains(text, autoescape=True)
-    return among(Prescription.id, PrescribedMedication.prescription_id, named)
+    return in_related(Prescription.id, PrescribedMedication.prescription_id, named)
 
 
 def _matches(text: str) -> ColumnElement[bool]:
@@ -126,7 +126,7 @@ NEIGHBOURS = (
         joinedload(Dispensing.medication), joinedload(Dispensing.dispensed_by)
     ),
 )
-LIST: Listing[Prescription] = Listing(
+LIST: ListSpec[Prescription] = ListSpec(
     name="prescriptions",
     kept_since="created_at",
     model=Prescription,
@@ -149,7 +149,7 @@ def find(actor: Actor, query: ListQuery) -> Page[Prescription]:
     return paging.page(actor, LIST, query)
 
 
-def figures(actor: Actor, rows: Sequence[Prescription]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[Prescription]) -> None:
     """The status as of today, and for those in force what the gate cannot check; three queries at most."""
     today = clock.today()
     for row in rows:
@@ -205,7 +205,7 @@ def prescribe(
     _check_days(issued_at, expires_on)
     passed: list[Alert] = []
     if status_on(clock.today(), status, expires_on) is Status.ACTIVE:
-        passed = medication_safety.judge(
+        passed = medication_safety.check(
             actor, _chart(visit.patient_id), _names(medications), override_reason
         )
     row = Prescription(
@@ -222,7 +222,7 @@ def prescribe(
     )
     db.session.add(row)
     if passed:
-        audit_log.mark(row, "override")
+        audit_log.set_action(row, "override")
     return row
 
 
@@ -230,8 +230,8 @@ def _visit(actor: Actor, visit_id: int, *, importing: bool) -> Visit:
     """The visit to prescribe at, held together with its patient; in the order in which all take them."""
     patient_id = db.session.execute(select(Visit.patient_id).where(Visit.id == visit_id)).scalar_one_or_none()
     if patient_id is not None:
-        fetch(Patient, patient_id, lock=True)
-    visit = fetch_named(Visit, visit_id, "visit_id", lock=True)
+        get_or_404(Patient, patient_id, lock=True)
+    visit = get_referenced(Visit, visit_id, "visit_id", lock=True)
     actor.require_own(visit.doctor_id)
     if visit.voided_at is not None:
         raise ClinicError("read_only", "The visit is void; prescribe at another one.")
@@ -282,7 +282,7 @@ def update(actor: Actor, row: Prescription, **values: Any) -> Prescription:
     if status is not None and status is not _status(row):
         _step(row, status)
         row.status = status
-        audit_log.mark(row, "complete")
+        audit_log.set_action(row, "complete")
     return row
 
 
@@ -293,7 +293,7 @@ def cancel(actor: Actor, row: Prescription, reason: str | None = None) -> Prescr
         _step(row, Status.CANCELLED)
         row.status = Status.CANCELLED
         row.cancellation_reason = reason
-        audit_log.mark(row, "cancel")
+        audit_log.set_action(row, "cancel")
     return row
 
 
@@ -303,8 +303,8 @@ def _status(row: Prescription) -> Status:
 
 def _step(row: Prescription, wanted: Status) -> None:
     status = _status(row)
-    allowed = [step.value for step in GRAPH[status]]
-    if wanted not in GRAPH[status]:
+    allowed = [step.value for step in TRANSITIONS[status]]
+    if wanted not in TRANSITIONS[status]:
         shown = ", ".join(allowed) or "nothing"
         raise ClinicError(
             "invalid_transition",
@@ -314,7 +314,7 @@ def _step(row: Prescription, wanted: Status) -> None:
 
 
 def _real_changes(row: Prescription, values: Mapping[str, Any]) -> dict[str, Any]:
-    found = changed(row, values)
+    found = changed_members(row, values)
     if "medications" in found:
         wanted = [_as_stored(medication) for medication in found["medications"]]
         stored = [{name: getattr(one, name) for name in MEDICATION_FIELDS} for one in row.medications]
@@ -355,7 +355,7 @@ def _change_content(actor: Actor, row: Prescription, content: dict[str, Any]) ->
         # new rows with new ids: who read the old ones must not hand out by them what has changed since
         row.medications = [PrescribedMedication(**medication) for medication in medications]
     if passed:
-        audit_log.mark(row, "override")
+        audit_log.set_action(row, "override")
 
 
 def _names(medications: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -370,7 +370,7 @@ def _judge(
     concerning: Collection[str] | None = None,
 ) -> bool:
     """Ask the gate about a stored prescription; whether `reason` passed new alerts, which it then keeps."""
-    passed = medication_safety.judge(
+    passed = medication_safety.check(
         actor,
         _chart(row.patient_id),
         names,
@@ -415,7 +415,7 @@ def dispense(
         )
     if all(medication.remaining == 0 for medication in row.medications):
         row.status = Status.COMPLETED
-    audit_log.mark(row, "override" if passed else "dispense")
+    audit_log.set_action(row, "override" if passed else "dispense")
     return row
 
 
@@ -430,7 +430,7 @@ def _wanted(row: Prescription, items: Sequence[Mapping[str, Any]]) -> dict[Presc
 
 def _named(row: Prescription, named: int | str, field: str) -> PrescribedMedication:
     by_id = [one for one in row.medications if str(one.id) == str(named)]
-    found = by_id or [one for one in row.medications if fold(one.name) == fold(str(named))]
+    found = by_id or [one for one in row.medications if search_key(one.name) == search_key(str(named))]
     if len(found) == 1:
         return found[0]
     shown = ", ".join(f"{one.id} ({one.name})" for one in row.medications) or "no medications"

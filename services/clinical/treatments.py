@@ -28,17 +28,17 @@ from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.inventory import stock
 from services.listing import paging
-from services.listing.paging import Listing, ListQuery, Page
+from services.listing.paging import ListQuery, ListSpec, Page
 from services.listing.related_rows import of_patient_or_file
 from services.rows import (
     assign,
-    changed,
-    fetch,
-    fetch_named,
-    forbid,
+    changed_members,
+    forbid_members,
+    get_or_404,
+    get_referenced,
 )
 
-GRAPH: Mapping[TreatmentStatus, tuple[TreatmentStatus, ...]] = {
+TRANSITIONS: Mapping[TreatmentStatus, tuple[TreatmentStatus, ...]] = {
     TreatmentStatus.PLANNED: (
         TreatmentStatus.IN_PROGRESS,
         TreatmentStatus.COMPLETED,
@@ -59,8 +59,8 @@ def get(actor: Actor, treatment_id: int, *, lock: bool = False) -> Treatment:
             select(Treatment.visit_id).where(Treatment.id == treatment_id)
         ).scalar_one_or_none()
         if visit_id is not None:
-            fetch(Visit, visit_id, lock=True)
-    return fetch(Treatment, treatment_id, lock=lock)
+            get_or_404(Visit, visit_id, lock=True)
+    return get_or_404(Treatment, treatment_id, lock=lock)
 
 
 def _matches(text: str) -> ColumnElement[bool]:
@@ -71,7 +71,7 @@ def _matches(text: str) -> ColumnElement[bool]:
     )
 
 
-LIST: Listing[Treatment] = Listing(
+LIST: ListSpec[Treatment] = ListSpec(
     name="treatments",
     kept_since="created_at",
     model=Treatment,
@@ -92,7 +92,7 @@ def find(actor: Actor, query: ListQuery) -> Page[Treatment]:
     return paging.page(actor, LIST, query)
 
 
-def figures(actor: Actor, rows: Sequence[Treatment]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[Treatment]) -> None:
     """The lots that each treatment took and has not given back; one query for any number of treatments."""
     statement = (
         select(
@@ -133,7 +133,7 @@ def create(actor: Actor, *, visit_id: int, **values: Any) -> Treatment:
 
     Raises 409 `read_only` for a signed or voided visit, 409 `insufficient_stock` naming every short item.
     """
-    return add(actor, fetch_named(Visit, visit_id, "visit_id", lock=True), **values)
+    return add(actor, get_referenced(Visit, visit_id, "visit_id", lock=True), **values)
 
 
 def add(
@@ -150,7 +150,7 @@ def add(
             "read_only", f"The visit is {_told(visit)}; record the treatment with another visit."
         )
     if doctor_id is not None and doctor_id != visit.doctor_id:
-        fetch_named(Doctor, doctor_id, "doctor_id")
+        get_referenced(Doctor, doctor_id, "doctor_id")
     doctor_id = doctor_id or visit.doctor_id
     actor.require_own(doctor_id)
     if values.get("status") is TreatmentStatus.CANCELLED:
@@ -171,7 +171,7 @@ def update(actor: Actor, treatment: Treatment, **values: Any) -> Treatment:
     change, 409 `invalid_transition` naming the allowed steps, 409 `insufficient_stock` on completing.
     """
     wanted = values.pop("inventory_items", None)
-    values = changed(treatment, values)
+    values = changed_members(treatment, values)
     if wanted is not None and _pairs(treatment) != {one["item_id"]: one["quantity"] for one in wanted}:
         values["inventory_items"] = wanted
     if not values:
@@ -191,7 +191,9 @@ def update(actor: Actor, treatment: Treatment, **values: Any) -> Treatment:
         db.session.flush()
         stock.take(actor, treatment)
     if "status" in values:
-        audit_log.mark(treatment, "complete" if treatment.status is TreatmentStatus.COMPLETED else "begin")
+        audit_log.set_action(
+            treatment, "complete" if treatment.status is TreatmentStatus.COMPLETED else "begin"
+        )
     return void(actor, treatment) if cancelling else treatment
 
 
@@ -215,7 +217,7 @@ def cancel(actor: Actor, treatment: Treatment, reason: str | None) -> None:
     stock.give_back(actor, treatment)
     treatment.status = TreatmentStatus.CANCELLED
     treatment.void_reason = reason
-    audit_log.mark(treatment, "void")
+    audit_log.set_action(treatment, "void")
 
 
 def _pairs(treatment: Treatment) -> dict[int, int]:
@@ -252,17 +254,19 @@ def _name_items(treatment: Treatment, wanted: Sequence[Mapping[str, int]]) -> No
 def _check_right(actor: Actor, treatment: Treatment, values: Mapping[str, Any]) -> None:
     actor.require_own(treatment.doctor_id)
     if actor.role is Role.TECHNICIAN:
-        forbid(values, set(values) - CARRYING_OUT, "You may change status, notes and inventory items only.")
+        forbid_members(
+            values, set(values) - CARRYING_OUT, "You may change status, notes and inventory items only."
+        )
     if "visit_id" in values:
         raise ClinicError("read_only", "A treatment stays with its visit; void it and record it anew.")
     if "doctor_id" in values:
         if values["doctor_id"] is None:
             raise invalid("doctor_id", "a treatment has a doctor")
-        actor.require_own(fetch_named(Doctor, values["doctor_id"], "doctor_id").id)
+        actor.require_own(get_referenced(Doctor, values["doctor_id"], "doctor_id").id)
 
 
 def _check_step(treatment: Treatment, status: TreatmentStatus) -> None:
-    allowed = GRAPH[treatment.status]
+    allowed = TRANSITIONS[treatment.status]
     if status not in allowed:
         raise ClinicError(
             "invalid_transition",

@@ -40,29 +40,29 @@ from services.listing import paging
 from services.listing.paging import (
     Filter,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
 )
 from services.listing.related_rows import of_doctor, of_patient_or_file
 from services.rows import (
     assign,
-    changed,
-    fetch,
-    fetch_named,
-    forbid,
+    changed_members,
+    forbid_members,
+    get_or_404,
+    get_referenced,
 )
 from services.scheduling import appointments
 
 SKEW = timedelta(minutes=1)  # a client's clock may be this much ahead
 STATES = ("open", "signed", "void")
 # What a visit can become; nothing leads back.
-GRAPH: Mapping[str, tuple[str, ...]] = {"open": ("signed", "void"), "signed": (), "void": ()}
+TRANSITIONS: Mapping[str, tuple[str, ...]] = {"open": ("signed", "void"), "signed": (), "void": ()}
 
 
 def get(actor: Actor, visit_id: int, *, lock: bool = False) -> Visit:
     """The visit, voided ones included, or 404."""
-    return fetch(Visit, visit_id, lock=lock)
+    return get_or_404(Visit, visit_id, lock=lock)
 
 
 def require_open(visit: Visit) -> None:
@@ -105,7 +105,7 @@ def _follow_up_due(wanted: bool) -> ColumnElement[bool]:
     return due if wanted else not_(due)
 
 
-LIST: Listing[Visit] = Listing(
+LIST: ListSpec[Visit] = ListSpec(
     name="visits",
     kept_since="created_at",
     model=Visit,
@@ -139,7 +139,7 @@ def find(actor: Actor, query: ListQuery) -> Page[Visit]:
     return paging.page(actor, LIST, query)
 
 
-def figures(actor: Actor, rows: Sequence[Visit]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[Visit]) -> None:
     """What was paid and is owed, and the figures of what hangs on the visits; a constant number of queries.
 
     `balance` is what the visit's bills still ask. `amount_paid` is what was paid on them, credit included,
@@ -154,11 +154,13 @@ def figures(actor: Actor, rows: Sequence[Visit]) -> None:
     by_visit = ledger.gather(ledger.sums_by(LedgerEntry.visit_id, LedgerEntry.visit_id.in_(ids)))
     for visit in rows:
         bills, account = by_bill.get(visit.id, ledger.EMPTY), by_visit.get(visit.id, ledger.EMPTY)
-        spent = max(-bills.of(LedgerKind.CREDIT), ledger.NOTHING)
-        visit.amount_paid = bills.paid + max(account.collected - spent, ledger.NOTHING)
+        spent = max(-bills.of(LedgerKind.CREDIT), ledger.ZERO)
+        visit.amount_paid = bills.paid + max(account.collected - spent, ledger.ZERO)
         visit.balance = bills.balance
-    treatments.figures(actor, [treatment for visit in rows for treatment in visit.treatments])
-    prescriptions.figures(actor, [prescription for visit in rows for prescription in visit.prescriptions])
+    treatments.add_computed_fields(actor, [treatment for visit in rows for treatment in visit.treatments])
+    prescriptions.add_computed_fields(
+        actor, [prescription for visit in rows for prescription in visit.prescriptions]
+    )
 
 
 # --- Documenting ---------------------------------------------------------------------------------------
@@ -193,9 +195,9 @@ def create(
     if doctor_id is None:
         raise invalid("doctor_id", "is required, since you are not a doctor")
     actor.require_own(doctor_id)
-    doctor = fetch_named(Doctor, doctor_id, "doctor_id")
+    doctor = get_referenced(Doctor, doctor_id, "doctor_id")
     # the gate of a prescription needs the patient held, and before any stock is
-    patient = fetch_named(Patient, patient_id, "patient_id", lock=bool(prescriptions))
+    patient = get_referenced(Patient, patient_id, "patient_id", lock=bool(prescriptions))
     now = clock.now()
     if date is None:
         date = now if appointment is None else min(appointment.start, now)
@@ -239,14 +241,14 @@ def update(actor: Actor, visit: Visit, **values: Any) -> Visit:
     if "vitals" in values:
         values["vitals"] = _merged(visit.vitals, values["vitals"])
     wanted = values.pop("diagnoses", None)
-    values = changed(visit, values)
+    values = changed_members(visit, values)
     diagnoses = None if wanted is None else _diagnoses(wanted)
     if diagnoses is not None and _told(diagnoses) != _told(visit.diagnoses):
         values["diagnoses"] = diagnoses
     if not values:
         return visit
     if actor.role is Role.TECHNICIAN:
-        forbid(values, set(values) - {"vitals"}, "You may record vitals only.")
+        forbid_members(values, set(values) - {"vitals"}, "You may record vitals only.")
     actor.require_own(visit.doctor_id)
     require_open(visit)
     _check_belonging(actor, visit, values)
@@ -266,7 +268,7 @@ def _check_belonging(actor: Actor, visit: Visit, values: dict[str, Any]) -> None
         if values["doctor_id"] is None:
             raise invalid("doctor_id", "a visit has a doctor")
         actor.require_own(values["doctor_id"])
-        visit.doctor = fetch_named(Doctor, values["doctor_id"], "doctor_id")
+        visit.doctor = get_referenced(Doctor, values["doctor_id"], "doctor_id")
         if visit.appointment is not None and visit.appointment.doctor_id != values["doctor_id"]:
             raise invalid("doctor_id", "is not the appointment's doctor")
     if "appointment_id" in values:
@@ -277,7 +279,7 @@ def _check_belonging(actor: Actor, visit: Visit, values: dict[str, Any]) -> None
 
 def _appointment(actor: Actor, appointment_id: int) -> Appointment:
     """The appointment that a body names, held."""
-    fetch_named(Appointment, appointment_id, "appointment_id")
+    get_referenced(Appointment, appointment_id, "appointment_id")
     return appointments.get(actor, appointment_id, lock=True)
 
 
@@ -350,7 +352,7 @@ def sign(actor: Actor, visit: Visit) -> Visit:
     if visit.status != "open":
         raise ClinicError("invalid_transition", f"The visit is {visit.status}; only an open one is signed.")
     visit.signed_at, visit.signed_by_id = clock.now(), actor.user_id
-    audit_log.mark(visit, "sign")
+    audit_log.set_action(visit, "sign")
     return visit
 
 
@@ -363,7 +365,7 @@ def add_addendum(actor: Actor, visit: Visit, text: str) -> Addendum:
         raise ClinicError("conflict", "Only a signed visit has addenda; change the visit itself.")
     addendum = Addendum(visit_id=visit.id, author_id=actor.user_id, text=text)
     db.session.add(addendum)
-    audit_log.mark(visit, "addendum")
+    audit_log.set_action(visit, "addendum")
     return addendum
 
 
@@ -399,5 +401,5 @@ def void(actor: Actor, visit: Visit, reason: str | None) -> Visit:
         if prescription.status is PrescriptionStatus.ACTIVE:
             prescriptions.cancel(actor, prescription, reason)
     visit.voided_at, visit.void_reason = clock.now(), reason
-    audit_log.mark(visit, "void")
+    audit_log.set_action(visit, "void")
     return visit

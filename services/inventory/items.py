@@ -23,25 +23,25 @@ from services.listing import paging
 from services.listing.paging import (
     Filter,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
     words_in,
 )
 from services.rows import (
     assign,
-    changed,
-    fetch,
+    changed_members,
+    get_or_404,
     mapping,
 )
-from services.search_key import fold
+from services.search_key import search_key
 
 LONGEST_OUTLOOK = 3650  # days
 
 
 def get(actor: Actor, item_id: int, *, lock: bool = False) -> InventoryItem:
     """The item, retired ones included, or 404."""
-    return fetch(InventoryItem, item_id, lock=lock)
+    return get_or_404(InventoryItem, item_id, lock=lock)
 
 
 def _matches(text: str) -> ColumnElement[bool]:
@@ -67,7 +67,7 @@ def _expiring(days: int) -> ColumnElement[bool]:
     )
 
 
-LIST: Listing[InventoryItem] = Listing(
+LIST: ListSpec[InventoryItem] = ListSpec(
     name="inventory",
     model=InventoryItem,
     area="inventory_item",
@@ -81,7 +81,7 @@ LIST: Listing[InventoryItem] = Listing(
         ),
     },
 )
-MOVEMENTS: Listing[StockMovement] = Listing(
+MOVEMENTS: ListSpec[StockMovement] = ListSpec(
     name="movements",
     kept_since="created_at",
     model=StockMovement,
@@ -103,7 +103,7 @@ def movements(actor: Actor, item: InventoryItem, query: ListQuery) -> Page[Stock
     return paging.page(actor, MOVEMENTS, query)
 
 
-def figures(actor: Actor, rows: Sequence[InventoryItem]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[InventoryItem]) -> None:
     """What is in stock, usable, and last came in; two queries for any number of items."""
     ids = [item.id for item in rows]
     today = clock.today()
@@ -148,7 +148,7 @@ def create(
     active = values.pop("is_active", True)
     if not active:
         actor.require(Permission.INVENTORY_RETIRE)
-    item = InventoryItem(quantity=0, is_active=True, name_fold=fold(values["name"]), **values)
+    item = InventoryItem(quantity=0, is_active=True, name_fold=search_key(values["name"]), **values)
     db.session.add(item)
     db.session.flush()
     if quantity:
@@ -182,7 +182,7 @@ def update(
     with other changes without it, since a stale row sent back whole must not move stock. Retiring an item
     and bringing it back need the right to retire.
     """
-    values = changed(item, values)
+    values = changed_members(item, values)
     if quantity is not None and quantity_adjustment:
         raise invalid("quantity_adjustment", "send either quantity or quantity_adjustment")
     if quantity is not None and quantity != item.quantity and values and not version_named:
@@ -193,7 +193,7 @@ def update(
     if "is_active" in values:
         actor.require(Permission.INVENTORY_RETIRE)
     if "name" in values:
-        values["name_fold"] = fold(values["name"])
+        values["name_fold"] = search_key(values["name"])
     assign(item, values)
     change = quantity_adjustment if quantity is None else quantity - item.quantity
     if change:
@@ -215,7 +215,7 @@ def retire(actor: Actor, item: InventoryItem) -> InventoryItem:
     kept = db.session.execute(select(moved | named)).scalar_one()
     item.is_active = False
     if kept:
-        audit_log.mark(item, "deactivate")
+        audit_log.set_action(item, "deactivate")
     else:
         db.session.delete(item)
     return item

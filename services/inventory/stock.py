@@ -27,7 +27,7 @@ from extensions import db
 from models import InventoryItem, InventoryLot, StockMovement, Treatment
 from security.permissions import Actor
 from services import clock
-from services.rows import locked
+from services.rows import for_update
 
 OUTWARD = (MovementType.USAGE, MovementType.WASTE)
 Portion = tuple[InventoryLot, int]  # what a lot rises by
@@ -39,7 +39,7 @@ def lock_items(ids: Iterable[int]) -> dict[int, InventoryItem]:
     if not wanted:
         return {}
     statement = select(InventoryItem).where(InventoryItem.id.in_(wanted)).order_by(InventoryItem.id)
-    return {item.id: item for item in db.session.scalars(locked(statement))}
+    return {item.id: item for item in db.session.scalars(for_update(statement))}
 
 
 def _lock_lots(ids: Iterable[int], *, also: Iterable[int] = ()) -> list[InventoryLot]:
@@ -52,7 +52,7 @@ def _lock_lots(ids: Iterable[int], *, also: Iterable[int] = ()) -> list[Inventor
         )
         .order_by(InventoryLot.id)
     )
-    return list(db.session.scalars(locked(statement)))
+    return list(db.session.scalars(for_update(statement)))
 
 
 def _usable(lot: InventoryLot, today: date) -> bool:

@@ -40,8 +40,8 @@ from extensions import db, remembered
 from models import Base
 from security.permissions import Actor, hidden
 from services import clock
-from services.rows import Record, columns
-from services.search_key import fold
+from services.rows import Record, execute_core
+from services.search_key import search_key
 
 Row = TypeVar("Row", bound=Base)
 
@@ -68,7 +68,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Few:
+class PreselectedIds:
     """A condition whose rows were looked up already: the keys of all of them."""
 
     keys: Sequence[int]
@@ -83,7 +83,7 @@ class Filter:
     """
 
     kind: Kind
-    where: Callable[[Any], ColumnElement[bool] | Few]
+    where: Callable[[Any], ColumnElement[bool] | PreselectedIds]
     summary: str
     values: tuple[str, ...] = ()
     guards: str | None = None
@@ -112,7 +112,7 @@ class Records:
 
 
 @dataclass(frozen=True, eq=False)
-class Listing(Generic[Row]):
+class ListSpec(Generic[Row]):
     """What one resource's list can do. `area` is its line in the table of hidden fields.
 
     `main_date` is what `start_date`/`end_date` bound; `text` builds the condition for `q`, `nearly` the one
@@ -128,8 +128,8 @@ class Listing(Generic[Row]):
     model: type[Row]
     area: str
     main_date: str | None = None
-    text: Callable[[str], ColumnElement[bool] | Few] | None = None
-    nearly: Callable[[str], ColumnElement[bool] | Few] | None = None
+    text: Callable[[str], ColumnElement[bool] | PreselectedIds] | None = None
+    nearly: Callable[[str], ColumnElement[bool] | PreselectedIds] | None = None
     scope: Callable[[Actor], ColumnElement[bool] | None] | None = None
     options: Sequence[ORMOption] = ()
     names: Mapping[str, str] = field(default_factory=dict)
@@ -214,7 +214,7 @@ class Page(Generic[Row]):
     query: ListQuery
 
 
-def page(actor: Actor, listing: Listing[Row], query: ListQuery) -> Page[Row]:
+def page(actor: Actor, listing: ListSpec[Row], query: ListQuery) -> Page[Row]:
     """One page of the rows that the actor may see.
 
     Raises 403 where a filter or sort names a field that the role may not see.
@@ -228,9 +228,9 @@ def page(actor: Actor, listing: Listing[Row], query: ListQuery) -> Page[Row]:
 
 def _page(
     actor: Actor,
-    listing: Listing[Row],
+    listing: ListSpec[Row],
     query: ListQuery,
-    text: Callable[[str], ColumnElement[bool] | Few] | None,
+    text: Callable[[str], ColumnElement[bool] | PreselectedIds] | None,
 ) -> Page[Row]:
     conditions = _conditions(listing, query)
     if query.q and text is not None:
@@ -240,13 +240,13 @@ def _page(
         conditions.append(scope)
     records = listing.records
     if records is not None and query.sort_by == "id":
-        known = [set(condition.keys) for condition in conditions if isinstance(condition, Few)]
+        known = [set(condition.keys) for condition in conditions if isinstance(condition, PreselectedIds)]
         if not conditions:
             return _whole(listing, records, query)
         if len(known) == len(conditions) and query.after is None:
             return _of_few(listing, records, query, set.intersection(*known))
     key = _key(listing)
-    wheres = [key.in_(one.keys) if isinstance(one, Few) else one for one in conditions]
+    wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in conditions]
     statement = _ordered(listing, query.sort_by, query.descending, query.after is not None)
     statement = statement.where(*wheres) if wheres else statement
     rows: list[Any]
@@ -264,25 +264,25 @@ def _paging(query: ListQuery) -> dict[str, Any]:
     return {"listed": query.limit, "skipped": query.offset, "after": query.after}
 
 
-def _of_few(listing: Listing[Any], records: Records, query: ListQuery, keys: set[int]) -> Page[Any]:
+def _of_few(listing: ListSpec[Any], records: Records, query: ListQuery, keys: set[int]) -> Page[Any]:
     """One page, in the order of their keys, of rows that are all known."""
     ordered = sorted(keys, reverse=query.descending)
     shown = ordered[query.offset : query.offset + query.limit]
     return Page(_records(listing, records, shown), len(keys), False, query)
 
 
-def _whole(listing: Listing[Any], records: Records, query: ListQuery) -> Page[Any]:
+def _whole(listing: ListSpec[Any], records: Records, query: ListQuery) -> Page[Any]:
     """One page of a list that nothing narrows, in the order of its keys: rows and total in one statement."""
     counted = _counted(listing)
     statement = _whole_by_key(listing, query.descending, query.after is not None, db.engine.dialect.name)
-    found = columns(statement, border=counted[1], until=MAX_INT, **_paging(query)).all()
+    found = execute_core(statement, border=counted[1], until=MAX_INT, **_paging(query)).all()
     rows = sorted(records.read(found), key=attrgetter("id"), reverse=query.descending)
     total = _all(listing, counted, found[0].newer if found else None)
     return Page(rows, total, False, query)
 
 
 @lru_cache(maxsize=64)
-def _whole_by_key(listing: Listing[Any], descending: bool, after: bool, dialect: str) -> Select[Any]:
+def _whole_by_key(listing: ListSpec[Any], descending: bool, after: bool, dialect: str) -> Select[Any]:
     key = _key(listing)
     keys = _keys(listing).limit(bindparam("listed", type_=Integer))
     if after:
@@ -297,7 +297,7 @@ def _whole_by_key(listing: Listing[Any], descending: bool, after: bool, dialect:
     return _base(listing).add_columns(newer).where(chosen)
 
 
-def _records(listing: Listing[Any], records: Records, keys: Sequence[int]) -> list[Record]:
+def _records(listing: ListSpec[Any], records: Records, keys: Sequence[int]) -> list[Record]:
     """The records with these keys, in this order.
 
     What is asked for differs from request to request, what is shown does not: that is planned once. And
@@ -305,13 +305,13 @@ def _records(listing: Listing[Any], records: Records, keys: Sequence[int]) -> li
     """
     if not keys:
         return []
-    found = columns(_by_keys(listing, db.engine.dialect.name), keys=list(keys)).all()
+    found = execute_core(_by_keys(listing, db.engine.dialect.name), keys=list(keys)).all()
     rows = {record.id: record for record in records.read(found)}
     return [rows[key] for key in keys]
 
 
 @lru_cache(maxsize=64)
-def _by_keys(listing: Listing[Any], dialect: str) -> Select[Any]:
+def _by_keys(listing: ListSpec[Any], dialect: str) -> Select[Any]:
     key = _key(listing)
     if dialect == "postgresql":  # one text for any number of keys
         return _base(listing).where(key == any_(bindparam("keys", type_=postgresql.ARRAY(BigInteger))))
@@ -319,7 +319,7 @@ def _by_keys(listing: Listing[Any], dialect: str) -> Select[Any]:
 
 
 @lru_cache(maxsize=1024)
-def _ordered(listing: Listing[Any], sort_by: str, descending: bool, after: bool) -> Select[Any]:
+def _ordered(listing: ListSpec[Any], sort_by: str, descending: bool, after: bool) -> Select[Any]:
     """The list in its order; made once, since making a statement costs more than running it.
 
     Of a list that is read as records only the keys.
@@ -334,12 +334,12 @@ def _ordered(listing: Listing[Any], sort_by: str, descending: bool, after: bool)
     return statement.order_by(*_order(listing, sort_by, descending, key)).offset(skipped)
 
 
-def _base(listing: Listing[Any]) -> Select[Any]:
+def _base(listing: ListSpec[Any]) -> Select[Any]:
     base: Select[Any] = select(listing.model) if listing.records is None else listing.records.statement
     return base if listing.joins is None else listing.joins(base)
 
 
-def _check_visible(actor: Actor, listing: Listing[Any], query: ListQuery) -> None:
+def _check_visible(actor: Actor, listing: ListSpec[Any], query: ListQuery) -> None:
     secret = hidden(listing.area, actor.role)
     if not secret:
         return
@@ -350,8 +350,8 @@ def _check_visible(actor: Actor, listing: Listing[Any], query: ListQuery) -> Non
         raise ClinicError("forbidden", "Your role may not filter or sort by this.")
 
 
-def _conditions(listing: Listing[Any], query: ListQuery) -> list[ColumnElement[bool] | Few]:
-    wheres: list[ColumnElement[bool] | Few]
+def _conditions(listing: ListSpec[Any], query: ListQuery) -> list[ColumnElement[bool] | PreselectedIds]:
+    wheres: list[ColumnElement[bool] | PreselectedIds]
     wheres = [_condition(listing, condition) for condition in query.conditions]
     wheres += [listing.filters[name].where(value) for name, value in query.named.items()]
     if listing.main_date is not None:
@@ -363,7 +363,7 @@ def _conditions(listing: Listing[Any], query: ListQuery) -> list[ColumnElement[b
     return wheres
 
 
-def _condition(listing: Listing[Any], condition: Condition) -> ColumnElement[bool]:
+def _condition(listing: ListSpec[Any], condition: Condition) -> ColumnElement[bool]:
     _kind, attribute, _values = listing.columns[condition.name]
     compared = listing.shown.get(condition.name, attribute)
     value = condition.value
@@ -372,7 +372,7 @@ def _condition(listing: Listing[Any], condition: Condition) -> ColumnElement[boo
     if condition.op == "like":
         folded = getattr(listing.model, f"{attribute.key}_fold", None)
         if folded is not None:
-            return contains(folded, fold(value))
+            return contains(folded, search_key(value))
         return attribute.icontains(value, autoescape=True)
     if condition.op == "ne":
         return or_(compared != value, compared.is_(None))
@@ -389,10 +389,10 @@ def contains(column: Any, part: str) -> ColumnElement[bool]:
 
 def words_in(column: Any, text: str) -> ColumnElement[bool]:
     """Whether a folded column contains every word of the text, in any order."""
-    return and_(*(contains(column, word) for word in fold(text).split() or [""]))
+    return and_(*(contains(column, word) for word in search_key(text).split() or [""]))
 
 
-def _order(listing: Listing[Any], sort_by: str, descending: bool, key: Any) -> list[Any]:
+def _order(listing: ListSpec[Any], sort_by: str, descending: bool, key: Any) -> list[Any]:
     attribute: Any = listing.columns[sort_by][1]
     compared: Any = listing.shown.get(sort_by, attribute)
     # NULLs at the end on both engines, whichever way
@@ -408,7 +408,7 @@ def _order(listing: Listing[Any], sort_by: str, descending: bool, key: Any) -> l
 
 
 def _total(
-    listing: Listing[Any], wheres: Sequence[ColumnElement[bool]], query: ListQuery, shown: int
+    listing: ListSpec[Any], wheres: Sequence[ColumnElement[bool]], query: ListQuery, shown: int
 ) -> tuple[int, bool]:
     """How many match, and whether more do than are counted: a filtered count stops at the cap."""
     if query.after is None and shown < query.limit and (shown or not query.offset):
@@ -421,13 +421,13 @@ def _total(
     return (COUNT_CAP, True) if wheres and total > COUNT_CAP else (total, False)
 
 
-def _counted(listing: Listing[Any]) -> tuple[int, int, datetime]:
+def _counted(listing: ListSpec[Any]) -> tuple[int, int, datetime]:
     """So many rows up to this id, and when more are to be counted for good."""
     found: tuple[int, int, datetime] = remembered("totals").get(listing.name, (0, 0, clock.now()))
     return found
 
 
-def _all(listing: Listing[Any], counted: tuple[int, int, datetime], newer: int | None = None) -> int:
+def _all(listing: ListSpec[Any], counted: tuple[int, int, datetime], newer: int | None = None) -> int:
     """How many rows there are; of a table whose rows stay, the settled ones are not counted every time.
 
     An id is settled when its row, and so every row with a lower one, came before any transaction that still
@@ -435,12 +435,12 @@ def _all(listing: Listing[Any], counted: tuple[int, int, datetime], newer: int |
     """
     now, key, (number, border, due) = clock.now(), _key(listing), counted
     if newer is None:
-        newer = int(columns(_between(listing), border=border, until=MAX_INT).scalar_one())
+        newer = int(execute_core(_between(listing), border=border, until=MAX_INT).scalar_one())
     if listing.kept_since is not None and newer > RECOUNT and due <= now:
         since = getattr(listing.model, listing.kept_since)
         last = select(key).where(since < _oldest_transaction() - SKEW).order_by(key.desc()).limit(1)
         settled = max(border, db.session.execute(last).scalar_one_or_none() or 0)
-        found = columns(_between(listing), border=border, until=settled).scalar_one()
+        found = execute_core(_between(listing), border=border, until=settled).scalar_one()
         remembered("totals")[listing.name] = (number + found, settled, now + SETTLING)
     return number + newer
 
@@ -449,7 +449,7 @@ def _oldest_transaction() -> datetime:
     """When the oldest transaction began that may still add rows; SQLite lets nobody write meanwhile."""
     if db.engine.dialect.name != "postgresql":
         return clock.now() + SKEW
-    began: datetime = columns(_OLDEST).scalar_one()
+    began: datetime = execute_core(_OLDEST).scalar_one()
     return began
 
 
@@ -463,7 +463,7 @@ _OLDEST = text(
 
 
 @lru_cache(maxsize=256)
-def _between(listing: Listing[Any]) -> Select[Any]:
+def _between(listing: ListSpec[Any]) -> Select[Any]:
     """How many rows have an id above the border, up to another one.
 
     Always with both bounds: planned without values, PostgreSQL takes what has one for a third of the table,
@@ -474,10 +474,10 @@ def _between(listing: Listing[Any]) -> Select[Any]:
     return select(func.count()).prefix_with(PREPARED).select_from(inner.subquery())
 
 
-def _key(listing: Listing[Any]) -> Any:
+def _key(listing: ListSpec[Any]) -> Any:
     return listing.model.__mapper__.primary_key[0]
 
 
-def _keys(listing: Listing[Any]) -> Select[Any]:
+def _keys(listing: ListSpec[Any]) -> Select[Any]:
     keys = select(_key(listing))
     return keys if listing.joins is None else listing.joins(keys)

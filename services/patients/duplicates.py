@@ -19,7 +19,7 @@ from database.engine import PREPARED, tell
 from extensions import db
 from models import Patient
 from services.patients.name_matching import similar_names
-from services.rows import columns, next_id
+from services.rows import execute_core, next_id
 
 NAMING = ("name_fold", "date_of_birth", "phone_e164", "phone_digits", "email", "insurance_id")
 SHOWN = 10  # candidates an answer names at most
@@ -78,7 +78,7 @@ def likely(values: Mapping[str, Any], *, but: int | None = None) -> Likely:
         asked["insurance_id"] = sorted({insured, insured.upper(), insured.lower()})
     dialect = db.session.get_bind().dialect.name
     statement = _sharing(tuple(told), bool(values.get("phone_e164")), dialect if but is None else "")
-    rows = columns(statement, but=but or 0, **asked).all()
+    rows = execute_core(statement, but=but or 0, **asked).all()
     new_id = rows[0].new_id if rows else None
     similar = [row.id for row in rows if row.id and similar_names(values["name_fold"], row.name_fold)]
     if not similar:

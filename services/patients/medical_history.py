@@ -15,8 +15,8 @@ from security.permissions import Actor
 from services import clock
 from services.clinical import icd10
 from services.patients import patients
-from services.rows import assign, changed, locked
-from services.search_key import fold
+from services.rows import assign, changed_members, for_update
+from services.search_key import search_key
 
 Entry = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
         )
     )
     if lock:
-        statement = locked(statement)
+        statement = for_update(statement)
     history = db.session.execute(statement).scalar_one_or_none()
     if history is None:
         raise not_found("medical history")
@@ -54,7 +54,7 @@ def update(actor: Actor, history: MedicalHistory, **values: Any) -> MedicalHisto
     lists = {name: values.pop(name) or [] for name in READERS if name in values}
     rows = {name: READERS[name](entries) for name, entries in lists.items()}
     rows = {name: new for name, new in rows.items() if not _same(getattr(history, name), new)}
-    scalars = changed(history, values)
+    scalars = changed_members(history, values)
     if rows or scalars:
         _replace(history, rows)
         assign(history, scalars)
@@ -87,7 +87,7 @@ def _same(stored: Sequence[Any], new: Sequence[Any]) -> bool:
 def _allergies(entries: Sequence[Entry]) -> list[Allergy]:
     rows: dict[str, Allergy] = {}
     for number, entry in enumerate(entries):
-        row = Allergy(**entry, substance_fold=fold(entry["substance"]))
+        row = Allergy(**entry, substance_fold=search_key(entry["substance"]))
         if row.substance_fold in rows:
             field = f"allergies.{number}.substance"
             problem = "this allergen is already recorded"
@@ -104,7 +104,7 @@ def _conditions(entries: Sequence[Entry]) -> list[Condition]:
         if code is not None and not icd10.is_valid(code):
             raise invalid(f"conditions.{number}.icd10", "is not an ICD-10-CM code such as E11.9")
         told = {**entry, "icd10": icd10.normalize(code) if code is not None else None}
-        rows.append(Condition(**told, name_fold=fold(entry["name"])))
+        rows.append(Condition(**told, name_fold=search_key(entry["name"])))
     return rows
 
 

@@ -18,16 +18,16 @@ from services import clock
 from services.clinical import icd10
 from services.listing import paging
 from services.listing.paging import (
-    Few,
     Filter,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
+    PreselectedIds,
     contains,
     words_in,
 )
-from services.listing.related_rows import few
+from services.listing.related_rows import preselect
 from services.patients import phones
 from services.patients.name_matching import (
     begins_within_one_edit,
@@ -36,7 +36,7 @@ from services.patients.name_matching import (
     words,
 )
 from services.patients.patients import MAX_AGE, RECORDS
-from services.search_key import fold
+from services.search_key import search_key
 
 MIN_TYPO = 3  # letters a word must have for a slip in it to be forgiven
 MOST_CANDIDATES = 50_000  # rows that are looked at for a slip
@@ -45,7 +45,7 @@ MOST_FORGIVEN = 1_000  # patients that a search with a slip finds
 # --- q -------------------------------------------------------------------------------------------------
 
 
-def matches(text: str) -> ColumnElement[bool] | Few:
+def matches(text: str) -> ColumnElement[bool] | PreselectedIds:
     """What `q` finds: parts of the name in any order, file number, phone digits, e-mail."""
     ways = [
         words_in(Patient.name_fold, text),
@@ -54,16 +54,16 @@ def matches(text: str) -> ColumnElement[bool] | Few:
     ]
     if phones.searched_digits(text):
         ways.append(_phone(text))
-    return few(Patient.id, or_(*ways))
+    return preselect(Patient.id, or_(*ways))
 
 
-def nearly_matches(text: str) -> Few:
+def nearly_matches(text: str) -> PreselectedIds:
     """What `q` finds where that finds nobody: one slip of the keyboard in a word of a name or e-mail address.
 
     A letter too many, missing, wrong, or swapped with its neighbour is forgiven. Numbers are taken as they
     are typed, since a number off by one is another patient's.
     """
-    return Few(_forgiving(text))
+    return PreselectedIds(_forgiving(text))
 
 
 def _phone(text: str) -> ColumnElement[bool]:
@@ -82,7 +82,7 @@ def _forgiving(text: str) -> list[int]:
     The database narrows down by what a slip leaves whole, the same on both engines; letters are compared
     here. Whole words win over beginnings of words.
     """
-    wanted = fold(text).split()
+    wanted = search_key(text).split()
     doubtful = [word for word in wanted if len(word) >= MIN_TYPO and _is_written(word)]
     if not doubtful:
         return []
@@ -203,9 +203,9 @@ def _seen(since: datetime) -> ColumnElement[bool]:
     return exists().where(*seen)
 
 
-def _part_of(column: Any) -> Callable[[str], ColumnElement[bool] | Few]:
-    def where(text: str) -> ColumnElement[bool] | Few:
-        return few(Patient.id, column.icontains(text, autoescape=True))
+def _part_of(column: Any) -> Callable[[str], ColumnElement[bool] | PreselectedIds]:
+    def where(text: str) -> ColumnElement[bool] | PreselectedIds:
+        return preselect(Patient.id, column.icontains(text, autoescape=True))
 
     return where
 
@@ -213,12 +213,12 @@ def _part_of(column: Any) -> Callable[[str], ColumnElement[bool] | Few]:
 FILTERS = {
     "name": Filter(
         Kind.TEXT,
-        lambda text: few(Patient.id, words_in(Patient.name_fold, text)),
+        lambda text: preselect(Patient.id, words_in(Patient.name_fold, text)),
         "Parts of the name, in any order.",
     ),
     "phone": Filter(
         Kind.TEXT,
-        lambda text: few(Patient.id, _phone(text)),
+        lambda text: preselect(Patient.id, _phone(text)),
         "Digits of the phone number, however they are punctuated.",
     ),
     "email": Filter(Kind.TEXT, _part_of(Patient.email), "Part of the e-mail address."),
@@ -241,7 +241,7 @@ FILTERS = {
     ),
 }
 
-LIST: Listing[Patient] = Listing(
+LIST: ListSpec[Patient] = ListSpec(
     name="patients",
     model=Patient,
     area="patient",

@@ -26,16 +26,16 @@ from services.patients import duplicates, phones
 from services.rows import (
     Record,
     assign,
-    changed,
-    columns,
-    fetch,
+    changed_members,
+    execute_core,
+    get_or_404,
     keep,
     new_values,
 )
 from services.rows import (
     insert as insert_row,
 )
-from services.search_key import fold
+from services.search_key import search_key
 
 MAX_AGE = 130  # years; the oldest known person lived 122
 NOTHING = Decimal("0.00")
@@ -44,10 +44,10 @@ NAMED_APPOINTMENTS = 20  # in a refusal
 
 def get(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
     """The patient, archived ones included, or 404."""
-    return fetch(Patient, patient_id, lock=lock)
+    return get_or_404(Patient, patient_id, lock=lock)
 
 
-def figures(actor: Actor, rows: Sequence[Patient | Record]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[Patient | Record]) -> None:
     """Compute what is not stored: age, balance, last visit, next appointment; in one query."""
     patients = {patient.id: patient for patient in rows if isinstance(patient, Patient)}
     today = clock.today()
@@ -57,7 +57,7 @@ def figures(actor: Actor, rows: Sequence[Patient | Record]) -> None:
     unread = [patient.id for patient in patients.values() if patient.account_balance is None]
     if not unread:
         return
-    for row in columns(_FIGURES, ids=unread):
+    for row in execute_core(_FIGURES, ids=unread):
         patient = patients[row.id]
         patient.account_balance = row.account_balance
         patient.last_visit = row.last_visit
@@ -99,7 +99,7 @@ RECORDS = Records(_SHOWN, _complete)
 
 def read(actor: Actor, patient_id: int, *, lock: bool = False) -> Record:
     """The patient with all that is computed, to be shown; or 404."""
-    found = RECORDS.read(columns(_ONE, row_id=patient_id))
+    found = RECORDS.read(execute_core(_ONE, row_id=patient_id))
     if not found:
         raise not_found("patient")
     return found[0]
@@ -182,7 +182,7 @@ def _issue(patient: Patient) -> None:
     del values["file_number"]
     for tried in count():
         suffix = f"-{tried}" if tried else ""
-        issued = columns(_issuing(db.engine.dialect.name), suffix=suffix, **values).one_or_none()
+        issued = execute_core(_issuing(db.engine.dialect.name), suffix=suffix, **values).one_or_none()
         if issued is not None:
             patient.file_number = issued.file_number
             keep(patient, values | dict(issued._mapping))
@@ -263,7 +263,7 @@ def _with_forms(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with the second forms that finding needs: folded name, E.164 and digits of the phone."""
     found = dict(values)
     if "name" in found:
-        found["name_fold"] = fold(found["name"])
+        found["name_fold"] = search_key(found["name"])
     if "phone" in found:
         international = found["phone_e164"] = phones.e164(found["phone"])
         found["phone_digits"] = phones.searchable(found["phone"], international)
@@ -278,7 +278,7 @@ def update(actor: Actor, patient: Patient, *, allow_duplicate: bool = False, **v
 
     A change that makes the record look like another one's is refused as a registration would be.
     """
-    values = changed(patient, values)
+    values = changed_members(patient, values)
     if "is_active" in values:
         actor.require(Permission.PATIENTS_ARCHIVE)
         if not values["is_active"]:
@@ -290,7 +290,7 @@ def update(actor: Actor, patient: Patient, *, allow_duplicate: bool = False, **v
         _refuse_duplicates(told, patient)
     assign(patient, values)
     if "is_active" in values:
-        audit_log.mark(patient, "restore" if patient.is_active else "archive")
+        audit_log.set_action(patient, "restore" if patient.is_active else "archive")
     return patient
 
 
@@ -299,7 +299,7 @@ def archive(actor: Actor, patient: Patient) -> Patient:
     if patient.is_active:
         _check_archivable(patient)
         patient.is_active = False
-        audit_log.mark(patient, "archive")
+        audit_log.set_action(patient, "archive")
     return patient
 
 

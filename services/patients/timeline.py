@@ -79,7 +79,7 @@ def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int, type:
         for name, (_model, _at, permission) in SOURCES.items()
         if actor.may(permission) and type in (None, name)
     ]
-    audit_log.note_read("read", "timeline", [patient_id], [patient_id])
+    audit_log.record_read("read", "timeline", [patient_id], [patient_id])
     if not sources:
         return Page([], 0, False, query)
     events = union_all(*sources).subquery()
@@ -112,5 +112,5 @@ def _rows(actor: Actor, name: str, ids: Sequence[int]) -> dict[int, Any]:
         statement = statement.options(selectinload(Prescription.medications))
     found = {row.id: row for row in db.session.execute(statement).unique().scalars()}
     if name == "billing":
-        bills.figures(actor, list(found.values()))
+        bills.add_computed_fields(actor, list(found.values()))
     return found

@@ -12,7 +12,7 @@ from enums import RefundStatus, Role
 from extensions import db
 from models import InventoryItem, Refund, Visit
 from security.permissions import Actor, Permission
-from services.billing.ledger import NOTHING, Sums
+from services.billing.ledger import ZERO, Sums
 from services.reports import (
     doctor_performance,
     patient_stats,
@@ -57,7 +57,7 @@ def show(actor: Actor, *, start_date: date | None = None, end_date: date | None 
         role=actor.role,
         today=_numbers(actor, today, own),
         period=_numbers(actor, periods.span(start_date, end_date), own),
-        outstanding=sum(revenue.ages(today, own).values(), NOTHING) if bills else None,
+        outstanding=sum(revenue.ages(today, own).values(), ZERO) if bills else None,
         refund_requests=_refund_requests() if actor.may(Permission.REFUNDS_ASK) else None,
         unsigned_visits=_unsigned(own) if actor.may(Permission.VISITS_DOCUMENT) else None,
         low_stock_items=_low_stock(),

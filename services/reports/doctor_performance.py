@@ -19,7 +19,7 @@ from services.billing import ledger
 from services.billing.ledger import Sums
 from services.reports import periods, revenue
 from services.reports.periods import Span
-from services.rows import fetch_named, mapping
+from services.rows import get_referenced, mapping
 from services.scheduling import availability
 from services.scheduling.availability import Calendar
 
@@ -123,7 +123,7 @@ def report(
 def _doctors(actor: Actor, doctor_id: int | None) -> Sequence[Doctor]:
     if doctor_id is not None:
         actor.require_own(doctor_id)
-        return [fetch_named(Doctor, doctor_id, "doctor_id")]
+        return [get_referenced(Doctor, doctor_id, "doctor_id")]
     statement = select(Doctor).order_by(Doctor.id)
     own = own_doctor(actor)
     if own is not None:

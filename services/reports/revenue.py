@@ -21,10 +21,10 @@ from extensions import db
 from models import Billing, Doctor, LedgerEntry
 from services import clock
 from services.billing import ledger
-from services.billing.ledger import NOTHING, Sums
+from services.billing.ledger import ZERO, Sums
 from services.reports import periods
 from services.reports.periods import Period, Span, Unit
-from services.rows import fetch_named, mapping
+from services.rows import get_referenced, mapping
 
 Key = TypeVar("Key")
 
@@ -58,7 +58,7 @@ def report(
     doctor that does not exist and for more than 400 periods.
     """
     if doctor_id is not None:
-        fetch_named(Doctor, doctor_id, "doctor_id")
+        get_referenced(Doctor, doctor_id, "doctor_id")
     span = periods.span(start_date, end_date)
     cut = periods.periods(span, group_by)
     rows = _moved(span, cut, doctor_id)
@@ -67,7 +67,7 @@ def report(
     rest = {
         "discounted": whole.discount,
         "written_off": whole.written_off,
-        "outstanding": sum(ageing.values(), NOTHING),
+        "outstanding": sum(ageing.values(), ZERO),
     }
     return Revenue(
         totals=_amounts(whole) | rest,
@@ -117,7 +117,7 @@ def _grouped(rows: Iterable[Moved], key: Callable[[Moved], Key]) -> dict[Key, Su
 def _sums(amounts: Iterable[tuple[LedgerKind, Decimal]]) -> Sums:
     found: dict[LedgerKind, Decimal] = {}
     for kind, amount in amounts:
-        found[kind] = found.get(kind, NOTHING) + amount
+        found[kind] = found.get(kind, ZERO) + amount
     return Sums(found)
 
 
@@ -201,4 +201,4 @@ def ages(span: Span, doctor_id: int | None = None) -> dict[str, Decimal]:
     if doctor_id is not None:
         statement = statement.where(Billing.doctor_id == doctor_id)
     found: dict[str, Decimal] = dict(db.session.execute(statement).tuples().all())
-    return {name: found.get(name, NOTHING) for name in (*AGES, OLDEST)}
+    return {name: found.get(name, ZERO) for name in (*AGES, OLDEST)}

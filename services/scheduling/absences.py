@@ -16,9 +16,9 @@ from models import Appointment, Doctor, Patient
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.rows import fetch_named, hold
+from services.rows import get_referenced, lock_rows
 from services.scheduling.appointments import cancel, move
-from services.scheduling.booking_rules import Proposal, judge, told
+from services.scheduling.booking_rules import BookingRequest, check_booking, told
 
 LISTED = 100  # booked appointments that a refusal names
 
@@ -40,7 +40,7 @@ def booked_with(doctor_id: int, start: datetime, end: datetime | None = None) ->
     )
 
 
-def settle(
+def resolve_booked_appointments(
     actor: Actor,
     booked: Sequence[Appointment],
     why: str,
@@ -61,8 +61,8 @@ def settle(
         return
     if on_conflict is None and reassign_to is None:
         raise _still_booked(booked)
-    hold(Patient, {row.patient_id for row in booked})
-    hold(Appointment, {row.id for row in booked})
+    lock_rows(Patient, {row.patient_id for row in booked})
+    lock_rows(Appointment, {row.id for row in booked})
     if reassign_to is not None:
         _reassign(actor, booked, reassign_to)
         return
@@ -90,17 +90,17 @@ def _still_booked(booked: Sequence[Appointment]) -> ClinicError:
 
 def _reassign(actor: Actor, booked: Sequence[Appointment], doctor_id: int) -> None:
     actor.require_own(doctor_id)
-    doctor = fetch_named(Doctor, doctor_id, "reassign_to", lock=True)
+    doctor = get_referenced(Doctor, doctor_id, "reassign_to", lock=True)
     if any(row.doctor_id == doctor_id for row in booked):
         raise invalid("reassign_to", "must be another doctor")
     refused: list[dict[str, Any]] = []
     for row in booked:
-        verdict = judge(Proposal(doctor, row.patient, row.start, row.end, appointment=row))
+        verdict = check_booking(BookingRequest(doctor, row.patient, row.start, row.end, appointment=row))
         if not verdict.possible:
             refused += [{"appointment_id": row.id, **conflict} for conflict in verdict.conflicts]
             continue
         move(row, verdict, None)
-        audit_log.mark(row, "reassign")
+        audit_log.set_action(row, "reassign")
     if refused:
         raise ClinicError(
             "appointment_conflict",

@@ -19,13 +19,13 @@ from services.listing import paging
 from services.listing.paging import (
     Filter,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
     Records,
 )
 from services.listing.related_rows import of_doctor, of_patient, of_patient_or_file
-from services.rows import Record, columns
+from services.rows import Record, execute_core
 from services.scheduling.appointments import MINUTE, allowed_transitions
 
 
@@ -45,7 +45,7 @@ def _starting(instant: datetime) -> ColumnElement[bool]:
     return and_(Appointment.start >= instant, Appointment.start < end)
 
 
-class Diary(Listing[Appointment]):
+class Diary(ListSpec[Appointment]):
     """The list of appointments, whose start is also called `date`."""
 
     @cached_property
@@ -128,13 +128,13 @@ def find(actor: Actor, query: ListQuery) -> Page[Appointment]:
     return paging.page(actor, LIST, query)
 
 
-def figures(actor: Actor, rows: Sequence[Appointment | Record]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[Appointment | Record]) -> None:
     """Compute what is not stored: who booked, the visit, the allowed steps; two queries at most."""
     unread = [row for row in rows if isinstance(row, Appointment)]
     names = _names(actor, {row.created_by_id for row in unread})
     # by its visit, if it has one
     completed = [row.id for row in unread if row.status is AppointmentStatus.COMPLETED]
-    visits = dict(columns(_VISITS, ids=completed).tuples().all()) if completed else {}
+    visits = dict(execute_core(_VISITS, ids=completed).tuples().all()) if completed else {}
     for row in unread:
         row.visit_id = visits.get(row.id)
         row.allowed_transitions = allowed_transitions(row)
@@ -146,7 +146,7 @@ def _names(actor: Actor, user_ids: Set[int | None]) -> dict[int | None, str]:
     """The users' names; the caller's own is known."""
     known: dict[int | None, str] = {actor.user_id: actor.name}
     asked = user_ids - known.keys() - {None}
-    return known | (dict(columns(_NAMES, ids=sorted(asked)).tuples().all()) if asked else {})
+    return known | (dict(execute_core(_NAMES, ids=sorted(asked)).tuples().all()) if asked else {})
 
 
 _NAMES = select(User.id, User.name).where(User.id.in_(bindparam("ids", expanding=True)))

@@ -27,22 +27,22 @@ from services.audit import audit_log
 from services.rows import (
     Record,
     assign,
-    changed,
-    fetch,
-    fetch_named,
-    hold,
-    hold_selected,
+    changed_members,
+    for_update,
+    get_or_404,
+    get_referenced,
     insert,
-    locked,
+    lock_rows,
+    lock_selected,
     next_id,
 )
 from services.scheduling.availability import LONGEST, SHORTEST, Interval
-from services.scheduling.booking_rules import Proposal, Verdict, judge
+from services.scheduling.booking_rules import BookingCheck, BookingRequest, check_booking
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
 CANCELLED, NO_SHOW = AppointmentStatus.CANCELLED, AppointmentStatus.NO_SHOW
 # What an appointment can become. Missed only after its start; booked again within `REOPEN_WITHIN`.
-GRAPH: dict[AppointmentStatus, tuple[AppointmentStatus, ...]] = {
+TRANSITIONS: dict[AppointmentStatus, tuple[AppointmentStatus, ...]] = {
     SCHEDULED: (COMPLETED, CANCELLED, NO_SHOW),
     NO_SHOW: (COMPLETED, SCHEDULED),
     COMPLETED: (),
@@ -68,12 +68,12 @@ def get(
     patients: Iterable[int] = (),
 ) -> Appointment:
     """The appointment or 404. `lock` holds its doctor and patient too, and those it is about to move to."""
-    row = fetch(Appointment, appointment_id)
+    row = get_or_404(Appointment, appointment_id)
     if lock:
         neighbours = (row.doctor_id, row.patient_id)
-        hold(Doctor, {row.doctor_id, *doctors})
-        hold(Patient, {row.patient_id, *patients})
-        fetch(Appointment, appointment_id, lock=True)
+        lock_rows(Doctor, {row.doctor_id, *doctors})
+        lock_rows(Patient, {row.patient_id, *patients})
+        get_or_404(Appointment, appointment_id, lock=True)
         if neighbours != (row.doctor_id, row.patient_id):
             raise StaleDataError("the appointment moved while its neighbours were locked")  # begin again
     return row
@@ -123,13 +123,13 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
     )
     insert(row, new_id=new_id, patient=asked.patient, doctor=asked.doctor)
     if row.overbooked:
-        audit_log.mark(row, "overbook")
+        audit_log.set_action(row, "overbook")
     return row
 
 
 def _hold_for_new(doctor_id: int, patient_id: int) -> int | None:
     """Lock both, where they exist, with what booking asks of them; the id of the appointment to come."""
-    found = hold_selected(_both(db.engine.dialect.name), doctor=doctor_id, patient=patient_id)
+    found = lock_selected(_both(db.engine.dialect.name), doctor=doctor_id, patient=patient_id)
     return found[0].new_id if found else None
 
 
@@ -146,29 +146,31 @@ def _both(dialect: str) -> Select[Any]:
     both = select(Doctor, Patient, next_id(Appointment, dialect).label("new_id"))
     both = both.join_from(Doctor, Patient, Patient.id == bindparam("patient"))
     both = both.options(doctor, load_only(Patient.name, Patient.is_active))
-    return locked(both.where(Doctor.id == bindparam("doctor")).prefix_with(PREPARED))
+    return for_update(both.where(Doctor.id == bindparam("doctor")).prefix_with(PREPARED))
 
 
-def rehearse(actor: Actor, **values: Any) -> Verdict:
+def dry_run(actor: Actor, **values: Any) -> BookingCheck:
     """The judgement that `book` would give, with the same refusals of what is unreadable; books nothing."""
     return _propose(actor, False, values)
 
 
-def _propose(actor: Actor, importing: bool, values: dict[str, Any]) -> Verdict:
+def _propose(actor: Actor, importing: bool, values: dict[str, Any]) -> BookingCheck:
     """Judge a booking, taking out of `values` what the proposal holds."""
     doctor_id, patient_id = values.pop("doctor_id"), values.pop("patient_id")
     actor.require_own(doctor_id)
     overbook = values.pop("overbook", False)
     if overbook:
         _check_overbook(actor, values.get("overbook_reason"))
-    doctor = fetch_named(Doctor, doctor_id, "doctor_id", lock=True)
-    patient = fetch_named(Patient, patient_id, "patient_id", lock=True)
+    doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
+    patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
     start, end = _when({name: values.pop(name, None) for name in TIMES}, doctor.slot_minutes)
     status = values.setdefault("status", SCHEDULED)
     past = importing and status in PAST
     if status is not SCHEDULED and not (past and start < clock.now()):
         raise invalid("status", "a new appointment is scheduled")
-    return judge(Proposal(doctor, patient, start, end, overbook=overbook, status=status, past=past))
+    return check_booking(
+        BookingRequest(doctor, patient, start, end, overbook=overbook, status=status, past=past)
+    )
 
 
 def _check_overbook(actor: Actor, why: str | None) -> None:
@@ -214,7 +216,7 @@ class Plan:
     """A change that may be made: the members to set, and the judgement where it is about time."""
 
     values: dict[str, Any]
-    verdict: Verdict | None
+    verdict: BookingCheck | None
     meaning: str | None
 
 
@@ -230,12 +232,12 @@ def update(actor: Actor, row: Appointment, **values: Any) -> Appointment:
         move(row, plan.verdict, why or row.overbook_reason)
     assign(row, plan.values)
     if plan.meaning is not None:
-        audit_log.mark(row, plan.meaning)
+        audit_log.set_action(row, plan.meaning)
     db.session.flush()  # the database's last word, while the row is at hand
     return row
 
 
-def rehearse_update(actor: Actor, row: Appointment, **values: Any) -> Verdict | None:
+def dry_run_update(actor: Actor, row: Appointment, **values: Any) -> BookingCheck | None:
     """The judgement that `update` would give; None where the change is not about time. Changes nothing."""
     return _plan(actor, row, values).verdict
 
@@ -248,7 +250,7 @@ def _plan(actor: Actor, row: Appointment, values: dict[str, Any]) -> Plan:
     for name in values.keys() & MOVES:
         if values[name] is None:
             raise invalid(name, "must not be null")
-    values = changed(row, values)
+    values = changed_members(row, values)
     if values.get("date") == row.start:
         del values["date"]
     target = values.get("status", row.status)
@@ -289,22 +291,22 @@ def _check_members(
             raise invalid(name, "goes with the status cancelled only")
 
 
-def _judge_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook: bool) -> Verdict:
+def _judge_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook: bool) -> BookingCheck:
     doctor_id, patient_id = values.get("doctor_id", row.doctor_id), values.get("patient_id", row.patient_id)
     actor.require_own(doctor_id)
-    doctor = fetch_named(Doctor, doctor_id, "doctor_id", lock=True)
-    patient = fetch_named(Patient, patient_id, "patient_id", lock=True)
+    doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
+    patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
     start, end = _when({name: values.get(name) for name in TIMES}, row.duration, row.start)
-    return judge(Proposal(doctor, patient, start, end, appointment=row, overbook=overbook))
+    return check_booking(BookingRequest(doctor, patient, start, end, appointment=row, overbook=overbook))
 
 
-def _judge_late(row: Appointment, overbook: bool) -> Verdict:
+def _judge_late(row: Appointment, overbook: bool) -> BookingCheck:
     """A missed appointment that took place after all: its time was free for others meanwhile.
 
     One that was overbooked from the first may stand beside others as it did.
     """
-    return judge(
-        Proposal(
+    return check_booking(
+        BookingRequest(
             row.doctor,
             row.patient,
             row.start,
@@ -317,7 +319,7 @@ def _judge_late(row: Appointment, overbook: bool) -> Verdict:
     )
 
 
-def move(row: Appointment, verdict: Verdict, why: str | None) -> None:
+def move(row: Appointment, verdict: BookingCheck, why: str | None) -> None:
     """Put the row where a judgement allows it; `why` is kept where it is overbooked there."""
     asked = verdict.proposal
     if asked.start != row.start:
@@ -336,7 +338,7 @@ def move(row: Appointment, verdict: Verdict, why: str | None) -> None:
 def allowed_transitions(row: Appointment | Record) -> list[str]:
     """What the appointment can become now."""
     now = clock.now()
-    found = list(GRAPH[row.status])
+    found = list(TRANSITIONS[row.status])
     if NO_SHOW in found and now < row.start:
         found.remove(NO_SHOW)
     if row.status is NO_SHOW and now > row.start + REOPEN_WITHIN:
@@ -366,7 +368,7 @@ def cancel(
     actor.require_own(row.doctor_id)
     _check_step(row, CANCELLED)
     row.status, row.cancellation_reason, row.cancelled_by = CANCELLED, cancellation_reason, cancelled_by
-    audit_log.mark(row, "cancel")
+    audit_log.set_action(row, "cancel")
     return row
 
 
@@ -377,7 +379,7 @@ def check_in(actor: Actor, row: Appointment) -> Appointment:
         raise _not_allowed(row, f"The appointment is {row.status}: only a scheduled one can be checked in.")
     if row.checked_in_at is None:
         row.checked_in_at = clock.now()
-        audit_log.mark(row, "check_in")
+        audit_log.set_action(row, "check_in")
     return row
 
 
@@ -394,4 +396,4 @@ def complete(actor: Actor, row: Appointment) -> None:
         verdict.insist()
         move(row, verdict, row.overbook_reason)
     row.status = COMPLETED
-    audit_log.mark(row, "complete")
+    audit_log.set_action(row, "complete")

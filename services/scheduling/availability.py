@@ -31,7 +31,7 @@ from enums import AppointmentStatus
 from errors import invalid
 from models import Appointment, Base, Doctor, ScheduleWindow, TimeOff
 from services import clock
-from services.rows import columns
+from services.rows import execute_core
 
 Interval = tuple[datetime, datetime]
 Booking = tuple[datetime, datetime, datetime]  # start, end, end with the buffer
@@ -229,7 +229,7 @@ def load(
     """
     found = {doctor.id: Calendar(doctor) for doctor in doctors}
     others: list[Interval] = []
-    rows = columns(
+    rows = execute_core(
         _CALENDARS if patient_id is None else _CALENDARS_AND_PATIENT,
         doctors=list(found),
         since=start,

@@ -35,7 +35,7 @@ OFFERED = 3  # free times that a refusal offers
 
 
 @dataclass(frozen=True)
-class Proposal:
+class BookingRequest:
     """A time that somebody wants with a doctor. `appointment` is the row that would move there, if any.
 
     `overbook` asks to pass hours, buffer and the doctor's overlap. `status` is what the row would be:
@@ -60,10 +60,10 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BookingCheck:
     """What stands in the way of a proposal (`clashes`), and what overbooking passes (`passed`); codes."""
 
-    proposal: Proposal
+    proposal: BookingRequest
     clashes: tuple[str, ...]
     passed: tuple[str, ...] = ()
 
@@ -111,7 +111,7 @@ def told(instant: datetime) -> str:
     return clock.local(instant).isoformat()
 
 
-def judge(proposal: Proposal) -> Verdict:
+def check_booking(proposal: BookingRequest) -> BookingCheck:
     """Whether a proposal can be booked; the caller holds the doctor's and the patient's rows.
 
     `next_available` of the verdict is looked for only when it is asked for.
@@ -130,7 +130,7 @@ def judge(proposal: Proposal) -> Verdict:
     if asked.status not in OCCUPYING:
         found -= OVERLAPS
     passed = found & OVERBOOKABLE if asked.overbook else set()
-    return Verdict(
+    return BookingCheck(
         asked,
         tuple(code for code in MESSAGES if code in found - passed),
         tuple(code for code in MESSAGES if code in passed),

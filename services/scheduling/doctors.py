@@ -20,23 +20,23 @@ from services.listing import paging
 from services.listing.paging import (
     Filter,
     Kind,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
     words_in,
 )
 from services.rows import (
     assign,
-    changed,
-    fetch,
-    fetch_named,
-    forbid,
-    hold,
+    changed_members,
+    forbid_members,
+    get_or_404,
+    get_referenced,
+    lock_rows,
     mapping,
 )
 from services.scheduling import absences, availability
 from services.scheduling.availability import OCCUPYING
-from services.search_key import fold
+from services.search_key import search_key
 from services.users import accounts
 
 LOOK_AHEAD = 30  # days in which `next_available` is looked for
@@ -48,8 +48,8 @@ SETTLEMENT = ("on_conflict", "reassign_to")
 def get(actor: Actor, doctor_id: int, *, lock: bool = False, others: Iterable[int] = ()) -> Doctor:
     """The doctor, deactivated ones included, or 404. `lock` holds `others` along, in the order of ids."""
     if lock:
-        hold(Doctor, {doctor_id, *others})
-    return fetch(Doctor, doctor_id)
+        lock_rows(Doctor, {doctor_id, *others})
+    return get_or_404(Doctor, doctor_id)
 
 
 def _specialised(text: str) -> ColumnElement[bool]:
@@ -72,7 +72,7 @@ def matches(text: str) -> ColumnElement[bool]:
     )
 
 
-LIST: Listing[Doctor] = Listing(
+LIST: ListSpec[Doctor] = ListSpec(
     name="doctors",
     model=Doctor,
     area="doctor",
@@ -90,7 +90,7 @@ def find(actor: Actor, query: ListQuery) -> Page[Doctor]:
     return paging.page(actor, LIST, query)
 
 
-def figures(actor: Actor, rows: Sequence[Doctor]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[Doctor]) -> None:
     """Compute what is not stored: the next free time and the number of patients; four queries for any number.
 
     `next_available` is the first time of the doctor's usual length in the next `LOOK_AHEAD` days, None where
@@ -135,7 +135,7 @@ def create(
     if user is not None:
         user_id = _new_user(actor, name, user).id
         values["email"] = values.get("email") or user["email"]
-    doctor = Doctor(name=name, name_fold=fold(name), user_id=user_id, **values)
+    doctor = Doctor(name=name, name_fold=search_key(name), user_id=user_id, **values)
     db.session.add(doctor)
     db.session.flush()
     return doctor
@@ -148,7 +148,7 @@ def _new_user(actor: Actor, name: str, user: Mapping[str, str]) -> User:
 
 
 def _free_user(user_id: int) -> User:
-    user = fetch_named(User, user_id, "user_id", lock=True)
+    user = get_referenced(User, user_id, "user_id", lock=True)
     if user.role is not Role.DOCTOR:
         raise invalid("user_id", "must be a user of role doctor")
     if user.doctor is not None:
@@ -164,9 +164,9 @@ def update(actor: Actor, doctor: Doctor, **values: Any) -> Doctor:
     """
     settlement = {member: values.pop(member, None) for member in SETTLEMENT}
     actor.require_own(doctor.id)
-    values = changed(doctor, values)
+    values = changed_members(doctor, values)
     if actor.role is Role.DOCTOR:
-        forbid(values, CLINIC_ONLY, "Licence, fee, account and activity are the clinic's to change.")
+        forbid_members(values, CLINIC_ONLY, "Licence, fee, account and activity are the clinic's to change.")
     user = values.pop("user", None)
     if user is not None:
         if doctor.user_id is not None or "user_id" in values:
@@ -175,13 +175,13 @@ def update(actor: Actor, doctor: Doctor, **values: Any) -> Doctor:
     elif values.get("user_id") is not None:
         _free_user(values["user_id"])
     if "name" in values:
-        values["name_fold"] = fold(values["name"])
+        values["name_fold"] = search_key(values["name"])
     if values.pop("is_active", doctor.is_active) is not doctor.is_active:
         if doctor.is_active:
             deactivate(actor, doctor, **settlement)
         else:
             doctor.is_active = True
-            audit_log.mark(doctor, "activate")
+            audit_log.set_action(doctor, "activate")
     assign(doctor, values)
     if "buffer_minutes" in values:
         _rebuffer(doctor)
@@ -226,7 +226,7 @@ def deactivate(
     """
     if doctor.is_active:
         booked = absences.booked_with(doctor.id, clock.now())
-        absences.settle(
+        absences.resolve_booked_appointments(
             actor,
             booked,
             "The doctor is no longer available.",
@@ -234,5 +234,5 @@ def deactivate(
             reassign_to=reassign_to,
         )
         doctor.is_active = False
-        audit_log.mark(doctor, "deactivate")
+        audit_log.set_action(doctor, "deactivate")
     return doctor

@@ -21,11 +21,11 @@ from services.audit import audit_log
 from services.listing import paging
 from services.listing.paging import (
     Condition,
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
 )
-from services.rows import fetch
+from services.rows import get_or_404
 from services.scheduling import (
     absences,
     appointment_search,
@@ -91,8 +91,10 @@ def show(actor: Actor, doctor: Doctor, first: date | None = None, last: date | N
             .order_by(Appointment.start, Appointment.id)
         ).scalars()
     )
-    appointment_search.figures(actor, booked)
-    audit_log.note_read("list", "appointment", [row.id for row in booked], {row.patient_id for row in booked})
+    appointment_search.add_computed_fields(actor, booked)
+    audit_log.record_read(
+        "list", "appointment", [row.id for row in booked], {row.patient_id for row in booked}
+    )
     off = select(TimeOff).where(TimeOff.doctor_id == doctor.id, TimeOff.start < end, TimeOff.end > start)
     time_off = list(db.session.execute(off.order_by(TimeOff.start, TimeOff.id)).scalars())
     calendar = availability.Calendar(doctor)
@@ -166,7 +168,7 @@ def available(
 
 # --- Time off ------------------------------------------------------------------------------------------
 
-TIME_OFF: Listing[TimeOff] = Listing(
+TIME_OFF: ListSpec[TimeOff] = ListSpec(
     name="time_off",
     model=TimeOff,
     area="time_off",
@@ -179,7 +181,7 @@ TIME_OFF: Listing[TimeOff] = Listing(
 def get_time_off(actor: Actor, doctor_id: int, time_off_id: int, *, lock: bool = False) -> TimeOff:
     """A doctor's time off, or 404. `lock` holds the doctor, whose calendar it changes."""
     doctors.get(actor, doctor_id, lock=lock)
-    row = fetch(TimeOff, time_off_id, lock=lock)
+    row = get_or_404(TimeOff, time_off_id, lock=lock)
     if row.doctor_id != doctor_id:
         raise not_found("time_off")
     return row
@@ -210,7 +212,7 @@ def take_time_off(
         raise invalid("end", "must be after start")
     row = TimeOff(doctor=doctor, doctor_id=doctor.id, start=start, end=end, reason=reason)
     db.session.add(row)
-    absences.settle(
+    absences.resolve_booked_appointments(
         actor,
         absences.booked_with(doctor.id, start, end),
         "The doctor has time off.",

@@ -19,20 +19,20 @@ from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.listing import paging
 from services.listing.paging import (
-    Listing,
     ListQuery,
+    ListSpec,
     Page,
     words_in,
 )
 from services.rows import (
     assign,
-    changed,
-    fetch,
-    forbid,
-    locked,
-    peek,
+    changed_members,
+    for_update,
+    forbid_members,
+    get_or_404,
+    read_outside_transaction,
 )
-from services.search_key import fold
+from services.search_key import search_key
 from services.users import sessions
 
 OWN = frozenset({"name", "phone"})  # what users may change about themselves
@@ -43,7 +43,7 @@ def matches(text: str) -> ColumnElement[bool]:
     return or_(words_in(User.name_fold, text), User.email.icontains(text, autoescape=True))
 
 
-LIST: Listing[User] = Listing(
+LIST: ListSpec[User] = ListSpec(
     name="users",
     model=User,
     area="user",
@@ -62,18 +62,18 @@ def find(actor: Actor, query: ListQuery) -> Page[User]:
 def get(actor: Actor, user_id: int, *, lock: bool = False) -> User:
     """The user, or 404: users who may not manage users see themselves alone."""
     if not actor.may(Permission.USERS_MANAGE):
-        user = fetch(User, user_id, lock=lock and user_id == actor.user_id)
+        user = get_or_404(User, user_id, lock=lock and user_id == actor.user_id)
         if user.id != actor.user_id:
             raise not_found("user").about("user", user.id)
         return user
     if lock:
         _active_admins()  # before the row itself: two who change each other never wait for each other
-    return fetch(User, user_id, lock=lock)
+    return get_or_404(User, user_id, lock=lock)
 
 
 def me(actor: Actor, *, lock: bool = False) -> User:
     """The signed-in user."""
-    return fetch(User, actor.user_id or 0, lock=lock)
+    return get_or_404(User, actor.user_id or 0, lock=lock)
 
 
 def named(actor: Actor, who: str) -> User:
@@ -126,21 +126,23 @@ def register(actor: Actor, *, role: Role, password: str, **values: Any) -> User:
     hashed = _hashed(password, values["name"], values["email"])
     limits.hit(rate, *key)
     user = _add(hashed, role=role, is_active=False, **values)
-    audit_log.mark(user, "register")
+    audit_log.set_action(user, "register")
     return user
 
 
 def _hashed(password: str, name: str, email: str) -> str:
     """The password's hash, made before the transaction begins; what is cheap to refuse is refused first."""
     passwords.check_strength(password, about=(name, email, email.partition("@")[0]))
-    if peek(select(User.id).where(User.email == email)) is not None:
+    if read_outside_transaction(select(User.id).where(User.email == email)) is not None:
         message = "This e-mail address is already registered."
         raise ClinicError("already_exists", message, errors={"email": message})
     return passwords.hash_password(password)
 
 
 def _add(password_hash: str, *, is_active: bool = True, **values: Any) -> User:
-    user = User(password_hash=password_hash, is_active=is_active, name_fold=fold(values["name"]), **values)
+    user = User(
+        password_hash=password_hash, is_active=is_active, name_fold=search_key(values["name"]), **values
+    )
     db.session.add(user)
     db.session.flush()
     return user
@@ -156,7 +158,7 @@ def update(actor: Actor, user: User, **values: Any) -> User:
     """
     if not actor.may(Permission.USERS_MANAGE):
         return update_own(user, **values)
-    values = changed(user, values)
+    values = changed_members(user, values)
     stays = values.get("is_active", user.is_active) and values.get("role", user.role) is Role.ADMIN
     if user.is_active and user.role is Role.ADMIN and not stays:
         _keep_an_admin(user)
@@ -165,8 +167,8 @@ def update(actor: Actor, user: User, **values: Any) -> User:
 
 def update_own(user: User, **values: Any) -> User:
     """Change one's own name and phone; 403 for anything else."""
-    values = changed(user, values)
-    forbid(values, set(values) - OWN, "You may change your own name and phone only.")
+    values = changed_members(user, values)
+    forbid_members(values, set(values) - OWN, "You may change your own name and phone only.")
     return _change(user, values)
 
 
@@ -177,10 +179,10 @@ def deactivate(actor: Actor, user: User) -> User:
 
 def _change(user: User, values: dict[str, Any]) -> User:
     if "name" in values:
-        values["name_fold"] = fold(values["name"])
+        values["name_fold"] = search_key(values["name"])
     assign(user, values)
     if "is_active" in values:
-        audit_log.mark(user, "activate" if user.is_active else "deactivate")
+        audit_log.set_action(user, "activate" if user.is_active else "deactivate")
         if not user.is_active:
             sessions.end_all(user.id)
     return user
@@ -189,7 +191,7 @@ def _change(user: User, values: dict[str, Any]) -> User:
 def _active_admins() -> Sequence[int]:
     """The ids of the active admins, locked in order: whoever takes one away has looked at all of them."""
     admins = select(User.id).where(User.role == Role.ADMIN, User.is_active).order_by(User.id)
-    return db.session.execute(locked(admins)).scalars().all()
+    return db.session.execute(for_update(admins)).scalars().all()
 
 
 def _keep_an_admin(user: User) -> None:

@@ -40,8 +40,8 @@ from security.tokens import Claims
 from services import clock
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import Listing, ListQuery, Page
-from services.rows import columns, fetch, peek
+from services.listing.paging import ListQuery, ListSpec, Page
+from services.rows import execute_core, get_or_404, read_outside_transaction
 
 GRACE = timedelta(seconds=10)  # two tabs refresh at once: the second gets the current pair
 TOUCH = timedelta(minutes=1)  # how exact "last use" is
@@ -105,8 +105,8 @@ def _whose(claims: Claims, *, reading: bool) -> Row[Any] | None:
     # a body may be slow to come, and on SQLite a transaction keeps all others out: those are not begun yet
     values = {"session_id": claims.session_id, "user_id": claims.user_id}
     if reading and db.engine.dialect.name == "postgresql":
-        return columns(_WHOSE, **values).one_or_none()
-    return peek(_WHOSE, **values)
+        return execute_core(_WHOSE, **values).one_or_none()
+    return read_outside_transaction(_WHOSE, **values)
 
 
 def watch(session_class: type[Session] | Any) -> None:
@@ -204,10 +204,10 @@ def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
     now = clock.now()
     if session is None or session.ended_at or session.expires_at <= now:
         raise ended().about("user", claims.user_id)
-    user = fetch(User, claims.user_id)
+    user = get_or_404(User, claims.user_id)
     if not user.is_active:
         raise ended().about("user", user.id)
-    deed = audit_log.trail().deed("user", user.id, "refresh")
+    deed = audit_log.pending_entries().deed("user", user.id, "refresh")
     if claims.counter == session.counter:
         session.counter += 1
         session.rotated_at = now
@@ -232,9 +232,9 @@ def sign_out(visitor: Actor, claims: Claims) -> Actor:
     session = _of_token(claims)
     if session is None:
         return visitor
-    user = fetch(User, session.user_id)
+    user = get_or_404(User, session.user_id)
     if session.ended_at is None:
-        audit_log.trail().deed("user", user.id, "logout")
+        audit_log.pending_entries().deed("user", user.id, "logout")
         end(session)
     return actor_of(visitor, user, session.id)
 
@@ -258,7 +258,7 @@ def _living(actor: Actor) -> ColumnElement[bool]:
     )
 
 
-LIST: Listing[UserSession] = Listing(
+LIST: ListSpec[UserSession] = ListSpec(
     name="sessions",
     model=UserSession,
     area="session",
@@ -273,7 +273,7 @@ def find(actor: Actor, query: ListQuery) -> Page[UserSession]:
     return paging.page(actor, LIST, query)
 
 
-def figures(actor: Actor, rows: Sequence[UserSession]) -> None:
+def add_computed_fields(actor: Actor, rows: Sequence[UserSession]) -> None:
     """Tell which one the request itself belongs to."""
     for session in rows:
         session.is_current = session.id == actor.session_id
@@ -281,7 +281,7 @@ def figures(actor: Actor, rows: Sequence[UserSession]) -> None:
 
 def get(actor: Actor, session_id: int, *, lock: bool = False) -> UserSession:
     """The caller's own session, or 404."""
-    session = fetch(UserSession, session_id, lock=lock, what="session")
+    session = get_or_404(UserSession, session_id, lock=lock, what="session")
     if session.user_id != actor.user_id:
         raise not_found("session").about("user", session.user_id)
     return session
@@ -293,7 +293,7 @@ def get(actor: Actor, session_id: int, *, lock: bool = False) -> UserSession:
 def end_own(actor: Actor, session: UserSession) -> UserSession:
     """End one of the caller's own sessions."""
     if session.ended_at is None:
-        audit_log.trail().deed("user", actor.user_id, "end_session")
+        audit_log.pending_entries().deed("user", actor.user_id, "end_session")
         end(session)
     return session
 

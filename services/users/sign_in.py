@@ -23,7 +23,7 @@ from security import passwords
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
-from services.rows import fetch, peek
+from services.rows import get_or_404, read_outside_transaction
 from services.users import sessions
 from services.users.sessions import Pair
 
@@ -53,11 +53,11 @@ def sign_in(visitor: Actor, *, email: str, password: str, device: str | None) ->
     wait = limits.full(by_address, "login-address", address) or limits.hit(by_account, *account)
     if wait is not None:
         raise _too_many(wait)
-    found = peek(select(User.id, User.password_hash).where(User.email == email))
+    found = read_outside_transaction(select(User.id, User.password_hash).where(User.email == email))
     if not passwords.verify(found.password_hash if found else None, password) or found is None:
         limits.hit(by_address, "login-address", address)
         raise _wrong().about("user", found.id if found else None)
-    user = fetch(User, found.id, lock=True)
+    user = get_or_404(User, found.id, lock=True)
     if user.password_hash != found.password_hash:  # changed in the meantime
         raise _wrong().about("user", user.id)
     if not user.is_active:
@@ -67,7 +67,7 @@ def sign_in(visitor: Actor, *, email: str, password: str, device: str | None) ->
     session, pair = sessions.open_session(user, device=device, address=visitor.address)
     # not through the row: signing in is no new version of the record
     db.session.execute(update(User).where(User.id == user.id).values(last_login_at=session.created_at))
-    audit_log.mark(user, "login")
+    audit_log.set_action(user, "login")
     return sessions.actor_of(visitor, user, session.id), user, pair
 
 
@@ -85,25 +85,27 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     wait = limits.hit(by_account, *key)
     if wait is not None:
         raise _too_many(wait)
-    found = peek(select(User.name, User.email, User.password_hash).where(User.id == user_id))
+    found = read_outside_transaction(
+        select(User.name, User.email, User.password_hash).where(User.id == user_id)
+    )
     if found is None or not passwords.verify(found.password_hash, current_password):
         raise _wrong_current(user_id)
     limits.forget(by_account, *key)
     if new_password == current_password:
         raise invalid("new_password", "must differ from the current one")
     hashed = _new_hash(new_password, found.name, found.email)
-    user = fetch(User, user_id, lock=True)
+    user = get_or_404(User, user_id, lock=True)
     if user.password_hash != found.password_hash:  # changed in the meantime
         raise _wrong_current(user_id)
     user.password_hash = hashed
-    audit_log.mark(user, "change_password")
+    audit_log.set_action(user, "change_password")
     sessions.end_all(user.id, but=actor.session_id)
 
 
 def _wrong_current(user_id: int) -> ClinicError:
     # not 401: the session is good, and a front end would sign its user out
     refusal = invalid("current_password", "is wrong")
-    deed = audit_log.trail().deed("user", user_id, "change_password")
+    deed = audit_log.pending_entries().deed("user", user_id, "change_password")
     deed.outcome, deed.detail = AuditOutcome.REFUSED, "invalid_credentials"
     refusal.keeps_work = True
     return refusal
@@ -137,7 +139,7 @@ def issue_reset(actor: Actor, user: User) -> tuple[str, PasswordReset]:
         user_id=user.id, token_hash=_digest(token), created_at=now, expires_at=now + RESET_LIFETIME
     )
     db.session.add(reset)
-    audit_log.mark(user, "issue_reset")
+    audit_log.set_action(user, "issue_reset")
     return token, reset
 
 
@@ -151,17 +153,17 @@ def reset_password(*, token: str, new_password: str) -> None:
         PasswordReset.used_at.is_(None),
         PasswordReset.expires_at > clock.now(),
     )
-    found = peek(select(User.id, User.name, User.email).join(PasswordReset).where(*good))
+    found = read_outside_transaction(select(User.id, User.name, User.email).join(PasswordReset).where(*good))
     if found is None:
         raise _no_reset()
     hashed = _new_hash(new_password, found.name, found.email)
-    user = fetch(User, found.id, lock=True)  # before the token's row, as `issue_reset` does
+    user = get_or_404(User, found.id, lock=True)  # before the token's row, as `issue_reset` does
     reset = db.session.execute(select(PasswordReset).where(*good).with_for_update()).scalar_one_or_none()
     if reset is None:
         raise _no_reset()
     reset.used_at = clock.now()
     user.password_hash = hashed
-    audit_log.mark(user, "reset_password")
+    audit_log.set_action(user, "reset_password")
     sessions.end_all(user.id)
     limits.forget(settings().rate_limit_login_account, *_account(user.email))
 

@@ -23,7 +23,7 @@ from api.docs.html import render
 from api.docs.json_schema import parameters
 from api.docs.registry import entries
 from errors import CODES, CONSTRAINTS
-from services.status_transitions import GRAPHS
+from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import MEMORY, settings_for
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.furnished import furnish
@@ -178,8 +178,8 @@ def test_the_guide_tells_of_every_endpoint_what_a_caller_needs(told: Clinic, gui
 
 
 def test_the_guide_tells_the_graphs_the_codes_and_the_limits(guide: dict[str, Any]) -> None:
-    assert guide["status_graphs"] == GRAPHS
-    assert set(GRAPHS) == {"appointment", "visit", "treatment", "prescription", "refund", "claim"}
+    assert guide["status_graphs"] == STATUS_TRANSITIONS
+    assert set(STATUS_TRANSITIONS) == {"appointment", "visit", "treatment", "prescription", "refund", "claim"}
     assert set(guide["status_graphs"]["appointment"]["no_show"]) == {"completed", "scheduled"}
     assert {code: one["status"] for code, one in guide["errors"].items()} == {
         code: status for code, (status, _title) in CODES.items()

@@ -13,7 +13,7 @@ from commands.demo_data import COLUMNS, Ground, Population
 from enums import AppointmentStatus, LedgerKind
 from models import Appointment, AuditLog, Billing, InventoryItem, LedgerEntry, Patient, Visit
 from services.patients import phones
-from services.search_key import fold
+from services.search_key import search_key
 from tests.commands.test_demo import run
 from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.support.clinic import Clinic
@@ -83,7 +83,7 @@ def test_names_and_numbers_are_found_as_those_that_were_typed_in(grown: Clinic) 
     with grown.inside() as session:
         everybody = session.scalars(select(Patient).where(Patient.id <= PATIENTS)).all()
         for patient in everybody:
-            assert patient.name_fold == fold(patient.name)
+            assert patient.name_fold == search_key(patient.name)
             assert patient.phone_e164 == phones.e164(patient.phone)
             assert patient.phone_digits == phones.searchable(patient.phone, patient.phone_e164)
 

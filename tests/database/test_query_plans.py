@@ -13,7 +13,7 @@ from sqlalchemy import event, text
 from api.docs.registry import Entry, entries
 from extensions import db
 from models import Base
-from services.listing.paging import Kind, Listing
+from services.listing.paging import Kind, ListSpec
 from tests.commands.test_demo import run
 from tests.conftest import NewDatabase, settings_for
 from tests.support.clinic import Clinic
@@ -156,7 +156,7 @@ SAMPLES = {
 }
 
 
-def queries(listing: Listing[Any]) -> Iterator[str]:
+def queries(listing: ListSpec[Any]) -> Iterator[str]:
     """What a list is asked for: its pages, its order by date, what belongs to another row, its searches."""
     yield from ("", "page=40", "after=3", "per_page=1000")
     main = {attribute.key: name for name, (_kind, attribute, _values) in listing.columns.items()}

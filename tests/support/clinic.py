@@ -19,7 +19,7 @@ from config import Settings
 from enums import Role
 from extensions import db
 from models import Doctor, User
-from services.search_key import fold
+from services.search_key import search_key
 from services.users import sessions
 
 PASSWORD = "a quiet harbour at dawn"
@@ -106,7 +106,7 @@ class Clinic:
         with self.inside() as session:
             user = User(
                 name=name,
-                name_fold=fold(name),
+                name_fold=search_key(name),
                 email=f"{role.value}{number}@clinic.example",
                 password_hash="!",
                 role=role,
@@ -118,7 +118,7 @@ class Clinic:
             if role is Role.DOCTOR:
                 doctor = Doctor(
                     name=name,
-                    name_fold=fold(name),
+                    name_fold=search_key(name),
                     specialty="general practice",
                     license_number=f"LIC-{number}",
                     user_id=user.id,

@@ -19,7 +19,7 @@ from extensions import db
 from models import AuditHead, AuditLog
 from services.audit import audit_chain, audit_log
 from services.audit.audit_chain import Break, HeadsFileError
-from services.audit.audit_log import Deed
+from services.audit.audit_log import PendingEntry
 from tests.support.clinic import Clinic
 
 TABLES = ("audit_subjects", "audit_logs", "audit_heads")
@@ -36,7 +36,8 @@ def write(clinic: Clinic, entries: int) -> int:
     """Append that many entries to one chain; which."""
     with clinic.inside() as session:
         deeds = [
-            Deed("read", "patient", number, patient_ids={number, 100 + number}) for number in range(entries)
+            PendingEntry("read", "patient", number, patient_ids={number, 100 + number})
+            for number in range(entries)
         ]
         audit_log.append(None, "a test", deeds)
         newest = select(AuditLog.chain).order_by(AuditLog.id.desc()).limit(1)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from enums import AuditOutcome, Gender
 from models import AuditLog, AuditSubject, Patient
 from services.audit import audit_log
-from services.search_key import fold
+from services.search_key import search_key
 from tests.support.clinic import Caller, Clinic
 
 
@@ -181,12 +181,12 @@ def test_what_is_rolled_back_to_a_savepoint_is_not_told(clinic: Clinic) -> None:
         session.flush()
         savepoint = session.begin_nested()
         row.gender = Gender.OTHER
-        session.add(Patient(file_number="x", name="Ghost", name_fold=fold("Ghost")))
+        session.add(Patient(file_number="x", name="Ghost", name_fold=search_key("Ghost")))
         session.flush()
         savepoint.rollback()
         with session.begin_nested():
             row.phone = "555"
-        audit_log.settle(None, "test")
+        audit_log.append_pending(None, "test")
 
     [entry] = since.entries()
     assert (entry.action, entry.entity_id, entry.fields) == ("update", patient["id"], ["address", "phone"])

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from models import AuditLog, LedgerEntry
-from services.billing.claims import STEPS
+from services.billing.claims import TRANSITIONS
 from tests.support.clinic import Clinic
 
 Row = dict[str, Any]
@@ -105,9 +105,9 @@ ROUTES = {
 @pytest.mark.parametrize("status", list(ROUTES))
 def test_a_step_that_is_not_possible_is_refused_naming_those_that_are(clinic: Clinic, status: str) -> None:
     claim = walk(clinic, claim_of(clinic, clinic.bill("100.00")), *ROUTES[status])
-    allowed = [step for state, steps in STEPS.items() if state == status for step in steps]
+    allowed = [step for state, steps in TRANSITIONS.items() if state == status for step in steps]
 
-    for other in (state for state in STEPS if state not in (*allowed, status)):
+    for other in (state for state in TRANSITIONS if state not in (*allowed, status)):
         answer = step(clinic, claim, status=other, reason="x", approved_amount="10.00")
         assert error_of(answer) == (409, "invalid_transition")
         assert answer.get_json()["allowed"] == allowed

@@ -392,7 +392,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         with self.clinic.app.app_context():
             found = [bills.get(self.admin, plain.id) for plain in self.books.bills]
-            bills.figures(self.admin, found)
+            bills.add_computed_fields(self.admin, found)
             for plain, bill in zip(self.books.bills, found, strict=True):
                 assert (bill.status, bill.balance, bill.amount_paid) == (
                     plain.status,
@@ -427,4 +427,4 @@ def test_whatever_happens_to_bills_the_ledger_sums_to_what_a_plain_model_says(cl
     )
 
     with clinic.inside():
-        assert list(integrity_checks.breaches()) == []
+        assert list(integrity_checks.violations()) == []

@@ -420,7 +420,7 @@ def test_threads_that_come_first_together_read_the_table_once() -> None:
 
 def test_the_table_is_read_at_the_first_question_and_quickly() -> None:
     program = (
-        "import time; from services import drugs; assert not drugs._load.cache_info().currsize;"
+        "import time; from services.clinical import drugs; assert not drugs._load.cache_info().currsize;"
         "start = time.process_time(); drugs.resolve('Augmentin'); print(time.process_time() - start)"
     )
 

@@ -98,7 +98,7 @@ def test_every_line_of_the_table_is_found_under_its_own_code() -> None:
 
 def test_the_table_is_read_at_the_first_question_and_quickly() -> None:
     program = (
-        "import time; from services import icd10; assert not icd10._read.cache_info().currsize;"
+        "import time; from services.clinical import icd10; assert not icd10._read.cache_info().currsize;"
         "start = time.process_time(); icd10.describe('E11.9'); print(time.process_time() - start)"
     )
 

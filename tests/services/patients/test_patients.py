@@ -11,7 +11,7 @@ import pytest
 from models import AuditLog, MedicalHistory, Patient
 from services.patients import patients
 from services.patients.name_matching import similar_names
-from services.search_key import fold
+from services.search_key import search_key
 from tests.support.clinic import Clinic, soon
 
 JOHN = {
@@ -304,8 +304,8 @@ def test_a_change_that_makes_a_duplicate_is_refused_like_one(clinic: Clinic) -> 
     ],
 )
 def test_names_are_alike_as_a_receptionist_would_say(one: str, other: str, alike: bool) -> None:
-    assert similar_names(fold(one), fold(other)) is alike
-    assert similar_names(fold(other), fold(one)) is alike
+    assert similar_names(search_key(one), search_key(other)) is alike
+    assert similar_names(search_key(other), search_key(one)) is alike
 
 
 # --- Changing ------------------------------------------------------------------------------------------
