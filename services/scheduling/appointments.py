@@ -113,6 +113,7 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
         **values,
     )
     db.session.add(row)
+    db.session.flush()
     if row.overbooked:
         audit_log.set_action(row, "overbook")
     return row
