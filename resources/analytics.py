@@ -29,34 +29,36 @@ from services.reports import (
 )
 from services.reports.periods import Unit
 
-MEDIA = ("application/json", csv_export.MEDIA)
+MEDIA = ("application/json", csv_export.MEDIA_TYPE)
 COLUMNS = ("period", "start", "end", "billed", "collected", "refunded", "net", "revenue")
 UNITS: dict[str, Unit] = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
 
 
 def _figures(name: str, members: Mapping[str, Any]) -> Response:
     """A report that is no table, as one figure a line."""
-    return csv_export.answer(name, ("figure", "value"), csv_export.flat(members).items())
+    return csv_export.csv_response(name, ("figure", "value"), csv_export.flatten(members).items())
 
 
 class RevenueReport(ApiResource):
     """/analytics/revenue"""
 
-    @endpoint(Permission.ANALYTICS_FINANCE, params=RevenueQuery, returns=RevenueOut, media=MEDIA, report=True)
-    def get(self, params: RevenueQuery) -> RevenueOut | Response:
+    @endpoint(
+        Permission.ANALYTICS_FINANCE, query=RevenueQuery, returns=RevenueOut, media_types=MEDIA, report=True
+    )
+    def get(self, query: RevenueQuery) -> RevenueOut | Response:
         """Revenue by day, week, month or year, by method and doctor, and what is still owed."""
         found = RevenueOut.model_validate(
             revenue.report(
-                start_date=params.start_date,
-                end_date=params.end_date,
-                group_by=UNITS.get(params.group_by) or cast(Unit, params.group_by),
-                doctor_id=params.doctor_id,
+                start_date=query.start_date,
+                end_date=query.end_date,
+                group_by=UNITS.get(query.group_by) or cast(Unit, query.group_by),
+                doctor_id=query.doctor_id,
             )
         )
-        if not csv_export.wanted(params.format):
+        if not csv_export.is_requested(query.format):
             return found
         rows = [[row.model_dump(mode="json")[name] for name in COLUMNS] for row in found.data]
-        return csv_export.answer("revenue", COLUMNS, rows)
+        return csv_export.csv_response("revenue", COLUMNS, rows)
 
 
 class DoctorPerformance(ApiResource):
@@ -64,39 +66,43 @@ class DoctorPerformance(ApiResource):
 
     @endpoint(
         Permission.ANALYTICS_PERFORMANCE,
-        params=PerformanceQuery,
+        query=PerformanceQuery,
         returns=PerformanceOut,
         many=True,
-        media=MEDIA,
+        media_types=MEDIA,
         report=True,
     )
-    def get(self, params: PerformanceQuery) -> list[PerformanceOut] | Response:
+    def get(self, query: PerformanceQuery) -> list[PerformanceOut] | Response:
         """How doctors' work went; a doctor sees the own line only."""
         lines = doctor_performance.report(
             current_actor(),
-            start_date=params.start_date,
-            end_date=params.end_date,
-            doctor_id=params.doctor_id,
+            start_date=query.start_date,
+            end_date=query.end_date,
+            doctor_id=query.doctor_id,
         )
         found = [PerformanceOut.model_validate(line) for line in lines]
-        if not csv_export.wanted(params.format):
+        if not csv_export.is_requested(query.format):
             return found
-        rows = [csv_export.flat(row.model_dump(mode="json")) for row in found]
+        rows = [csv_export.flatten(row.model_dump(mode="json")) for row in found]
         header = list(rows[0]) if rows else list(PerformanceOut.model_fields)
-        return csv_export.answer("doctor-performance", header, [list(row.values()) for row in rows])
+        return csv_export.csv_response("doctor-performance", header, [list(row.values()) for row in rows])
 
 
 class PatientStats(ApiResource):
     """/analytics/patient-stats"""
 
     @endpoint(
-        Permission.ANALYTICS_PATIENTS, params=SpanQuery, returns=PatientStatsOut, media=MEDIA, report=True
+        Permission.ANALYTICS_PATIENTS,
+        query=SpanQuery,
+        returns=PatientStatsOut,
+        media_types=MEDIA,
+        report=True,
     )
-    def get(self, params: SpanQuery) -> PatientStatsOut | Response:
+    def get(self, query: SpanQuery) -> PatientStatsOut | Response:
         """Who the patients are, how their number grows, and what they come for."""
-        stats = patient_stats.report(start_date=params.start_date, end_date=params.end_date)
+        stats = patient_stats.report(start_date=query.start_date, end_date=query.end_date)
         found = PatientStatsOut.model_validate(stats)
-        if not csv_export.wanted(params.format):
+        if not csv_export.is_requested(query.format):
             return found
         return _figures("patient-stats", found.model_dump(mode="json"))
 
@@ -104,11 +110,13 @@ class PatientStats(ApiResource):
 class Dashboard(ApiResource):
     """/analytics/dashboard"""
 
-    @endpoint(Permission.DASHBOARD_READ, params=SpanQuery, returns=DashboardOut, media=MEDIA, report=True)
-    def get(self, params: SpanQuery) -> DashboardOut | Response:
+    @endpoint(
+        Permission.DASHBOARD_READ, query=SpanQuery, returns=DashboardOut, media_types=MEDIA, report=True
+    )
+    def get(self, query: SpanQuery) -> DashboardOut | Response:
         """Today's numbers, as far as your role may know them, and those of the days asked for."""
-        numbers = dashboard.show(current_actor(), start_date=params.start_date, end_date=params.end_date)
+        numbers = dashboard.show(current_actor(), start_date=query.start_date, end_date=query.end_date)
         found = DashboardOut.model_validate(numbers)
-        if not csv_export.wanted(params.format):
+        if not csv_export.is_requested(query.format):
             return found
         return _figures("dashboard", found.model_dump(mode="json"))

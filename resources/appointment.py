@@ -57,32 +57,32 @@ def _judgement(verdict: BookingCheck | None) -> Response:
 class AppointmentList(ApiResource):
     """/appointments"""
 
-    @endpoint(Permission.APPOINTMENTS_READ, lists=appointment_search.LIST, returns=APPOINTMENT)
-    def get(self, listed: ListQuery) -> Page[Appointment]:
+    @endpoint(Permission.APPOINTMENTS_READ, list_spec=appointment_search.LIST, returns=APPOINTMENT)
+    def get(self, query: ListQuery) -> Page[Appointment]:
         """List appointments.
 
         `start_date` and `end_date` (or FullCalendar's `start`, `end`, `timeZone`) are the range of their
         start: dates include the last day, date-times exclude the end.
         """
-        return appointment_search.find(current_actor(), listed)
+        return appointment_search.find(current_actor(), query)
 
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
         body=AppointmentCreate,
-        params=Rehearsal,
+        query=Rehearsal,
         returns=APPOINTMENT,
         dry_run_returns=JudgementOut,
         status=201,
         errors=("appointment_conflict",),
     )
-    def post(self, data: AppointmentCreate, params: Rehearsal) -> Appointment | Response:
+    def post(self, data: AppointmentCreate, query: Rehearsal) -> Appointment | Response:
         """Book a slot with a doctor; a doctor the own ones.
 
         A refusal names every clash in `conflicts` and offers `next_available`. `?dry_run=true` answers 200
         with the judgement `{possible, conflicts, next_available}` and books nothing.
         """
         values = data.model_dump()
-        if params.dry_run:
+        if query.dry_run:
             return _judgement(appointments.dry_run(current_actor(), **values))
         return appointments.book(current_actor(), **values)
 
@@ -90,61 +90,63 @@ class AppointmentList(ApiResource):
 class AppointmentSearch(ApiResource):
     """/appointments/search"""
 
-    @endpoint(Permission.APPOINTMENTS_READ, lists=appointment_search.LIST, search=True, returns=APPOINTMENT)
-    def get(self, listed: ListQuery) -> Page[Appointment]:
+    @endpoint(
+        Permission.APPOINTMENTS_READ, list_spec=appointment_search.LIST, search=True, returns=APPOINTMENT
+    )
+    def get(self, query: ListQuery) -> Page[Appointment]:
         """Search appointments by patient, doctor and reason."""
-        return appointment_search.find(current_actor(), listed)
+        return appointment_search.find(current_actor(), query)
 
 
 class AppointmentItem(ApiResource):
     """/appointments/<appointment_id>"""
 
-    @endpoint(Permission.APPOINTMENTS_READ, loads=appointments.get, returns=APPOINTMENT)
+    @endpoint(Permission.APPOINTMENTS_READ, load=appointments.get, returns=APPOINTMENT)
     def get(self, row: Appointment) -> Appointment:
         """Show an appointment with the steps it allows."""
         return row
 
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
-        loads=_held,
+        load=_held,
         body=AppointmentPatch,
-        params=Rehearsal,
+        query=Rehearsal,
         returns=APPOINTMENT,
         dry_run_returns=JudgementOut,
         errors=("appointment_conflict", "invalid_transition"),
     )
-    def patch(self, row: Appointment, data: BaseModel, params: Rehearsal) -> Appointment | Response:
+    def patch(self, row: Appointment, data: BaseModel, query: Rehearsal) -> Appointment | Response:
         """Move an appointment, hand it over, or say how it ended; a doctor the own ones.
 
         Only a scheduled one moves; a new start alone keeps the duration. A missed one is booked again with
         `status` scheduled, a new `date` and a `status_reason` within 7 days. `?dry_run=true` as for booking.
         """
         values = data.model_dump(exclude_unset=True)
-        if params.dry_run:
+        if query.dry_run:
             return _judgement(appointments.dry_run_update(current_actor(), row, **values))
         return appointments.update(current_actor(), row, **values)
 
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
-        loads=_held,
+        load=_held,
         body=AppointmentCancel,
-        params=CancelQuery,
+        query=CancelQuery,
         returns=APPOINTMENT,
         errors=("invalid_transition",),
     )
-    def delete(self, row: Appointment, data: AppointmentCancel, params: CancelQuery) -> Appointment:
+    def delete(self, row: Appointment, data: AppointmentCancel, query: CancelQuery) -> Appointment:
         """Cancel an appointment: its time is free at once, and it stays visible.
 
         `cancellation_reason` and `cancelled_by` come in the body or the query string.
         """
-        told = params.model_dump(exclude_none=True) | data.model_dump(exclude_none=True)
+        told = query.model_dump(exclude_none=True) | data.model_dump(exclude_none=True)
         return appointments.cancel(current_actor(), row, **told)
 
 
 class AppointmentCheckIn(ApiResource):
     """/appointments/<appointment_id>/check-in"""
 
-    @endpoint(Permission.APPOINTMENTS_WRITE, loads=_held, returns=APPOINTMENT, errors=("invalid_transition",))
+    @endpoint(Permission.APPOINTMENTS_WRITE, load=_held, returns=APPOINTMENT, errors=("invalid_transition",))
     def post(self, row: Appointment) -> Appointment:
         """Note that the patient has arrived; the first time counts."""
         return appointments.check_in(current_actor(), row)

@@ -18,7 +18,7 @@ ENTRY = Serializer(AuditLogOut)
 class AuditLogList(ApiResource):
     """/audit-logs"""
 
-    @endpoint(Permission.AUDIT_READ, lists=audit_search.LIST, returns=ENTRY)
-    def get(self, listed: ListQuery) -> Page[AuditLog]:
+    @endpoint(Permission.AUDIT_READ, list_spec=audit_search.LIST, returns=ENTRY)
+    def get(self, query: ListQuery) -> Page[AuditLog]:
         """List what was done, read and refused, and by whom."""
-        return audit_search.find(current_actor(), listed)
+        return audit_search.find(current_actor(), query)

@@ -11,7 +11,7 @@ from api.authentication import bearer_token, check_origin, optional_actor
 from api.endpoint import endpoint
 from api.request_context import current_actor, current_context, set_actor, visitor
 from api.resource import ApiResource
-from api.serialization import Answer, Serializer
+from api.serialization import EndpointResult, Serializer
 from errors import ClinicError
 from models import User, UserSession
 from resources.users import USER
@@ -38,7 +38,7 @@ SESSION = Serializer(SessionOut, computed_fields=sessions.add_computed_fields)
 ACCESS_COOKIE, REFRESH_COOKIE = "access_token_cookie", "refresh_token_cookie"
 
 
-def _tokens(message: str, user: User, pair: Pair) -> Answer:
+def _tokens(message: str, user: User, pair: Pair) -> EndpointResult:
     """A session's tokens, in the body and as cookies that live as long as they do."""
     access, refresh = (
         int(lifetime.total_seconds()) for lifetime in (tokens.access_lifetime(), tokens.refresh_lifetime())
@@ -56,7 +56,7 @@ def _tokens(message: str, user: User, pair: Pair) -> Answer:
         "expires_in": access,
         "user": user,
     }
-    return Answer(told, decorate=set_cookies)
+    return EndpointResult(told, change_cookies=set_cookies)
 
 
 class Register(ApiResource):
@@ -70,14 +70,14 @@ class Register(ApiResource):
         idempotent=False,
         errors=("registration_closed", "already_exists"),
     )
-    def post(self, data: RegisterIn) -> Answer:
+    def post(self, data: RegisterIn) -> EndpointResult:
         """Ask for an account, which an admin activates.
 
         With an admin's token it creates an active account of any role.
         """
         user = accounts.register(optional_actor() or visitor(), **data.model_dump())
         message = "The account is ready." if user.is_active else "An administrator will activate the account."
-        return Answer({"message": message, "user": user}, headers={"Location": f"/users/{user.id}"})
+        return EndpointResult({"message": message, "user": user}, headers={"Location": f"/users/{user.id}"})
 
 
 class Login(ApiResource):
@@ -90,7 +90,7 @@ class Login(ApiResource):
         idempotent=False,
         errors=("invalid_credentials", "account_inactive"),
     )
-    def post(self, data: LoginIn) -> Answer:
+    def post(self, data: LoginIn) -> EndpointResult:
         """Sign in: a session's tokens, in the body and as HttpOnly cookies."""
         device = request.user_agent.string
         actor, user, pair = sign_in.sign_in(
@@ -133,7 +133,7 @@ class RefreshToken(ApiResource):
         idempotent=False,
         errors=("unauthorized", "token_invalid", "token_expired", "token_revoked", "origin_not_allowed"),
     )
-    def post(self, data: RefreshIn) -> Answer:
+    def post(self, data: RefreshIn) -> EndpointResult:
         """Exchange the refresh token for a new pair.
 
         The old one is retired: used again after a few seconds it ends the session.
@@ -165,24 +165,24 @@ class Logout(ApiResource):
     """/auth/logout"""
 
     @endpoint(Permission.PUBLIC, returns=Message, idempotent=False, errors=("origin_not_allowed",))
-    def post(self) -> Answer:
+    def post(self) -> EndpointResult:
         """End the session of either token, if there is one, and clear the cookies."""
         for claims in sorted(_presented_claims(), key=lambda claims: claims.session_id):
             actor = sessions.sign_out(visitor(), claims)
             if current_context().actor is None and actor.user_id is not None:
                 set_actor(actor)
-        return Answer({"message": "Signed out."}, decorate=unset_jwt_cookies)
+        return EndpointResult({"message": "Signed out."}, change_cookies=unset_jwt_cookies)
 
 
-class Me(ApiResource):
+class CurrentUser(ApiResource):
     """/auth/me"""
 
-    @endpoint(Permission.SIGNED_IN, loads=accounts.me, returns=USER)
+    @endpoint(Permission.SIGNED_IN, load=accounts.me, returns=USER)
     def get(self, row: User) -> User:
         """Show the signed-in user."""
         return row
 
-    @endpoint(Permission.SIGNED_IN, loads=accounts.me, body=UserPatch, returns=USER)
+    @endpoint(Permission.SIGNED_IN, load=accounts.me, body=UserPatch, returns=USER)
     def patch(self, row: User, data: Any) -> User:
         """Change one's own name and phone."""
         return accounts.update_own(row, **data.model_dump(exclude_unset=True))
@@ -213,16 +213,16 @@ class ResetPassword(ApiResource):
 class SessionList(ApiResource):
     """/auth/sessions"""
 
-    @endpoint(Permission.SIGNED_IN, lists=sessions.LIST, returns=SESSION)
-    def get(self, listed: ListQuery) -> Page[UserSession]:
+    @endpoint(Permission.SIGNED_IN, list_spec=sessions.LIST, returns=SESSION)
+    def get(self, query: ListQuery) -> Page[UserSession]:
         """List one's own sessions: device, address, last use."""
-        return sessions.find(current_actor(), listed)
+        return sessions.find(current_actor(), query)
 
 
 class SessionItem(ApiResource):
     """/auth/sessions/<session_id>"""
 
-    @endpoint(Permission.SIGNED_IN, loads=sessions.get, returns=SESSION)
+    @endpoint(Permission.SIGNED_IN, load=sessions.get, returns=SESSION)
     def delete(self, row: UserSession) -> UserSession:
         """End one of one's own sessions."""
         return sessions.end_own(current_actor(), row)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import Answer, Serializer
+from api.serialization import EndpointResult, Serializer
 from models import Billing, Claim, Refund
 from schemas.billing import (
     BillingIn,
@@ -40,18 +40,18 @@ def _claim(actor: Actor, billing_id: int, claim_id: int, *, lock: bool = False) 
     return claims.of_bill(bills.get(actor, billing_id, lock=lock), claim_id, lock=lock)
 
 
-def _at_bill(bill: Billing) -> Answer:
+def _at_bill(bill: Billing) -> EndpointResult:
     """Payments and refunds are shown by their bill: that is where the new one is found."""
-    return Answer(bill, headers={"Location": f"/billings/{bill.id}"})
+    return EndpointResult(bill, headers={"Location": f"/billings/{bill.id}"})
 
 
 class BillingList(ApiResource):
     """/billings"""
 
-    @endpoint(Permission.BILLINGS_READ, lists=bills.LIST, returns=BILLING)
-    def get(self, listed: ListQuery) -> Page[Billing]:
+    @endpoint(Permission.BILLINGS_READ, list_spec=bills.LIST, returns=BILLING)
+    def get(self, query: ListQuery) -> Page[Billing]:
         """List bills; `refund_status=requested` finds the refunds to decide."""
-        return bills.find(current_actor(), listed)
+        return bills.find(current_actor(), query)
 
     @endpoint(
         Permission.BILLINGS_WRITE,
@@ -65,17 +65,17 @@ class BillingList(ApiResource):
         return bills.create(current_actor(), **data.model_dump())
 
 
-class BillingDetail(ApiResource):
+class BillingItem(ApiResource):
     """/billings/<billing_id>"""
 
-    @endpoint(Permission.BILLINGS_READ, loads=bills.get, returns=BILLING)
+    @endpoint(Permission.BILLINGS_READ, load=bills.get, returns=BILLING)
     def get(self, row: Billing) -> Billing:
         """Show a bill with its items, payments, refunds and claims."""
         return row
 
     @endpoint(
         Permission.BILLINGS_WRITE,
-        loads=bills.get,
+        load=bills.get,
         body=BillingPatch,
         returns=BILLING,
         errors=("if_match_required", *PAYING),
@@ -86,44 +86,44 @@ class BillingDetail(ApiResource):
         return bills.update(current_actor(), row, if_match="If-Match" in request.headers, **values)
 
 
-class BillingPayments(ApiResource):
+class BillingPaymentList(ApiResource):
     """/billings/<billing_id>/payments"""
 
     @endpoint(
         Permission.BILLINGS_WRITE,
-        loads=bills.get,
+        load=bills.get,
         body=PaymentIn,
         returns=BILLING,
         status=201,
         errors=PAYING,
     )
-    def post(self, row: Billing, data: PaymentIn) -> Answer:
+    def post(self, row: Billing, data: PaymentIn) -> EndpointResult:
         """Take a payment on a bill; answers the bill."""
         return _at_bill(payments.pay(current_actor(), row, **data.model_dump()))
 
 
-class BillingRefunds(ApiResource):
+class BillingRefundList(ApiResource):
     """/billings/<billing_id>/refunds"""
 
     @endpoint(
         Permission.REFUNDS_ASK,
-        loads=bills.get,
+        load=bills.get,
         body=RefundIn,
         returns=BILLING,
         status=201,
         errors=("excessive_refund", "read_only"),
     )
-    def post(self, row: Billing, data: RefundIn) -> Answer:
+    def post(self, row: Billing, data: RefundIn) -> EndpointResult:
         """Ask for a refund, or give it at once with the right to decide; answers the bill."""
         return _at_bill(payments.ask_refund(current_actor(), row, **data.model_dump()))
 
 
-class BillingRefund(ApiResource):
+class BillingRefundItem(ApiResource):
     """/billings/<billing_id>/refunds/<refund_id>"""
 
     @endpoint(
         Permission.BILLINGS_SETTLE,
-        loads=bills.get_refund,
+        load=bills.get_refund,
         body=RefundPatch,
         returns=REFUND,
         errors=("excessive_refund", "invalid_transition", "read_only"),
@@ -138,7 +138,7 @@ class BillingWriteOff(ApiResource):
 
     @endpoint(
         Permission.BILLINGS_SETTLE,
-        loads=bills.get,
+        load=bills.get,
         body=WriteOffIn,
         returns=BILLING,
         errors=("overpayment", "read_only"),
@@ -153,7 +153,7 @@ class BillingVoid(ApiResource):
 
     @endpoint(
         Permission.BILLINGS_SETTLE,
-        loads=bills.get,
+        load=bills.get,
         body=VoidIn,
         returns=BILLING,
         errors=("in_use", "read_only"),
@@ -166,15 +166,15 @@ class BillingVoid(ApiResource):
 class ClaimList(ApiResource):
     """/billings/<billing_id>/claims"""
 
-    @endpoint(Permission.BILLINGS_READ, lists=claims.LIST, returns=CLAIM)
-    def get(self, billing_id: int, listed: ListQuery) -> Page[Claim]:
+    @endpoint(Permission.BILLINGS_READ, list_spec=claims.LIST, returns=CLAIM)
+    def get(self, billing_id: int, query: ListQuery) -> Page[Claim]:
         """List a bill's claims."""
         actor = current_actor()
-        return claims.find(bills.get(actor, billing_id), actor, listed)
+        return claims.find(bills.get(actor, billing_id), actor, query)
 
     @endpoint(
         Permission.BILLINGS_WRITE,
-        loads=bills.get,
+        load=bills.get,
         body=ClaimIn,
         returns=CLAIM,
         status=201,
@@ -188,14 +188,14 @@ class ClaimList(ApiResource):
 class ClaimItem(ApiResource):
     """/billings/<billing_id>/claims/<claim_id>"""
 
-    @endpoint(Permission.BILLINGS_READ, loads=_claim, returns=CLAIM)
+    @endpoint(Permission.BILLINGS_READ, load=_claim, returns=CLAIM)
     def get(self, row: Claim) -> Claim:
         """Show a claim."""
         return row
 
     @endpoint(
         Permission.BILLINGS_WRITE,
-        loads=_claim,
+        load=_claim,
         body=ClaimPatch,
         returns=CLAIM,
         errors=("conflict", "invalid_transition", "overpayment", "read_only"),

@@ -46,10 +46,10 @@ def held(actor: Actor, doctor_id: int, *, lock: bool = False) -> Doctor:
 class DoctorList(ApiResource):
     """/doctors"""
 
-    @endpoint(Permission.DOCTORS_READ, lists=doctors.LIST, returns=DOCTOR)
-    def get(self, listed: ListQuery) -> Page[Doctor]:
+    @endpoint(Permission.DOCTORS_READ, list_spec=doctors.LIST, returns=DOCTOR)
+    def get(self, query: ListQuery) -> Page[Doctor]:
         """List doctors."""
-        return doctors.find(current_actor(), listed)
+        return doctors.find(current_actor(), query)
 
     @endpoint(
         Permission.DOCTORS_MANAGE, body=DoctorCreate, returns=DOCTOR, status=201, errors=("already_exists",)
@@ -62,23 +62,23 @@ class DoctorList(ApiResource):
 class DoctorSearch(ApiResource):
     """/doctors/search"""
 
-    @endpoint(Permission.DOCTORS_READ, lists=doctors.LIST, search=True, returns=DOCTOR)
-    def get(self, listed: ListQuery) -> Page[Doctor]:
+    @endpoint(Permission.DOCTORS_READ, list_spec=doctors.LIST, search=True, returns=DOCTOR)
+    def get(self, query: ListQuery) -> Page[Doctor]:
         """Search doctors by name, specialty, licence number, e-mail or phone."""
-        return doctors.find(current_actor(), listed)
+        return doctors.find(current_actor(), query)
 
 
 class DoctorItem(ApiResource):
     """/doctors/<doctor_id>"""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, returns=DOCTOR)
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, returns=DOCTOR)
     def get(self, row: Doctor) -> Doctor:
         """Show a doctor."""
         return row
 
     @endpoint(
         Permission.DOCTORS_WRITE,
-        loads=held,
+        load=held,
         body=DoctorPatch,
         returns=DOCTOR,
         errors=("already_exists", "booked_appointments", "appointment_conflict"),
@@ -93,16 +93,16 @@ class DoctorItem(ApiResource):
 
     @endpoint(
         Permission.DOCTORS_MANAGE,
-        loads=held,
+        load=held,
         body=Settlement,
-        params=SettlementQuery,
+        query=SettlementQuery,
         returns=DOCTOR,
         errors=("booked_appointments", "appointment_conflict"),
     )
-    def delete(self, row: Doctor, data: Settlement, params: SettlementQuery) -> Doctor:
+    def delete(self, row: Doctor, data: Settlement, query: SettlementQuery) -> Doctor:
         """Deactivate a doctor.
 
         What is booked is settled as `on_conflict` or `reassign_to` say, in the body or the query string.
         """
-        chosen = params.model_dump(exclude_none=True) | data.model_dump(exclude_none=True)
+        chosen = query.model_dump(exclude_none=True) | data.model_dump(exclude_none=True)
         return doctors.deactivate(current_actor(), row, **chosen)

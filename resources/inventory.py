@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import Answer, Serializer
+from api.serialization import EndpointResult, Serializer
 from models import InventoryItem, StockMovement
 from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, MovementIn, MovementOut, PostingOut
 from security.permissions import Permission
@@ -24,10 +24,10 @@ ITEM = Serializer(ItemOut, computed_fields=items.add_computed_fields)
 class InventoryList(ApiResource):
     """/inventory"""
 
-    @endpoint(Permission.INVENTORY_READ, lists=items.LIST, returns=ITEM)
-    def get(self, listed: ListQuery) -> Page[InventoryItem]:
+    @endpoint(Permission.INVENTORY_READ, list_spec=items.LIST, returns=ITEM)
+    def get(self, query: ListQuery) -> Page[InventoryItem]:
         """List inventory items."""
-        return items.find(current_actor(), listed)
+        return items.find(current_actor(), query)
 
     @endpoint(
         Permission.INVENTORY_WRITE, body=ItemCreate, returns=ITEM, status=201, errors=("already_exists",)
@@ -37,17 +37,17 @@ class InventoryList(ApiResource):
         return items.create(current_actor(), **data.model_dump())
 
 
-class InventoryDetail(ApiResource):
+class InventoryItemResource(ApiResource):
     """/inventory/<item_id>"""
 
-    @endpoint(Permission.INVENTORY_READ, loads=items.get, returns=ITEM)
+    @endpoint(Permission.INVENTORY_READ, load=items.get, returns=ITEM)
     def get(self, row: InventoryItem) -> InventoryItem:
         """Show an inventory item with its lots."""
         return row
 
     @endpoint(
         Permission.INVENTORY_WRITE,
-        loads=items.get,
+        load=items.get,
         body=ItemPatch,
         returns=ITEM,
         errors=("already_exists", "insufficient_stock", "if_match_required"),
@@ -62,31 +62,31 @@ class InventoryDetail(ApiResource):
         changes = data.model_dump(exclude_unset=True)
         return items.update(current_actor(), row, version_named=version_named, **changes)
 
-    @endpoint(Permission.INVENTORY_RETIRE, loads=items.get, returns=ITEM)
+    @endpoint(Permission.INVENTORY_RETIRE, load=items.get, returns=ITEM)
     def delete(self, row: InventoryItem) -> InventoryItem:
         """Remove an inventory item; one with movements is deactivated."""
         return items.retire(current_actor(), row)
 
 
-class InventoryMovements(ApiResource):
+class InventoryMovementList(ApiResource):
     """/inventory/<item_id>/movements"""
 
     @endpoint(
-        Permission.INVENTORY_READ, loads=items.get, lists=items.MOVEMENTS, returns=Serializer(MovementOut)
+        Permission.INVENTORY_READ, load=items.get, list_spec=items.MOVEMENTS, returns=Serializer(MovementOut)
     )
-    def get(self, row: InventoryItem, listed: ListQuery) -> Page[StockMovement]:
+    def get(self, row: InventoryItem, query: ListQuery) -> Page[StockMovement]:
         """List an item's movements."""
-        return items.movements(current_actor(), row, listed)
+        return items.movements(current_actor(), row, query)
 
     @endpoint(
         Permission.INVENTORY_WRITE,
-        loads=items.get,
+        load=items.get,
         body=MovementIn,
         returns=PostingOut,
         status=201,
         errors=("insufficient_stock", "read_only"),
     )
-    def post(self, row: InventoryItem, data: MovementIn) -> Answer:
+    def post(self, row: InventoryItem, data: MovementIn) -> EndpointResult:
         """Move stock: restock, usage, adjustment, waste or return.
 
         Without `lot_number` units leave by earliest expiry, over as many lots as it takes: `movements` has
@@ -94,7 +94,7 @@ class InventoryMovements(ApiResource):
         """
         made = items.move(current_actor(), row, **data.model_dump())
         ids = "&".join(f"id={movement.id}" for movement in made)
-        return Answer(_posting(row, made), headers={"Location": f"{request.path}?{ids}"})
+        return EndpointResult(_posting(row, made), headers={"Location": f"{request.path}?{ids}"})
 
 
 def _posting(item: InventoryItem, made: list[StockMovement]) -> dict[str, Any]:

@@ -30,10 +30,10 @@ PRESCRIPTION = Serializer(
 class PrescriptionList(ApiResource):
     """/prescriptions"""
 
-    @endpoint(Permission.PRESCRIPTIONS_READ, lists=prescriptions.LIST, returns=PRESCRIPTION)
-    def get(self, listed: ListQuery) -> Page[Prescription]:
+    @endpoint(Permission.PRESCRIPTIONS_READ, list_spec=prescriptions.LIST, returns=PRESCRIPTION)
+    def get(self, query: ListQuery) -> Page[Prescription]:
         """List prescriptions."""
-        return prescriptions.find(current_actor(), listed)
+        return prescriptions.find(current_actor(), query)
 
     @endpoint(
         Permission.PRESCRIPTIONS_WRITE,
@@ -55,14 +55,14 @@ class PrescriptionList(ApiResource):
 class PrescriptionItem(ApiResource):
     """/prescriptions/<prescription_id>"""
 
-    @endpoint(Permission.PRESCRIPTIONS_READ, loads=prescriptions.get, returns=PRESCRIPTION)
+    @endpoint(Permission.PRESCRIPTIONS_READ, load=prescriptions.get, returns=PRESCRIPTION)
     def get(self, row: Prescription) -> Prescription:
         """Show a prescription."""
         return row
 
     @endpoint(
         Permission.PRESCRIPTIONS_WRITE,
-        loads=prescriptions.get,
+        load=prescriptions.get,
         body=PrescriptionPatch,
         returns=PRESCRIPTION,
         errors=("read_only", "safety_alert", "invalid_transition"),
@@ -73,15 +73,15 @@ class PrescriptionItem(ApiResource):
 
     @endpoint(
         Permission.PRESCRIPTIONS_WRITE,
-        loads=prescriptions.get,
+        load=prescriptions.get,
         body=CancelPrescriptionIn,
-        params=CancelPrescriptionIn,
+        query=CancelPrescriptionIn,
         returns=PRESCRIPTION,
         errors=("invalid_transition",),
     )
-    def delete(self, row: Prescription, data: Any, params: Any) -> Prescription:
+    def delete(self, row: Prescription, data: Any, query: Any) -> Prescription:
         """Cancel a prescription, with the reason in the body or the query."""
-        reason = data.cancellation_reason or params.cancellation_reason
+        reason = data.cancellation_reason or query.cancellation_reason
         return prescriptions.cancel(current_actor(), row, reason)
 
 
@@ -90,7 +90,7 @@ class PrescriptionDispense(ApiResource):
 
     @endpoint(
         Permission.PRESCRIPTIONS_DISPENSE,
-        loads=prescriptions.get,
+        load=prescriptions.get,
         body=DispenseIn,
         returns=PRESCRIPTION,
         errors=("excessive_dispensing", "safety_alert", "conflict"),

@@ -42,7 +42,7 @@ def _app() -> Flask:
 class Root(ApiResource):
     """/"""
 
-    @endpoint(Permission.PUBLIC, media=("application/json", "text/html"))
+    @endpoint(Permission.PUBLIC, media_types=("application/json", "text/html"))
     def get(self) -> Response:
         """Describe the whole API: JSON, or a page for browsers."""
         told, text = _guide(_app())
@@ -52,7 +52,7 @@ class Root(ApiResource):
         return json_response(told, headers={"Vary": "Accept"})
 
 
-class OpenApi(ApiResource):
+class OpenApiDocument(ApiResource):
     """/openapi.json"""
 
     @endpoint(Permission.PUBLIC)
@@ -61,7 +61,7 @@ class OpenApi(ApiResource):
         return json_response(_openapi(_app()))
 
 
-class Live(ApiResource):
+class HealthLive(ApiResource):
     """/health/live"""
 
     @endpoint(Permission.PUBLIC, returns=LiveOut)
@@ -70,7 +70,7 @@ class Live(ApiResource):
         return {"status": "ok"}
 
 
-class Ready(ApiResource):
+class HealthReady(ApiResource):
     """/health/ready"""
 
     @endpoint(Permission.PUBLIC, returns=ReadyOut)
@@ -86,7 +86,7 @@ class Ready(ApiResource):
 class Metrics(ApiResource):
     """/metrics"""
 
-    @endpoint(Permission.METRICS_READ, media=("text/plain",))
+    @endpoint(Permission.METRICS_READ, media_types=("text/plain",))
     def get(self) -> Response:
         """Figures for Prometheus: an admin's, or with `METRICS_TOKEN` as the bearer token."""
         return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)

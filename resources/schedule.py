@@ -29,12 +29,12 @@ TIME_OFF = Serializer(TimeOffOut)
 class DoctorSchedule(ApiResource):
     """/doctors/<doctor_id>/schedule"""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, params=ScheduleQuery, returns=ScheduleOut)
-    def get(self, row: Doctor, params: ScheduleQuery) -> Schedule:
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, query=ScheduleQuery, returns=ScheduleOut)
+    def get(self, row: Doctor, query: ScheduleQuery) -> Schedule:
         """Show a doctor's weekly hours and a stretch of days: today to a week ahead, or at most 62 days."""
-        return schedules.show(current_actor(), row, params.start_date, params.end_date)
+        return schedules.show(current_actor(), row, query.start_date, query.end_date)
 
-    @endpoint(Permission.DOCTORS_WRITE, loads=doctors.get, body=ScheduleIn, returns=ScheduleOut)
+    @endpoint(Permission.DOCTORS_WRITE, load=doctors.get, body=ScheduleIn, returns=ScheduleOut)
     def put(self, row: Doctor, data: ScheduleIn) -> Schedule:
         """Set a doctor's weekly hours, all of them; a doctor the own ones.
 
@@ -46,8 +46,8 @@ class DoctorSchedule(ApiResource):
 class DoctorAvailability(ApiResource):
     """/doctors/<doctor_id>/availability"""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, params=AvailabilityQuery, returns=AvailabilityOut)
-    def get(self, row: Doctor, params: AvailabilityQuery) -> Availability:
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, query=AvailabilityQuery, returns=AvailabilityOut)
+    def get(self, row: Doctor, query: AvailabilityQuery) -> Availability:
         """Show a doctor's free times of one day or of at most 62.
 
         They lie on the doctor's grid of `slot_minutes`; a gap that holds the duration but no time of the grid
@@ -56,24 +56,24 @@ class DoctorAvailability(ApiResource):
         return schedules.available(
             current_actor(),
             row,
-            day=params.date,
-            first=params.start_date,
-            last=params.end_date,
-            duration=params.duration,
+            day=query.date,
+            first=query.start_date,
+            last=query.end_date,
+            duration=query.duration,
         )
 
 
 class TimeOffList(ApiResource):
     """/doctors/<doctor_id>/time-off"""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, lists=schedules.TIME_OFF, returns=TIME_OFF)
-    def get(self, row: Doctor, listed: ListQuery) -> Page[TimeOff]:
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, list_spec=schedules.TIME_OFF, returns=TIME_OFF)
+    def get(self, row: Doctor, query: ListQuery) -> Page[TimeOff]:
         """List a doctor's time off."""
-        return schedules.find_time_off(current_actor(), row, listed)
+        return schedules.find_time_off(current_actor(), row, query)
 
     @endpoint(
         Permission.DOCTORS_WRITE,
-        loads=held,
+        load=held,
         body=TimeOffIn,
         returns=TIME_OFF,
         status=201,
@@ -87,12 +87,12 @@ class TimeOffList(ApiResource):
 class TimeOffItem(ApiResource):
     """/doctors/<doctor_id>/time-off/<time_off_id>"""
 
-    @endpoint(Permission.DOCTORS_READ, loads=schedules.get_time_off, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_READ, load=schedules.get_time_off, returns=TIME_OFF)
     def get(self, row: TimeOff) -> TimeOff:
         """Show a time off."""
         return row
 
-    @endpoint(Permission.DOCTORS_WRITE, loads=schedules.get_time_off, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_WRITE, load=schedules.get_time_off, returns=TIME_OFF)
     def delete(self, row: TimeOff) -> TimeOff:
         """Take a time off back."""
         return schedules.end_time_off(current_actor(), row)

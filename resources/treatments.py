@@ -20,10 +20,10 @@ TREATMENT = Serializer(TreatmentOut, computed_fields=treatments.add_computed_fie
 class TreatmentList(ApiResource):
     """/treatments"""
 
-    @endpoint(Permission.TREATMENTS_READ, lists=treatments.LIST, returns=TREATMENT)
-    def get(self, listed: ListQuery) -> Page[Treatment]:
+    @endpoint(Permission.TREATMENTS_READ, list_spec=treatments.LIST, returns=TREATMENT)
+    def get(self, query: ListQuery) -> Page[Treatment]:
         """List treatments."""
-        return treatments.find(current_actor(), listed)
+        return treatments.find(current_actor(), query)
 
     @endpoint(
         Permission.TREATMENTS_ORDER,
@@ -37,17 +37,17 @@ class TreatmentList(ApiResource):
         return treatments.create(current_actor(), **data.model_dump())
 
 
-class TreatmentDetail(ApiResource):
+class TreatmentItem(ApiResource):
     """/treatments/<treatment_id>"""
 
-    @endpoint(Permission.TREATMENTS_READ, loads=treatments.get, returns=TREATMENT)
+    @endpoint(Permission.TREATMENTS_READ, load=treatments.get, returns=TREATMENT)
     def get(self, row: Treatment) -> Treatment:
         """Show a treatment with the lots it used."""
         return row
 
     @endpoint(
         Permission.TREATMENTS_WRITE,
-        loads=treatments.get,
+        load=treatments.get,
         body=TreatmentPatch,
         returns=TREATMENT,
         errors=("read_only", "invalid_transition", "insufficient_stock"),
@@ -58,15 +58,15 @@ class TreatmentDetail(ApiResource):
 
     @endpoint(
         Permission.TREATMENTS_ORDER,
-        loads=treatments.get,
+        load=treatments.get,
         body=TreatmentVoidIn,
-        params=TreatmentVoidIn,
+        query=TreatmentVoidIn,
         returns=TREATMENT,
         errors=("read_only",),
     )
-    def delete(self, row: Treatment, data: TreatmentVoidIn, params: TreatmentVoidIn) -> Treatment:
+    def delete(self, row: Treatment, data: TreatmentVoidIn, query: TreatmentVoidIn) -> Treatment:
         """Void a treatment; the stock it took goes back to the same lots.
 
         The reason comes in the body or the query.
         """
-        return treatments.void(current_actor(), row, data.reason or params.reason)
+        return treatments.void(current_actor(), row, data.reason or query.reason)

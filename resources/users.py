@@ -20,10 +20,10 @@ USER = Serializer(UserOut)
 class UserList(ApiResource):
     """/users"""
 
-    @endpoint(Permission.USERS_MANAGE, lists=accounts.LIST, returns=USER)
-    def get(self, listed: ListQuery) -> Page[User]:
+    @endpoint(Permission.USERS_MANAGE, list_spec=accounts.LIST, returns=USER)
+    def get(self, query: ListQuery) -> Page[User]:
         """List users."""
-        return accounts.find(current_actor(), listed)
+        return accounts.find(current_actor(), query)
 
     @endpoint(Permission.USERS_MANAGE, body=UserCreate, returns=USER, status=201, errors=("already_exists",))
     def post(self, data: UserCreate) -> User:
@@ -34,14 +34,14 @@ class UserList(ApiResource):
 class UserItem(ApiResource):
     """/users/<user_id>"""
 
-    @endpoint(Permission.SIGNED_IN, loads=accounts.get, returns=USER)
+    @endpoint(Permission.SIGNED_IN, load=accounts.get, returns=USER)
     def get(self, row: User) -> User:
         """Show a user: any for admins, themselves for the others."""
         return row
 
     @endpoint(
         Permission.SIGNED_IN,
-        loads=accounts.get,
+        load=accounts.get,
         body=UserPatch,
         returns=USER,
         errors=("already_exists", "last_admin"),
@@ -53,7 +53,7 @@ class UserItem(ApiResource):
         """
         return accounts.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
-    @endpoint(Permission.USERS_MANAGE, loads=accounts.get, returns=USER, errors=("last_admin",))
+    @endpoint(Permission.USERS_MANAGE, load=accounts.get, returns=USER, errors=("last_admin",))
     def delete(self, row: User) -> User:
         """Deactivate a user and end their sessions."""
         return accounts.deactivate(current_actor(), row)
@@ -62,7 +62,7 @@ class UserItem(ApiResource):
 class UserPasswordReset(ApiResource):
     """/users/<user_id>/password-reset"""
 
-    @endpoint(Permission.USERS_MANAGE, loads=accounts.get, returns=PasswordResetOut, idempotent=False)
+    @endpoint(Permission.USERS_MANAGE, load=accounts.get, returns=PasswordResetOut, idempotent=False)
     def post(self, row: User) -> dict[str, Any]:
         """Issue a one-time token, good for an hour, with which the user sets a new password."""
         token, reset = sign_in.issue_reset(current_actor(), row)

@@ -18,7 +18,7 @@ from api.docs.json_schema import (
     parameters,
     schema_of,
 )
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.list_query import MAX_TEXT
 from api.request_body import MAX_BODY, MAX_DEPTH
 from config import settings
@@ -46,7 +46,7 @@ def guide(app: Flask) -> dict[str, Any]:
     """The document behind `GET /`."""
     definitions: Schema = dict(COMMON)
     domains: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries(app):
+    for entry in registered_endpoints(app):
         domains.setdefault(entry.domain, []).append(_endpoint(entry, definitions))
     return {
         "name": "Clinic Management System",
@@ -95,36 +95,36 @@ def limits() -> dict[str, Any]:
     }
 
 
-def _endpoint(entry: Entry, definitions: Schema) -> dict[str, Any]:
-    operation = entry.operation
+def _endpoint(entry: RegisteredEndpoint, definitions: Schema) -> dict[str, Any]:
+    spec = entry.spec
     taken = parameters(entry)
     told: dict[str, Any] = {
         "method": entry.method,
         "path": entry.path,
-        "summary": operation.summary,
+        "summary": spec.summary,
         "roles": entry.roles,
         "parameters": [{name: one[name] for name in one if name != "required"} for one in taken],
     }
-    if operation.description:
-        told["description"] = operation.description
+    if spec.description:
+        told["description"] = spec.description
     body = None
-    if operation.body is not None:
-        schema = schema_of(operation.body, output=False, definitions=definitions)
-        body = body_example(operation.body, definitions)
+    if spec.body is not None:
+        schema = schema_of(spec.body, output=False, definitions=definitions)
+        body = body_example(spec.body, definitions)
         told["body"] = {"schema": schema, "example": body}
-    answer = answer_schema(operation, definitions)
+    answer = answer_schema(spec, definitions)
     told["answer"] = {
-        "status": operation.status,
-        "media": list(operation.media),
+        "status": spec.status,
+        "media": list(spec.media_types),
         "schema": answer,
         "example": example(answer, definitions),
     }
-    told["errors"] = entry.refusals
+    told["errors"] = entry.error_codes
     told["curl"] = curl(entry, taken, body)
     return told
 
 
-def curl(entry: Entry, taken: list[Schema], body: Any) -> str:
+def curl(entry: RegisteredEndpoint, taken: list[Schema], body: Any) -> str:
     """A line that works as it stands once $TOKEN holds an access token and row 1 exists."""
     url = base_url() + entry.path
     for name in entry.path_ids:

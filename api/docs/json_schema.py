@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema
 
-from api.docs.registry import Entry
+from api.docs.registry import RegisteredEndpoint
 from api.endpoint import EndpointSpec
 from api.list_query import MAX_TEXT
 from api.serialization import Serializer
@@ -72,27 +72,27 @@ def schema_of(kind: Any, *, output: bool, definitions: Schema) -> Schema:
     return schema
 
 
-def answer_schema(operation: EndpointSpec, definitions: Schema) -> Schema:
+def answer_schema(spec: EndpointSpec, definitions: Schema) -> Schema:
     """What a success answers."""
-    returns = operation.returns
+    returns = spec.returns
     if returns is None:
         return {"type": "object"}
     row = schema_of(
         returns.out if isinstance(returns, Serializer) else returns, output=True, definitions=definitions
     )
-    if operation.lists is None:
-        return {"type": "array", "items": row} if operation.many else row
+    if spec.list_spec is None:
+        return {"type": "array", "items": row} if spec.many else row
     rows = {"type": "array", "items": row}
-    if not operation.search:
+    if not spec.search:
         return rows
     return {
         "type": "object",
         "properties": {
-            operation.lists.name: rows,
+            spec.list_spec.name: rows,
             "pagination": {"$ref": REF.format(model="Pagination")},
             "search_params": {"type": "object", "description": "The query, as it was read."},
         },
-        "required": [operation.lists.name, "pagination", "search_params"],
+        "required": [spec.list_spec.name, "pagination", "search_params"],
     }
 
 
@@ -134,18 +134,18 @@ BOUNDS: dict[str, tuple[Schema, str]] = {
 SHARED = PAGING | SEARCHED | BOUNDS
 
 
-def parameters(entry: Entry) -> list[Schema]:
+def parameters(entry: RegisteredEndpoint) -> list[Schema]:
     """Everything an endpoint takes beside its body, as OpenAPI parameters."""
-    return [*_path_parameters(entry), *query_parameters(entry.operation), *_header_parameters(entry)]
+    return [*_path_parameters(entry), *query_parameters(entry.spec), *_header_parameters(entry)]
 
 
-def query_parameters(operation: EndpointSpec) -> list[Schema]:
+def query_parameters(spec: EndpointSpec) -> list[Schema]:
     """The query string an endpoint takes."""
-    if operation.lists is not None:
-        return _list_parameters(operation.lists)
-    if operation.params is None:
+    if spec.list_spec is not None:
+        return _list_parameters(spec.list_spec)
+    if spec.query is None:
         return []
-    schema = operation.params.model_json_schema(schema_generator=DocumentedSchema)
+    schema = spec.query.model_json_schema(schema_generator=DocumentedSchema)
     definitions = schema.get("$defs", {})
     return [
         parameter(
@@ -206,7 +206,7 @@ def parameter(name: str, schema: Schema, summary: str, *, required: bool = False
     return {"name": name, "in": "query", "required": required, "description": summary, "schema": schema}
 
 
-def _path_parameters(entry: Entry) -> list[Schema]:
+def _path_parameters(entry: RegisteredEndpoint) -> list[Schema]:
     schema = {"type": "integer", "minimum": 1, "maximum": MAX_ID, "examples": [1]}
     return [
         {
@@ -220,9 +220,9 @@ def _path_parameters(entry: Entry) -> list[Schema]:
     ]
 
 
-def _header_parameters(entry: Entry) -> list[Schema]:
+def _header_parameters(entry: RegisteredEndpoint) -> list[Schema]:
     found = []
-    if entry.versioned:
+    if entry.checks_version:
         told = "The ETag that was read, where the row has one: 412 where it has changed since."
         found.append(_header("If-Match", told, {"type": "string", "examples": ['"1"']}))
     if entry.idempotent:

@@ -16,7 +16,7 @@ from api.docs.json_schema import (
     parameters,
     schema_of,
 )
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.serialization import Serializer
 from errors import CODES, MAX_ERRORS
 
@@ -77,7 +77,7 @@ takes any of its values."""
 
 def document(app: Flask) -> Schema:
     """The whole document."""
-    found = entries(app)
+    found = registered_endpoints(app)
     definitions: Schema = {"Problem": PROBLEM, **COMMON}
     paths: Schema = {}
     for entry in found:
@@ -105,12 +105,12 @@ def document(app: Flask) -> Schema:
     }
 
 
-def _operation(entry: Entry, definitions: Schema) -> Schema:
-    operation = entry.operation
+def _operation(entry: RegisteredEndpoint, definitions: Schema) -> Schema:
+    spec = entry.spec
     described: Schema = {
         "operationId": entry.name,
         "tags": [entry.domain],
-        "summary": operation.summary,
+        "summary": spec.summary,
         "description": _description(entry),
         "x-roles": entry.roles,
         "parameters": [_shared(one) for one in parameters(entry)],
@@ -118,11 +118,11 @@ def _operation(entry: Entry, definitions: Schema) -> Schema:
     }
     if not entry.public:
         described["security"] = [{"bearer": []}, {"cookie": []}]
-    if operation.body is not None:
-        schema = schema_of(operation.body, output=False, definitions=definitions)
-        media = {"schema": schema, "example": body_example(operation.body, definitions)}
+    if spec.body is not None:
+        schema = schema_of(spec.body, output=False, definitions=definitions)
+        media = {"schema": schema, "example": body_example(spec.body, definitions)}
         described["requestBody"] = {
-            "required": bool(definitions[operation.body.__name__].get("required")),
+            "required": bool(definitions[spec.body.__name__].get("required")),
             "content": {"application/json": media},
         }
     return described
@@ -135,38 +135,38 @@ def _shared(one: Schema) -> Schema:
     return one
 
 
-def _description(entry: Entry) -> str:
-    parts = [entry.operation.description, "The same as PATCH." if entry.repeats else ""]
-    if entry.operation.lists is not None:
+def _description(entry: RegisteredEndpoint) -> str:
+    parts = [entry.spec.description, "The same as PATCH." if entry.is_put_alias else ""]
+    if entry.spec.list_spec is not None:
         parts.append(DIALECTS)
     parts.append(f"Roles: {', '.join(entry.roles)}.")
     return "\n\n".join(part for part in parts if part)
 
 
-def _responses(entry: Entry, definitions: Schema) -> Schema:
-    operation = entry.operation
-    schema = answer_schema(operation, definitions)
+def _responses(entry: RegisteredEndpoint, definitions: Schema) -> Schema:
+    spec = entry.spec
+    schema = answer_schema(spec, definitions)
     names = ["X-Request-ID"]
-    if operation.lists is not None:
+    if spec.list_spec is not None:
         names += LIST_HEADERS
-    elif isinstance(operation.returns, Serializer) and not operation.many:
+    elif isinstance(spec.returns, Serializer) and not spec.many:
         names.append("ETag")
     if entry.idempotent:
         names.append("Idempotency-Replayed")
     success: Schema = {
-        "description": operation.summary,
+        "description": spec.summary,
         "headers": _headers(*names),
         "content": {
             media: {"schema": schema if media.endswith("json") else {"type": "string"}}
-            for media in operation.media
+            for media in spec.media_types
         },
     }
-    if operation.status == 201:
+    if spec.status == 201:
         success["headers"]["Location"] = HEADERS["Location"] | {"required": True}
-    found = {str(operation.status): success}
-    if operation.dry_run_returns is not None:
-        judged = schema_of(operation.dry_run_returns, output=True, definitions=definitions)
-        if operation.status == 200:
+    found = {str(spec.status): success}
+    if spec.dry_run_returns is not None:
+        judged = schema_of(spec.dry_run_returns, output=True, definitions=definitions)
+        if spec.status == 200:
             success["content"]["application/json"] = {"schema": {"anyOf": [schema, judged]}}
         else:
             found["200"] = {
@@ -174,7 +174,7 @@ def _responses(entry: Entry, definitions: Schema) -> Schema:
                 "headers": _headers("X-Request-ID"),
                 "content": {"application/json": {"schema": judged}},
             }
-    for status, codes in entry.refusals.items():
+    for status, codes in entry.error_codes.items():
         found[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}.",
             "headers": _headers("X-Request-ID", *REFUSAL_HEADERS.get(status, ())),

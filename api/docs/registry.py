@@ -19,13 +19,13 @@ SERVICE = ("", "openapi.json", "health", "metrics")
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegisteredEndpoint:
     """One method of one route."""
 
     method: str
     path: str  # with {names}
     path_ids: tuple[str, ...]
-    operation: EndpointSpec
+    spec: EndpointSpec
     resource: type[ApiResource]
 
     @property
@@ -47,12 +47,12 @@ class Entry:
         """Who may ask; `anyone` where nobody has to sign in."""
         if self.public:
             return ["anyone"]
-        return [role.value for role in TABLE[self.operation.permission]]
+        return [role.value for role in TABLE[self.spec.permission]]
 
     @property
     def public(self) -> bool:
         """Whether nobody has to sign in."""
-        return self.operation.permission is Permission.PUBLIC
+        return self.spec.permission is Permission.PUBLIC
 
     @property
     def unsafe(self) -> bool:
@@ -60,24 +60,24 @@ class Entry:
         return self.method != "GET"
 
     @property
-    def repeats(self) -> bool:
+    def is_put_alias(self) -> bool:
         """Whether `PUT` is but another name of `PATCH` here."""
         return self.method == "PUT" and getattr(self.resource, "patch", None) is self.resource.put
 
     @property
-    def versioned(self) -> bool:
+    def checks_version(self) -> bool:
         """Whether `If-Match` is judged."""
-        return self.unsafe and self.operation.loads is not None
+        return self.unsafe and self.spec.load is not None
 
     @property
     def idempotent(self) -> bool:
         """Whether `Idempotency-Key` is honoured."""
-        return self.method == "POST" and self.operation.idempotent and not self.public
+        return self.method == "POST" and self.spec.idempotent and not self.public
 
     @cached_property
-    def refusals(self) -> dict[int, list[str]]:
+    def error_codes(self) -> dict[int, list[str]]:
         """The error codes it can answer, by status: those every such endpoint has, and its own."""
-        operation = self.operation
+        spec = self.spec
         codes = ["validation_failed", "unavailable"]
         if self.domain != "service":
             codes.append("too_many_requests")
@@ -87,20 +87,20 @@ class Entry:
             codes += ["origin_not_allowed", "conflict"]
         if self.path_ids:
             codes.append("not_found")
-        if operation.body is not None:
+        if spec.body is not None:
             codes += ["bad_request", "malformed_json", "duplicate_member", "too_deep"]
             codes += ["payload_too_large", "unsupported_media_type"]
-        if self.versioned:
+        if self.checks_version:
             codes.append("stale_version")
         if self.idempotent:
             codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress"]
         found: dict[int, list[str]] = {}
-        for code in dict.fromkeys([*operation.errors, *codes]):
+        for code in dict.fromkeys([*spec.errors, *codes]):
             found.setdefault(CODES[code][0], []).append(code)
         return dict(sorted(found.items()))
 
 
-def entries(app: Flask) -> list[Entry]:
+def registered_endpoints(app: Flask) -> list[RegisteredEndpoint]:
     """Every endpoint in the order of the URL map. A route that is no `ApiResource` is a mistake."""
     found = []
     for rule in app.url_map.iter_rules():
@@ -112,5 +112,5 @@ def entries(app: Flask) -> list[Entry]:
         for method in METHODS:
             handler = getattr(resource, method, None)
             if handler is not None:
-                found.append(Entry(method.upper(), path, ids, handler.operation, resource))
+                found.append(RegisteredEndpoint(method.upper(), path, ids, handler.spec, resource))
     return found

@@ -543,7 +543,7 @@ def test_a_name_that_looks_like_a_formula_stays_text(clinic: Clinic) -> None:
     ],
 )
 def test_cells_are_escaped_but_for_numbers(value: str | None, written: str) -> None:
-    assert csv_export.cell(value) == written
+    assert csv_export.format_cell(value) == written
 
 
 def test_reports_that_are_no_tables_come_figure_by_figure(clinic: Clinic) -> None:
