@@ -1,4 +1,4 @@
-"""Reports over HTTP, as JSON and as CSV."""
+"""Endpoints of reports, as JSON and as CSV."""
 
 from __future__ import annotations
 
@@ -29,24 +29,28 @@ from services.reports import (
 )
 from services.reports.periods import Unit
 
-MEDIA = ("application/json", csv_export.MEDIA_TYPE)
-COLUMNS = ("period", "start", "end", "billed", "collected", "refunded", "net", "revenue")
+MEDIA_TYPES = ("application/json", csv_export.MEDIA_TYPE)
+REVENUE_COLUMNS = ("period", "start", "end", "billed", "collected", "refunded", "net", "revenue")
 UNITS: dict[str, Unit] = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
 
 
-def _figures(name: str, members: Mapping[str, Any]) -> Response:
-    """A report that is no table, as one figure a line."""
+def _csv_by_figure(name: str, members: Mapping[str, Any]) -> Response:
+    """Return a report that is not a table as CSV with one line for each figure."""
     return csv_export.csv_response(name, ("figure", "value"), csv_export.flatten(members).items())
 
 
 class RevenueReport(ApiResource):
-    """/analytics/revenue"""
+    """Route `/analytics/revenue`."""
 
     @endpoint(
-        Permission.ANALYTICS_FINANCE, query=RevenueQuery, returns=RevenueOut, media_types=MEDIA, report=True
+        Permission.ANALYTICS_FINANCE,
+        query=RevenueQuery,
+        returns=RevenueOut,
+        media_types=MEDIA_TYPES,
+        report=True,
     )
     def get(self, query: RevenueQuery) -> RevenueOut | Response:
-        """Revenue by day, week, month or year, by method and doctor, and what is still owed."""
+        """Report revenue by period, payment method and doctor, and the open amounts."""
         found = RevenueOut.model_validate(
             revenue.report(
                 start_date=query.start_date,
@@ -57,23 +61,23 @@ class RevenueReport(ApiResource):
         )
         if not csv_export.is_requested(query.format):
             return found
-        rows = [[row.model_dump(mode="json")[name] for name in COLUMNS] for row in found.data]
-        return csv_export.csv_response("revenue", COLUMNS, rows)
+        rows = [[row.model_dump(mode="json")[name] for name in REVENUE_COLUMNS] for row in found.data]
+        return csv_export.csv_response("revenue", REVENUE_COLUMNS, rows)
 
 
 class DoctorPerformance(ApiResource):
-    """/analytics/doctor-performance"""
+    """Route `/analytics/doctor-performance`."""
 
     @endpoint(
         Permission.ANALYTICS_PERFORMANCE,
         query=PerformanceQuery,
         returns=PerformanceOut,
         many=True,
-        media_types=MEDIA,
+        media_types=MEDIA_TYPES,
         report=True,
     )
     def get(self, query: PerformanceQuery) -> list[PerformanceOut] | Response:
-        """How doctors' work went; a doctor sees the own line only."""
+        """Report appointments, visits and revenue of doctors. Doctors: own only."""
         lines = doctor_performance.report(
             current_actor(),
             start_date=query.start_date,
@@ -89,34 +93,34 @@ class DoctorPerformance(ApiResource):
 
 
 class PatientStats(ApiResource):
-    """/analytics/patient-stats"""
+    """Route `/analytics/patient-stats`."""
 
     @endpoint(
         Permission.ANALYTICS_PATIENTS,
         query=SpanQuery,
         returns=PatientStatsOut,
-        media_types=MEDIA,
+        media_types=MEDIA_TYPES,
         report=True,
     )
     def get(self, query: SpanQuery) -> PatientStatsOut | Response:
-        """Who the patients are, how their number grows, and what they come for."""
+        """Report the number of patients, their demographics, growth and visit types."""
         stats = patient_stats.report(start_date=query.start_date, end_date=query.end_date)
         found = PatientStatsOut.model_validate(stats)
         if not csv_export.is_requested(query.format):
             return found
-        return _figures("patient-stats", found.model_dump(mode="json"))
+        return _csv_by_figure("patient-stats", found.model_dump(mode="json"))
 
 
 class Dashboard(ApiResource):
-    """/analytics/dashboard"""
+    """Route `/analytics/dashboard`."""
 
     @endpoint(
-        Permission.DASHBOARD_READ, query=SpanQuery, returns=DashboardOut, media_types=MEDIA, report=True
+        Permission.DASHBOARD_READ, query=SpanQuery, returns=DashboardOut, media_types=MEDIA_TYPES, report=True
     )
     def get(self, query: SpanQuery) -> DashboardOut | Response:
-        """Today's numbers, as far as your role may know them, and those of the days asked for."""
+        """Report the key figures of today and of a period, as far as the role may read them."""
         numbers = dashboard.show(current_actor(), start_date=query.start_date, end_date=query.end_date)
         found = DashboardOut.model_validate(numbers)
         if not csv_export.is_requested(query.format):
             return found
-        return _figures("dashboard", found.model_dump(mode="json"))
+        return _csv_by_figure("dashboard", found.model_dump(mode="json"))

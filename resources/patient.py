@@ -1,4 +1,4 @@
-"""Patients over HTTP."""
+"""Endpoints of patients."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ DETAILS: dict[str, type[Out]] = {
 
 
 class PatientList(ApiResource):
-    """/patients"""
+    """Route `/patients`."""
 
     @endpoint(Permission.PATIENTS_READ, list_spec=patient_search.LIST, returns=PATIENT)
     def get(self, query: ListQuery) -> Page[Patient]:
@@ -74,20 +74,20 @@ class PatientList(ApiResource):
 
 
 class PatientSearch(ApiResource):
-    """/patients/search"""
+    """Route `/patients/search`."""
 
     @endpoint(Permission.PATIENTS_READ, list_spec=patient_search.LIST, search=True, returns=PATIENT)
     def get(self, query: ListQuery) -> Page[Patient]:
-        """Search patients by name, number, phone, insurance, age and history.
+        """Search patients by name, file number, phone, insurance, age and medical history.
 
-        `q` looks in name, file number, phone digits and e-mail; accents and case do not matter, parts of
-        words match, and one typo in a name or e-mail address is forgiven where nothing else is found.
+        `q` searches name, file number, phone digits and e-mail. Accents and case are ignored, and parts of
+        words match. If nothing matches, names and e-mail addresses may differ by one typo.
         """
         return patient_search.find(current_actor(), query)
 
 
 class PatientItem(ApiResource):
-    """/patients/<patient_id>"""
+    """Route `/patients/<patient_id>`."""
 
     @endpoint(Permission.PATIENTS_READ, load=patients.read, returns=PATIENT)
     def get(self, row: Record) -> Record:
@@ -107,12 +107,12 @@ class PatientItem(ApiResource):
 
     @endpoint(Permission.PATIENTS_ARCHIVE, load=patients.get, returns=PATIENT, errors=("in_use",))
     def delete(self, row: Patient) -> Patient:
-        """Archive a patient without future appointments and open balance."""
+        """Archive a patient without future appointments and without an open balance."""
         return patients.archive(current_actor(), row)
 
 
 class PatientMedicalHistory(ApiResource):
-    """/patients/<patient_id>/medical-history"""
+    """Route `/patients/<patient_id>/medical-history`."""
 
     @endpoint(Permission.HISTORY_READ, load=medical_history.get, returns=HISTORY)
     def get(self, row: MedicalHistory) -> MedicalHistory:
@@ -129,34 +129,34 @@ class PatientMedicalHistory(ApiResource):
     def patch(self, row: MedicalHistory, data: BaseModel) -> MedicalHistory:
         """Change a patient's medical history.
 
-        A list is replaced as a whole; a plain text for a list, or in it, is read as one entry.
+        A list is replaced as a whole. A plain text in place of a list, or in a list, is one entry.
         """
         return medical_history.update(current_actor(), row, **data.model_dump())
 
 
 class PatientAccount(ApiResource):
-    """/patients/<patient_id>/account"""
+    """Route `/patients/<patient_id>/account`."""
 
     @endpoint(Permission.BILLINGS_READ, query=PageQuery, returns=AccountOut)
     def get(self, patient_id: int, query: PageQuery) -> account_statement.Statement:
-        """Show what a patient owes: balance, open bills, and the ledger, newest first."""
+        """Show the account of a patient: balance, open bills, and ledger entries, newest first."""
         return account_statement.of_patient(current_actor(), patient_id, **query.model_dump())
 
 
 class PatientTimeline(ApiResource):
-    """/patients/<patient_id>/timeline"""
+    """Route `/patients/<patient_id>/timeline`."""
 
     @endpoint(Permission.PATIENTS_READ, query=TimelineQuery, many=True, returns=TimelineEventOut)
     def get(self, patient_id: int, query: TimelineQuery) -> EndpointResult:
-        """Show what happened to a patient, and what is to come, newest first, as the role may see it."""
+        """Show past and future events of a patient, newest first, as far as the role may read them."""
         actor = current_actor()
         page = timeline.of_patient(actor, patient_id, **query.model_dump())
         return EndpointResult(
-            [_event(actor, event) for event in page.rows], headers=list_headers(page, "timeline")
+            [_event_members(actor, event) for event in page.rows], headers=list_headers(page, "timeline")
         )
 
 
-def _event(actor: Actor, event: timeline.Event) -> dict[str, Any]:
+def _event_members(actor: Actor, event: timeline.Event) -> dict[str, Any]:
     doctor = event.doctor
     return {
         "type": event.type,
@@ -172,9 +172,9 @@ def _event(actor: Actor, event: timeline.Event) -> dict[str, Any]:
 
 
 class PatientAccessLog(ApiResource):
-    """/patients/<patient_id>/access-log"""
+    """Route `/patients/<patient_id>/access-log`."""
 
     @endpoint(Permission.AUDIT_READ, load=patients.get, list_spec=audit_search.LIST, returns=ENTRY)
     def get(self, row: Patient, query: ListQuery) -> Page[AuditLog]:
-        """Show who looked at a patient's record or changed it, and when."""
+        """List the reads and changes of a patient's record, with user and time."""
         return audit_search.access_log(current_actor(), row, query)

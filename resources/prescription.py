@@ -1,4 +1,4 @@
-"""Prescriptions over HTTP."""
+"""Endpoints of prescriptions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRESCRIPTION = Serializer(
 
 
 class PrescriptionList(ApiResource):
-    """/prescriptions"""
+    """Route `/prescriptions`."""
 
     @endpoint(Permission.PRESCRIPTIONS_READ, list_spec=prescriptions.LIST, returns=PRESCRIPTION)
     def get(self, query: ListQuery) -> Page[Prescription]:
@@ -43,17 +43,17 @@ class PrescriptionList(ApiResource):
         errors=("safety_alert", "read_only"),
     )
     def post(self, data: PrescriptionIn) -> Prescription:
-        """Prescribe at an open visit.
+        """Prescribe medications at an open visit. Doctors: own only.
 
-        The patient's allergies and medications are checked first: a hit is 409 `safety_alert` with `alerts`
-        `[{code, medication, with, prescription_id, message}]`, which `override_reason` passes. What could
-        not be checked is in `warnings`.
+        The patient's allergies and medications are checked first. An alert is 409 `safety_alert` with
+        `alerts`: `[{code, medication, with, prescription_id, message}]`. An `override_reason` overrides it.
+        `warnings` lists the medications that could not be checked.
         """
         return prescriptions.prescribe(current_actor(), **data.model_dump())
 
 
 class PrescriptionItem(ApiResource):
-    """/prescriptions/<prescription_id>"""
+    """Route `/prescriptions/<prescription_id>`."""
 
     @endpoint(Permission.PRESCRIPTIONS_READ, load=prescriptions.get, returns=PRESCRIPTION)
     def get(self, row: Prescription) -> Prescription:
@@ -68,7 +68,7 @@ class PrescriptionItem(ApiResource):
         errors=("read_only", "safety_alert", "invalid_transition"),
     )
     def patch(self, row: Prescription, data: BaseModel) -> Prescription:
-        """Change a prescription of which nothing is dispensed yet, or end it by its status."""
+        """Change a prescription that is not dispensed yet, or end it by its `status`. Doctors: own only."""
         return prescriptions.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
     @endpoint(
@@ -80,13 +80,16 @@ class PrescriptionItem(ApiResource):
         errors=("invalid_transition",),
     )
     def delete(self, row: Prescription, data: Any, query: Any) -> Prescription:
-        """Cancel a prescription, with the reason in the body or the query."""
+        """Cancel a prescription. Doctors: own only.
+
+        Send the reason in the body or in the query string.
+        """
         reason = data.cancellation_reason or query.cancellation_reason
         return prescriptions.cancel(current_actor(), row, reason)
 
 
 class PrescriptionDispense(ApiResource):
-    """/prescriptions/<prescription_id>/dispense"""
+    """Route `/prescriptions/<prescription_id>/dispense`."""
 
     @endpoint(
         Permission.PRESCRIPTIONS_DISPENSE,
@@ -96,5 +99,8 @@ class PrescriptionDispense(ApiResource):
         errors=("excessive_dispensing", "safety_alert", "conflict"),
     )
     def post(self, row: Prescription, data: DispenseIn) -> Prescription:
-        """Hand out medicine: at most quantity x (1 + refills) of each."""
+        """Dispense medications of a prescription. Doctors: own only.
+
+        The maximum of each medication is quantity x (1 + refills).
+        """
         return prescriptions.dispense(current_actor(), row, **data.model_dump())

@@ -1,4 +1,4 @@
-"""Visits over HTTP."""
+"""Endpoints of visits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ VISIT = Serializer(VisitOut, computed_fields=visits.add_computed_fields, entity=
 
 
 class VisitList(ApiResource):
-    """/visits"""
+    """Route `/visits`."""
 
     @endpoint(Permission.VISITS_READ, list_spec=visits.LIST, returns=VISIT)
     def get(self, query: ListQuery) -> Page[Visit]:
-        """List visits; `follow_up_due=true` is the worklist of patients to call."""
+        """List visits.
+
+        `follow_up_due=true` selects the visits whose follow-up is due: the patients to call.
+        """
         return visits.find(current_actor(), query)
 
     @endpoint(
@@ -33,15 +36,15 @@ class VisitList(ApiResource):
         errors=("conflict", "insufficient_stock", "safety_alert"),
     )
     def post(self, data: VisitCreate) -> Visit:
-        """Document a visit, with treatments, prescriptions and a payment if there are any.
+        """Document a visit, with optional treatments, prescriptions and a payment. Doctors: own only.
 
-        A visit made from an appointment completes it.
+        A visit with an `appointment_id` completes the appointment.
         """
         return visits.create(current_actor(), **data.model_dump())
 
 
 class VisitItem(ApiResource):
-    """/visits/<visit_id>"""
+    """Route `/visits/<visit_id>`."""
 
     @endpoint(Permission.VISITS_READ, load=visits.get, returns=VISIT)
     def get(self, row: Visit) -> Visit:
@@ -50,7 +53,10 @@ class VisitItem(ApiResource):
 
     @endpoint(Permission.VISITS_WRITE, load=visits.get, body=VisitPatch, returns=VISIT, errors=("read_only",))
     def patch(self, row: Visit, data: BaseModel) -> Visit:
-        """Change an open visit; `vitals` merges member by member."""
+        """Change an open visit. Doctors: own only. Technicians: vitals only.
+
+        `vitals` is merged member by member.
+        """
         return visits.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
     @endpoint(
@@ -62,21 +68,27 @@ class VisitItem(ApiResource):
         errors=("read_only", "in_use"),
     )
     def delete(self, row: Visit, data: VisitVoidIn, query: VisitVoidIn) -> Visit:
-        """Void a visit that is neither signed nor billed, for a reason in the body or the query."""
+        """Void a visit that is not signed and not billed.
+
+        Send the reason in the body or in the query string.
+        """
         return visits.void(current_actor(), row, data.reason or query.reason)
 
 
 class VisitSign(ApiResource):
-    """/visits/<visit_id>/sign"""
+    """Route `/visits/<visit_id>/sign`."""
 
     @endpoint(Permission.VISITS_DOCUMENT, load=visits.get, returns=VISIT, errors=("invalid_transition",))
     def post(self, row: Visit) -> Visit:
-        """Sign a visit: from then on it is read-only."""
+        """Sign a visit. Doctors: own only.
+
+        A signed visit is read-only.
+        """
         return visits.sign(current_actor(), row)
 
 
 class VisitAddendumList(ApiResource):
-    """/visits/<visit_id>/addenda"""
+    """Route `/visits/<visit_id>/addenda`."""
 
     @endpoint(
         Permission.VISITS_DOCUMENT,
@@ -87,6 +99,6 @@ class VisitAddendumList(ApiResource):
         errors=("conflict",),
     )
     def post(self, row: Visit, data: AddendumIn) -> EndpointResult:
-        """Add a correction to a signed visit."""
+        """Add an addendum to a signed visit. Doctors: own only."""
         addendum = visits.add_addendum(current_actor(), row, data.text)
         return EndpointResult(addendum, headers={"Location": f"/visits/{row.id}"})

@@ -42,7 +42,7 @@ CONVENTIONS = {
 }
 
 
-def guide(app: Flask) -> dict[str, Any]:
+def index_document(app: Flask) -> dict[str, Any]:
     """The document behind `GET /`."""
     definitions: Schema = dict(COMMON)
     domains: dict[str, list[dict[str, Any]]] = {}

@@ -75,7 +75,7 @@ DIALECTS = """Also accepted: `_start`, `_end`, `_page`, `_per_page`, `_sort`, `_
 takes any of its values."""
 
 
-def document(app: Flask) -> Schema:
+def openapi_document(app: Flask) -> Schema:
     """The whole document."""
     found = registered_endpoints(app)
     definitions: Schema = {"Problem": PROBLEM, **COMMON}
