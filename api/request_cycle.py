@@ -80,7 +80,7 @@ def _attempt(
         if refusal.entity is None and context.row is not None:
             row = context.row
             refusal.about(row.__entity__, row.id, audit_log.patient_of(row))
-        if refusal.keeps_work:
+        if refusal.commits_changes:
             _commit_refusal(context)
         else:
             _rollback()
@@ -233,7 +233,7 @@ def _record_read(serializer: Serializer, rows: list[Any], action: str) -> None:
 
 def _is_audited(refusal: ClinicError) -> bool:
     """Return True for a refusal that may be an attack or a mistake of a person, not of a program."""
-    if refusal.keeps_work:
+    if refusal.commits_changes:
         return False  # committed with its own entry
     if refusal.status == 401:
         return refusal.code != "unauthorized"  # a request without a token

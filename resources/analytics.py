@@ -51,7 +51,7 @@ class RevenueReport(ApiResource):
     )
     def get(self, query: RevenueQuery) -> RevenueOut | Response:
         """Report revenue by period, payment method and doctor, and the open amounts."""
-        found = RevenueOut.model_validate(
+        report = RevenueOut.model_validate(
             revenue.report(
                 start_date=query.start_date,
                 end_date=query.end_date,
@@ -60,8 +60,8 @@ class RevenueReport(ApiResource):
             )
         )
         if not csv_export.is_requested(query.format):
-            return found
-        rows = [[row.model_dump(mode="json")[name] for name in REVENUE_COLUMNS] for row in found.data]
+            return report
+        rows = [[row.model_dump(mode="json")[name] for name in REVENUE_COLUMNS] for row in report.data]
         return csv_export.csv_response("revenue", REVENUE_COLUMNS, rows)
 
 
@@ -84,10 +84,10 @@ class DoctorPerformance(ApiResource):
             end_date=query.end_date,
             doctor_id=query.doctor_id,
         )
-        found = [PerformanceOut.model_validate(line) for line in lines]
+        report = [PerformanceOut.model_validate(line) for line in lines]
         if not csv_export.is_requested(query.format):
-            return found
-        rows = [csv_export.flatten(row.model_dump(mode="json")) for row in found]
+            return report
+        rows = [csv_export.flatten(row.model_dump(mode="json")) for row in report]
         header = list(rows[0]) if rows else list(PerformanceOut.model_fields)
         return csv_export.csv_response("doctor-performance", header, [list(row.values()) for row in rows])
 
@@ -103,12 +103,12 @@ class PatientStats(ApiResource):
         report=True,
     )
     def get(self, query: SpanQuery) -> PatientStatsOut | Response:
-        """Report the number of patients, their demographics, growth and visit types."""
+        """Report the number of patients, their demographics, growth and frequent diagnoses."""
         stats = patient_stats.report(start_date=query.start_date, end_date=query.end_date)
-        found = PatientStatsOut.model_validate(stats)
+        report = PatientStatsOut.model_validate(stats)
         if not csv_export.is_requested(query.format):
-            return found
-        return _csv_by_figure("patient-stats", found.model_dump(mode="json"))
+            return report
+        return _csv_by_figure("patient-stats", report.model_dump(mode="json"))
 
 
 class Dashboard(ApiResource):
@@ -120,7 +120,7 @@ class Dashboard(ApiResource):
     def get(self, query: SpanQuery) -> DashboardOut | Response:
         """Report the key figures of today and of a period, as far as the role may read them."""
         numbers = dashboard.show(current_actor(), start_date=query.start_date, end_date=query.end_date)
-        found = DashboardOut.model_validate(numbers)
+        report = DashboardOut.model_validate(numbers)
         if not csv_export.is_requested(query.format):
-            return found
-        return _csv_by_figure("dashboard", found.model_dump(mode="json"))
+            return report
+        return _csv_by_figure("dashboard", report.model_dump(mode="json"))

@@ -88,7 +88,7 @@ def _asks_all(entry: RegisteredEndpoint, role: str) -> bool:
     if entry.is_put_alias or (entry.spec.list_spec is not None and entry.path != "/patients"):
         return False  # the code of PATCH, or of another list, once more
     roles = ROLES if entry.public else entry.roles
-    return roles[zlib.crc32(entry.name.encode()) % len(roles)] == role
+    return roles[zlib.crc32(entry.operation_id.encode()) % len(roles)] == role
 
 
 class Desk:
