@@ -89,7 +89,7 @@ class RegisteredEndpoint:
         if self.path_ids:
             codes.append("not_found")
         if self.spec.body is not None:
-            codes += ["bad_request", "malformed_json", "duplicate_member", "too_deep"]
+            codes += ["bad_request", "malformed_json", "duplicate_member", "member_name_too_long", "too_deep"]
             codes += ["payload_too_large", "unsupported_media_type"]
         if self.checks_version:
             codes.append("stale_version")
