@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Engine,
     Select,
     any_,
     bindparam,
@@ -22,7 +23,7 @@ from sqlalchemy import table as table_clause
 from sqlalchemy.dialects.postgresql import ARRAY
 
 
-def is_postgresql(connection: Connection) -> bool:
+def is_postgresql(connection: Connection | Engine) -> bool:
     """Return True for PostgreSQL, False for SQLite."""
     return connection.dialect.name == "postgresql"
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm.exc import StaleDataError
 
 from config import settings
 from enums import AuditOutcome
@@ -29,8 +30,9 @@ from errors import ClinicError
 from extensions import db
 from models import Base, Patient
 from security.permissions import Actor
-from services import clock
+from services import clock, remembered
 from services.audit import audit_storage
+from services.audit.audit_storage import Head
 
 CHAINS = 16  # number of transactions that can append at once without waiting for each other
 # Columns that no entry names: bookkeeping of the row, or a second form of another column.
@@ -201,14 +203,18 @@ def record_read(action: str, entity: str, ids: Sequence[int], patient_ids: Itera
 # --- Entries -------------------------------------------------------------------------------------------
 
 
-def append_pending(actor: Actor | None, operation: str) -> None:
-    """Append the pending entries of the transaction. These are its last statements before the commit."""
+def append_pending(actor: Actor | None, operation: str) -> bool:
+    """Append the pending entries of the transaction, as its last statement before the commit.
+
+    Return False if there are none.
+    """
     db.session.flush()
     pending = pending_entries()
     entries, pending.entries = list(pending.entries.values()), {}
     for entry in entries:
         _add_patient(entry)
     append(actor, operation, entries)
+    return bool(entries)
 
 
 def append_refusal(
@@ -261,7 +267,8 @@ def append(actor: Actor | None, operation: str, pending: Sequence[PendingEntry])
     if not pending:
         return
     connection = db.session().connection()
-    head = audit_storage.lock_head(connection)
+    assumed = remembered.assumptions()
+    head = remembered.take_head() or audit_storage.lock_head(connection)
     common = {"chain": head.chain, "at": clock.now(), "operation": operation} | _actor_columns(actor)
     entries: list[dict[str, Any]] = []
     mac = head.mac
@@ -269,7 +276,11 @@ def append(actor: Actor | None, operation: str, pending: Sequence[PendingEntry])
         columns = common | {"number": number} | _entry_columns(entry)
         mac = columns["mac"] = compute_mac(mac, canonical_json(columns))
         entries.append(columns)
-    audit_storage.insert_entries(connection, entries, head)
+    if not audit_storage.insert_entries(connection, entries, head, assumed.caller):
+        raise StaleDataError(
+            "the caller or the head of the audit chain has changed"
+        )  # the request runs again
+    assumed.head = Head(head.chain, entries[-1]["number"], mac)
 
 
 def _actor_columns(actor: Actor | None) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
+    Row,
     Select,
     bindparam,
     cast,
     column,
+    exists,
     func,
     insert,
     select,
@@ -22,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from column_types import InstantType
 from database.functions import is_postgresql
-from models import AuditHead, AuditLog, AuditSubject
+from models import AuditHead, AuditLog, AuditSubject, Doctor, User, UserSession
 
 
 class Head(NamedTuple):
@@ -48,11 +51,14 @@ _HEADS = (
 _FREE_HEAD, _ANY_HEAD = _HEADS.with_for_update(skip_locked=True), _HEADS.with_for_update()
 
 
-def insert_entries(connection: Connection, entries: Sequence[dict[str, Any]], before: Head) -> bool:
+def insert_entries(
+    connection: Connection, entries: Sequence[dict[str, Any]], before: Head, caller: Row[Any] | None = None
+) -> bool:
     """Insert the entries behind the head `before` and move the head to the last one.
 
-    Return False, and insert nothing, if the chain does not end at `before`. Each entry has all columns of
-    `AuditLog` except `id`, and the same `chain` and `at`.
+    Return False, and insert nothing, if the chain does not end at `before`, or if `caller` is not the present
+    state of a valid session, its user and doctor (PostgreSQL). Each entry has all columns of `AuditLog`
+    except `id`, and the same `chain` and `at`.
     """
     last = entries[-1]
     head = {"head": before.chain, "before": before.number, "previous": before.mac}
@@ -60,7 +66,12 @@ def insert_entries(connection: Connection, entries: Sequence[dict[str, Any]], be
     if is_postgresql(connection):
         documents = [{name: value for name, value in entry.items() if name != "at"} for entry in entries]
         values = head | {"at": last["at"], "entries": documents}
-        return bool(connection.execute(_MOVE_AND_INSERT, values).scalar_one())
+        if caller is None:
+            return bool(connection.execute(_MOVE_AND_INSERT, values).scalar_one())
+        values |= {
+            name: getattr(caller, name) for name in ("session_id", "user_id", "name", "role", "doctor_id")
+        }
+        return bool(connection.execute(_MOVE_AND_INSERT_FOR_CALLER, values).scalar_one())
     if connection.execute(_MOVE_HEAD, head).rowcount != 1:
         return False
     ids = connection.execute(_INSERT_ENTRIES, list(entries)).scalars()
@@ -86,9 +97,9 @@ _MOVE_HEAD = (
 _INSERT_ENTRIES = insert(AuditLog).returning(AuditLog.id, sort_by_parameter_order=True)
 
 
-def _move_and_insert() -> Select[Any]:
+def _move_and_insert(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Return all of it as one statement for PostgreSQL: every request pays for each round trip."""
-    moved = _MOVE_HEAD.returning(AuditHead.chain).cte("moved")
+    moved = _MOVE_HEAD.where(*conditions).returning(AuditHead.chain).cte("moved")
     stored = [column for column in AuditLog.__table__.columns if column.name not in ("id", "at")]
     entry = (
         func.jsonb_to_recordset(bindparam("entries", type_=JSONB))
@@ -118,4 +129,20 @@ def _move_and_insert() -> Select[Any]:
     return select(func.count()).select_from(moved).add_cte(logged, indexed).execution_options(prepare=True)
 
 
+_CALLER_IS_UNCHANGED = exists(
+    select(UserSession.id)
+    .join(User, User.id == UserSession.user_id)
+    .outerjoin(Doctor, Doctor.user_id == User.id)
+    .where(
+        UserSession.id == bindparam("session_id"),
+        UserSession.ended_at.is_(None),
+        UserSession.expires_at > bindparam("at", type_=InstantType()),
+        User.id == bindparam("user_id"),
+        User.is_active,
+        User.name == bindparam("name"),
+        User.role == bindparam("role"),
+        Doctor.id.is_not_distinct_from(bindparam("doctor_id", type_=BigInteger)),
+    )
+)
 _MOVE_AND_INSERT = _move_and_insert()
+_MOVE_AND_INSERT_FOR_CALLER = _move_and_insert(_CALLER_IS_UNCHANGED)
