@@ -20,8 +20,8 @@ from errors import ClinicError
 from models import Appointment, Doctor
 from security.permissions import Actor
 from services.scheduling import appointments, availability
-from services.scheduling.availability import Calendar, merged, subtract
-from services.scheduling.booking_rules import clashes
+from services.scheduling.availability import Calendar, merge_intervals, subtract_intervals
+from services.scheduling.booking_rules import find_calendar_conflicts
 from tests.conftest import settings_for
 from tests.support.clinic import Clinic
 
@@ -124,7 +124,7 @@ def test_the_judge_names_exactly_the_clashes_that_a_look_at_every_minute_finds(
 ) -> None:
     first = 24 * 60 + start * 5
 
-    found = clashes(calendar_of(world), instant(first), instant(first + length * 5))
+    found = find_calendar_conflicts(calendar_of(world), instant(first), instant(first + length * 5))
 
     assert found == expected(world, first, first + length * 5)
 
@@ -143,7 +143,7 @@ def test_a_day_offers_what_can_be_booked_and_nothing_only_where_nothing_can(
         minute = int((start - MONDAY).total_seconds()) // 60
         assert max(not_before, tuesday) <= minute < midnight
         assert end - start == timedelta(minutes=duration)
-        assert clashes(calendar, start, end) == set()
+        assert find_calendar_conflicts(calendar, start, end) == set()
     possible = any(
         not expected(world, minute, minute + duration) for minute in range(not_before, midnight, 5)
     )
@@ -159,7 +159,7 @@ def test_a_day_offers_what_can_be_booked_and_nothing_only_where_nothing_can(
 def test_time_less_time_is_what_neither_covers(
     whole: list[tuple[int, int]], holes: list[tuple[int, int]]
 ) -> None:
-    left = subtract(merged(_instants(whole)), _instants(holes))
+    left = subtract_intervals(merge_intervals(_instants(whole)), _instants(holes))
 
     minutes = _covered(_instants(whole)) - _covered(_instants(holes))
     assert _covered(left) == minutes
@@ -344,8 +344,8 @@ def test_the_search_for_a_free_time_ends_where_there_is_none(clinic: Clinic) -> 
 
     with time_machine.travel(MONDAY), clinic.inside() as session:
         doctor = session.get(Doctor, row["id"])
-        none = availability.next_free(doctor, 30, MONDAY, 3)
-        found = availability.next_free(doctor, 20, MONDAY, 3)
+        none = availability.find_next_slots(doctor, 30, MONDAY, 3)
+        found = availability.find_next_slots(doctor, 20, MONDAY, 3)
 
     assert none == []
     assert [slot.start.isoformat() for slot in found] == [
