@@ -17,17 +17,12 @@ from services import schema_version
 log = structlog.get_logger()
 
 SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, CANCELLED = "40001", "40P01", "55P03", "57014"
-DIVISION_BY_ZERO = "22012"  # what was taken for granted is not so: nothing else of ours divides
 RETRY_AFTER = 2  # seconds
 LOST = {"OperationalError", "InterfaceError", "PendingRollbackError"}  # SQLAlchemy's names
 
 
 class Retry(Exception):
     """The whole request may run again from the start: nothing of it happened."""
-
-
-class Stale(Retry):
-    """What this process took for granted is not so any more: the database refused to go on."""
 
 
 def unavailable() -> ClinicError:
@@ -37,15 +32,13 @@ def unavailable() -> ClinicError:
     )
 
 
-def read_failure(failure: Exception, *, committing: bool) -> Exception:
+def translate(failure: Exception, *, committing: bool) -> Exception:
     """What to raise instead: a `ClinicError`, `Retry`, or the failure itself where it is a bug of ours.
 
     A connection lost while committing is never retried: the commit may have happened.
     """
     if isinstance(failure, StaleDataError):
         return Retry()
-    if _pgcode(failure) == DIVISION_BY_ZERO:
-        return Stale()
     if isinstance(failure, PoolTimeout):
         return unavailable()
     if isinstance(failure, IntegrityError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import redis
 from limits import RateLimitItem
@@ -54,21 +54,25 @@ class Limits:
         item = _parse(rate)
         return None if self._ask(lambda limiter: limiter.hit(item, *key)) else self._wait(item, key)
 
-    def hit_and_ask(self, rate: str, key: tuple[str, ...], asked: str) -> tuple[int | None, bool]:
-        """`hit`, and in the same round trip whether Redis holds the key `asked`."""
-        shared = self._shared
-        if self.enabled and shared is not None:
-            item, storage = _parse(rate), cast(RedisStorage, shared.storage)
-
-            place = storage.prefixed_key(item.key_for(*key))
+    def hit_and_check(self, rate: str, key: tuple[str, ...], other: str) -> tuple[int | None, bool]:
+        """Count as `hit` does, and return whether Redis has the key `other`, in one round trip."""
+        if self.enabled and self._shared is not None:
+            item, storage = _parse(rate), cast(RedisStorage, self._shared.storage)
             window = (time.time(), item.amount, item.get_expiry(), 1)
-            count = ("EVALSHA", storage.lua_acquire_moving_window.sha, 1, place, *window)
-            answers = redis_store.exchange(count, ("EXISTS", asked))
-            if answers and not any(isinstance(answer, redis.RedisError) for answer in answers):
-                fits, found = answers
-                return None if fits else self._wait(item, key), bool(found)
-        # without Redis, or where it has forgotten the script, the single questions know what to do
-        return self.hit(rate, *key), redis_store.holds(asked)
+
+            def ask(client: redis.Redis) -> list[Any]:
+                pipeline = client.pipeline(transaction=False)
+                script, place = storage.lua_acquire_moving_window, storage.prefixed_key(item.key_for(*key))
+                pipeline.evalsha(script.sha, 1, place, *window)
+                pipeline.exists(other)
+                return pipeline.execute(raise_on_error=False)
+
+            replies: list[Any] = redis_store.call(ask, [])
+            if replies and not any(isinstance(reply, redis.RedisError) for reply in replies):
+                acquired, found = replies
+                return None if acquired else self._wait(item, key), bool(found)
+        # without Redis, or if Redis has lost the script, two separate calls
+        return self.hit(rate, *key), redis_store.exists(other)
 
     def full(self, rate: str, *key: str) -> int | None:
         """Without counting: None if one more fits, else the seconds until it does."""

@@ -19,7 +19,6 @@ from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from column_types import MONEY_LIMIT
-from database.engine import PREPARED, WITH_NEXT
 from enums import LedgerKind, PaymentMethod, RefundStatus, Role, TreatmentStatus
 from errors import ClinicError, invalid, not_found
 from extensions import db
@@ -290,8 +289,7 @@ _NUMBER = (
     Billing.__table__.update()  # type: ignore[attr-defined]
     .where(Billing.__table__.c.id == bindparam("bill"))
     .values(invoice_number=bindparam("number"))
-    .prefix_with(WITH_NEXT)
-    .prefix_with(PREPARED)
+    .execution_options(prepare=True)
 )
 
 

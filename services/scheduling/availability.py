@@ -27,7 +27,6 @@ from sqlalchemy import (
 )
 
 from column_types import BigId, InstantType
-from database.engine import PREPARED
 from enums import AppointmentStatus
 from errors import invalid
 from models import Appointment, Base, Doctor, ScheduleWindow, TimeOff
@@ -311,8 +310,8 @@ _BOOKED = _select_calendar_rows(
 _OF_PATIENT = _select_calendar_rows(
     "patient", Appointment, start=Appointment.start, end=Appointment.end
 ).where(Appointment.patient_id == bindparam("patient_id"), *_OCCUPIED)
-_CALENDARS = union_all(_WINDOWS.prefix_with(PREPARED), _TIME_OFF, _BOOKED)
-_CALENDARS_AND_PATIENT = union_all(_WINDOWS.prefix_with(PREPARED), _TIME_OFF, _BOOKED, _OF_PATIENT)
+_CALENDARS = union_all(_WINDOWS, _TIME_OFF, _BOOKED).execution_options(prepare=True)
+_CALENDARS_AND_PATIENT = union_all(_WINDOWS, _TIME_OFF, _BOOKED, _OF_PATIENT).execution_options(prepare=True)
 
 
 # --- Free times ----------------------------------------------------------------------------------------

@@ -12,27 +12,18 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Row,
     and_,
     bindparam,
     delete,
-    event,
     select,
     update,
 )
-from sqlalchemy.orm import Session, SessionTransaction
 
 from cache.redis import redis_store
-from database.engine import (
-    PREPARED,
-    REPLICA,
-    is_silent,
-    tell,
-)
 from enums import AuditOutcome, Role
 from errors import ClinicError, not_found
-from extensions import db, remembered
+from extensions import db
 from models import Doctor, User, UserSession
 from security import tokens
 from security.permissions import Actor
@@ -41,11 +32,10 @@ from services import clock
 from services.audit import audit_log
 from services.listing import paging
 from services.listing.paging import ListQuery, ListSpec, Page
-from services.rows import execute_core, get_or_404, read_outside_transaction
+from services.rows import execute_core, get_or_404
 
 GRACE = timedelta(seconds=10)  # two tabs refresh at once: the second gets the current pair
 TOUCH = timedelta(minutes=1)  # how exact "last use" is
-MOST_KNOWN = 10_000  # callers whom a process remembers
 
 
 @dataclass(frozen=True)
@@ -57,95 +47,44 @@ class Pair:
 
 
 def revoked_key(session_id: int) -> str:
-    """Under which name Redis lists a session that has ended."""
+    """Return the Redis key that marks a session as revoked."""
     return f"clinic:revoked:{session_id}"
 
 
 def is_revoked(session_id: int) -> bool:
-    """Whether Redis lists the session; no is no answer."""
-    return redis_store.holds(revoked_key(session_id))
+    """Return True if Redis lists the session as revoked. False does not prove that it is valid."""
+    return redis_store.exists(revoked_key(session_id))
 
 
 def ended() -> ClinicError:
-    """The one 401 for every session that does not live."""
+    """Return the 401 for a session that has ended."""
     return ClinicError("token_revoked", "This session has ended; sign in again.")
 
 
-def identify(claims: Claims, visitor: Actor, *, revoked: bool, reading: bool) -> tuple[Actor, bool]:
-    """Who the token's session belongs to now, and whether its last use should be noted.
+def identify(claims: Claims, visitor: Actor) -> tuple[Actor, bool]:
+    """Return the user of the token's session, and True if the session was not used for a minute.
 
-    `revoked` is what Redis says. Raises 401 for a session that has ended or whose user is
-    not active.
-
-    In a transaction that is `trusting`, the database is not asked who it is but told who it was, together
-    with the transaction's first statement, which it refuses to run if any of that has changed.
+    Reads session, user, role and doctor in the current transaction. Raises 401 for a session that has ended
+    or expired, and for a user who is not active.
     """
-    if revoked:
-        raise ended().about("user", claims.user_id)
-    now, key, info = clock.now(), (claims.user_id, claims.session_id), db.session.info
-    known = remembered("callers")  # (user, session) -> what was read of them the last time
-    found = known.get(key) if info.get("trusting") else None
-    if found is not None:
-        info["assumed"] = found
-    else:
-        found = _whose(claims, reading=reading)
-    if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
-        raise ended().about("user", claims.user_id)
-    idle = now - found.last_used_at > TOUCH
-    if idle:
-        known.pop(key, None)  # the last use is about to change
-    else:
-        if len(known) >= MOST_KNOWN:
-            known.clear()
-        known[key] = found
-    return actor_of(visitor, found, claims.session_id), idle
+    row = _valid_session(claims.session_id, claims.user_id)
+    return actor_of(visitor, row, claims.session_id), clock.now() - row.last_used_at > TOUCH
 
 
-def _whose(claims: Claims, *, reading: bool) -> Row[Any] | None:
-    # a body may be slow to come, and on SQLite a transaction keeps all others out: those are not begun yet
-    values = {"session_id": claims.session_id, "user_id": claims.user_id}
-    if reading and db.engine.dialect.name == "postgresql":
-        return execute_core(_WHOSE, **values).one_or_none()
-    return read_outside_transaction(_WHOSE, **values)
+def require_valid(actor: Actor) -> None:
+    """Raise 401 if the session of an identified actor has ended meanwhile."""
+    _valid_session(actor.session_id, actor.user_id)
 
 
-def watch(session_class: type[Session] | Any) -> None:
-    """Make transactions tell the database first what they take for granted."""
-    event.listen(session_class, "after_begin", _assume)
+def _valid_session(session_id: int | None, user_id: int | None) -> Row[Any]:
+    row = execute_core(_SESSION, session_id=session_id, user_id=user_id).one_or_none()
+    if row is None or row.ended_at or row.expires_at <= clock.now() or not row.is_active:
+        raise ended().about("user", user_id)
+    return row
 
 
-def _assume(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-    found = session.info.get("assumed")
-    if found is None or "told" in session.info or session.info.get(REPLICA):
-        return  # the replica may be late
-    values = {name: getattr(found, name) for name in ("session_id", "id", "name", "role", "doctor_id")}
-    tell(connection, _STILL, values | {"now": clock.now()})
-    session.info["told"] = connection
-
-
-def confirm() -> None:
-    """Have the database confirm what is assumed of the caller, where it was asked nothing yet."""
-    info = db.session.info
-    if "assumed" in info and ("told" not in info or is_silent(info["told"])):
-        db.session.execute(select(1))
-
-
-# Divides by nothing, error 22012, where the caller is not who is named any more.
-_STILL = """
-    SELECT 1 / count(*)
-      FROM user_sessions
-      JOIN users ON users.id = user_sessions.user_id
-      LEFT JOIN doctors ON doctors.user_id = users.id
-     WHERE user_sessions.id = %(session_id)s AND users.id = %(id)s
-       AND user_sessions.ended_at IS NULL AND user_sessions.expires_at > %(now)s
-       AND users.is_active AND users.name = %(name)s AND users.role = %(role)s
-       AND doctors.id IS NOT DISTINCT FROM %(doctor_id)s
-"""
-
-
-_WHOSE = (
+_SESSION = (
     select(
-        UserSession.id.label("session_id"),
         UserSession.ended_at,
         UserSession.expires_at,
         UserSession.last_used_at,
@@ -155,10 +94,10 @@ _WHOSE = (
         User.is_active,
         Doctor.id.label("doctor_id"),
     )
-    .prefix_with(PREPARED)
     .join(User, User.id == UserSession.user_id)
     .outerjoin(Doctor, Doctor.user_id == User.id)
     .where(UserSession.id == bindparam("session_id"), UserSession.user_id == bindparam("user_id"))
+    .execution_options(prepare=True)
 )
 
 
@@ -207,7 +146,7 @@ def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
     user = get_or_404(User, claims.user_id)
     if not user.is_active:
         raise ended().about("user", user.id)
-    deed = audit_log.pending_entries().deed("user", user.id, "refresh")
+    deed = audit_log.pending_entries().entry("user", user.id, "refresh")
     if claims.counter == session.counter:
         session.counter += 1
         session.rotated_at = now
@@ -234,7 +173,7 @@ def sign_out(visitor: Actor, claims: Claims) -> Actor:
         return visitor
     user = get_or_404(User, session.user_id)
     if session.ended_at is None:
-        audit_log.pending_entries().deed("user", user.id, "logout")
+        audit_log.pending_entries().entry("user", user.id, "logout")
         end(session)
     return actor_of(visitor, user, session.id)
 
@@ -293,7 +232,7 @@ def get(actor: Actor, session_id: int, *, lock: bool = False) -> UserSession:
 def end_own(actor: Actor, session: UserSession) -> UserSession:
     """End one of the caller's own sessions."""
     if session.ended_at is None:
-        audit_log.pending_entries().deed("user", actor.user_id, "end_session")
+        audit_log.pending_entries().entry("user", actor.user_id, "end_session")
         end(session)
     return session
 

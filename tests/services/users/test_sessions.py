@@ -465,71 +465,31 @@ def test_redis_is_used_again_when_it_is_back(make_clinic: MakeClinic, redis_serv
     assert redis_store.status == "ok"
 
 
-def test_replies_of_one_exchange_belong_to_its_commands(redis_server: RedisServer) -> None:
-    store = RedisStore()
-    store.init(redis_server.url)
-
-    failed, found = store.exchange(("EVALSHA", "0" * 40, 0), ("EXISTS", "nothing"))
-    written, told = store.exchange(("SET", "said", 1.5), ("GET", "said"))
-
-    assert isinstance(failed, redis.ResponseError)
-    assert (found, written, told) == (0, b"OK", b"1.5")
-    assert store.status == "ok"
-
-
-def test_an_exchange_that_was_cut_off_leaves_no_reply_to_the_next(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = RedisStore()
-    store.init(redis_server.url)
-    store.exchange(("SET", "said", "before"), ("SET", "other", "after"))
-    monkeypatch.setattr(RedisStore, "trip", lambda _store: None)  # so that the next one is sent at once
-    cut_off: list[redis.Connection] = []
-
-    def interrupted(connection: redis.Connection) -> None:
-        cut_off.append(connection)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as reading, pytest.raises(KeyboardInterrupt):
-        reading.setattr("cache.redis._reply", interrupted)
-        store.exchange(("GET", "said"), ("GET", "said"))
-    closed = cut_off[0]._sock is None
-    redis_server.freeze()
-    try:
-        while_frozen = store.exchange(("GET", "said"), ("GET", "said"))
-    finally:
-        redis_server.thaw()
-
-    assert closed
-    assert while_frozen == []
-    assert store.exchange(("GET", "other")) == [b"after"]
-
-
 def test_a_redis_that_does_not_answer_is_waited_for_once(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RedisStore()
     store.init(redis_server.url)
-    store.exchange(("SET", "said", "before"))
+    assert store.call(lambda client: client.set("name", "value"), False)
     connected: list[float] = []
     connect = redis.Connection.connect
 
-    def noting(connection: redis.Connection) -> None:
+    def note(connection: redis.Connection) -> None:
         connected.append(time.monotonic())
         connect(connection)
 
-    monkeypatch.setattr(redis.Connection, "connect", noting)
+    monkeypatch.setattr(redis.Connection, "connect", note)
     # without its probe, which connects
     monkeypatch.setattr(RedisStore, "trip", lambda store: store._open.set())
     redis_server.freeze()
     began = time.monotonic()
     try:
-        answered = store.exchange(("GET", "said"))
+        reply = store.call(lambda client: client.get("name"), None)
     finally:
         redis_server.thaw()
     waited = time.monotonic() - began
 
-    assert (answered, store.status, connected) == ([], "degraded", [])
+    assert (reply, store.status, connected) == (None, "degraded", [])
     assert REDIS_TIMEOUT <= waited < 3  # a socket without a time of its own would wait for ever
 
 
