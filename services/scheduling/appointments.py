@@ -1,7 +1,7 @@
-"""Appointments: booking, moving, cancelling, and how they end. Every path into the calendar asks the judge.
+"""Appointments: booking, moving, cancelling and completing. The booking rules check every booking and move.
 
-Locks are taken in one order: doctors by id, patients by id, then appointments. With the doctor's row held
-nobody else can book, move or free that doctor's time.
+Locks are taken in one order: doctors by id, patients by id, then appointments. While a transaction holds the
+doctor's row, no other one can book, move or free that doctor's time.
 """
 
 from __future__ import annotations
@@ -95,61 +95,86 @@ def future_of_patient(patient_id: int) -> list[Appointment]:
 # --- Booking -------------------------------------------------------------------------------------------
 
 
-def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment:
-    """Book a patient's time with a doctor.
+class _RequestMembers(TypedDict, total=False):
+    date: datetime | None
+    start: datetime | None
+    end: datetime | None
+    duration: int | None
+    type: str | None
+    reason: str | None
+    notes: str | None
+    overbook: bool
+    overbook_reason: str | None
+    status: AppointmentStatus
 
-    `patient_id`, `doctor_id`; `date` or `start`; `duration` (minutes) or `end`, by default the doctor's slot;
-    `type`, `reason`, `notes`; `overbook` with `overbook_reason`. An import may bring past ones in as
-    completed, cancelled or missed (`status`); every other rule judges them.
-    Raises 409 `appointment_conflict` with every clash and the next free times (not sought for an import).
+
+class NewAppointment(_RequestMembers):
+    """Members of a booking: `date` or its alias `start`, and `duration` in minutes or `end`.
+
+    The default duration is the doctor's `slot_minutes`. `overbook` needs `overbook_reason`.
     """
-    verdict = _propose(actor, importing, values)
-    verdict.raise_if_conflicting(suggest=not importing)
-    asked, why = verdict.request, values.pop("overbook_reason", None)
+
+    patient_id: int
+    doctor_id: int
+
+
+def book(actor: Actor, *, importing: bool = False, **members: Unpack[NewAppointment]) -> Appointment:
+    """Book an appointment of a patient with a doctor.
+
+    An import may create past appointments with a `status` of `PAST_STATUSES`; all other rules apply to it.
+    Raises 409 `appointment_conflict` with all conflicts and, except for an import, the next free times.
+    Raises 422 for members that are missing or contradict each other.
+    """
+    check = _check_new(actor, members, importing=importing)
+    check.raise_if_conflicting(suggest=not importing)
+    request = check.request
+    overbooked = bool(check.overridden_codes)
     row = Appointment(
-        patient=asked.patient,
-        doctor=asked.doctor,
-        start=asked.start,
-        end=asked.end,
-        blocked_until=_blocked_until(asked.doctor, asked.end),
-        overbooked=bool(verdict.overridden_codes),
-        overbook_reason=why if verdict.overridden_codes else None,
+        patient=request.patient,
+        doctor=request.doctor,
+        start=request.start,
+        end=request.end,
+        blocked_until=_blocked_until(request.doctor, request.end),
+        status=request.status,
+        type=members.get("type"),
+        reason=members.get("reason"),
+        notes=members.get("notes"),
+        overbooked=overbooked,
+        overbook_reason=members.get("overbook_reason") if overbooked else None,
         created_by_id=actor.user_id,
-        **values,
     )
     db.session.add(row)
-    if row.overbooked:
+    db.session.flush()  # callers need the id, and a violated constraint must raise here
+    if overbooked:
         audit_log.set_action(row, "overbook")
     return row
 
 
-def dry_run(actor: Actor, **values: Any) -> BookingCheck:
-    """The judgement that `book` would give, with the same refusals of what is unreadable; books nothing."""
-    return _propose(actor, False, values)
+def dry_run(actor: Actor, **members: Unpack[NewAppointment]) -> BookingCheck:
+    """Return the booking check of `book` without booking. Raises the same 403 and 422."""
+    return _check_new(actor, members, importing=False)
 
 
-def _propose(actor: Actor, importing: bool, values: dict[str, Any]) -> BookingCheck:
-    """Judge a booking, taking out of `values` what the proposal holds."""
-    doctor_id, patient_id = values.pop("doctor_id"), values.pop("patient_id")
-    actor.require_own(doctor_id)
-    overbook = values.pop("overbook", False)
+def _check_new(actor: Actor, members: NewAppointment, *, importing: bool) -> BookingCheck:
+    actor.require_own(members["doctor_id"])
+    overbook = members.get("overbook", False)
     if overbook:
-        _check_overbook(actor, values.get("overbook_reason"))
-    doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
-    patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
-    start, end = _resolve_times({name: values.pop(name, None) for name in TIME_MEMBERS}, doctor.slot_minutes)
-    status = values.setdefault("status", SCHEDULED)
-    past = importing and status in PAST_STATUSES
-    if status is not SCHEDULED and not (past and start < clock.now()):
+        _check_overbook(actor, members.get("overbook_reason"))
+    doctor = get_referenced(Doctor, members["doctor_id"], "doctor_id", lock=True)
+    patient = get_referenced(Patient, members["patient_id"], "patient_id", lock=True)
+    start, end = _resolve_times(members, doctor.slot_minutes)
+    status = members.get("status", SCHEDULED)
+    allow_past = importing and status in PAST_STATUSES
+    if status is not SCHEDULED and not (allow_past and start < clock.now()):
         raise invalid("status", "a new appointment is scheduled")
     return check_booking(
-        BookingRequest(doctor, patient, start, end, overbook=overbook, status=status, allow_past=past)
+        BookingRequest(doctor, patient, start, end, overbook=overbook, status=status, allow_past=allow_past)
     )
 
 
-def _check_overbook(actor: Actor, why: str | None) -> None:
+def _check_overbook(actor: Actor, reason: str | None) -> None:
     actor.require(Permission.APPOINTMENTS_OVERBOOK, "Your role may not overbook.")
-    if not why or not why.strip():
+    if not reason or not reason.strip():
         raise invalid("overbook_reason", "is required for overbooking")
 
 
@@ -158,10 +183,9 @@ def _blocked_until(doctor: Doctor, end: datetime) -> datetime:
 
 
 def _resolve_times(members: Mapping[str, Any], minutes: int, start: datetime | None = None) -> Interval:
-    """Return start and end from the members of a request; 422 if they are missing or disagree.
+    """Return start and end from the `TIME_MEMBERS` of a request; 422 if they are missing or disagree.
 
-    `members` holds values of `TIME_MEMBERS`, None for absent ones. `minutes` is the default duration,
-    `start` the default start.
+    `minutes` is the default duration, `start` the default start.
     """
     date, alias = members.get("date"), members.get("start")
     if date and alias and date != alias:
@@ -186,21 +210,11 @@ def _resolve_times(members: Mapping[str, Any], minutes: int, start: datetime | N
 # --- Changing ------------------------------------------------------------------------------------------
 
 
-class AppointmentChanges(TypedDict, total=False):
+class AppointmentChanges(_RequestMembers, total=False):
     """Members of a change of an appointment; absent ones stay as they are."""
 
     patient_id: int
     doctor_id: int
-    date: datetime | None
-    start: datetime | None
-    end: datetime | None
-    duration: int | None
-    type: str | None
-    reason: str | None
-    notes: str | None
-    overbook: bool
-    overbook_reason: str | None
-    status: AppointmentStatus
     status_reason: str | None
     cancellation_reason: str | None
     cancelled_by: CancelledBy | None
@@ -301,8 +315,7 @@ def _check_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook
         doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
     if patient_id != row.patient_id:
         patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
-    members = {name: values.get(name) for name in TIME_MEMBERS}
-    start, end = _resolve_times(members, row.duration, row.start)
+    start, end = _resolve_times(values, row.duration, row.start)
     return check_booking(BookingRequest(doctor, patient, start, end, appointment=row, overbook=overbook))
 
 
