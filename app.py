@@ -164,7 +164,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
     audit_log.register(extensions.db.session)
     hooks.init_app(app)
-    app.before_request(audit_chain.keep_exporting)
+    app.before_request(audit_chain.ensure_export_thread)
     map_urls(PlainApi(app))
     register_commands(app)
     registry.entries(app)  # a route without declaration stops the start

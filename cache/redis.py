@@ -13,12 +13,12 @@ from redis.retry import Retry
 
 T = TypeVar("T")
 
-REDIS_TIMEOUT = 0.2  # seconds; what a request loses at most when Redis goes away
-PROBE_INTERVAL = 1.0  # seconds between two looks whether Redis is back
+REDIS_TIMEOUT = 0.2  # seconds; the longest delay of a request when Redis goes away
+PROBE_INTERVAL = 1.0  # seconds between two attempts to reach Redis again
 
 
 class RedisStore:
-    """Redis behind a circuit breaker: one slow call opens it, a thread closes it when Redis is back.
+    """Redis behind a circuit breaker: one slow call opens it, a thread closes it when Redis answers again.
 
     `call(action, fallback)` never raises and never takes longer than `REDIS_TIMEOUT`.
     """
@@ -26,18 +26,18 @@ class RedisStore:
     def __init__(self) -> None:
         self.url: str | None = None
         self._client: redis.Redis | None = None
-        self._open = threading.Event()  # set: Redis is away
+        self._open = threading.Event()  # set: Redis is not used
         self._probing = threading.Lock()
 
     def init(self, url: str | None) -> None:
-        """Connect lazily to `url`; None does without Redis."""
+        """Use the Redis at `url`, connected with the first call. None: use no Redis."""
         self.url = url
         self._open.clear()
         self._client = redis.Redis.from_url(url, **self.options()) if url else None
 
     @staticmethod
     def options() -> dict[str, Any]:
-        """Short timeouts and no retries: the library's own would take seconds."""
+        """Return connection options with short timeouts. The retries of the library would take seconds."""
         return {
             "socket_timeout": REDIS_TIMEOUT,
             "socket_connect_timeout": REDIS_TIMEOUT,
@@ -46,11 +46,11 @@ class RedisStore:
 
     @property
     def status(self) -> str:
-        """`off` without `REDIS_URL`, else `ok` or `degraded`."""
+        """Return `off` without `REDIS_URL`, otherwise `ok` or `degraded`."""
         return "off" if self._client is None else "degraded" if self._open.is_set() else "ok"
 
     def call(self, action: Callable[[redis.Redis], T], fallback: T) -> T:
-        """What `action` answers, or `fallback` while Redis is off or away."""
+        """Return the result of `action`, or `fallback` while Redis is off or away."""
         if self._client is None or self._open.is_set():
             return fallback
         try:
@@ -64,7 +64,7 @@ class RedisStore:
         return bool(self.call(lambda client: client.exists(key), 0))
 
     def trip(self) -> None:
-        """Do without Redis until a probe succeeds."""
+        """Open the circuit breaker until a probe succeeds."""
         self._open.set()
         if self._probing.acquire(blocking=False):
             threading.Thread(target=self._probe, name="redis-probe", daemon=True).start()

@@ -1,6 +1,6 @@
-"""Sessions: one row per sign-in, which is the truth about whether its tokens are good.
+"""Sessions: one row for each sign-in. The row decides whether the tokens of the session are valid.
 
-Redis, where there is one, answers "revoked" faster; it is never asked whether a session is good.
+Redis, if there is one, only speeds up the refusal of a revoked session. It never proves that one is valid.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from services.listing import paging
 from services.listing.paging import ListQuery, ListSpec, Page
 from services.rows import execute_core, get_or_404
 
-GRACE = timedelta(seconds=10)  # two tabs refresh at once: the second gets the current pair
-TOUCH = timedelta(minutes=1)  # how exact "last use" is
+GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair
+LAST_USE_PRECISION = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The tokens of a session as a client gets them."""
+    """The access token and the refresh token of a session."""
 
     access_token: str
     refresh_token: str
@@ -68,7 +68,7 @@ def identify(claims: Claims, visitor: Actor) -> tuple[Actor, bool]:
     or expired, and for a user who is not active.
     """
     row = _valid_session(claims.session_id, claims.user_id)
-    return actor_of(visitor, row, claims.session_id), clock.now() - row.last_used_at > TOUCH
+    return actor_of(visitor, row, claims.session_id), clock.now() - row.last_used_at > LAST_USE_PRECISION
 
 
 def require_valid(actor: Actor) -> None:
@@ -102,14 +102,14 @@ _SESSION = (
 
 
 def touch(session_id: int) -> None:
-    """Note that the session is in use."""
+    """Set the last use of the session to now."""
     db.session.execute(
         update(UserSession).where(UserSession.id == session_id).values(last_used_at=clock.now())
     )
 
 
 def open_session(user: User, *, device: str | None, address: str | None) -> tuple[UserSession, Pair]:
-    """A new session of the user, and its first tokens; what has run out of theirs is removed."""
+    """Create a session and its first tokens. Delete the expired sessions of the user."""
     now = clock.now()
     db.session.execute(
         delete(UserSession).where(UserSession.user_id == user.id, UserSession.expires_at <= now)
@@ -128,47 +128,51 @@ def open_session(user: User, *, device: str | None, address: str | None) -> tupl
 
 
 def actor_of(visitor: Actor, user: User | Row[Any], session_id: int) -> Actor:
-    """The visitor, who turned out to be this user in this session."""
+    """Return the visitor as this user in this session."""
     doctor_id = user.doctor_id if user.role is Role.DOCTOR else None
     return Actor(user.id, user.name, user.role, doctor_id, session_id, visitor.address, visitor.request_id)
 
 
 def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
-    """A new pair for a refresh token, which is retired by it, and whose it is.
+    """Retire a refresh token and return its actor, its user and a new pair of tokens.
 
-    The immediate parent gets the current pair again within `GRACE`. Any older token was stolen or
-    replayed: it ends the session, and this 401 commits that (RFC 9700 section 4.14.2).
+    The token before the current one gets the current pair within `GRACE`. An older token was stolen or
+    replayed: the session ends, and this 401 commits that (RFC 9700, section 4.14.2).
     """
-    session = _of_token(claims)
+    session = _lock_session(claims)
     now = clock.now()
     if session is None or session.ended_at or session.expires_at <= now:
         raise ended().about("user", claims.user_id)
     user = get_or_404(User, claims.user_id)
     if not user.is_active:
         raise ended().about("user", user.id)
-    deed = audit_log.pending_entries().entry("user", user.id, "refresh")
+    entry = audit_log.pending_entries().entry("user", user.id, "refresh")
     if claims.counter == session.counter:
         session.counter += 1
         session.rotated_at = now
         session.last_used_at = now
         session.expires_at = now + tokens.refresh_lifetime()
-    elif not (
-        claims.counter == session.counter - 1
-        and session.rotated_at is not None
-        and now - session.rotated_at <= GRACE
-    ):
+    elif not _is_in_grace_period(session, claims):
         end(session)
         refusal = ended()
         refusal.keeps_work = True
-        deed.outcome, deed.detail = AuditOutcome.REFUSED, refusal.code
+        entry.outcome, entry.detail = AuditOutcome.REFUSED, refusal.code
         raise refusal
     pair = Pair(*tokens.issue(user.id, session.id, session.counter))
     return actor_of(visitor, user, session.id), user, pair
 
 
+def _is_in_grace_period(session: UserSession, claims: Claims) -> bool:
+    return (
+        claims.counter == session.counter - 1
+        and session.rotated_at is not None
+        and clock.now() - session.rotated_at <= GRACE
+    )
+
+
 def sign_out(visitor: Actor, claims: Claims) -> Actor:
-    """End the session that a token of either kind belongs to, if it lives, and whose it was."""
-    session = _of_token(claims)
+    """End the session of a token of either kind. Return its actor, or the visitor without a session."""
+    session = _lock_session(claims)
     if session is None:
         return visitor
     user = get_or_404(User, session.user_id)
@@ -178,7 +182,7 @@ def sign_out(visitor: Actor, claims: Claims) -> Actor:
     return actor_of(visitor, user, session.id)
 
 
-def _of_token(claims: Claims) -> UserSession | None:
+def _lock_session(claims: Claims) -> UserSession | None:
     return db.session.execute(
         select(UserSession)
         .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
@@ -186,10 +190,10 @@ def _of_token(claims: Claims) -> UserSession | None:
     ).scalar_one_or_none()
 
 
-# --- A user's own --------------------------------------------------------------------------------------
+# --- Own sessions --------------------------------------------------------------------------------------
 
 
-def _living(actor: Actor) -> ColumnElement[bool]:
+def _own_valid(actor: Actor) -> ColumnElement[bool]:
     return and_(
         UserSession.user_id == actor.user_id,
         UserSession.ended_at.is_(None),
@@ -202,35 +206,35 @@ LIST: ListSpec[UserSession] = ListSpec(
     model=UserSession,
     area="session",
     main_date="created_at",
-    scope=_living,
+    scope=_own_valid,
     omit=frozenset({"user_id", "counter", "rotated_at", "ended_at"}),
 )
 
 
 def find(actor: Actor, query: ListQuery) -> Page[UserSession]:
-    """One page of the caller's sessions that live."""
+    """Return one page of the caller's valid sessions."""
     return paging.page(actor, LIST, query)
 
 
 def add_computed_fields(actor: Actor, rows: Sequence[UserSession]) -> None:
-    """Tell which one the request itself belongs to."""
+    """Mark the session of the current request."""
     for session in rows:
         session.is_current = session.id == actor.session_id
 
 
 def get(actor: Actor, session_id: int, *, lock: bool = False) -> UserSession:
-    """The caller's own session, or 404."""
+    """Return a session of the caller, or raise 404."""
     session = get_or_404(UserSession, session_id, lock=lock, what="session")
     if session.user_id != actor.user_id:
         raise not_found("session").about("user", session.user_id)
     return session
 
 
-# --- Ending --------------------------------------------------------------------------------------------
+# --- End of a session ----------------------------------------------------------------------------------
 
 
 def end_own(actor: Actor, session: UserSession) -> UserSession:
-    """End one of the caller's own sessions."""
+    """End one session of the caller."""
     if session.ended_at is None:
         audit_log.pending_entries().entry("user", actor.user_id, "end_session")
         end(session)
@@ -238,14 +242,14 @@ def end_own(actor: Actor, session: UserSession) -> UserSession:
 
 
 def end(session: UserSession) -> None:
-    """End one session; its tokens are refused from the next request on."""
+    """End a session. Its tokens are refused from the next request on."""
     if session.ended_at is None:
         session.ended_at = clock.now()
         _revoke(session.id, session.expires_at)
 
 
-def end_all(user_id: int, *, but: int | None = None) -> None:
-    """End every session of a user, but one if named."""
+def end_all(user_id: int, *, except_id: int | None = None) -> None:
+    """End all sessions of a user, without the session `except_id`."""
     statement = (
         select(UserSession)
         .where(UserSession.user_id == user_id, UserSession.ended_at.is_(None))
@@ -253,12 +257,12 @@ def end_all(user_id: int, *, but: int | None = None) -> None:
         .with_for_update()
     )
     for session in db.session.execute(statement).scalars():
-        if session.id != but:
+        if session.id != except_id:
             end(session)
 
 
 def _revoke(session_id: int, expires_at: datetime) -> None:
-    # before the commit: a session that stays alive because the commit failed is refused for a moment at
-    # worst, and never the other way round
+    # Before the commit: if the commit fails, a valid session is refused for a moment. After the commit, an
+    # ended session could be accepted.
     seconds = max(1, int((expires_at - clock.now()).total_seconds()) + 60)
     redis_store.call(lambda client: client.set(revoked_key(session_id), 1, ex=seconds), None)

@@ -101,7 +101,7 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
         raise _wrong_current(user_id)
     user.password_hash = hashed
     audit_log.set_action(user, "change_password")
-    sessions.end_all(user.id, but=actor.session_id)
+    sessions.end_all(user.id, except_id=actor.session_id)
 
 
 def _wrong_current(user_id: int) -> ClinicError:
