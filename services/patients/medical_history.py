@@ -62,7 +62,7 @@ def update(
 ) -> MedicalHistory:
     """Change the given members of a medical history. A list is replaced as a whole.
 
-    Raises 409 `already_exists` for the same allergen twice, and 422 for an unknown ICD-10-CM code or a
+    Raises 409 `already_exists` for the same allergen twice. Raises 422 for an unknown ICD-10-CM code or a
     `since` in the future.
     """
     values: dict[str, Any] = dict(changes)

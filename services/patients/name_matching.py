@@ -64,7 +64,7 @@ def begins_within_one_edit(word: str, text: str) -> bool:
 
 
 def similar_words(word: str, other: str) -> bool:
-    """Return True if the words are equal, one is the initial of the other, or they differ by a typing error.
+    """Return True if the words are equal or differ by a typing error, or if one is the other's initial.
 
     Words with digits must be equal.
     """

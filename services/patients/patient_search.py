@@ -79,8 +79,8 @@ def _matches_phone(text: str) -> ColumnElement[bool]:
 def _find_with_typo(text: str) -> list[int]:
     """Return the patients whose name or e-mail contains all words, with one typing error in one of them.
 
-    SQL preselects rows by the parts of a word that a typing error leaves unchanged, in the same way on both
-    engines. Python then compares the letters. Matches of whole words exclude matches of beginnings of words.
+    SQL preselects rows by the parts of a word that a typing error leaves unchanged. Both engines give the
+    same rows. Python then compares the letters. If whole words match, matches of beginnings are left out.
     """
     words = search_key(text).split()
     typo_words = [word for word in words if _may_contain_typo(word)]
@@ -148,7 +148,7 @@ def _has_similar_word(text: str, word: str) -> bool:
 
 
 def _from_each_word(text: str) -> Iterator[str]:
-    """Return the rest of the text from the beginning of each of its words."""
+    """Yield the rest of the text from the beginning of each of its words."""
     for index, letter in enumerate(text):
         if letter.isalnum() and (index == 0 or not text[index - 1].isalnum()):
             yield text[index:]

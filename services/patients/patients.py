@@ -153,8 +153,9 @@ def register(
 ) -> Patient:
     """Register a patient with an empty medical history. Without `file_number` a new number is issued.
 
-    Raises 409 `possible_duplicate` with the candidates unless `allow_duplicate`, 409 `already_exists` if
-    another patient has the file number, and 403 for an archived patient without the permission to archive.
+    Raises 409 `possible_duplicate` with the candidates, unless `allow_duplicate`. Raises 409
+    `already_exists` if another patient has the file number. Raises 403 for `is_active` false without the
+    permission to archive.
     """
     _check_date_of_birth(members)
     if members.get("is_active") is False:
@@ -260,8 +261,8 @@ def update(
 ) -> Patient:
     """Change the given members of a patient.
 
-    Raises 403 for a change of `is_active` without the permission to archive, 409 `in_use` as `archive`, and
-    409 `possible_duplicate` for duplicates that the change introduces, unless `allow_duplicate`.
+    Raises 403 for a change of `is_active` without the permission to archive, and 409 `in_use` as `archive`.
+    Raises 409 `possible_duplicate` if the change introduces a duplicate, unless `allow_duplicate`.
     """
     values = changed_members(patient, changes)
     if "is_active" in values:

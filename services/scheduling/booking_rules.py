@@ -1,7 +1,7 @@
 """Booking rules: which conflicts refuse an appointment.
 
 Every path that books or moves an appointment calls `check_booking`, which reports all conflicts at once.
-The caller holds row locks on the doctor and the patient, so the result is still valid when the appointment
+The caller holds row locks on the doctor and the patient. So the result is still valid when the appointment
 is written. The exclusion constraints of the database check the overlaps a second time.
 """
 
