@@ -19,7 +19,7 @@ from schemas.doctor import (
 )
 from security.permissions import Permission
 from services.listing.paging import ListQuery, Page
-from services.scheduling import doctors, schedules
+from services.scheduling import doctors, schedules, time_off
 from services.scheduling.availability import Availability
 from services.scheduling.schedules import Schedule
 
@@ -53,7 +53,7 @@ class DoctorAvailability(ApiResource):
         They lie on the doctor's grid of `slot_minutes`; a gap that holds the duration but no time of the grid
         offers its beginning.
         """
-        return schedules.available(
+        return schedules.get_availability(
             current_actor(),
             row,
             day=params.date,
@@ -66,10 +66,10 @@ class DoctorAvailability(ApiResource):
 class TimeOffList(ApiResource):
     """/doctors/<doctor_id>/time-off"""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, lists=schedules.TIME_OFF, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, lists=time_off.LIST, returns=TIME_OFF)
     def get(self, row: Doctor, listed: ListQuery) -> Page[TimeOff]:
         """List a doctor's time off."""
-        return schedules.find_time_off(current_actor(), row, listed)
+        return time_off.find(current_actor(), row, listed)
 
     @endpoint(
         Permission.DOCTORS_WRITE,
@@ -81,18 +81,18 @@ class TimeOffList(ApiResource):
     )
     def post(self, row: Doctor, data: TimeOffIn) -> TimeOff:
         """Take time off, settling what is booked as `on_conflict` or `reassign_to` say; a doctor the own."""
-        return schedules.take_time_off(current_actor(), row, **data.model_dump())
+        return time_off.create(current_actor(), row, **data.model_dump())
 
 
 class TimeOffItem(ApiResource):
     """/doctors/<doctor_id>/time-off/<time_off_id>"""
 
-    @endpoint(Permission.DOCTORS_READ, loads=schedules.get_time_off, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_READ, loads=time_off.get, returns=TIME_OFF)
     def get(self, row: TimeOff) -> TimeOff:
         """Show a time off."""
         return row
 
-    @endpoint(Permission.DOCTORS_WRITE, loads=schedules.get_time_off, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_WRITE, loads=time_off.get, returns=TIME_OFF)
     def delete(self, row: TimeOff) -> TimeOff:
         """Take a time off back."""
-        return schedules.end_time_off(current_actor(), row)
+        return time_off.delete(current_actor(), row)

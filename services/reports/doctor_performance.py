@@ -245,12 +245,12 @@ def _window_minutes(calendar: Calendar, weekdays: Counter[int]) -> float:
 
 def _minute(clock_time: time) -> int:
     """The minute of the day; the end of a window that lasts until midnight is the whole day's."""
-    return 24 * 60 if clock_time == availability.MIDNIGHT else clock_time.hour * 60 + clock_time.minute
+    return 24 * 60 if clock_time == availability.END_OF_DAY else clock_time.hour * 60 + clock_time.minute
 
 
 def _minutes_off(calendar: Calendar) -> float:
     lost = timedelta()
-    for low, high in availability.merged(calendar.time_off):
+    for low, high in availability.merge_intervals(calendar.time_off):
         day, last = clock.local(low).date(), clock.local(high).date()
         while day <= last:
             for start, end in calendar.hours(day):
