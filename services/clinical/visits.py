@@ -122,7 +122,7 @@ LIST: ListSpec[Visit] = ListSpec(
             joinedload(Treatment.doctor),
             selectinload(Treatment.inventory_items),
         ),
-        selectinload(Visit.prescriptions).options(*prescriptions.NEIGHBOURS),
+        selectinload(Visit.prescriptions).options(*prescriptions.LOAD_OPTIONS),
     ),
     omit=frozenset({"version"}),
     filters={
