@@ -263,7 +263,7 @@ def _is_unknown_drug(name: str) -> bool:
 
 def check(
     actor: Actor,
-    record: MedicationRecord,
+    patient_id: int,
     names: Sequence[str],
     reason: str | None,
     *,
@@ -278,6 +278,7 @@ def check(
     are ignored. Raises 409 `safety_alert` with the new `alerts` if the reason is missing or blank, and 403
     `forbidden` if the user may not prescribe.
     """
+    record = load_records([patient_id])[patient_id]
     known = {_alert_key(alert) for alert in overridden}
     new = [
         alert
@@ -292,7 +293,7 @@ def check(
             "safety_alert",
             f"{messages} To prescribe it anyway, a doctor sends a new override_reason.",
             alerts=new,
-        ).about("prescription", prescription_id, record.patient_id)
+        ).about("prescription", prescription_id, patient_id)
     actor.require(Permission.PRESCRIPTIONS_WRITE, "Only a doctor may override a safety alert.")
     override = {
         "reason": reason,

@@ -32,22 +32,10 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.clinical import medication_safety
-from services.clinical.medication_safety import Alert, MedicationRecord
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-)
+from services.listing.paging import Filter, Kind, ListQuery, ListSpec, Page
 from services.listing.related_rows import in_related, of_doctor, of_patient
-from services.rows import (
-    assign,
-    changed_members,
-    get_or_404,
-    get_referenced,
-)
+from services.rows import assign, changed_members, get_or_404, get_referenced
 from services.search_key import search_key
 
 Status = PrescriptionStatus
@@ -214,22 +202,18 @@ def prescribe(
     voided visit, and 403 `forbidden` for the visit of another doctor.
     """
     visit = _lock_visit(actor, visit_id, importing=importing)
-    for field, sent_id, visit_value in (
-        ("patient_id", patient_id, visit.patient_id),
-        ("doctor_id", doctor_id, visit.doctor_id),
-    ):
-        if sent_id is not None and sent_id != visit_value:
-            raise invalid(field, "must be that of the visit; leave it out")
+    if patient_id is not None and patient_id != visit.patient_id:
+        raise invalid("patient_id", "must be the patient of the visit; leave it out")
+    if doctor_id is not None and doctor_id != visit.doctor_id:
+        raise invalid("doctor_id", "must be the doctor of the visit; leave it out")
     if status is not Status.ACTIVE and not importing:
         raise invalid("status", "must be active for a new prescription")
     issued_at = issued_at or (visit.date if importing else clock.now())
     _check_content(details, medications)
     _check_dates(issued_at, expires_on)
-    overridden: list[Alert] = []
+    overridden: list[medication_safety.Alert] = []
     if status_on(clock.today(), status, expires_on) is Status.ACTIVE:
-        overridden = medication_safety.check(
-            actor, _load_record(visit.patient_id), _names(medications), override_reason
-        )
+        overridden = medication_safety.check(actor, visit.patient_id, _names(medications), override_reason)
     row = Prescription(
         visit=visit,
         patient=visit.patient,
@@ -263,10 +247,6 @@ def _lock_visit(actor: Actor, visit_id: int, *, importing: bool) -> Visit:
             "The visit is signed. To prescribe, record a new visit, for example a telephone call.",
         )
     return visit
-
-
-def _load_record(patient_id: int) -> MedicationRecord:
-    return medication_safety.load_records([patient_id])[patient_id]
 
 
 def _check_content(details: str | None, medications: Sequence[Any]) -> None:
@@ -345,9 +325,7 @@ def _changed_content(row: Prescription, changes: PrescriptionChanges) -> dict[st
     content = changed_members(row, changes)
     if "medications" in content:
         new = [_as_stored(medication) for medication in content["medications"]]
-        stored = [
-            {name: getattr(medication, name) for name in MEDICATION_FIELDS} for medication in row.medications
-        ]
+        stored = [{name: getattr(item, name) for name in MEDICATION_FIELDS} for item in row.medications]
         if new == stored:
             del content["medications"]
     return content
@@ -411,7 +389,7 @@ def _check_safety(
     """
     overridden = medication_safety.check(
         actor,
-        _load_record(row.patient_id),
+        row.patient_id,
         names,
         reason,
         prescription_id=row.id,
@@ -475,16 +453,13 @@ def _requested_quantities(
 
 
 def _find_medication(row: Prescription, id_or_name: int | str, field: str) -> PrescribedMedication:
-    key = search_key(str(id_or_name))
-    matches = [medication for medication in row.medications if str(medication.id) == str(id_or_name)] or [
-        medication for medication in row.medications if search_key(medication.name) == key
+    text = str(id_or_name)
+    matches = [item for item in row.medications if str(item.id) == text] or [
+        item for item in row.medications if search_key(item.name) == search_key(text)
     ]
     if len(matches) == 1:
         return matches[0]
-    available = (
-        ", ".join(f"{medication.id} ({medication.name})" for medication in row.medications)
-        or "no medications"
-    )
+    available = ", ".join(f"{item.id} ({item.name})" for item in row.medications) or "no medications"
     if matches:
         raise invalid(field, f"is the name of several medications; send the id of one of them: {available}")
     raise invalid(field, f"is not on this prescription, which contains: {available}")

@@ -207,7 +207,7 @@ def _lot(item: InventoryItem, lot_number: str | None, expires_on: date | None) -
 # --- Treatments ----------------------------------------------------------------------------------------
 
 
-def take(actor: Actor, treatment: Treatment) -> None:
+def use_for_treatment(actor: Actor, treatment: Treatment) -> None:
     """Take what a completed treatment needs, less what it has taken already; give back what is too much.
 
     All or nothing: 409 `insufficient_stock` names every item that is short, in `items`.
@@ -216,7 +216,7 @@ def take(actor: Actor, treatment: Treatment) -> None:
     treatment.stock_taken_at = clock.now() if treatment.inventory_items else None
 
 
-def give_back(actor: Actor, treatment: Treatment) -> None:
+def return_from_treatment(actor: Actor, treatment: Treatment) -> None:
     """Return everything a treatment has taken to the lots it came from."""
     _settle(actor, treatment, {})
     treatment.stock_taken_at = None
