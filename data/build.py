@@ -100,7 +100,7 @@ class Product:
 
 
 def base_substance(substance: str, synonyms: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the ingredients of a substance without its salt and hydrate, each in its one spelling.
+    """Return the ingredients of a substance by their standard names, without salt and hydrate.
 
     "amoxicillin trihydrate" gives "amoxicillin". "sodium chloride" does not change.
     """
@@ -201,25 +201,26 @@ def expand_allergens(classes: dict[str, set[str]]) -> tuple[dict[str, Any], dict
     of_ingredient: dict[str, set[tuple[str, str]]] = defaultdict(set)
     of_class: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for row in read_curated("cross_reactivity"):
-        pairs = {(hit, row["reason"]) for hit in split_cell(row["hit_ingredients"])}
+        pairs = {(name, row["reason"]) for name in split_cell(row["cross_reactive_ingredients"])}
         for ingredient in split_cell(row["allergy_ingredients"]):
             of_ingredient[ingredient] |= {pair for pair in pairs if pair[0] != ingredient}
-        for name in split_cell(row["allergy_classes"]):
-            of_class[name] |= pairs
+        for class_name in split_cell(row["allergy_classes"]):
+            of_class[class_name] |= pairs
     terms: dict[str, Any] = {}
+    mentioned_ingredients, mentioned_classes = set(of_ingredient), set[str]()
     for row in read_curated("allergens"):
-        groups, hits = split_cell(row["classes"]), split_cell(row["ingredients"])
-        cross = {pair for name in groups for pair in of_class[name]}
-        cross |= {
-            (i, "labelled as contraindicated in this allergy") for i in split_cell(row["contraindicated"])
+        class_names, ingredients = split_cell(row["classes"]), split_cell(row["ingredients"])
+        pairs = {pair for class_name in class_names for pair in of_class[class_name]}
+        pairs |= {
+            (name, "labelled as contraindicated in this allergy")
+            for name in split_cell(row["contraindicated"])
         }
-        terms[normalize(row["term"])] = (row["kind"], hits, groups, sorted(cross))
-    mentioned = {hit for _, hits, _, cross in terms.values() for hit in [*hits, *(i for i, _ in cross)]}
-    mentioned |= set(of_ingredient) | {hit for pairs in of_ingredient.values() for hit, _ in pairs}
-    check_known("ingredient", mentioned, classes)
-    check_known(
-        "class", {g for _, _, groups, _ in terms.values() for g in groups}, set().union(*classes.values())
-    )
+        terms[normalize(row["term"])] = (row["kind"], ingredients, class_names, sorted(pairs))
+        mentioned_classes |= set(class_names)
+        mentioned_ingredients |= {*ingredients, *(name for name, _ in pairs)}
+    mentioned_ingredients |= {name for pairs in of_ingredient.values() for name, _ in pairs}
+    check_known("ingredient", mentioned_ingredients, classes)
+    check_known("class", mentioned_classes, set().union(*classes.values()))
     return terms, {name: sorted(pairs) for name, pairs in of_ingredient.items() if pairs}
 
 

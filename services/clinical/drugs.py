@@ -1,7 +1,7 @@
 """Drug knowledge: names, ingredients, classes, allergies and duplicate therapy, without network access.
 
-Pure functions over one versioned table, `data/drugs.json.gz`. `data/build.py` makes the table from the
-sources in `data/NOTICE.md`. The table holds active ingredients. It holds no excipients (lactose, gelatin,
+Pure functions over one versioned table, `data/drugs.json.gz`. `data/build.py` builds the table from
+the sources in `data/NOTICE.md`. The table holds active ingredients. It holds no excipients (lactose, gelatin,
 sulfites, dyes), routes or doses. An allergy to an excipient is kept in `unknown_parts`, so that the caller
 reports it as unchecked.
 
@@ -299,10 +299,10 @@ def _skip_salts(words: list[_Word], start: int) -> int:
 def resolve_allergen(text: str) -> Allergen | None:
     """Return the substances and classes of a recorded allergy, or None if no part of the text is known.
 
-    A class ("penicillin", "NSAIDs") stands for the class. A single drug stands for its ingredients, and for
-    those of its classes where an allergy to one member concerns all members. The rule of each class is in
-    `data/curated/class_rules.csv`. Pollen and latex are known and stand for no drug. Several allergens in
-    one text are combined.
+    A class ("penicillin", "NSAIDs") means the whole class. A single drug means its ingredients, and those of
+    its classes where an allergy to one member concerns all members. The rule of each class is in
+    `data/curated/class_rules.csv`. Pollen and latex are known and match no drug. Several allergens in one
+    text are combined.
     """
     table = _table()
     words = [word for word in split_words(text) if word.text not in _ALLERGY_WORDS]

@@ -9,10 +9,10 @@ and removed ones are returned at once.
 
 These treatments cannot change:
 
-- a cancelled one
-- a billed one, until the bill is void
-- one of a voided visit
-- one of a signed visit. Exception: a planned or begun treatment may be carried out (status, notes and
+- cancelled treatments
+- billed treatments, until the bill is void
+- treatments of a voided visit
+- treatments of a signed visit. Exception: a planned or begun treatment may be carried out (status, notes and
   inventory items) or cancelled, because nurses and technicians finish it after the doctor has signed.
 """
 
