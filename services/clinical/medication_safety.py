@@ -86,7 +86,7 @@ class MedicationRecord:
         ]
 
 
-def is_active() -> ColumnElement[bool]:
+def is_active_prescription() -> ColumnElement[bool]:
     """Return the condition for active prescriptions. `expires_on` is the last day of validity."""
     return and_(
         Prescription.status == PrescriptionStatus.ACTIVE,
@@ -108,7 +108,7 @@ def load_records(patient_ids: Collection[int]) -> dict[int, MedicationRecord]:
     prescribed = (
         select(Prescription.patient_id, Prescription.id, PrescribedMedication.name)
         .join(PrescribedMedication, PrescribedMedication.prescription_id == Prescription.id)
-        .where(Prescription.patient_id.in_(records), is_active())
+        .where(Prescription.patient_id.in_(records), is_active_prescription())
         .order_by(PrescribedMedication.id)
     )
     for patient_id, number, name in db.session.execute(prescribed):
