@@ -14,8 +14,8 @@ from api.serialization import Answer, Serializer
 from models import InventoryItem, StockMovement
 from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, MovementIn, MovementOut, PostingOut
 from security.permissions import Permission
-from services.inventory import items, reorder
-from services.inventory.reorder import Alerts
+from services.inventory import items, reorder, stock
+from services.inventory.reorder import StockAlerts
 from services.listing.paging import ListQuery, Page
 
 ITEM = Serializer(ItemOut, computed_fields=items.add_computed_fields)
@@ -58,14 +58,14 @@ class InventoryDetail(ApiResource):
         `quantity` is what was counted, `quantity_adjustment` a signed difference; either becomes an
         adjustment. `quantity` together with other changes needs `If-Match`.
         """
-        version_named = request.headers.get("If-Match") is not None
+        has_if_match = request.headers.get("If-Match") is not None
         changes = data.model_dump(exclude_unset=True)
-        return items.update(current_actor(), row, version_named=version_named, **changes)
+        return items.update(current_actor(), row, has_if_match=has_if_match, **changes)
 
     @endpoint(Permission.INVENTORY_RETIRE, loads=items.get, returns=ITEM)
     def delete(self, row: InventoryItem) -> InventoryItem:
         """Remove an inventory item; one with movements is deactivated."""
-        return items.retire(current_actor(), row)
+        return items.retire(row)
 
 
 class InventoryMovements(ApiResource):
@@ -92,7 +92,7 @@ class InventoryMovements(ApiResource):
         Without `lot_number` units leave by earliest expiry, over as many lots as it takes: `movements` has
         one row for each.
         """
-        made = items.move(current_actor(), row, **data.model_dump())
+        made = stock.move(current_actor(), row, **data.model_dump())
         ids = "&".join(f"id={movement.id}" for movement in made)
         return Answer(_posting(row, made), headers={"Location": f"{request.path}?{ids}"})
 
@@ -116,6 +116,6 @@ class InventoryAlerts(ApiResource):
     """/inventory/alerts"""
 
     @endpoint(Permission.INVENTORY_READ, returns=AlertsOut)
-    def get(self) -> Alerts:
+    def get(self) -> StockAlerts:
         """What is low, out, expiring or expired, and what to order."""
-        return reorder.alerts(current_actor())
+        return reorder.find_alerts()
