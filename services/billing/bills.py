@@ -110,9 +110,9 @@ def get(actor: Actor, billing_id: int, *, lock: bool = False) -> Billing:
 
 def get_refund(actor: Actor, billing_id: int, refund_id: int, *, lock: bool = False) -> Refund:
     """Return a refund of the bill, or raise 404. `lock` locks patient, bill and refund, in this order."""
-    get(actor, billing_id, lock=lock)
+    bill = get(actor, billing_id, lock=lock)
     refund = get_or_404(Refund, refund_id, lock=lock, what="refund")
-    if refund.billing_id != billing_id:
+    if refund.billing is not bill:  # compared as an object: this keeps the loaded bill on the refund
         raise not_found("refund")
     return refund
 

@@ -48,7 +48,7 @@ def find(bill: Billing, actor: Actor, query: ListQuery) -> Page[Claim]:
 def of_bill(bill: Billing, claim_id: int, *, lock: bool = False) -> Claim:
     """Return a claim of the bill, or raise 404. With `lock`, the caller has locked the bill."""
     claim = get_or_404(Claim, claim_id, lock=lock)
-    if claim.billing_id != bill.id:
+    if claim.billing is not bill:  # compared as an object: this keeps the loaded bill on the claim
         raise not_found("claim")
     return claim
 
