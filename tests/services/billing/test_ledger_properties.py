@@ -154,7 +154,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 "written_off": sums.written_off,
                 "collected": sums.collected,
                 "refunded": sums.refunded,
-                "outstanding": sum(revenue.ages(periods.today()).values()),
+                "outstanding": sum(revenue.ageing(periods.today()).values()),
             }
             db.session.remove()
         return Counter({name: int(amount * 100) for name, amount in found.items()})
