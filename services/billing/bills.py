@@ -14,10 +14,7 @@ from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, and_, false, func, or_, select
-from sqlalchemy import update as sql_update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import joinedload, selectinload
-from sqlalchemy.orm.attributes import set_committed_value
 
 from column_types import MONEY_LIMIT
 from enums import LedgerKind, PaymentMethod, RefundStatus, Role, TreatmentStatus
@@ -27,7 +24,6 @@ from models import (
     Billing,
     BillingItem,
     Doctor,
-    InvoiceCounter,
     LedgerEntry,
     Patient,
     Refund,
@@ -39,6 +35,7 @@ from services import clock
 from services.audit import audit_log
 from services.billing import claims, ledger, payments
 from services.billing.bill_state import STATUSES, require_not_void, status_of, touch
+from services.billing.invoice_numbers import set_invoice_number
 from services.listing import paging
 from services.listing.paging import (
     Filter,
@@ -183,7 +180,7 @@ LIST: ListSpec[Billing] = ListSpec(
     ),
     filters={
         "status": Filter(Kind.ENUM, _of_status, "Payment status.", values=STATUSES),
-        "is_paid": Filter(Kind.BOOLEAN, _is_paid, "True: without a balance."),
+        "is_paid": Filter(Kind.BOOLEAN, _is_paid, "True: bills with the status `paid`."),
         "refund_status": Filter(
             Kind.ENUM,
             _refund_status,
@@ -299,34 +296,8 @@ def create(
         method = payment_method or PaymentMethod.OTHER
         payments.pay(actor, bill, amount=amount_paid, method=method, allow_credit=allow_credit)
     audit_log.set_action(bill, "create")
-    _set_invoice_number(bill)
+    set_invoice_number(bill)
     return bill
-
-
-def _set_invoice_number(bill: Billing) -> None:
-    """Set the invoice number, as the last step: the counter makes other new bills wait for the commit."""
-    number = _next_invoice_number(clock.local(bill.created_at).year)
-    # not through the session: the number must not raise the version of the new bill
-    db.session.connection().execute(
-        sql_update(Billing).where(Billing.id == bill.id).values(invoice_number=number)
-    )
-    set_committed_value(bill, "invoice_number", number)
-
-
-def _next_invoice_number(year: int) -> str:
-    """Return the next invoice number of a year. The counter is locked until the commit: no gaps."""
-    dialect = db.session.get_bind().dialect.name
-    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    statement = (
-        insert(InvoiceCounter)
-        .values(year=year, last_number=1)
-        .on_conflict_do_update(
-            index_elements=[InvoiceCounter.year], set_={"last_number": InvoiceCounter.last_number + 1}
-        )
-        .returning(InvoiceCounter.last_number)
-    )
-    number = db.session.execute(statement).scalar_one()
-    return f"INV-{year}-{number:06d}"
 
 
 def _check_one_source(**sources: object) -> None:
