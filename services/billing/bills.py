@@ -58,7 +58,7 @@ HUNDRED = Decimal(100)
 
 
 class BillLine(TypedDict):
-    """An item to bill. `unit_price` None stands for the default price."""
+    """An item to bill. Without a `unit_price` the default price applies."""
 
     description: str
     quantity: int

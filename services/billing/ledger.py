@@ -1,7 +1,7 @@
 """The ledger: signed entries that are only appended. Every bill, balance and revenue figure is a sum of them.
 
-A positive entry raises what the patient owes. The entries of a bill are its charges (+, one per item), tax
-(+), discount (-), payments (-), insurance payments (-), refunds (+), write-offs (-), and reversals. Each
+A positive entry raises the balance of the patient. The entries of a bill are its charges (+, one per item),
+tax (+), discount (-), payments (-), insurance payments (-), refunds (+), write-offs (-), and reversals. Each
 reversal undoes one entry. An entry without a bill belongs to the patient's account: money paid in advance,
 or more than a bill's balance. `credit` entries come in pairs whose sum is zero. They move money between a
 bill and the account: -X on the bill spends credit, +X on a void bill returns it. No money enters or leaves
@@ -142,7 +142,7 @@ def post(
 ) -> LedgerEntry:
     """Add an entry to a bill. The next flush inserts it.
 
-    `amount` is signed: a positive amount raises what the patient owes. `occurred_at` defaults to now.
+    `amount` is signed: a positive amount raises the balance. `occurred_at` defaults to now.
     Raises 422 for an amount outside the range of the ledger.
     """
     return _append(
@@ -314,7 +314,7 @@ def of_bills(bills: Sequence[Billing]) -> tuple[dict[int, Sums], dict[int, Decim
 
 
 def balances(patient_ids: Collection[int]) -> dict[int, Decimal]:
-    """Return what each patient owes over all bills and the account. A negative balance is credit."""
+    """Return the balance of each patient over all bills and the account. A negative one is credit."""
     totals = mapping(
         select(LedgerEntry.patient_id, TOTAL)
         .where(LedgerEntry.patient_id.in_(patient_ids))

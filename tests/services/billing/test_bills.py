@@ -274,11 +274,11 @@ def test_a_payment_together_with_other_changes_needs_if_match(clinic: Clinic) ->
     changes = {"amount_paid": "10.00", "notes": "called"}
     etag = clinic.admin.get(url).headers["ETag"]
 
-    incomplete = clinic.admin.patch(url, changes)
+    without_if_match = clinic.admin.patch(url, changes)
     matched = clinic.admin.patch(url, changes, headers={"If-Match": etag})
     stale = clinic.admin.patch(url, changes | {"amount_paid": "20.00"}, headers={"If-Match": etag})
 
-    assert error_of(incomplete) == (428, "if_match_required")
+    assert error_of(without_if_match) == (428, "if_match_required")
     assert (matched.status_code, matched.get_json()["amount_paid"]) == (200, "10.00")
     assert matched.headers["ETag"] != etag
     assert stale.status_code == 412
@@ -337,11 +337,11 @@ def test_a_doctor_sees_only_the_bills_of_their_own_visits(clinic: Clinic) -> Non
     clinic.bill("30.00")
 
     listed = clinic.doctor.get("/billings").get_json()
-    found = clinic.doctor.get(f"/billings/{own['id']}")
+    visible = clinic.doctor.get(f"/billings/{own['id']}")
     hidden = clinic.doctor.get(f"/billings/{other['id']}")
 
     assert [row["id"] for row in listed] == [own["id"]]
-    assert found.status_code == 200
+    assert visible.status_code == 200
     assert error_of(hidden) == (404, "not_found")
     with clinic.inside() as session:
         refused = session.execute(select(AuditLog).where(AuditLog.detail == "not_found")).scalar_one()
@@ -393,16 +393,16 @@ def test_bills_can_be_filtered_by_payment_status(clinic: Clinic) -> None:
     void = clinic.bill("10.00")
     clinic.admin.post(f"/billings/{void['id']}/void", {"reason": "x"})
 
-    def found(query: str) -> list[int]:
+    def filtered_ids(query: str) -> list[int]:
         return [row["id"] for row in clinic.admin.get(f"/billings?{query}").get_json()]
 
-    assert found("status=unpaid") == [unpaid["id"]]
-    assert found("status=partial") == [partial["id"]]
-    assert found("status=paid") == found("is_paid=true") == [paid["id"]]
-    assert found("status=void") == [void["id"]]
-    assert found("is_paid=false") == [unpaid["id"], partial["id"], void["id"]]
-    assert found(f"q={paid['invoice_number']}") == [paid["id"]]
-    assert found(f"patient_id={paid['patient_id']}") == [paid["id"]]
+    assert filtered_ids("status=unpaid") == [unpaid["id"]]
+    assert filtered_ids("status=partial") == [partial["id"]]
+    assert filtered_ids("status=paid") == filtered_ids("is_paid=true") == [paid["id"]]
+    assert filtered_ids("status=void") == [void["id"]]
+    assert filtered_ids("is_paid=false") == [unpaid["id"], partial["id"], void["id"]]
+    assert filtered_ids(f"q={paid['invoice_number']}") == [paid["id"]]
+    assert filtered_ids(f"patient_id={paid['patient_id']}") == [paid["id"]]
 
 
 def test_a_page_of_bills_takes_as_many_queries_as_one_bill(clinic: Clinic) -> None:
