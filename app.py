@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from flask import Flask
 
 import config
@@ -69,9 +66,7 @@ from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, 
 from resources.treatments import TreatmentDetail, TreatmentList
 from resources.users import UserItem, UserList, UserPasswordReset
 from resources.visit import VisitAddenda, VisitItem, VisitList, VisitSignature
-from services import rows
 from services.audit import audit_chain, audit_log
-from services.users import sessions
 
 # The whole URL map, top to bottom.
 ROUTES: list[tuple[type[ApiResource], str]] = [
@@ -140,19 +135,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
 ]
 
 
-class Clinic(Flask):
-    """Flask, which need not look for coroutines among the functions of every request: there are none."""
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as it is."""
-        return func
-
-
 def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application, with checked settings; raises `config.SettingsError` naming what is wrong."""
     settings = settings or config.load()
     config.use(settings)
-    app = Clinic(__name__, static_folder=None)
+    app = Flask(__name__, static_folder=None)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=engine.engine_options(settings.database_url, echo=settings.sqlalchemy_echo),
@@ -175,11 +162,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     extensions.init_app(app)
     redis_store.init(settings.redis_url)
     limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
-    audit_log.watch(extensions.db.session)
-    rows.watch(extensions.db.session)
-    sessions.watch(extensions.db.session)
+    audit_log.register(extensions.db.session)
     hooks.init_app(app)
-    app.before_request(audit_chain.keep_exporting)
+    app.before_request(audit_chain.ensure_export_thread)
     map_urls(PlainApi(app))
     register_commands(app)
     registry.entries(app)  # a route without declaration stops the start

@@ -26,8 +26,7 @@ class EndpointSpec:
     the listing that reads it instead; `returns` how the answer is shown, `many` that it is an array;
     `dry_run_returns` what `?dry_run=true` answers in its place, with 200.
     `search` wraps the list in an envelope. A `report` is read from the replica, where there is one. `errors`
-    adds codes that only this operation answers, for the documents. `foretells` says that the path names a
-    patient, whom it reads by one statement: the audit's entry is known before, and goes with it.
+    adds codes that only this operation answers, for the documents.
     """
 
     permission: Permission
@@ -43,7 +42,6 @@ class EndpointSpec:
     status: int = 200
     media: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()
-    foretells: bool = False
     idempotent: bool = True  # a POST that honours Idempotency-Key
     summary: str = ""
     description: str = ""

@@ -11,12 +11,12 @@ from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import metrics
-from api.authentication import read_claims
+from api.authentication import read_token
 from api.problem_details import render_error
-from api.request_context import behind
+from api.request_context import RequestContext, current_context
 from cache.rate_limits import limits
 from config import settings
-from database.engine import begin_waiting
+from database import deadline
 from errors import ClinicError
 from extensions import cors
 from services.users.sessions import revoked_key
@@ -46,6 +46,7 @@ def init_app(app: Flask) -> None:
         allow_origins(app, list(chosen.allowed_origins))
     app.before_request(begin)
     app.after_request(finish)
+    app.teardown_request(lambda _error: deadline.clear())
     app.register_error_handler(Exception, render_error)
 
 
@@ -64,45 +65,41 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 
 
 def begin() -> None:
-    """Name the request and count it: by user where a genuine token says who, else by address."""
-    kept, asked = behind(g), behind(request)
-    kept.started = time.perf_counter()
-    begin_waiting()
-    given = asked.headers.get("X-Request-ID", "")
-    kept.request_id = given if REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+    """Create the context of the request and count it: by user with a genuine token, otherwise by address."""
+    deadline.start()
+    header = request.headers.get("X-Request-ID", "")
+    request_id = header if REQUEST_ID.fullmatch(header) else f"{getrandbits(128):032x}"
+    context = g.context = RequestContext(request_id, started=time.perf_counter())
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=kept.request_id)
-    if asked.path in OPEN_PATHS or asked.method == "OPTIONS":
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    read_token(context)
+    if request.path in OPEN_PATHS or request.method == "OPTIONS":
         return
-    try:
-        claims = read_claims()
-    except ClinicError:
-        claims = None
     rate = settings().rate_limit_default
-    if claims is None:
-        wait = limits.hit(rate, "address", asked.remote_addr or "unknown")
+    if context.token is None:
+        wait = limits.hit(rate, "address", request.remote_addr or "unknown")
     else:
-        ended = revoked_key(claims.session_id)
-        wait, kept.revoked = limits.hit_and_ask(rate, ("user", str(claims.user_id)), ended)
+        user, session = str(context.token.user_id), revoked_key(context.token.session_id)
+        wait, context.revoked = limits.hit_and_check(rate, ("user", user), session)
     if wait is not None:
         raise ClinicError("too_many_requests", "Slow down; try again later.", retry_after=wait)
 
 
 def finish(response: Response) -> Response:
     """The headers of every answer, and its line in the log."""
-    headers, kept, asked = response.headers, behind(g), behind(request)
-    headers.extend((("X-Request-ID", kept.get("request_id", "")), *ALWAYS))
+    headers, context = response.headers, current_context()
+    headers.extend((("X-Request-ID", context.request_id), *ALWAYS))
     headers.setdefault("Content-Security-Policy", CSP)
-    if asked.path not in CACHEABLE or response.status_code >= 400:
+    if request.path not in CACHEABLE or response.status_code >= 400:
         headers["Cache-Control"] = "no-store"
     if settings().production:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
-    route = str(asked.url_rule or "unmatched")
-    seconds = time.perf_counter() - kept.get("started", time.perf_counter())
-    metrics.observe(asked.method, route, response.status_code, seconds)
+    route = str(request.url_rule or "unmatched")
+    seconds = time.perf_counter() - context.started
+    metrics.observe(request.method, route, response.status_code, seconds)
     log.info(
         "request",
-        method=asked.method,
+        method=request.method,
         route=route,
         status=response.status_code,
         ms=round(seconds * 1000, 1),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import structlog
-from flask import Response, g
+from flask import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from api.request_context import current_context
 from api.serialization import json_response
 from errors import CODES, ClinicError
 
@@ -23,7 +24,7 @@ def problem(error: ClinicError) -> Response:
         "detail": error.message,
         "error": error.code,
         "message": error.message,
-        "request_id": g.get("request_id", ""),
+        "request_id": current_context().request_id,
         **({"errors": error.errors} if error.errors else {}),
         **({"errors_omitted": error.errors_omitted} if error.errors_omitted else {}),
         **error.members,

@@ -51,7 +51,7 @@ def json_object() -> dict[str, Any]:
         raise ClinicError("malformed_json", f"The body is not valid JSON{where}.") from None
     if not isinstance(value, dict):
         raise ClinicError("malformed_json", "The body must be one JSON object.")
-    _inspect(value)
+    _check_depth(value, MAX_DEPTH)
     return value
 
 
@@ -59,6 +59,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ClinicError("duplicate_member", "A member may appear only once in an object.")
+    if any(len(name) > MAX_NAME for name in members):
+        raise ClinicError("member_name_too_long", f"Use at most {MAX_NAME} characters in a member name.")
     return members
 
 
@@ -75,50 +77,54 @@ def _constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
 
 
-def _inspect(members: dict[str, Any]) -> None:
-    """Raise 400 or 422 for a body that is nested too deeply, or has a name or a text that cannot be stored.
+def _check_depth(value: Any, levels: int) -> None:
+    """Raise 400 for a value that is nested more than `levels` deep."""
+    if levels < 0:
+        raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(part, (dict, list)) or levels == 0:
+            _check_depth(part, levels - 1)
+
+
+def _check_texts(members: dict[str, Any]) -> None:
+    """Raise 422 for names and texts that cannot be stored.
 
     A path is built for a problem only: a body of 100 kB may have so many elements under so long names that
     the paths of all would take gigabytes.
     """
-    problems = _problems(members, [], 1)
+    problems = _text_problems(members, [])
     first = dict(itertools.islice(problems, MAX_ERRORS))
     if first:
         raise wrong_fields(first, omitted=sum(1 for _ in problems))
 
 
-def _problems(value: Any, path: list[str], depth: int) -> Iterator[tuple[str, str]]:
+def _text_problems(value: Any, path: list[str]) -> Iterator[tuple[str, str]]:
     """Yield path and description of each text that cannot be stored. `path` leads to `value`."""
-    if depth > MAX_DEPTH + 1:
-        raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.")
     if isinstance(value, str):
         problem = text_problem(value)
         if problem:
             yield ".".join(path), problem
     elif isinstance(value, dict):
         for name, member in value.items():
-            if len(name) > MAX_NAME:
-                raise ClinicError(
-                    "member_name_too_long", f"Use at most {MAX_NAME} characters in a member name."
-                )
             if text_problem(name):
                 yield ".".join(path) or "body", "a member's name holds characters that cannot be stored"
             else:
-                yield from _problems_below(name, member, path, depth)
+                yield from _text_problems_below(name, member, path)
     elif isinstance(value, list):
         for index, element in enumerate(value):
-            yield from _problems_below(str(index), element, path, depth)
+            if isinstance(element, (str, dict, list)):
+                yield from _text_problems_below(str(index), element, path)
 
 
-def _problems_below(name: str, value: Any, path: list[str], depth: int) -> Iterator[tuple[str, str]]:
-    if isinstance(value, (str, dict, list)) or depth > MAX_DEPTH:
-        path.append(name)
-        yield from _problems(value, path, depth + 1)
-        path.pop()
+def _text_problems_below(name: str, value: Any, path: list[str]) -> Iterator[tuple[str, str]]:
+    path.append(name)
+    yield from _text_problems(value, path)
+    path.pop()
 
 
 def validate(model: type[Model], members: dict[str, Any]) -> Model:
-    """The members as the declared schema, or 422 naming each wrong one."""
+    """Return the members as the declared schema, or raise 422 that names each wrong one."""
+    _check_texts(members)
     try:
         return model.model_validate_json(json.dumps(members), strict=True)
     except ValidationError as failure:

@@ -8,8 +8,7 @@ from flask import Response, request
 from flask_restful import Api, Resource
 
 from api import request_cycle
-from api.endpoint import EndpointSpec
-from api.request_context import RequestContext, behind
+from api.request_context import current_context
 from column_types import MAX_INT
 from errors import ClinicError
 from security.permissions import TABLE
@@ -44,6 +43,6 @@ class ApiResource(Resource):
         method = getattr(self, "get" if request.method == "HEAD" else request.method.lower())
         if any(isinstance(value, int) and value > MAX_INT for value in path.values()):
             raise ClinicError("not_found", "There is no such row: no id is that large.")
-        operation: EndpointSpec = method.operation
-        call = RequestContext(behind(request), operation, path, f"{request.method} {request.url_rule}")
-        return request_cycle.serve(method, call)
+        context = current_context()
+        context.path = path
+        return request_cycle.serve(method, method.operation, context)

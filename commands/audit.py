@@ -83,7 +83,7 @@ def restored(reason: str) -> None:
     except ClinicError as refusal:
         db.session.rollback()
         _fail(refusal.message)
-    audit_chain.export(db.engine, settings(), anew=True)
+    audit_chain.export(db.engine, settings(), overwrite=True)
     for place in lost:
         click.echo(f"lost: chain {place.chain} from entry {place.number} on")
     click.echo("recorded")

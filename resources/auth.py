@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, g, request
+from flask import Response, request
 from flask_jwt_extended import set_access_cookies, set_refresh_cookies, unset_jwt_cookies
 
 from api.authentication import bearer_token, check_origin, optional_actor
 from api.endpoint import endpoint
-from api.request_context import act_as, current_actor, visitor
+from api.request_context import current_actor, current_context, set_actor, visitor
 from api.resource import ApiResource
 from api.serialization import Answer, Serializer
 from errors import ClinicError
@@ -96,7 +96,7 @@ class Login(ApiResource):
         actor, user, pair = sign_in.sign_in(
             visitor(), email=data.email, password=data.password, device=device
         )
-        act_as(actor)
+        set_actor(actor)
         return _tokens("Signed in.", user, pair)
 
 
@@ -139,7 +139,7 @@ class RefreshToken(ApiResource):
         The old one is retired: used again after a few seconds it ends the session.
         """
         actor, user, pair = sessions.rotate(visitor(), _refresh_claims(data.refresh_token))
-        act_as(actor)
+        set_actor(actor)
         return _tokens("Refreshed.", user, pair)
 
 
@@ -169,8 +169,8 @@ class Logout(ApiResource):
         """End the session of either token, if there is one, and clear the cookies."""
         for claims in sorted(_presented_claims(), key=lambda claims: claims.session_id):
             actor = sessions.sign_out(visitor(), claims)
-            if g.actor is None and actor.user_id is not None:
-                act_as(actor)
+            if current_context().actor is None and actor.user_id is not None:
+                set_actor(actor)
         return Answer({"message": "Signed out."}, decorate=unset_jwt_cookies)
 
 

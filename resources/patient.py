@@ -89,7 +89,7 @@ class PatientSearch(ApiResource):
 class PatientItem(ApiResource):
     """/patients/<patient_id>"""
 
-    @endpoint(Permission.PATIENTS_READ, loads=patients.read, returns=PATIENT, foretells=True)
+    @endpoint(Permission.PATIENTS_READ, loads=patients.read, returns=PATIENT)
     def get(self, row: Record) -> Record:
         """Show a patient."""
         return row

@@ -12,7 +12,7 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 from config import settings
-from database.engine import waiting_elsewhere
+from database import deadline
 from errors import invalid
 from extensions import bcrypt
 from security.common_passwords import is_common
@@ -45,7 +45,7 @@ def check_strength(password: str, *, field: str = "password", about: tuple[str, 
 def hash_password(password: str) -> str:
     """The bcrypt hash. Longer passwords than bcrypt's 72 bytes are hashed with SHA-256 first, not cut."""
     cost = settings().bcrypt_cost
-    with waiting_elsewhere():
+    with deadline.paused():
         hashed: bytes = _hashers.submit(bcrypt.generate_password_hash, _normal(password), cost).result()
     return hashed.decode()
 
@@ -54,7 +54,7 @@ def verify(password_hash: str | None, password: str) -> bool:
     """Whether the password is the hash's; without a usable hash it takes the same time and is False."""
     usable = password_hash is not None and password_hash.startswith("$2")
     against = password_hash if usable else _dummy()
-    with waiting_elsewhere():
+    with deadline.paused():
         found: bool = _hashers.submit(bcrypt.check_password_hash, against, _normal(password)).result()
     return found and usable
 

@@ -89,11 +89,12 @@ def get(actor: Actor, billing_id: int, *, lock: bool = False) -> Billing:
         select(Billing)
         .where(Billing.id == billing_id)
         .options(joinedload(Billing.patient), joinedload(Billing.doctor), joinedload(Billing.items))
+        .execution_options(prepare=True)
     )
     if lock:
         patient_id = select(Billing.patient_id).where(Billing.id == billing_id).scalar_subquery()
-        patients = for_update(select(Patient.id).where(Patient.id == patient_id))
-        db.session.execute(patients).one_or_none()
+        patient = for_update(select(Patient.id).where(Patient.id == patient_id))
+        db.session.execute(patient.execution_options(prepare=True)).one_or_none()
         # OF: PostgreSQL cannot lock the nullable side of an outer join
         statement = statement.with_for_update(key_share=True, of=Billing)
         statement = statement.execution_options(populate_existing=True)

@@ -14,29 +14,28 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Engine,
     Integer,
     Select,
     and_,
-    any_,
     bindparam,
     func,
     or_,
     select,
-    text,
 )
 from sqlalchemy import Row as Result
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
 from column_types import MAX_INT, InstantType, MoneyType
-from database.engine import PREPARED
+from database.functions import in_page, is_postgresql, oldest_transaction
 from errors import ClinicError
-from extensions import db, remembered
+from extensions import db
 from models import Base
 from security.permissions import Actor, hidden
 from services import clock
@@ -274,7 +273,9 @@ def _of_few(listing: ListSpec[Any], records: Records, query: ListQuery, keys: se
 def _whole(listing: ListSpec[Any], records: Records, query: ListQuery) -> Page[Any]:
     """One page of a list that nothing narrows, in the order of its keys: rows and total in one statement."""
     counted = _counted(listing)
-    statement = _whole_by_key(listing, query.descending, query.after is not None, db.engine.dialect.name)
+    statement = _whole_by_key(
+        listing, query.descending, query.after is not None, is_postgresql(db.session.connection())
+    )
     found = execute_core(statement, border=counted[1], until=MAX_INT, **_paging(query)).all()
     rows = sorted(records.read(found), key=attrgetter("id"), reverse=query.descending)
     total = _all(listing, counted, found[0].newer if found else None)
@@ -282,7 +283,7 @@ def _whole(listing: ListSpec[Any], records: Records, query: ListQuery) -> Page[A
 
 
 @lru_cache(maxsize=64)
-def _whole_by_key(listing: ListSpec[Any], descending: bool, after: bool, dialect: str) -> Select[Any]:
+def _whole_by_key(listing: ListSpec[Any], descending: bool, after: bool, postgresql: bool) -> Select[Any]:
     key = _key(listing)
     keys = _keys(listing).limit(bindparam("listed", type_=Integer))
     if after:
@@ -292,9 +293,7 @@ def _whole_by_key(listing: ListSpec[Any], descending: bool, after: bool, dialect
             bindparam("skipped", type_=Integer)
         )
     newer = _between(listing).scalar_subquery().label("newer")
-    # as an array, the keys of the page are found first, and PostgreSQL cannot take them for many
-    chosen = key == any_(func.array(keys.scalar_subquery())) if dialect == "postgresql" else key.in_(keys)
-    return _base(listing).add_columns(newer).where(chosen)
+    return _base(listing).add_columns(newer).where(in_page(key, keys, postgresql=postgresql))
 
 
 def _records(listing: ListSpec[Any], records: Records, keys: Sequence[int]) -> list[Record]:
@@ -305,17 +304,14 @@ def _records(listing: ListSpec[Any], records: Records, keys: Sequence[int]) -> l
     """
     if not keys:
         return []
-    found = execute_core(_by_keys(listing, db.engine.dialect.name), keys=list(keys)).all()
+    found = execute_core(_by_keys(listing), keys=list(keys)).all()
     rows = {record.id: record for record in records.read(found)}
     return [rows[key] for key in keys]
 
 
 @lru_cache(maxsize=64)
-def _by_keys(listing: ListSpec[Any], dialect: str) -> Select[Any]:
-    key = _key(listing)
-    if dialect == "postgresql":  # one text for any number of keys
-        return _base(listing).where(key == any_(bindparam("keys", type_=postgresql.ARRAY(BigInteger))))
-    return _base(listing).where(key.in_(bindparam("keys", expanding=True)))
+def _by_keys(listing: ListSpec[Any]) -> Select[Any]:
+    return _base(listing).where(_key(listing).in_(bindparam("keys", expanding=True)))
 
 
 @lru_cache(maxsize=1024)
@@ -421,9 +417,22 @@ def _total(
     return (COUNT_CAP, True) if wheres and total > COUNT_CAP else (total, False)
 
 
+# Engine -> list name -> number of settled rows, their last id, time of the next look.
+_settled: WeakKeyDictionary[Engine, dict[str, tuple[int, int, datetime]]] = WeakKeyDictionary()
+
+
+def forget_totals() -> None:
+    """Forget the numbers of settled rows: for a database whose rows were removed."""
+    _settled.clear()
+
+
+def _totals() -> dict[str, tuple[int, int, datetime]]:
+    return _settled.setdefault(db.engine, {})
+
+
 def _counted(listing: ListSpec[Any]) -> tuple[int, int, datetime]:
     """So many rows up to this id, and when more are to be counted for good."""
-    found: tuple[int, int, datetime] = remembered("totals").get(listing.name, (0, 0, clock.now()))
+    found: tuple[int, int, datetime] = _totals().get(listing.name, (0, 0, clock.now()))
     return found
 
 
@@ -438,28 +447,13 @@ def _all(listing: ListSpec[Any], counted: tuple[int, int, datetime], newer: int 
         newer = int(execute_core(_between(listing), border=border, until=MAX_INT).scalar_one())
     if listing.kept_since is not None and newer > RECOUNT and due <= now:
         since = getattr(listing.model, listing.kept_since)
-        last = select(key).where(since < _oldest_transaction() - SKEW).order_by(key.desc()).limit(1)
+        oldest = oldest_transaction(db.session.connection())
+        end = now if oldest is None else oldest - SKEW
+        last = select(key).where(since < end).order_by(key.desc()).limit(1)
         settled = max(border, db.session.execute(last).scalar_one_or_none() or 0)
         found = execute_core(_between(listing), border=border, until=settled).scalar_one()
-        remembered("totals")[listing.name] = (number + found, settled, now + SETTLING)
+        _totals()[listing.name] = (number + found, settled, now + SETTLING)
     return number + newer
-
-
-def _oldest_transaction() -> datetime:
-    """When the oldest transaction began that may still add rows; SQLite lets nobody write meanwhile."""
-    if db.engine.dialect.name != "postgresql":
-        return clock.now() + SKEW
-    began: datetime = execute_core(_OLDEST).scalar_one()
-    return began
-
-
-# Of the transactions of another role nothing is told, but that their state is hidden.
-_OLDEST = text(
-    """
-    SELECT min(CASE WHEN state IS NULL THEN now() - interval '10 minutes' ELSE xact_start END)
-      FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database()
-    """
-)
 
 
 @lru_cache(maxsize=256)
@@ -471,7 +465,7 @@ def _between(listing: ListSpec[Any]) -> Select[Any]:
     """
     key = _key(listing)
     inner = _keys(listing).where(key > bindparam("border"), key <= bindparam("until", type_=BigInteger))
-    return select(func.count()).prefix_with(PREPARED).select_from(inner.subquery())
+    return select(func.count()).execution_options(prepare=True).select_from(inner.subquery())
 
 
 def _key(listing: ListSpec[Any]) -> Any:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from functools import cache
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
-from sqlalchemy import TextClause, bindparam, func, insert, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import bindparam, exists, func, insert, select
 
 from column_types import InstantType
-from database.engine import PREPARED, WITH_NEXT, tell
+from database.functions import next_id
 from enums import AppointmentStatus
 from errors import ClinicError, invalid, not_found
 from extensions import db
@@ -29,11 +27,6 @@ from services.rows import (
     changed_members,
     execute_core,
     get_or_404,
-    keep,
-    new_values,
-)
-from services.rows import (
-    insert as insert_row,
 )
 from services.search_key import search_key
 
@@ -83,7 +76,7 @@ _COMPUTED = (
     .label("next_appointment"),
 )
 _FIGURES = select(Patient.id, *_COMPUTED).where(Patient.id.in_(bindparam("ids", expanding=True)))
-_SHOWN = select(Patient.__table__, Patient.id.label("patient_id"), *_COMPUTED).prefix_with(PREPARED)
+_SHOWN = select(Patient.__table__, Patient.id.label("patient_id"), *_COMPUTED).execution_options(prepare=True)
 _ONE = _SHOWN.where(Patient.id == bindparam("row_id"))
 
 
@@ -127,86 +120,36 @@ def register(
     if values.get("is_active") is False:
         actor.require(Permission.PATIENTS_ARCHIVE)
     values = _with_forms(values)
-    new_id = None if allow_duplicate else _refuse_duplicates(values)
+    if not allow_duplicate:
+        _refuse_duplicates(values)
     patient = Patient(**values)
-    patient.account_balance = NOTHING
-    if file_number is None and new_id is not None and db.session.info.get("trusting"):
-        _issue_with_next(patient, new_id)
-        return patient
     if file_number is None:
-        _issue(patient)
+        _issue_file_number(patient)
     else:
         patient.file_number = file_number
-        insert_row(patient)
-    # not through the session: an empty history is no change of its own, for the audit
+    db.session.add(patient)
+    db.session.flush()
+    patient.account_balance = NOTHING
+    # by a statement of its own: an empty history is no change that the audit log records
     now = clock.now()
     history = {"patient_id": patient.id, "version": 1, "created_at": now, "updated_at": now}
-    db.session.connection().execute(_HISTORY, history)
+    db.session.connection().execute(insert(MedicalHistory), history)
     return patient
 
 
-_HISTORY = insert(MedicalHistory).prefix_with(WITH_NEXT).prefix_with(PREPARED).inline()
+def _issue_file_number(patient: Patient) -> None:
+    """Set the id and the file number `P-` with the id. Add a suffix if that number is taken."""
+    patient.id = next_id(db.session.connection(), Patient.__tablename__)
+    issued = f"P-{patient.id:06d}"
+    numbers = chain([issued], (f"{issued}-{suffix}" for suffix in count(1)))
+    patient.file_number = next(number for number in numbers if not _is_taken(number))
 
 
-def _issue_with_next(patient: Patient, new_id: int) -> None:
-    """Insert the patient under `P-` and an id, and the history, with the next statement.
-
-    PostgreSQL refuses that one (error 22012) where somebody has the number already; `_issue` can help then.
-    """
-    patient.file_number = f"P-{new_id:06d}"
-    values = new_values(patient) | {"id": new_id}
-    tell(db.session.connection(), _PATIENT_AND_HISTORY, values)
-    keep(patient, values)
+def _is_taken(file_number: str) -> bool:
+    return bool(execute_core(_TAKEN, file_number=file_number).scalar_one())
 
 
-_NAMES = [column.key for column in Patient.__mapper__.columns]
-_PATIENT_AND_HISTORY = f"""
-    WITH issued AS (
-        INSERT INTO patients ({", ".join(_NAMES)}) VALUES ({", ".join(f"%({name})s" for name in _NAMES)})
-            ON CONFLICT (file_number) DO NOTHING
-        RETURNING id
-    ), history AS (
-        INSERT INTO medical_histories (patient_id, version, created_at, updated_at)
-        SELECT id, 1, %(created_at)s, %(updated_at)s FROM issued
-    )
-    SELECT 1 / count(*) FROM issued
-"""  # noqa: S608 - made of our own columns
-
-
-def _issue(patient: Patient) -> None:
-    """Insert under `P-` and the row's own id, which no two registrations share.
-
-    Where somebody gave that very number to another patient by hand, the next one gets a suffix.
-    """
-    values = new_values(patient)
-    del values["file_number"]
-    for tried in count():
-        suffix = f"-{tried}" if tried else ""
-        issued = execute_core(_issuing(db.engine.dialect.name), suffix=suffix, **values).one_or_none()
-        if issued is not None:
-            patient.file_number = issued.file_number
-            keep(patient, values | dict(issued._mapping))
-            return
-
-
-@cache
-def _issuing(dialect: str) -> TextClause:
-    given = [column for column in Patient.__mapper__.columns if column.key not in ("id", "file_number")]
-    names = ", ".join(column.key for column in given)
-    if dialect == "postgresql":
-        taken = "SELECT nextval(pg_get_serial_sequence('patients', 'id')) AS id"
-        padded = "lpad(taken.id::text, greatest(6, length(taken.id::text)), '0')"
-        spoken = postgresql.dialect()  # type: ignore[no-untyped-call]
-        values = ", ".join(f"CAST(:{column.key} AS {column.type.compile(spoken)})" for column in given)
-    else:  # as SQLite counts itself, and nobody else writes meanwhile
-        taken = "SELECT coalesce(max(id), 0) + 1 AS id FROM patients"
-        padded = "printf('%06d', taken.id)"
-        values = ", ".join(f":{column.key}" for column in given)
-    return text(
-        f"""INSERT INTO patients (id, file_number, {names})
-        SELECT taken.id, 'P-' || {padded} || :suffix, {values} FROM ({taken}) AS taken WHERE true
-        ON CONFLICT (file_number) DO NOTHING RETURNING id, file_number"""  # noqa: S608 - of our own columns
-    ).bindparams(*(bindparam(column.key, type_=column.type) for column in given))
+_TAKEN = select(exists().where(Patient.file_number == bindparam("file_number")))
 
 
 def _check_birth(values: Mapping[str, Any]) -> None:
@@ -219,21 +162,18 @@ def _check_birth(values: Mapping[str, Any]) -> None:
         raise invalid("date_of_birth", f"must not be more than {MAX_AGE} years ago")
 
 
-def _refuse_duplicates(values: Mapping[str, Any], patient: Patient | None = None) -> int | None:
-    """409 with the candidates; for a change of `patient` only with those that it makes ones.
-
-    Else the id for a new one, where the database has told it.
-    """
-    duplicates.hold(values)
-    found, new_id = duplicates.likely(values, but=patient.id if patient else None)
+def _refuse_duplicates(values: Mapping[str, Any], patient: Patient | None = None) -> None:
+    """Raise 409 with likely duplicates. For an update, report only duplicates that the change introduces."""
+    duplicates.lock_traits(values)
+    found = duplicates.find_likely(values, except_id=patient.id if patient else 0)
     if patient is not None and found:
-        before = duplicates.likely(
-            {name: getattr(patient, name) for name in duplicates.NAMING}, but=patient.id
+        before = duplicates.find_likely(
+            {name: getattr(patient, name) for name in duplicates.NAMING}, except_id=patient.id
         )
-        known = {candidate.id for candidate, _common in before.patients}
+        known = {candidate.id for candidate, _common in before}
         found = [(candidate, common) for candidate, common in found if candidate.id not in known]
     if not found:
-        return new_id
+        return
     refusal = ClinicError(
         "possible_duplicate",
         "This looks like a patient already on file; look at the candidates, and send "

@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, or_, select
 
-from database.engine import PREPARED
 from enums import AppointmentStatus
 from models import Appointment, Doctor, Patient, User, Visit
 from security.permissions import Actor
@@ -67,7 +66,7 @@ _SHOWN = (
         .scalar_subquery()
         .label("visit_id"),
     )
-    .prefix_with(PREPARED)
+    .execution_options(prepare=True)
     .join(Patient, Patient.id == Appointment.patient_id)
     .join(Doctor, Doctor.id == Appointment.doctor_id)
     .outerjoin(User, User.id == Appointment.created_by_id)

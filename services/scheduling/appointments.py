@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import load_only
+from sqlalchemy import select
 from sqlalchemy.orm.exc import StaleDataError
 
-from database.engine import PREPARED
 from enums import AppointmentStatus, CancelledBy
 from errors import ClinicError, invalid
 from extensions import db
@@ -28,13 +25,9 @@ from services.rows import (
     Record,
     assign,
     changed_members,
-    for_update,
     get_or_404,
     get_referenced,
-    insert,
     lock_rows,
-    lock_selected,
-    next_id,
 )
 from services.scheduling.availability import LONGEST, SHORTEST, Interval
 from services.scheduling.booking_rules import BookingCheck, BookingRequest, check_booking
@@ -105,14 +98,12 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
     completed, cancelled or missed (`status`); every other rule judges them.
     Raises 409 `appointment_conflict` with every clash and the next free times (not sought for an import).
     """
-    actor.require_own(values["doctor_id"])
-    new_id = None if importing else _hold_for_new(values["doctor_id"], values["patient_id"])
     verdict = _propose(actor, importing, values)
     verdict.insist(offer=not importing)
     asked, why = verdict.proposal, values.pop("overbook_reason", None)
     row = Appointment(
-        patient_id=asked.patient.id,
-        doctor_id=asked.doctor.id,
+        patient=asked.patient,
+        doctor=asked.doctor,
         start=asked.start,
         end=asked.end,
         blocked_until=_blocked_until(asked.doctor, asked.end),
@@ -121,32 +112,11 @@ def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment
         created_by_id=actor.user_id,
         **values,
     )
-    insert(row, new_id=new_id, patient=asked.patient, doctor=asked.doctor)
+    db.session.add(row)
+    db.session.flush()
     if row.overbooked:
         audit_log.set_action(row, "overbook")
     return row
-
-
-def _hold_for_new(doctor_id: int, patient_id: int) -> int | None:
-    """Lock both, where they exist, with what booking asks of them; the id of the appointment to come."""
-    found = lock_selected(_both(db.engine.dialect.name), doctor=doctor_id, patient=patient_id)
-    return found[0].new_id if found else None
-
-
-@cache
-def _both(dialect: str) -> Select[Any]:
-    doctor = load_only(
-        Doctor.name,
-        Doctor.specialty,
-        Doctor.is_active,
-        Doctor.license_expires_on,
-        Doctor.slot_minutes,
-        Doctor.buffer_minutes,
-    )
-    both = select(Doctor, Patient, next_id(Appointment, dialect).label("new_id"))
-    both = both.join_from(Doctor, Patient, Patient.id == bindparam("patient"))
-    both = both.options(doctor, load_only(Patient.name, Patient.is_active))
-    return for_update(both.where(Doctor.id == bindparam("doctor")).prefix_with(PREPARED))
 
 
 def dry_run(actor: Actor, **values: Any) -> BookingCheck:
@@ -294,8 +264,11 @@ def _check_members(
 def _judge_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook: bool) -> BookingCheck:
     doctor_id, patient_id = values.get("doctor_id", row.doctor_id), values.get("patient_id", row.patient_id)
     actor.require_own(doctor_id)
-    doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
-    patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
+    doctor, patient = row.doctor, row.patient  # locked by `get`
+    if doctor_id != row.doctor_id:
+        doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
+    if patient_id != row.patient_id:
+        patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
     start, end = _when({name: values.get(name) for name in TIMES}, row.duration, row.start)
     return check_booking(BookingRequest(doctor, patient, start, end, appointment=row, overbook=overbook))
 

@@ -26,7 +26,6 @@ from sqlalchemy import (
 )
 
 from column_types import BigId, InstantType
-from database.engine import PREPARED
 from enums import AppointmentStatus
 from errors import invalid
 from models import Appointment, Base, Doctor, ScheduleWindow, TimeOff
@@ -300,9 +299,8 @@ _PARTS = (
 _OWN = _calendar_part("patient", Appointment, begins=Appointment.start, ends=Appointment.end).where(
     Appointment.patient_id == bindparam("patient"), *_OCCUPIED
 )
-_FIRST, *_REST = _PARTS
-_CALENDARS = union_all(_FIRST.prefix_with(PREPARED), *_REST)
-_CALENDARS_AND_PATIENT = union_all(_FIRST.prefix_with(PREPARED), *_REST, _OWN)
+_CALENDARS = union_all(*_PARTS).execution_options(prepare=True)
+_CALENDARS_AND_PATIENT = union_all(*_PARTS, _OWN).execution_options(prepare=True)
 
 
 # --- Questions -----------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
 
     Raises 422 where the current one is wrong (audited) or the new one weak, 429 after too many wrong ones.
     """
+    db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
     user_id = actor.user_id or 0
     by_account, key = settings().rate_limit_login_account, ("password-account", str(user_id))
     wait = limits.hit(by_account, *key)
@@ -94,18 +95,19 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     if new_password == current_password:
         raise invalid("new_password", "must differ from the current one")
     hashed = _new_hash(new_password, found.name, found.email)
+    sessions.require_valid(actor)
     user = get_or_404(User, user_id, lock=True)
     if user.password_hash != found.password_hash:  # changed in the meantime
         raise _wrong_current(user_id)
     user.password_hash = hashed
     audit_log.set_action(user, "change_password")
-    sessions.end_all(user.id, but=actor.session_id)
+    sessions.end_all(user.id, except_id=actor.session_id)
 
 
 def _wrong_current(user_id: int) -> ClinicError:
     # not 401: the session is good, and a front end would sign its user out
     refusal = invalid("current_password", "is wrong")
-    deed = audit_log.pending_entries().deed("user", user_id, "change_password")
+    deed = audit_log.pending_entries().entry("user", user_id, "change_password")
     deed.outcome, deed.detail = AuditOutcome.REFUSED, "invalid_credentials"
     refusal.keeps_work = True
     return refusal

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import event
 
-from extensions import db, forget
+from extensions import db
+from services.listing.paging import forget_totals
 from tests.support.clinic import Caller, Clinic
 
 
@@ -19,7 +20,7 @@ def count(clinic: Clinic, caller: Caller, path: str) -> int:
             statements.append(statement)
 
     with clinic.inside():
-        forget()  # as a process asks that has just begun
+        forget_totals()  # as a process asks that has just begun
         event.listen(db.engine, "before_cursor_execute", note)
     try:
         assert caller.get(path).status_code == 200

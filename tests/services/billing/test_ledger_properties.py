@@ -140,7 +140,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 db.session.rollback()
                 answer, code = None, refusal.code
             finally:
-                audit_log.forget()
+                audit_log.discard_pending()
                 db.session.remove()
         assert code == expected
         return answer
