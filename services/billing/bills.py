@@ -322,7 +322,7 @@ def _items_of_lines(
 ) -> list[BillingItem]:
     if patient_id is None:
         raise invalid("patient_id", "is required with items")
-    get_referenced(Patient, patient_id, "patient_id", lock=True)
+    bill.patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
     doctor = None if doctor_id is None else get_referenced(Doctor, doctor_id, "doctor_id")
     bill.patient_id, bill.doctor_id, bill.doctor = patient_id, doctor_id, doctor
     items = []
@@ -357,7 +357,7 @@ def _lock_unbilled_treatments(
     else:
         visit = get_referenced(Visit, visit_id or 0, "visit_id")
         condition = Treatment.visit_id == visit_id
-    get_or_404(Patient, visit.patient_id, lock=True)
+    bill.patient = get_or_404(Patient, visit.patient_id, lock=True)
     visit = get_or_404(Visit, visit.id, lock=True)
     statement = for_update(select(Treatment).where(condition).order_by(Treatment.id))
     treatments = [
