@@ -27,7 +27,7 @@ from schemas.billing import (
     WriteOffIn,
 )
 from security.permissions import Actor, Permission
-from services.billing import bills, claims, payments
+from services.billing import adjustments, bills, claims, payments, refunds
 from services.listing.paging import ListQuery, Page
 
 BILLING = Serializer(BillingOut, computed_fields=bills.add_computed_fields, entity="billing")
@@ -115,7 +115,7 @@ class BillingRefunds(ApiResource):
     )
     def post(self, row: Billing, data: RefundIn) -> Answer:
         """Ask for a refund, or give it at once with the right to decide; answers the bill."""
-        return _at_bill(payments.ask_refund(current_actor(), row, **data.model_dump()))
+        return _at_bill(refunds.request(current_actor(), row, **data.model_dump()))
 
 
 class BillingRefund(ApiResource):
@@ -130,7 +130,7 @@ class BillingRefund(ApiResource):
     )
     def patch(self, row: Refund, data: BaseModel) -> Refund:
         """Approve or reject a refund that somebody else asked for."""
-        return payments.decide_refund(current_actor(), row, **data.model_dump(exclude_unset=True))
+        return refunds.decide(current_actor(), row, **data.model_dump(exclude_unset=True))
 
 
 class BillingWriteOff(ApiResource):
@@ -145,7 +145,7 @@ class BillingWriteOff(ApiResource):
     )
     def post(self, row: Billing, data: WriteOffIn) -> Billing:
         """Give up what a bill is still owed, or part of it."""
-        return payments.write_off(current_actor(), row, **data.model_dump())
+        return adjustments.write_off(current_actor(), row, **data.model_dump())
 
 
 class BillingVoid(ApiResource):
@@ -160,7 +160,7 @@ class BillingVoid(ApiResource):
     )
     def post(self, row: Billing, data: VoidIn) -> Billing:
         """Make a bill void: its postings are reversed, what was paid becomes the patient's credit."""
-        return payments.void(current_actor(), row, **data.model_dump())
+        return adjustments.void(current_actor(), row, **data.model_dump())
 
 
 class ClaimList(ApiResource):
@@ -182,7 +182,7 @@ class ClaimList(ApiResource):
     )
     def post(self, row: Billing, data: ClaimIn) -> Claim:
         """Draft a claim to an insurer."""
-        return claims.create(current_actor(), row, **data.model_dump())
+        return claims.create(row, **data.model_dump())
 
 
 class ClaimItem(ApiResource):

@@ -138,7 +138,7 @@ class PatientAccount(ApiResource):
     """/patients/<patient_id>/account"""
 
     @endpoint(Permission.BILLINGS_READ, params=PageQuery, returns=AccountOut)
-    def get(self, patient_id: int, params: PageQuery) -> account_statement.Statement:
+    def get(self, patient_id: int, params: PageQuery) -> account_statement.AccountStatement:
         """Show what a patient owes: balance, open bills, and the ledger, newest first."""
         return account_statement.of_patient(current_actor(), patient_id, **params.model_dump())
 
