@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm.attributes import set_committed_value
 
+from database.functions import insert_or_update
 from extensions import db
 from models import Billing, InvoiceCounter
 from services import clock
@@ -26,15 +26,12 @@ def set_invoice_number(bill: Billing) -> None:
 
 
 def _next_number(year: int) -> str:
-    dialect = db.session.get_bind().dialect.name
-    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    statement = (
-        insert(InvoiceCounter)
-        .values(year=year, last_number=1)
-        .on_conflict_do_update(
-            index_elements=[InvoiceCounter.year], set_={"last_number": InvoiceCounter.last_number + 1}
-        )
-        .returning(InvoiceCounter.last_number)
-    )
+    statement = insert_or_update(
+        db.session.connection(),
+        InvoiceCounter,
+        key={"year": year},
+        new={"last_number": 1},
+        changes={"last_number": InvoiceCounter.last_number + 1},
+    ).returning(InvoiceCounter.last_number)
     number = db.session.execute(statement).scalar_one()
     return f"INV-{year}-{number:06d}"

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, case, extract, func, literal_column
 
+from database.functions import is_postgresql
 from errors import invalid
 from extensions import db
 from services import clock
@@ -173,7 +174,7 @@ def period_column(
     The decoder returns the index in `all_periods` for a selected value. PostgreSQL compares the instant with
     the starts of the periods. SQLite has no `width_bucket` and selects the day.
     """
-    if db.session.get_bind().dialect.name == "postgresql":
+    if is_postgresql(db.session.connection()):
         starts_sql = ", ".join(f"'{clock.day_start(period.start).isoformat()}'" for period in all_periods)
         bucket = func.width_bucket(column, literal_column(f"ARRAY[{starts_sql}]::timestamptz[]"))
         return bucket.label("period"), lambda number: int(number) - 1
