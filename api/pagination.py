@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from flask import request
 
-from services.listing.paging import Page
+from services.listing.spec import Page
 
 
 def list_headers(page: Page[Any], name: str) -> dict[str, str]:

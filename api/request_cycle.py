@@ -34,7 +34,7 @@ from extensions import db, read_replica
 from models import Base, IdempotencyKey
 from services import idempotency, remembered
 from services.audit import audit_log
-from services.listing.paging import Page
+from services.listing.spec import Page
 from services.users import sessions
 
 log = structlog.get_logger()

@@ -28,7 +28,7 @@ from schemas.billing import (
 )
 from security.permissions import Actor, Permission
 from services.billing import adjustments, bills, claims, payments, refunds
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 BILLING = Serializer(BillingOut, computed_fields=bills.add_computed_fields, entity="billing")
 CLAIM = Serializer(ClaimOut, computed_fields=claims.add_computed_fields, entity="claim")

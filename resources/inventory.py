@@ -16,7 +16,7 @@ from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, Movemen
 from security.permissions import Permission
 from services.inventory import items, reorder, stock
 from services.inventory.reorder import StockAlerts
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 ITEM = Serializer(ItemOut, computed_fields=items.add_computed_fields)
 

@@ -33,7 +33,7 @@ from schemas.patient import (
 from security.permissions import Actor, Permission
 from services.audit import audit_search
 from services.billing import account_statement
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.patients import (
     medical_history,
     patient_search,

@@ -18,7 +18,7 @@ from schemas.doctor import (
     TimeOffOut,
 )
 from security.permissions import Permission
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.scheduling import doctors, schedules, time_off
 from services.scheduling.availability import Availability
 from services.scheduling.schedules import Schedule

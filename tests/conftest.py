@@ -15,7 +15,7 @@ from flask import Flask
 from app import create_app
 from config import Settings, load
 from services import remembered
-from services.listing.paging import forget_totals
+from services.listing.totals import forget_totals
 from tests.support.clinic import Clinic
 from tests.support.database import ReusedDatabase, migrate
 from tests.support.servers import PostgresServer, start_postgres

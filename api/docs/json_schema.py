@@ -15,7 +15,7 @@ from api.serialization import Serializer
 from enums import Role
 from schemas.base import MAX_ID
 from security.permissions import hidden
-from services.listing.paging import MAX_PER_PAGE, Kind, ListSpec
+from services.listing.spec import MAX_PER_PAGE, Kind, ListSpec
 
 REF = "#/components/schemas/{model}"
 Schema = dict[str, Any]

@@ -37,14 +37,8 @@ from services.billing import claims, ledger, payments
 from services.billing.bill_state import STATUSES, require_not_void, status_of, touch
 from services.billing.invoice_numbers import set_invoice_number
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-)
 from services.listing.related_rows import of_patient
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.rows import (
     assign,
     changed_members,

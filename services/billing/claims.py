@@ -14,12 +14,7 @@ from services import clock
 from services.billing import ledger, payments
 from services.billing.bill_state import require_not_void, touch
 from services.listing import paging
-from services.listing.paging import (
-    Condition,
-    ListQuery,
-    ListSpec,
-    Page,
-)
+from services.listing.spec import Condition, ListQuery, ListSpec, Page
 from services.rows import get_or_404
 
 S = ClaimStatus

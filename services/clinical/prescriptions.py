@@ -33,8 +33,8 @@ from services import clock
 from services.audit import audit_log
 from services.clinical import medication_safety
 from services.listing import paging
-from services.listing.paging import Filter, Kind, ListQuery, ListSpec, Page
 from services.listing.related_rows import in_related, of_doctor, of_patient
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.rows import assign, changed_members, get_or_404, get_referenced
 from services.search_key import search_key
 

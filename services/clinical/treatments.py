@@ -34,8 +34,8 @@ from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.inventory import stock
 from services.listing import paging
-from services.listing.paging import ListQuery, ListSpec, Page
 from services.listing.related_rows import of_patient_or_file
+from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import assign, changed_members, forbid_members, get_or_404, get_referenced
 
 TRANSITIONS: Mapping[TreatmentStatus, tuple[TreatmentStatus, ...]] = {

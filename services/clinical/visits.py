@@ -37,8 +37,8 @@ from services.billing import ledger
 from services.clinical import icd10, prescriptions, treatments
 from services.inventory import stock
 from services.listing import paging
-from services.listing.paging import Filter, Kind, ListQuery, ListSpec, Page
 from services.listing.related_rows import of_doctor, of_patient_or_file
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.rows import assign, changed_members, forbid_members, get_or_404, get_referenced
 from services.scheduling import appointments
 

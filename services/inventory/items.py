@@ -21,7 +21,8 @@ from services import clock
 from services.audit import audit_log
 from services.inventory import stock
 from services.listing import paging
-from services.listing.paging import Filter, Kind, ListQuery, ListSpec, Page, words_in
+from services.listing.conditions import words_in
+from services.listing.spec import Condition, Filter, Kind, ListQuery, ListSpec, Page
 from services.rows import assign, changed_members, get_or_404, mapping
 from services.search_key import search_key
 
@@ -108,7 +109,7 @@ def find(actor: Actor, query: ListQuery) -> Page[InventoryItem]:
 
 def movements(actor: Actor, item: InventoryItem, query: ListQuery) -> Page[StockMovement]:
     """Return one page of the movements of an item."""
-    query.conditions.append(paging.Condition("item_id", "eq", item.id))
+    query.conditions.append(Condition("item_id", "eq", item.id))
     return paging.page(actor, MOVEMENTS, query)
 
 

@@ -15,7 +15,7 @@ from models import Appointment, Billing, Doctor, Prescription, Treatment, Visit
 from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.billing import bills
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.patients import patients
 
 # event type -> (model, column of the event's time, required permission)

@@ -32,7 +32,7 @@ from security.tokens import Claims
 from services import clock, remembered
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import ListQuery, ListSpec, Page
+from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import execute_core, get_or_404
 
 GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair

@@ -8,7 +8,7 @@ from sqlalchemy import event
 
 from extensions import db
 from services import remembered
-from services.listing.paging import forget_totals
+from services.listing.totals import forget_totals
 from tests.support.clinic import Caller, Clinic
 
 
