@@ -269,15 +269,19 @@ def _development_secrets(env_file: Path, names: list[str]) -> dict[str, str]:
 
 def _store_secrets(env_file: Path, names: list[str]) -> dict[str, str]:
     """Generate the missing secrets in `env_file`, readable by its owner only. Return its variables."""
-    env_file.touch(mode=0o600)
-    with env_file.open() as lock:
-        # of several processes that start together, one generates the secrets
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = os.open(env_file.parent, os.O_RDONLY)
+    try:
+        # Of several processes that start together, one generates the secrets. The lock is on the folder:
+        # set_key replaces the file, so that a lock on the file would stay with the old one.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        env_file.touch(mode=0o600)
         for name in names:
             if name not in _non_empty(dotenv_values(env_file)):
                 set_key(env_file, name, secrets.token_urlsafe(48), quote_mode="never")
         env_file.chmod(0o600)
         return _non_empty(dotenv_values(env_file))
+    finally:
+        os.close(folder)  # releases the lock
 
 
 _active: list[Settings] = []  # empty before `use`

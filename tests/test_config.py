@@ -6,11 +6,15 @@ import secrets
 import stat
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import config
 from config import SECRETS, Settings, SettingsError, load
 from tests.support.servers import ROOT
 
@@ -231,6 +235,26 @@ def test_processes_that_start_together_use_the_same_secrets(tmp_path: Path) -> N
 
     assert len(outputs) == 1
     assert len(outputs.pop().strip()) >= 64
+
+
+def test_a_process_that_starts_between_two_secrets_waits_for_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, set_key, first_is_stored = tmp_path / ".env", config.set_key, threading.Event()
+
+    def set_key_slowly(path: Path, name: str, value: str, **options: Any) -> None:
+        if name == SECRETS[1]:
+            time.sleep(0.3)
+        set_key(path, name, value, **options)
+        first_is_stored.set()
+
+    monkeypatch.setattr(config, "set_key", set_key_slowly)
+    with ThreadPoolExecutor() as executor:
+        first = executor.submit(load, file)
+        assert first_is_stored.wait(10)
+        second = executor.submit(load, file)
+
+    assert first.result().audit_key == second.result().audit_key == load(file).audit_key
 
 
 def test_every_setting_is_in_the_example_file() -> None:
