@@ -11,7 +11,7 @@ from typing import Any
 
 from api.request_body import wrong_fields
 from config import settings
-from schemas.base import MAX_ID, parse_day, parse_instant
+from schemas.fields import MAX_ID, parse_day, parse_instant
 from security.sanitize import text_problem
 from services.listing.spec import MAX_PER_PAGE, Condition, Kind, ListQuery, ListSpec
 
