@@ -182,7 +182,7 @@ def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
     elif not _is_in_grace_period(session, claims):
         end(session)
         refusal = ended()
-        refusal.keeps_work = True
+        refusal.commits_changes = True
         entry.outcome, entry.detail = AuditOutcome.REFUSED, refusal.code
         raise refusal
     pair = Pair(*tokens.issue(user.id, session.id, session.counter))

@@ -109,7 +109,7 @@ def _wrong_current(user_id: int) -> ClinicError:
     refusal = invalid("current_password", "is wrong")
     deed = audit_log.pending_entries().entry("user", user_id, "change_password")
     deed.outcome, deed.detail = AuditOutcome.REFUSED, "invalid_credentials"
-    refusal.keeps_work = True
+    refusal.commits_changes = True
     return refusal
 
 

@@ -21,7 +21,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.docs.html import render
 from api.docs.json_schema import parameters
-from api.docs.registry import entries
+from api.docs.registry import registered_endpoints
 from errors import CODES, CONSTRAINTS
 from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import MEMORY, settings_for
@@ -111,7 +111,7 @@ def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
 def test_every_route_stands_in_both_documents(
     told: Clinic, document: dict[str, Any], guide: dict[str, Any]
 ) -> None:
-    routed = {(entry.method, entry.path) for entry in entries(told.app)}
+    routed = {(entry.method, entry.path) for entry in registered_endpoints(told.app)}
 
     assert set(operations(document)) == routed
     assert set(endpoints(guide)) == routed
@@ -167,14 +167,14 @@ def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
 def test_the_guide_tells_of_every_endpoint_what_a_caller_needs(told: Clinic, guide: dict[str, Any]) -> None:
     found = endpoints(guide)
 
-    for entry in entries(told.app):
+    for entry in registered_endpoints(told.app):
         one = found[entry.method, entry.path]
         assert one["summary"]
         assert one["roles"] == entry.roles
         assert [each["name"] for each in one["parameters"]] == [each["name"] for each in parameters(entry)]
-        assert one["answer"]["status"] == entry.operation.status
+        assert one["answer"]["status"] == entry.spec.status
         assert one["curl"].startswith(f"curl -X {entry.method} http://localhost:5000/")
-        assert ("body" in one) == (entry.operation.body is not None)
+        assert ("body" in one) == (entry.spec.body is not None)
 
 
 def test_the_guide_tells_the_graphs_the_codes_and_the_limits(guide: dict[str, Any]) -> None:
@@ -377,7 +377,7 @@ def test_a_browser_gets_a_page_that_loads_nothing(told: Clinic) -> None:
     assert "url(" not in style[1]
     assert all(link.startswith("#") or link == "/openapi.json" for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.anchors
-    assert page.tags.count("details") == len(entries(told.app))
+    assert page.tags.count("details") == len(registered_endpoints(told.app))
     assert "`" not in html
     assert "<code>METRICS_TOKEN</code>" in html
 

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask_restful import Resource
 
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.endpoint import endpoint
 from api.resource import ApiResource
 from enums import Role
@@ -24,18 +24,18 @@ CALLERS = ("admin", "doctor", "receptionist", "technician", "nobody", "deactivat
 REFUSED = "Your role may not do this."
 
 
-def address(entry: Entry) -> str:
+def address(entry: RegisteredEndpoint) -> str:
     """The path with ids that exist nowhere: the question is the role, not the row."""
     return re.sub(r"{\w+}", "987654", entry.path)
 
 
-def expected(entry: Entry, caller: str) -> str:
+def expected(entry: RegisteredEndpoint, caller: str) -> str:
     """What the one table says: `in`, `401` or `403`."""
-    if entry.operation.permission is Permission.PUBLIC:
+    if entry.spec.permission is Permission.PUBLIC:
         return "in"
     if caller in ("nobody", "deactivated"):
         return "401"
-    return "in" if Role(caller) in TABLE[entry.operation.permission] else "403"
+    return "in" if Role(caller) in TABLE[entry.spec.permission] else "403"
 
 
 def caller_of(clinic: Clinic, who: str) -> Caller:
@@ -45,12 +45,12 @@ def caller_of(clinic: Clinic, who: str) -> Caller:
     return clinic.sign_in("admin", active=False) if who == "deactivated" else clinic.sign_in(who)
 
 
-def answered(entry: Entry, caller: Caller) -> str:
+def answered(entry: RegisteredEndpoint, caller: Caller) -> str:
     """What the route says in fact."""
-    body: Any = {} if entry.operation.body is not None else None
+    body: Any = {} if entry.spec.body is not None else None
     answer = caller.send(entry.method, address(entry), body)
     assert answer.status_code < 500, (entry.method, entry.path, answer.get_data(as_text=True))
-    if entry.operation.permission is Permission.PUBLIC:
+    if entry.spec.permission is Permission.PUBLIC:
         return "in"  # such a route judges what it is given, not who asks
     if answer.status_code == 401 and answer.get_json()["error"] in ("unauthorized", "token_revoked"):
         return "401"
@@ -61,7 +61,7 @@ def answered(entry: Entry, caller: Caller) -> str:
 
 @pytest.mark.parametrize("who", CALLERS)
 def test_every_route_answers_each_role_as_the_table_says(clinic: Clinic, who: str) -> None:
-    found = entries(clinic.app)
+    found = registered_endpoints(clinic.app)
 
     # a new session for every route, since some routes end theirs
     told = {
@@ -106,7 +106,7 @@ def test_a_route_that_bypasses_the_framework_stops_the_application(make_clinic: 
     app.add_url_rule("/loose", view_func=Loose.as_view("loose"))
 
     with pytest.raises(TypeError, match="/loose"):
-        entries(app)
+        registered_endpoints(app)
 
 
 def test_every_permission_of_the_enum_has_a_row() -> None:
@@ -122,4 +122,4 @@ def test_nothing_is_routed_outside_the_catalogue(clinic: Clinic) -> None:
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
 
-    assert routed == {(entry.method, entry.path) for entry in entries(app)}
+    assert routed == {(entry.method, entry.path) for entry in registered_endpoints(app)}

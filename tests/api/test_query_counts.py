@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from tests.support import queries
 from tests.support.clinic import Clinic
 from tests.support.furnished import COPIES, Rows, furnish
@@ -57,16 +57,16 @@ def asked(clinic: Clinic, rows: Rows) -> dict[str, int]:
     """The number of questions of every GET on a path, asked by the admin for the first row it names."""
     return {
         entry.path: queries.count(clinic, clinic.admin, address(entry, rows))
-        for entry in entries(clinic.app)
+        for entry in registered_endpoints(clinic.app)
         if entry.method == "GET" and not entry.public
     }
 
 
-def address(entry: Entry, rows: Rows) -> str:
+def address(entry: RegisteredEndpoint, rows: Rows) -> str:
     """The path of the first row; a list with all rows on one page."""
     names = entry.path_ids
     path = entry.path.format(**dict(zip(names, rows[names][0], strict=True))) if names else entry.path
-    return path if entry.operation.lists is None else f"{path}?per_page=1000"
+    return path if entry.spec.list_spec is None else f"{path}?per_page=1000"
 
 
 def test_no_answer_asks_more_for_more_rows(clinic: Clinic) -> None:

@@ -22,7 +22,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.hooks import HookContext
 from schemathesis.transport.wsgi import WSGITransport
 
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from enums import Role
 from tests.support.clinic import Caller, Clinic
 from tests.support.furnished import Rows, furnish
@@ -53,14 +53,14 @@ CHECKS = {
 }
 
 
-def configuration(found: list[Entry], role: str) -> SchemathesisConfig:
+def configuration(found: list[RegisteredEndpoint], role: str) -> SchemathesisConfig:
     """All phases and checks; the same cases every time unless more are asked for.
 
     Then each operation is asked by every role in `fuzzing` and `stateful`, and by one that may in `examples`
     and `coverage`, where a hundred cases of each are the same whoever asks.
     """
     few = not EXAMPLES
-    aliases = [entry for entry in found if entry.repeats and role != "admin"]
+    aliases = [entry for entry in found if entry.is_put_alias and role != "admin"]
     left = [entry for entry in found if not _asks_all(entry, role)]
     off = {"enabled": False}
     cuts = [(aliases, off), (left, {"phases": {"examples": off, "coverage": off}})] if few else []
@@ -83,12 +83,12 @@ def configuration(found: list[Entry], role: str) -> SchemathesisConfig:
     )
 
 
-def _asks_all(entry: Entry, role: str) -> bool:
+def _asks_all(entry: RegisteredEndpoint, role: str) -> bool:
     """Whether it is this role that asks everything there is to ask of an operation."""
-    if entry.repeats or (entry.operation.lists is not None and entry.path != "/patients"):
+    if entry.is_put_alias or (entry.spec.list_spec is not None and entry.path != "/patients"):
         return False  # the code of PATCH, or of another list, once more
     roles = ROLES if entry.public else entry.roles
-    return roles[zlib.crc32(entry.name.encode()) % len(roles)] == role
+    return roles[zlib.crc32(entry.operation_id.encode()) % len(roles)] == role
 
 
 class Desk:
@@ -141,7 +141,7 @@ def prepared(clinic: Clinic, role: str) -> Any:
     """The schema as the application serves it, asked by the role."""
     desk = Desk(clinic, role)
     schema = schemathesis.openapi.from_wsgi(
-        "/openapi.json", clinic.app, config=configuration(entries(clinic.app), role)
+        "/openapi.json", clinic.app, config=configuration(registered_endpoints(clinic.app), role)
     )
 
     class SignedIn(AuthProvider):

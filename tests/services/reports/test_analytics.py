@@ -545,7 +545,7 @@ def test_csv_escapes_a_name_that_looks_like_a_formula(clinic: Clinic) -> None:
     ],
 )
 def test_csv_cells_are_escaped_except_numbers(value: str | None, written: str) -> None:
-    assert csv_export.cell(value) == written
+    assert csv_export.format_cell(value) == written
 
 
 def test_a_report_without_rows_is_csv_of_figure_and_value(clinic: Clinic) -> None:
