@@ -76,6 +76,8 @@ def _attempt(
         try:
             identify(context, spec.permission)
             response = _perform(method, spec, context, members)
+            if not audit_log.append_pending(context.actor or visitor(), context.route):
+                sessions.verify_remembered()
         except ClinicError:
             sessions.verify_remembered()
             raise
@@ -138,8 +140,6 @@ def _perform(
         idempotency.finish(key, response.status_code, headers, response.get_data(as_text=True))
     if context.session_idle and context.actor is not None and context.actor.session_id is not None:
         sessions.touch(context.actor.session_id)
-    if not audit_log.append_pending(context.actor or visitor(), context.route):
-        sessions.verify_remembered()
     return response
 
 
