@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from api.serialization import Serializer
 from schemas.base import Out
 from security.permissions import Permission
-from services.listing.paging import ListSpec
+from services.listing.spec import ListSpec
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -14,15 +14,9 @@ from typing import Any
 
 from api.request_body import wrong_fields
 from config import settings
-from schemas.base import MAX_ID, parse_day, parse_instant
+from schemas.fields import MAX_ID, parse_day, parse_instant
 from security.sanitize import text_problem
-from services.listing.paging import (
-    MAX_PER_PAGE,
-    Condition,
-    Kind,
-    ListQuery,
-    ListSpec,
-)
+from services.listing.spec import MAX_PER_PAGE, Condition, Kind, ListQuery, ListSpec
 
 SUFFIXES = {"_like": "like", "_gte": "gte", "_lte": "lte", "_ne": "ne"}
 ALIASES = {"_sort": "sort_by", "_order": "sort_order", "_per_page": "per_page", "_page": "page"}

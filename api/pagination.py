@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from flask import request
 
-from services.listing.paging import Page
+from services.listing.spec import Page
 
 # Query parameters that select a page. The links replace them.
 PAGE_PARAMETERS = ("page", "per_page", "_start", "_end", "range", "after", "_page", "_per_page")

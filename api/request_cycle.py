@@ -32,9 +32,9 @@ from api.serialization import EndpointResult, Serializer
 from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey
-from services import idempotency
+from services import idempotency, remembered
 from services.audit import audit_log
-from services.listing.paging import Page
+from services.listing.spec import Page
 from services.users import sessions
 
 log = structlog.get_logger()
@@ -52,9 +52,9 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
         members = request_body.json_object() if spec.body is not None else {}
         if _idempotency_header(spec) is not None:
             request_body.raw_body()
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
-                return _attempt(method, spec, context, members)
+                return _attempt(method, spec, context, members, use_memory=attempt == 0)
             except Retry:
                 if time.monotonic() - started > RETRY_WITHIN:
                     break
@@ -65,17 +65,25 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
 
 
 def _attempt(
-    method: Method, spec: EndpointSpec, context: RequestContext, members: dict[str, Any]
+    method: Method, spec: EndpointSpec, context: RequestContext, members: dict[str, Any], *, use_memory: bool
 ) -> Response:
     """Serve the request in one transaction."""
     db.session.remove()
+    remembered.begin(allowed=use_memory)
     context.row = None
     committing = False
     try:
-        identify(context, spec.permission)
-        response = _perform(method, spec, context, members)
+        try:
+            identify(context, spec.permission)
+            response = _perform(method, spec, context, members)
+            if not audit_log.append_pending(context.actor or visitor(), context.route):
+                sessions.verify_remembered()
+        except ClinicError:
+            sessions.verify_remembered()
+            raise
         committing = True
         db.session.commit()
+        remembered.commit()
     except ClinicError as refusal:
         if refusal.entity is None and context.row is not None:
             row = context.row
@@ -132,7 +140,6 @@ def _perform(
         idempotency.finish(key, response.status_code, headers, response.get_data(as_text=True))
     if context.session_idle and context.actor is not None and context.actor.session_id is not None:
         sessions.touch(context.actor.session_id)
-    audit_log.append_pending(context.actor or visitor(), context.route)
     return response
 
 
@@ -247,6 +254,7 @@ def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
     for attempt in range(ATTEMPTS):
         try:
             audit_log.discard_pending()
+            remembered.begin(allowed=False)
             audit_log.append_refusal(context.actor or visitor(), context.route, refusal, action, context.path)
             db.session.commit()
         except Exception as error:

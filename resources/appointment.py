@@ -22,7 +22,7 @@ from schemas.appointment import (
     Rehearsal,
 )
 from security.permissions import Actor, Permission
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.scheduling import appointment_search, appointments
 from services.scheduling.booking_rules import BookingCheck
 

@@ -10,7 +10,7 @@ from models import AuditLog
 from schemas.audit import AuditLogOut
 from security.permissions import Permission
 from services.audit import audit_search
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 ENTRY = Serializer(AuditLogOut)
 

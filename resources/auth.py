@@ -30,7 +30,7 @@ from schemas.base import Message
 from security import tokens
 from security.permissions import Permission
 from security.tokens import Claims
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.users import accounts, sessions, sign_in
 from services.users.sessions import Pair
 

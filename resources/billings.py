@@ -27,8 +27,8 @@ from schemas.billing import (
     WriteOffIn,
 )
 from security.permissions import Actor, Permission
-from services.billing import bills, claims, payments
-from services.listing.paging import ListQuery, Page
+from services.billing import adjustments, bills, claims, payments, refunds
+from services.listing.spec import ListQuery, Page
 
 BILLING = Serializer(BillingOut, computed_fields=bills.add_computed_fields, entity="billing")
 CLAIM = Serializer(ClaimOut, computed_fields=claims.add_computed_fields, entity="claim")
@@ -124,7 +124,7 @@ class BillingRefundList(ApiResource):
 
         A caller who may decide refunds pays it out at once.
         """
-        return _bill_result(payments.ask_refund(current_actor(), row, **data.model_dump()))
+        return _bill_result(refunds.request(current_actor(), row, **data.model_dump()))
 
 
 class BillingRefundItem(ApiResource):
@@ -139,7 +139,7 @@ class BillingRefundItem(ApiResource):
     )
     def patch(self, row: Refund, data: BaseModel) -> Refund:
         """Approve or reject a refund that another user requested."""
-        return payments.decide_refund(current_actor(), row, **data.model_dump(exclude_unset=True))
+        return refunds.decide(current_actor(), row, **data.model_dump(exclude_unset=True))
 
 
 class BillingWriteOff(ApiResource):
@@ -154,7 +154,7 @@ class BillingWriteOff(ApiResource):
     )
     def post(self, row: Billing, data: WriteOffIn) -> Billing:
         """Write off the balance of a bill, or a part of it."""
-        return payments.write_off(current_actor(), row, **data.model_dump())
+        return adjustments.write_off(current_actor(), row, **data.model_dump())
 
 
 class BillingVoid(ApiResource):
@@ -172,7 +172,7 @@ class BillingVoid(ApiResource):
 
         Its ledger entries are reversed. Its payments become credit of the patient.
         """
-        return payments.void(current_actor(), row, **data.model_dump())
+        return adjustments.void(current_actor(), row, **data.model_dump())
 
 
 class ClaimList(ApiResource):
@@ -194,7 +194,7 @@ class ClaimList(ApiResource):
     )
     def post(self, row: Billing, data: ClaimIn) -> Claim:
         """Create a draft of an insurance claim."""
-        return claims.create(current_actor(), row, **data.model_dump())
+        return claims.create(row, **data.model_dump())
 
 
 class ClaimItem(ApiResource):

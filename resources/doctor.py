@@ -13,10 +13,10 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from models import Doctor
-from schemas.base import MAX_ID
 from schemas.doctor import DoctorCreate, DoctorOut, DoctorPatch, Settlement, SettlementQuery
+from schemas.fields import MAX_ID
 from security.permissions import Actor, Permission
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.scheduling import doctors
 
 DOCTOR = Serializer(DoctorOut, computed_fields=doctors.add_computed_fields)

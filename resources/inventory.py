@@ -14,9 +14,9 @@ from api.serialization import EndpointResult, Serializer
 from models import InventoryItem, StockMovement
 from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, MovementIn, MovementOut, PostingOut
 from security.permissions import Permission
-from services.inventory import items, reorder
-from services.inventory.reorder import Alerts
-from services.listing.paging import ListQuery, Page
+from services.inventory import items, reorder, stock
+from services.inventory.reorder import StockAlerts
+from services.listing.spec import ListQuery, Page
 
 ITEM = Serializer(ItemOut, computed_fields=items.add_computed_fields)
 
@@ -58,9 +58,9 @@ class InventoryItemResource(ApiResource):
         `quantity` is the counted stock, `quantity_adjustment` a signed difference. Both record an adjustment.
         `quantity` together with other changes needs `If-Match`.
         """
-        version_named = request.headers.get("If-Match") is not None
+        has_if_match = request.headers.get("If-Match") is not None
         changes = data.model_dump(exclude_unset=True)
-        return items.update(current_actor(), row, version_named=version_named, **changes)
+        return items.update(current_actor(), row, has_if_match=has_if_match, **changes)
 
     @endpoint(Permission.INVENTORY_RETIRE, load=items.get, returns=ITEM)
     def delete(self, row: InventoryItem) -> InventoryItem:
@@ -68,7 +68,7 @@ class InventoryItemResource(ApiResource):
 
         An item with movements, or one that a treatment uses, is deactivated instead.
         """
-        return items.retire(current_actor(), row)
+        return items.retire(row)
 
 
 class InventoryMovementList(ApiResource):
@@ -95,7 +95,7 @@ class InventoryMovementList(ApiResource):
         Without `lot_number`, stock is taken from the lots with the earliest expiry. `movements` has one row
         for each lot.
         """
-        rows = items.move(current_actor(), row, **data.model_dump())
+        rows = stock.move(current_actor(), row, **data.model_dump())
         ids = "&".join(f"id={movement.id}" for movement in rows)
         return EndpointResult(_movement_members(row, rows), headers={"Location": f"{request.path}?{ids}"})
 
@@ -120,6 +120,6 @@ class InventoryAlerts(ApiResource):
     """Route `/inventory/alerts`."""
 
     @endpoint(Permission.INVENTORY_READ, returns=AlertsOut)
-    def get(self) -> Alerts:
+    def get(self) -> StockAlerts:
         """Show items that are low, out of stock, expiring or expired, and quantities to reorder."""
-        return reorder.alerts(current_actor())
+        return reorder.find_alerts()

@@ -33,7 +33,7 @@ from schemas.patient import (
 from security.permissions import Actor, Permission
 from services.audit import audit_search
 from services.billing import account_statement
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.patients import (
     medical_history,
     patient_search,
@@ -138,7 +138,7 @@ class PatientAccount(ApiResource):
     """Route `/patients/<patient_id>/account`."""
 
     @endpoint(Permission.BILLINGS_READ, query=PageQuery, returns=AccountOut)
-    def get(self, patient_id: int, query: PageQuery) -> account_statement.Statement:
+    def get(self, patient_id: int, query: PageQuery) -> account_statement.AccountStatement:
         """Show the account of a patient: balance, open bills, and ledger entries, newest first."""
         return account_statement.of_patient(current_actor(), patient_id, **query.model_dump())
 

@@ -20,7 +20,7 @@ from schemas.prescription import (
 )
 from security.permissions import Permission
 from services.clinical import prescriptions
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 PRESCRIPTION = Serializer(
     PrescriptionOut, computed_fields=prescriptions.add_computed_fields, entity="prescription"

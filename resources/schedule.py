@@ -18,8 +18,8 @@ from schemas.doctor import (
     TimeOffOut,
 )
 from security.permissions import Permission
-from services.listing.paging import ListQuery, Page
-from services.scheduling import doctors, schedules
+from services.listing.spec import ListQuery, Page
+from services.scheduling import doctors, schedules, time_off
 from services.scheduling.availability import Availability
 from services.scheduling.schedules import Schedule
 
@@ -56,7 +56,7 @@ class DoctorAvailability(ApiResource):
         Slots start every `slot_minutes` of the doctor. A gap that is long enough, but contains no such start,
         has one slot at its beginning.
         """
-        return schedules.available(
+        return schedules.get_availability(
             current_actor(),
             row,
             day=query.date,
@@ -69,10 +69,10 @@ class DoctorAvailability(ApiResource):
 class TimeOffList(ApiResource):
     """Route `/doctors/<doctor_id>/time-off`."""
 
-    @endpoint(Permission.DOCTORS_READ, load=doctors.get, list_spec=schedules.TIME_OFF, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, list_spec=time_off.LIST, returns=TIME_OFF)
     def get(self, row: Doctor, query: ListQuery) -> Page[TimeOff]:
         """List a doctor's time off."""
-        return schedules.find_time_off(current_actor(), row, query)
+        return time_off.find(current_actor(), row, query)
 
     @endpoint(
         Permission.DOCTORS_WRITE,
@@ -87,18 +87,18 @@ class TimeOffList(ApiResource):
 
         `on_conflict` or `reassign_to` cancels or reassigns the booked appointments.
         """
-        return schedules.take_time_off(current_actor(), row, **data.model_dump())
+        return time_off.create(current_actor(), row, **data.model_dump())
 
 
 class TimeOffItem(ApiResource):
     """Route `/doctors/<doctor_id>/time-off/<time_off_id>`."""
 
-    @endpoint(Permission.DOCTORS_READ, load=schedules.get_time_off, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_READ, load=time_off.get, returns=TIME_OFF)
     def get(self, row: TimeOff) -> TimeOff:
         """Show a doctor's time off."""
         return row
 
-    @endpoint(Permission.DOCTORS_WRITE, load=schedules.get_time_off, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_WRITE, load=time_off.get, returns=TIME_OFF)
     def delete(self, row: TimeOff) -> TimeOff:
         """Delete a doctor's time off. Doctors: own only."""
-        return schedules.end_time_off(current_actor(), row)
+        return time_off.delete(current_actor(), row)

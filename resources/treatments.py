@@ -12,7 +12,7 @@ from models import Treatment
 from schemas.treatment import TreatmentIn, TreatmentOut, TreatmentPatch, TreatmentVoidIn
 from security.permissions import Permission
 from services.clinical import treatments
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 TREATMENT = Serializer(TreatmentOut, computed_fields=treatments.add_computed_fields, entity="treatment")
 

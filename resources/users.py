@@ -11,7 +11,7 @@ from api.serialization import Serializer
 from models import User
 from schemas.account import PasswordResetOut, UserCreate, UserOut, UserPatch
 from security.permissions import Permission
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.users import accounts, sign_in
 
 USER = Serializer(UserOut)

@@ -12,7 +12,7 @@ from models import Visit
 from schemas.visit import AddendumIn, AddendumOut, VisitCreate, VisitOut, VisitPatch, VisitVoidIn
 from security.permissions import Permission
 from services.clinical import visits
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 VISIT = Serializer(VisitOut, computed_fields=visits.add_computed_fields, entity="visit")
 

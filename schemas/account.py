@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from enums import Role
-from schemas.base import Email, In, InstantOut, Name, Out, Password, Phone, partial
+from schemas.base import In, Out, partial
+from schemas.fields import Email, InstantOut, Name, Password, Phone
 
 
 def _trimmed(value: Any) -> Any:

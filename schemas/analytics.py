@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
 from enums import PaymentMethod, Role
-from schemas.base import DayIn, DayOut, Id, MoneyOut, Out
+from schemas.base import Out
+from schemas.fields import DayIn, DayOut, Id, MoneyOut
 
 
 class SpanQuery(BaseModel):

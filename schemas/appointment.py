@@ -7,21 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 from enums import AppointmentStatus, CancelledBy
-from schemas.base import (
-    Id,
-    In,
-    InstantOrDay,
-    InstantOut,
-    Line,
-    Note,
-    OfDoctor,
-    OfPatient,
-    Out,
-    PersonRef,
-    Short,
-    given,
-    partial,
-)
+from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, given, partial
+from schemas.fields import Id, InstantOrDay, InstantOut, Line, Note, Short
 
 Minutes = Annotated[int, Field(ge=5, le=480, examples=[30])]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enums import AuditOutcome
-from schemas.base import InstantOut, Out
+from schemas.base import Out
+from schemas.fields import InstantOut
 
 
 class AuditLogOut(Out):

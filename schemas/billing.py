@@ -16,13 +16,12 @@ from pydantic import (
 )
 
 from enums import ClaimStatus, PaymentMethod, RefundStatus
-from schemas.base import (
+from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, given, partial
+from schemas.fields import (
     Code,
     DayIn,
     DayOut,
-    DoctorRef,
     Id,
-    In,
     InstantOrDay,
     InstantOut,
     Line,
@@ -30,15 +29,10 @@ from schemas.base import (
     MoneyOut,
     Name,
     Note,
-    OfPatient,
-    Out,
-    PersonRef,
     PositiveMoneyIn,
     Quantity,
     RequiredLine,
     Short,
-    given,
-    partial,
 )
 
 ITEMS_AT_MOST = 200  # lines of one bill

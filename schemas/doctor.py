@@ -19,27 +19,23 @@ from pydantic import (
 )
 
 from schemas.appointment import AppointmentOut
-from schemas.base import (
+from schemas.base import In, OfDoctor, Out, given, partial
+from schemas.fields import (
     Code,
     DayIn,
     DayOut,
     Email,
     Id,
-    In,
     InstantOrDay,
     InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
     Name,
-    OfDoctor,
-    Out,
     Password,
     Phone,
-    given,
     parse_day,
     parse_instant_or_day,
-    partial,
 )
 
 

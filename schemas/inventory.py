@@ -8,21 +8,8 @@ from typing import Annotated, ClassVar
 from pydantic import AliasPath, Field
 
 from enums import MovementType
-from schemas.base import (
-    Code,
-    DayIn,
-    DayOut,
-    In,
-    InstantOut,
-    Line,
-    MoneyIn,
-    MoneyOut,
-    Name,
-    Note,
-    Out,
-    Short,
-    partial,
-)
+from schemas.base import In, Out, partial
+from schemas.fields import Code, DayIn, DayOut, InstantOut, Line, MoneyIn, MoneyOut, Name, Note, Short
 
 MOST = 1_000_000  # units in one movement
 Units = Annotated[int, Field(ge=0, le=MOST)]

@@ -8,25 +8,20 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasPath, BeforeValidator, Field
 
 from enums import AllergySeverity, ConditionStatus, Gender, LedgerKind, PaymentMethod
-from schemas.base import (
+from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, partial
+from schemas.fields import (
     Code,
     DayIn,
     DayOut,
-    DoctorRef,
     Email,
-    In,
     InstantOut,
     Line,
     MoneyOut,
     Name,
     Note,
-    OfPatient,
-    Out,
-    PersonRef,
     Phone,
     RequiredLine,
     Short,
-    partial,
 )
 
 BloodType = Literal["A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-"]

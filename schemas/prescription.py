@@ -8,25 +8,8 @@ from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from enums import PrescriptionStatus
-from schemas.base import (
-    Clean,
-    DayIn,
-    DayOut,
-    Id,
-    In,
-    InstantIn,
-    InstantOut,
-    Line,
-    Name,
-    Note,
-    OfDoctor,
-    OfPatient,
-    Out,
-    PersonRef,
-    Quantity,
-    Short,
-    partial,
-)
+from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, partial
+from schemas.fields import Clean, DayIn, DayOut, Id, InstantIn, InstantOut, Line, Name, Note, Quantity, Short
 
 MOST = 100  # medications of one prescription, items of one dispensing
 SHOWN_ONLY = frozenset({"id", "dispensed", "remaining"})  # a grid sends them back with the rest

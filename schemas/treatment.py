@@ -7,23 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from enums import TreatmentStatus
-from schemas.base import (
-    Code,
-    DayOut,
-    Id,
-    In,
-    InstantOut,
-    Line,
-    MoneyIn,
-    MoneyOut,
-    Name,
-    Note,
-    OfDoctor,
-    OfPatient,
-    Out,
-    Quantity,
-    partial,
-)
+from schemas.base import In, OfDoctor, OfPatient, Out, partial
+from schemas.fields import Code, DayOut, Id, InstantOut, Line, MoneyIn, MoneyOut, Name, Note, Quantity
 
 
 class UsageIn(In):

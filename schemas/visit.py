@@ -7,26 +7,21 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasPath, ConfigDict, Field, computed_field, model_validator
 
 from enums import PaymentMethod
-from schemas.base import (
+from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, partial
+from schemas.fields import (
     Code,
     DayIn,
     DayOut,
     Id,
-    In,
     InstantOrDay,
     InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
     Note,
-    OfDoctor,
-    OfPatient,
-    Out,
-    PersonRef,
     RequiredLine,
     RequiredNote,
     Short,
-    partial,
 )
 from schemas.prescription import PrescriptionOut, VisitPrescriptionIn
 from schemas.treatment import TreatmentOut, VisitTreatmentIn

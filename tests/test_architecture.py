@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,3 +166,41 @@ def test_every_public_function_of_the_rules_says_what_it_does() -> None:
     ]
 
     assert silent == []
+
+
+# Files outside database/ that name a driver or a dialect. This list may only shrink.
+KNOW_A_DRIVER = {"config.py"}  # the URL schemes of the setting DATABASE_URI
+
+
+def test_only_the_database_folder_knows_drivers_and_dialects() -> None:
+    found = {
+        name(path)
+        for path in sources()
+        if layer(path) not in ("commands", "database")
+        and re.search(r"psycopg2|\.dialect\b|prefix_with", path.read_text(encoding="utf-8"))
+    }
+
+    assert found == KNOW_A_DRIVER
+
+
+def test_session_info_has_no_string_keys() -> None:
+    found = [
+        f"{name(path)}:{number}"
+        for path in sources()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"""\binfo(\[|\.(get|pop|setdefault)\()["']""", line)
+    ]
+
+    assert found == []
+
+
+def test_no_source_uses_the_global_session_state_of_flask_below_the_api() -> None:
+    found = [
+        f"{name(path)}:{line}"
+        for path in sources()
+        if layer(path) in ("cache", "database", "schemas", "services")
+        for module, line in imports(path)
+        if module.split(".")[0] == "flask"
+    ]
+
+    assert found == []

@@ -26,7 +26,8 @@ from errors import CODES
 from security.passwords import MIN_LENGTH
 from security.permissions import TABLE
 from services import status_transitions
-from services.listing.paging import COUNT_CAP, MAX_PER_PAGE
+from services.listing.spec import MAX_PER_PAGE
+from services.listing.totals import COUNT_CAP
 
 CONVENTIONS = {
     "authentication": "POST /auth/login, then send Authorization: Bearer <access_token>, or the cookies.",

@@ -13,9 +13,9 @@ from api.endpoint import EndpointSpec
 from api.list_query import MAX_TEXT
 from api.serialization import Serializer
 from enums import Role
-from schemas.base import MAX_ID
+from schemas.fields import MAX_ID
 from security.permissions import hidden
-from services.listing.paging import MAX_PER_PAGE, Kind, ListSpec
+from services.listing.spec import MAX_PER_PAGE, Kind, ListSpec
 
 REF = "#/components/schemas/{model}"
 Schema = dict[str, Any]

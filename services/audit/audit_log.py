@@ -20,16 +20,19 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, event, func, insert, inspect, select, update
+from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm.exc import StaleDataError
 
 from config import settings
 from enums import AuditOutcome
 from errors import ClinicError
 from extensions import db
-from models import AuditHead, AuditLog, AuditSubject, Base, Patient
+from models import Base, Patient
 from security.permissions import Actor
-from services import clock
+from services import clock, remembered
+from services.audit import audit_storage
+from services.audit.audit_storage import Head
 
 CHAINS = 16  # number of transactions that can append at once without waiting for each other
 # Columns that no entry names: bookkeeping of the row, or a second form of another column.
@@ -200,14 +203,18 @@ def record_read(action: str, entity: str, ids: Sequence[int], patient_ids: Itera
 # --- Entries -------------------------------------------------------------------------------------------
 
 
-def append_pending(actor: Actor | None, operation: str) -> None:
-    """Append the pending entries of the transaction. These are its last statements before the commit."""
+def append_pending(actor: Actor | None, operation: str) -> bool:
+    """Append the pending entries of the transaction, as its last statement before the commit.
+
+    Return False if there are none.
+    """
     db.session.flush()
     pending = pending_entries()
     entries, pending.entries = list(pending.entries.values()), {}
     for entry in entries:
         _add_patient(entry)
     append(actor, operation, entries)
+    return bool(entries)
 
 
 def append_refusal(
@@ -260,40 +267,20 @@ def append(actor: Actor | None, operation: str, pending: Sequence[PendingEntry])
     if not pending:
         return
     connection = db.session().connection()
-    head = connection.execute(_FREE_HEAD).one_or_none() or connection.execute(_ANY_HEAD).one()
-    number, mac = head.number, head.mac
+    assumed = remembered.assumptions()
+    head = remembered.take_head() or audit_storage.lock_head(connection)
     common = {"chain": head.chain, "at": clock.now(), "operation": operation} | _actor_columns(actor)
     entries: list[dict[str, Any]] = []
-    for one in pending:
-        number += 1
-        entry = common | {"number": number} | _entry_columns(one)
-        mac = entry["mac"] = compute_mac(mac, canonical_json(entry))
-        entries.append(entry)
-    ids = connection.execute(_INSERT_ENTRIES, entries).scalars()
-    subjects = [
-        {"patient_id": patient_id, "audit_id": audit_id}
-        for audit_id, entry in zip(ids, entries, strict=True)
-        for patient_id in entry["patient_ids"]
-    ]
-    if subjects:
-        connection.execute(_INSERT_SUBJECTS, subjects)
-    connection.execute(_MOVE_HEAD, {"head": head.chain, "number": number, "mac": mac})
-
-
-_HEADS = (
-    select(AuditHead.chain, AuditHead.number, AuditHead.mac)
-    .order_by(func.random())
-    .limit(1)
-    .execution_options(prepare=True)
-)
-_FREE_HEAD, _ANY_HEAD = _HEADS.with_for_update(skip_locked=True), _HEADS.with_for_update()
-_INSERT_ENTRIES = insert(AuditLog).returning(AuditLog.id, sort_by_parameter_order=True)
-_INSERT_SUBJECTS = insert(AuditSubject)
-_MOVE_HEAD = (
-    update(AuditHead)
-    .where(AuditHead.chain == bindparam("head"))
-    .values(number=bindparam("number"), mac=bindparam("mac"))
-)
+    mac = head.mac
+    for number, entry in enumerate(pending, head.number + 1):
+        columns = common | {"number": number} | _entry_columns(entry)
+        mac = columns["mac"] = compute_mac(mac, canonical_json(columns))
+        entries.append(columns)
+    if not audit_storage.insert_entries(connection, entries, head, assumed.caller):
+        raise StaleDataError(
+            "the caller or the head of the audit chain has changed"
+        )  # the request runs again
+    assumed.head = Head(head.chain, entries[-1]["number"], mac)
 
 
 def _actor_columns(actor: Actor | None) -> dict[str, Any]:

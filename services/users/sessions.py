@@ -19,6 +19,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.orm.exc import StaleDataError
 
 from cache.redis import redis_store
 from enums import AuditOutcome, Role
@@ -28,10 +29,10 @@ from models import Doctor, User, UserSession
 from security import tokens
 from security.permissions import Actor
 from security.tokens import Claims
-from services import clock
+from services import clock, remembered
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import ListQuery, ListSpec, Page
+from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import execute_core, get_or_404
 
 GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair
@@ -64,11 +65,35 @@ def ended() -> ClinicError:
 def identify(claims: Claims, visitor: Actor) -> tuple[Actor, bool]:
     """Return the user of the token's session, and True if the session was not used for a minute.
 
-    Reads session, user, role and doctor in the current transaction. Raises 401 for a session that has ended
+    Reads session, user, role and doctor in the current transaction, or takes the remembered ones, which are
+    verified before the commit (`services.remembered`). Raises 401 for a session that has ended
     or expired, and for a user who is not active.
     """
-    row = _valid_session(claims.session_id, claims.user_id)
-    return actor_of(visitor, row, claims.session_id), clock.now() - row.last_used_at > LAST_USE_PRECISION
+    key = (claims.session_id, claims.user_id)
+    caller = remembered.recall_caller(key)
+    if caller is None or caller.expires_at <= clock.now():
+        caller = _valid_session(*key)
+    idle = clock.now() - caller.last_used_at > LAST_USE_PRECISION
+    if idle:
+        remembered.forget_caller(key)
+    else:
+        remembered.remember_caller(key, caller)
+    return actor_of(visitor, caller, claims.session_id), idle
+
+
+def verify_remembered() -> None:
+    """Raise `StaleDataError` if the remembered caller has changed: the request then runs again."""
+    caller = remembered.assumptions().caller
+    if caller is None:
+        return
+    row = execute_core(_SESSION, session_id=caller.session_id, user_id=caller.user_id).one_or_none()
+    names = ("name", "role", "is_active", "doctor_id", "ended_at")
+    if (
+        row is None
+        or row.expires_at <= clock.now()
+        or any(getattr(row, name) != getattr(caller, name) for name in names)
+    ):
+        raise StaleDataError("the caller has changed")
 
 
 def require_valid(actor: Actor) -> None:
@@ -85,6 +110,8 @@ def _valid_session(session_id: int | None, user_id: int | None) -> Row[Any]:
 
 _SESSION = (
     select(
+        UserSession.id.label("session_id"),
+        User.id.label("user_id"),
         UserSession.ended_at,
         UserSession.expires_at,
         UserSession.last_used_at,

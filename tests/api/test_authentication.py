@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from enums import AuditOutcome
+from extensions import db
 from models import AuditLog
+from services import remembered
+from services.audit import audit_chain
 from tests.support.clinic import Caller, Clinic
 
 
@@ -125,3 +129,83 @@ def test_rights_that_are_withdrawn_while_the_body_arrives_are_gone(clinic: Clini
 
     assert (answer.status_code, answer.get_json()["error"]) == (401, "token_revoked")
     assert clinic.admin.get(f"{path}?name=Ada Quill").get_json() == []
+
+
+def test_an_ended_session_gets_no_replayed_response(clinic: Clinic) -> None:
+    caller, headers = signed_in(clinic, "admin"), {"Idempotency-Key": "the-same-key"}
+    assert caller.post("/patients", {"name": "Ada Quill"}, headers=headers).status_code == 201
+    execute(clinic, "UPDATE user_sessions SET ended_at = expires_at WHERE user_id = :id", id=caller.user_id)
+
+    answer = caller.post("/patients", {"name": "Ada Quill"}, headers=headers)
+
+    assert (answer.status_code, answer.get_json()["error"]) == (401, "token_revoked")
+
+
+# --- Remembered callers and chain heads ----------------------------------------------------------------
+
+
+def count_entries(clinic: Clinic) -> int:
+    with clinic.inside() as session:
+        return int(session.query(AuditLog).count())
+
+
+def memory_of(clinic: Clinic) -> remembered.Memory:
+    """Return what this process remembers of the database of a clinic on PostgreSQL."""
+    with clinic.app.app_context():
+        return remembered._memories[db.engine]
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_a_request_of_a_known_caller_is_three_messages(clinic: Clinic) -> None:
+    path = f"/patients/{clinic.patient()['id']}"
+    caller = signed_in(clinic, "receptionist")
+    caller.get(path)
+    statements: list[str] = []
+
+    def record(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    with clinic.app.app_context():
+        event.listen(db.engine, "before_cursor_execute", record)
+        assert caller.get(path).status_code == 200
+        event.remove(db.engine, "before_cursor_execute", record)
+
+    assert len(statements) == 2  # and COMMIT
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_two_processes_that_remember_the_same_head_never_fork_a_chain(
+    make_clinic: Callable[..., Clinic],
+) -> None:
+    one, other = make_clinic(), make_clinic()
+    caller = signed_in(one, "receptionist")
+    same_caller = Caller(other, caller.token)
+    assert same_caller.get("/patients").status_code == 200
+    memory_of(other).heads.update(memory_of(one).heads)
+    before = count_entries(one)
+
+    for _ in range(20):
+        for process in (caller, same_caller):
+            assert process.get("/patients").status_code == 200
+
+    assert count_entries(one) == before + 40
+    with one.inside():
+        assert audit_chain.verify(db.engine) is None
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_an_outdated_head_costs_a_second_attempt_and_no_entry(clinic: Clinic) -> None:
+    caller = signed_in(clinic, "receptionist")
+    outdated = dict(memory_of(clinic).heads)
+    for _ in range(3):
+        assert caller.get("/patients").status_code == 200
+    before = count_entries(clinic)
+    memory_of(clinic).heads.clear()
+    memory_of(clinic).heads.update(outdated)
+
+    assert caller.post("/patients", {"name": "Ada Quill"}).status_code == 201
+
+    assert count_entries(clinic) == before + 1
+    assert len(clinic.admin.get("/patients").get_json()) == 1
+    with clinic.inside():
+        assert audit_chain.verify(db.engine) is None

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from extensions import db
-from services.listing import paging
+from services.listing import totals
 from services.patients import patient_search
 from tests.support.clinic import Clinic
 
@@ -139,7 +139,7 @@ def test_a_search_returns_rows_pagination_and_search_params(filled: Clinic) -> N
 
 
 def test_a_capped_total_is_marked(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.listing.paging.COUNT_CAP", 2)
+    monkeypatch.setattr("services.listing.totals.COUNT_CAP", 2)
     for _ in range(4):
         clinic.patient(gender="other")
 
@@ -167,9 +167,9 @@ def test_text_filters_ignore_case_in_any_script(clinic: Clinic) -> None:
 def test_a_total_counts_a_row_that_is_inserted_before_and_committed_after_it(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paging, "RECOUNT", 2)
-    monkeypatch.setattr(paging, "SKEW", timedelta(0))
-    monkeypatch.setattr(paging, "SETTLING", timedelta(0))
+    monkeypatch.setattr(totals, "RECOUNT", 2)
+    monkeypatch.setattr(totals, "SKEW", timedelta(0))
+    monkeypatch.setattr(totals, "SETTLING", timedelta(0))
     with clinic.inside():
         engine = db.engine
     with engine.connect() as connection:
@@ -192,4 +192,4 @@ def test_a_total_counts_a_row_that_is_inserted_before_and_committed_after_it(
     assert after == ["5", "5"]
     assert clinic.admin.get("/patients?after=2").headers["X-Total-Count"] == "8"
     with clinic.inside():
-        assert paging._counted(patient_search.LIST)[0] > 0  # some rows are counted once and remembered
+        assert totals.settled_rows(patient_search.LIST).number > 0  # rows that are not counted again

@@ -13,7 +13,7 @@ from sqlalchemy import event, text
 from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from extensions import db
 from models import Base
-from services.listing.paging import Kind, ListSpec
+from services.listing.spec import Kind, ListSpec
 from tests.commands.test_demo import run
 from tests.conftest import NewDatabase, settings_for
 from tests.support.clinic import Clinic

@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 from sqlalchemy import Connection, select, text
 
+from database.engine import snapshot
 from extensions import db
 from models import AuditHead, AuditLog
 from services.audit import audit_chain, audit_log
@@ -281,7 +282,7 @@ def test_verification_blocks_no_writer(clinic: Clinic) -> None:
     with clinic.app.app_context():
         engine = db.engine
 
-    with audit_chain._snapshot(engine) as connection:
+    with snapshot(engine) as connection:
         connection.execute(select(AuditLog.id)).all()
         started = time.monotonic()
         clinic.patient()
