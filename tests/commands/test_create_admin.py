@@ -178,7 +178,7 @@ def test_concurrent_processes_create_one_admin(database_url: str, make_clinic: M
         )
 
     processes = [start(*ADA) for _ in range(2)]
-    outputs = [process.communicate(f"{PASSWORD}\n", timeout=60) for process in processes]
+    outputs = [process.communicate(f"{PASSWORD}\n", timeout=300) for process in processes]
 
     assert sorted(process.returncode for process in processes) == [0, 1], outputs
     assert users(make_clinic()) == [("ada@clinic.com", "admin", True)]
