@@ -13,12 +13,12 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from schemas.analytics import (
     DashboardOut,
+    DateRangeQuery,
     PatientStatsOut,
     PerformanceOut,
     PerformanceQuery,
     RevenueOut,
     RevenueQuery,
-    SpanQuery,
 )
 from security.permissions import Permission
 from services.reports import (
@@ -90,9 +90,13 @@ class PatientStats(ApiResource):
     """/analytics/patient-stats"""
 
     @endpoint(
-        Permission.ANALYTICS_PATIENTS, params=SpanQuery, returns=PatientStatsOut, media=MEDIA, report=True
+        Permission.ANALYTICS_PATIENTS,
+        params=DateRangeQuery,
+        returns=PatientStatsOut,
+        media=MEDIA,
+        report=True,
     )
-    def get(self, params: SpanQuery) -> PatientStatsOut | Response:
+    def get(self, params: DateRangeQuery) -> PatientStatsOut | Response:
         """Who the patients are, how their number grows, and what they come for."""
         stats = patient_stats.report(start_date=params.start_date, end_date=params.end_date)
         found = PatientStatsOut.model_validate(stats)
@@ -104,8 +108,10 @@ class PatientStats(ApiResource):
 class Dashboard(ApiResource):
     """/analytics/dashboard"""
 
-    @endpoint(Permission.DASHBOARD_READ, params=SpanQuery, returns=DashboardOut, media=MEDIA, report=True)
-    def get(self, params: SpanQuery) -> DashboardOut | Response:
+    @endpoint(
+        Permission.DASHBOARD_READ, params=DateRangeQuery, returns=DashboardOut, media=MEDIA, report=True
+    )
+    def get(self, params: DateRangeQuery) -> DashboardOut | Response:
         """Today's numbers, as far as your role may know them, and those of the days asked for."""
         numbers = dashboard.show(current_actor(), start_date=params.start_date, end_date=params.end_date)
         found = DashboardOut.model_validate(numbers)

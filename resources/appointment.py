@@ -17,9 +17,9 @@ from schemas.appointment import (
     AppointmentCreate,
     AppointmentOut,
     AppointmentPatch,
+    BookingCheckOut,
     CancelQuery,
-    JudgementOut,
-    Rehearsal,
+    DryRunQuery,
 )
 from security.permissions import Actor, Permission
 from services.listing.paging import ListQuery, Page
@@ -51,7 +51,7 @@ def _judgement(verdict: BookingCheck | None) -> Response:
         "conflicts": verdict.conflicts if verdict is not None else [],
         "next_available": verdict.next_available() if verdict is not None and refused else [],
     }
-    return serialization.json_response(serialization.dump_plain(JudgementOut, told))
+    return serialization.json_response(serialization.dump_plain(BookingCheckOut, told))
 
 
 class AppointmentList(ApiResource):
@@ -69,13 +69,13 @@ class AppointmentList(ApiResource):
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
         body=AppointmentCreate,
-        params=Rehearsal,
+        params=DryRunQuery,
         returns=APPOINTMENT,
-        dry_run_returns=JudgementOut,
+        dry_run_returns=BookingCheckOut,
         status=201,
         errors=("appointment_conflict",),
     )
-    def post(self, data: AppointmentCreate, params: Rehearsal) -> Appointment | Response:
+    def post(self, data: AppointmentCreate, params: DryRunQuery) -> Appointment | Response:
         """Book a slot with a doctor; a doctor the own ones.
 
         A refusal names every clash in `conflicts` and offers `next_available`. `?dry_run=true` answers 200
@@ -108,12 +108,12 @@ class AppointmentItem(ApiResource):
         Permission.APPOINTMENTS_WRITE,
         loads=_held,
         body=AppointmentPatch,
-        params=Rehearsal,
+        params=DryRunQuery,
         returns=APPOINTMENT,
-        dry_run_returns=JudgementOut,
+        dry_run_returns=BookingCheckOut,
         errors=("appointment_conflict", "invalid_transition"),
     )
-    def patch(self, row: Appointment, data: BaseModel, params: Rehearsal) -> Appointment | Response:
+    def patch(self, row: Appointment, data: BaseModel, params: DryRunQuery) -> Appointment | Response:
         """Move an appointment, hand it over, or say how it ended; a doctor the own ones.
 
         Only a scheduled one moves; a new start alone keeps the duration. A missed one is booked again with

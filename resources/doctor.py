@@ -13,7 +13,7 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from models import Doctor
-from schemas.doctor import DoctorCreate, DoctorOut, DoctorPatch, Settlement, SettlementQuery
+from schemas.doctor import ConflictResolution, ConflictResolutionQuery, DoctorCreate, DoctorOut, DoctorPatch
 from schemas.fields import MAX_ID
 from security.permissions import Actor, Permission
 from services.listing.paging import ListQuery, Page
@@ -94,12 +94,12 @@ class DoctorItem(ApiResource):
     @endpoint(
         Permission.DOCTORS_MANAGE,
         loads=held,
-        body=Settlement,
-        params=SettlementQuery,
+        body=ConflictResolution,
+        params=ConflictResolutionQuery,
         returns=DOCTOR,
         errors=("booked_appointments", "appointment_conflict"),
     )
-    def delete(self, row: Doctor, data: Settlement, params: SettlementQuery) -> Doctor:
+    def delete(self, row: Doctor, data: ConflictResolution, params: ConflictResolutionQuery) -> Doctor:
         """Deactivate a doctor.
 
         What is booked is settled as `on_conflict` or `reassign_to` say, in the body or the query string.
