@@ -12,7 +12,15 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import EndpointResult, Serializer
 from models import InventoryItem, StockMovement
-from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, MovementIn, MovementOut, PostingOut
+from schemas.inventory import (
+    AlertsOut,
+    ItemCreate,
+    ItemOut,
+    ItemPatch,
+    MovementIn,
+    MovementOut,
+    StockChangeOut,
+)
 from security.permissions import Permission
 from services.inventory import items, reorder, stock
 from services.inventory.reorder import StockAlerts
@@ -85,7 +93,7 @@ class InventoryMovementList(ApiResource):
         Permission.INVENTORY_WRITE,
         load=items.get,
         body=MovementIn,
-        returns=PostingOut,
+        returns=StockChangeOut,
         status=201,
         errors=("insufficient_stock", "read_only"),
     )
