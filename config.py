@@ -41,6 +41,9 @@ MIN_VARIETY = 8  # different characters beyond those words
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
 CURRENCY = re.compile(r"[A-Z]{3}")
 Environment = Literal["development", "production", "testing"]
+# Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
+# password check need a thread, but no connection.
+SERVER_THREADS = 40
 
 
 _zones = cache(available_timezones)  # reads a directory tree
@@ -90,7 +93,9 @@ class Settings(BaseModel):
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
     bcrypt_cost: int = Field(12, ge=4, le=15)
-    web_concurrency: int = Field(2, ge=1, le=64)  # gunicorn's worker processes
+    # Per worker. The upper limit leaves threads for every other request.
+    password_check_queue: int = Field(20, ge=1, le=SERVER_THREADS - 10)
+    web_concurrency: int = Field(2, ge=1, le=64)  # worker processes of the server
 
     @property
     def production(self) -> bool:

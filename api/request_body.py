@@ -28,6 +28,11 @@ def raw_body() -> bytes:
         raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
     request.max_content_length = MAX_BODY + 1  # a body in chunks does not say how long it will be
     raw = request.get_data(cache=True)
+    # A server may pass on the part of a body that it got before the client disconnected. An empty body would
+    # then read as an empty object, and optional members would be lost.
+    cut_short = len(raw) < (request.content_length or 0)
+    if cut_short or (not raw and "Transfer-Encoding" in request.headers):
+        raise ClinicError("bad_request", "The body is incomplete. Send the whole request again.")
     if len(raw) > MAX_BODY:
         raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
     return raw
