@@ -9,11 +9,13 @@ import os
 import sys
 import threading
 import unicodedata
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from config import settings
 from database import deadline
-from errors import invalid
+from errors import ClinicError, invalid
 from extensions import bcrypt
 from security.common_passwords import is_common
 
@@ -27,7 +29,10 @@ def _step_back() -> None:
 
 
 # bcrypt is all CPU, outside the interpreter's lock: more at once than this only slow each other down
-_hashers = ThreadPoolExecutor(2, "bcrypt", _step_back)
+HASHING_THREADS = 2
+_hashers = ThreadPoolExecutor(HASHING_THREADS, "bcrypt", _step_back)
+_pending = 0  # hashes that run or wait
+_pending_lock = threading.Lock()
 
 
 def check_strength(password: str, *, field: str = "password", about: tuple[str, ...] = ()) -> None:
@@ -45,18 +50,39 @@ def check_strength(password: str, *, field: str = "password", about: tuple[str, 
 def hash_password(password: str) -> str:
     """The bcrypt hash. Longer passwords than bcrypt's 72 bytes are hashed with SHA-256 first, not cut."""
     cost = settings().bcrypt_cost
-    with deadline.paused():
-        hashed: bytes = _hashers.submit(bcrypt.generate_password_hash, _normal(password), cost).result()
+    hashed: bytes = _run(bcrypt.generate_password_hash, _normal(password), cost)
     return hashed.decode()
 
 
 def verify(password_hash: str | None, password: str) -> bool:
-    """Whether the password is the hash's; without a usable hash it takes the same time and is False."""
+    """Whether the password is the hash's; without a usable hash it takes the same time and is False.
+
+    503 `unavailable` while `PASSWORD_CHECK_QUEUE` other checks wait.
+    """
     usable = password_hash is not None and password_hash.startswith("$2")
     against = password_hash if usable else _dummy()
-    with deadline.paused():
-        found: bool = _hashers.submit(bcrypt.check_password_hash, against, _normal(password)).result()
+    found: bool = _run(bcrypt.check_password_hash, against, _normal(password))
     return found and usable
+
+
+def raise_if_queue_full() -> None:
+    """Raise 503 `unavailable` if `PASSWORD_CHECK_QUEUE` hashes of this process wait already."""
+    if _pending >= HASHING_THREADS + settings().password_check_queue:
+        raise ClinicError("unavailable", "Too many sign-ins at this moment. Try again.", retry_after=2)
+
+
+def _run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a bcrypt function, computed in a hashing thread."""
+    global _pending
+    with _pending_lock:
+        raise_if_queue_full()  # each waiting hash holds a thread of the server
+        _pending += 1
+    try:
+        with deadline.paused():
+            return _hashers.submit(function, *arguments).result()
+    finally:
+        with _pending_lock:
+            _pending -= 1
 
 
 def _normal(password: str) -> str:

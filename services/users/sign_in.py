@@ -45,8 +45,9 @@ def sign_in(visitor: Actor, *, email: str, password: str, device: str | None) ->
 
     An unknown address and a wrong password are one 401 in one time; 403 `account_inactive` only follows the
     right password; 429 after too many failures, by account (every try counts until one succeeds) and by
-    address.
+    address; 503 while too many password checks wait, which does not count as a failure.
     """
+    passwords.raise_if_queue_full()
     by_account, by_address = settings().rate_limit_login_account, settings().rate_limit_login_address
     address = visitor.address or "unknown"
     account = _account(email)
