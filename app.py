@@ -1,6 +1,11 @@
-"""The application: `create_app()` and the whole URL map. `python app.py` serves development."""
+"""The application: the URL map, `create_app()` and the `flask` commands.
+
+`python app.py` starts the development server.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from flask import Flask
 
@@ -68,7 +73,7 @@ from resources.users import UserItem, UserList, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 
-# The whole URL map, top to bottom.
+# The URL map: one line per endpoint. The API documentation keeps this order.
 ROUTES: list[tuple[type[ApiResource], str]] = [
     (Root, "/"),
     (OpenApiDocument, "/openapi.json"),
@@ -136,28 +141,14 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The WSGI application, with checked settings; raises `config.SettingsError` naming what is wrong."""
+    """Create the WSGI application. Without `settings`, read them from the environment.
+
+    Raises `config.SettingsError` with every invalid setting.
+    """
     settings = settings or config.load()
     config.use(settings)
     app = Flask(__name__, static_folder=None)
-    app.config.update(
-        SQLALCHEMY_DATABASE_URI=settings.database_url,
-        SQLALCHEMY_ENGINE_OPTIONS=engine.engine_options(settings.database_url, echo=settings.sqlalchemy_echo),
-        SQLALCHEMY_BINDS=engine.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
-        JWT_SECRET_KEY=settings.jwt_secret_key,
-        JWT_ALGORITHM="HS256",
-        JWT_DECODE_ALGORITHMS=["HS256"],
-        JWT_ENCODE_AUDIENCE="clinic",
-        JWT_DECODE_AUDIENCE="clinic",
-        JWT_TOKEN_LOCATION=["headers", "cookies"],
-        JWT_COOKIE_CSRF_PROTECT=False,  # an allowed Origin is asked for instead
-        JWT_COOKIE_SECURE=settings.production,
-        JWT_COOKIE_SAMESITE="None" if settings.production else "Lax",
-        JWT_SESSION_COOKIE=False,
-        BCRYPT_HANDLE_LONG_PASSWORDS=True,  # hashes made without it never verify with it
-        DEBUG=settings.flask_debug,
-        PROPAGATE_EXCEPTIONS=False,
-    )
+    app.config.update(flask_settings(settings))
     logging.configure(production=settings.production)
     extensions.init_app(app)
     redis_store.init(settings.redis_url)
@@ -165,32 +156,53 @@ def create_app(settings: Settings | None = None) -> Flask:
     audit_log.register(extensions.db.session)
     hooks.init_app(app)
     app.before_request(audit_chain.ensure_export_thread)
-    map_urls(PlainApi(app))
+    register_routes(PlainApi(app))
     register_commands(app)
-    registry.registered_endpoints(app)  # a route without declaration stops the start
+    registry.registered_endpoints(app)  # fail now if a route has no endpoint declaration
     return app
 
 
-def map_urls(api: PlainApi) -> None:
-    """Serve every route."""
+def flask_settings(settings: Settings) -> dict[str, Any]:
+    """Return the configuration of Flask and its extensions."""
+    return {
+        "DEBUG": settings.flask_debug,
+        "PROPAGATE_EXCEPTIONS": False,
+        "SQLALCHEMY_DATABASE_URI": settings.database_url,
+        "SQLALCHEMY_ENGINE_OPTIONS": engine.engine_options(
+            settings.database_url, echo=settings.sqlalchemy_echo
+        ),
+        "SQLALCHEMY_BINDS": engine.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
+        "JWT_SECRET_KEY": settings.jwt_secret_key,
+        "JWT_ALGORITHM": "HS256",
+        "JWT_DECODE_ALGORITHMS": ["HS256"],
+        "JWT_ENCODE_AUDIENCE": "clinic",
+        "JWT_DECODE_AUDIENCE": "clinic",
+        "JWT_TOKEN_LOCATION": ["headers", "cookies"],
+        "JWT_COOKIE_CSRF_PROTECT": False,  # cookies are accepted with an allowed Origin only
+        "JWT_COOKIE_SECURE": settings.production,
+        "JWT_COOKIE_SAMESITE": "None" if settings.production else "Lax",
+        "JWT_SESSION_COOKIE": False,
+        "BCRYPT_HANDLE_LONG_PASSWORDS": True,  # must never change: other hashes do not verify with it
+    }
+
+
+def register_routes(api: PlainApi) -> None:
+    """Register every endpoint of `ROUTES`."""
     for resource, path in ROUTES:
         api.add_resource(resource, path)
 
 
 def register_commands(app: Flask) -> None:
-    """Every `flask` command of the clinic."""
-    app.cli.add_command(users)
-    app.cli.add_command(demo)
+    """Register every `flask` command of the application."""
     demo.add_command(grow)
-    app.cli.add_command(audit_commands)
-    app.cli.add_command(verify)
-    app.cli.add_command(backup)
+    for command in (users, demo, audit_commands, verify, backup):
+        app.cli.add_command(command)
 
 
 if __name__ == "__main__":
     try:
         application = create_app()
-    except config.SettingsError as problems:
-        raise SystemExit(f"The settings are wrong:\n{problems}") from None
-    chosen = config.settings()
-    application.run(host=chosen.host, port=chosen.port, debug=chosen.flask_debug, threaded=True)
+    except config.SettingsError as error:
+        raise SystemExit(f"The settings are wrong:\n{error}") from None
+    server = config.settings()
+    application.run(host=server.host, port=server.port, debug=server.flask_debug, threaded=True)

@@ -17,7 +17,7 @@ from tests.support.database import migrate
 from tests.support.servers import PostgresServer, start_postgres, start_standby
 
 REPORTS = ("revenue", "doctor-performance", "patient-stats", "dashboard")
-CATCH_UP_S = 10.0
+CATCH_UP_S = 120.0
 
 
 class Replicated(NamedTuple):

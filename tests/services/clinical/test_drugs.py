@@ -423,12 +423,12 @@ def test_concurrent_threads_read_the_table_once() -> None:
     assert drugs._load.cache_info().misses == 1
 
 
-def test_the_table_is_read_on_first_use_and_quickly() -> None:
+def test_the_table_is_read_on_first_use() -> None:
     program = (
-        "import time; from services.clinical import drugs; assert not drugs._load.cache_info().currsize;"
-        "start = time.process_time(); drugs.resolve('Augmentin'); print(time.process_time() - start)"
+        "from services.clinical import drugs; before = drugs._load.cache_info().currsize;"
+        "drugs.resolve('Augmentin'); print(before, drugs._load.cache_info().currsize)"
     )
 
     answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
-    assert float(answer.stdout) < 0.15  # seconds of CPU
+    assert answer.stdout.split() == ["0", "1"]
