@@ -87,7 +87,7 @@ def create(name: str, email: str, role: str, phone: str | None, inactive: bool, 
 def activate(user: str) -> None:
     """Let a user sign in. USER is an id or an e-mail address."""
     with acting("flask users activate") as actor:
-        row = accounts.named(actor, user)
+        row = accounts.get_by_id_or_email(actor, user)
         told = f"{row.email} is active{' already' if row.is_active else ''}."
         accounts.update(actor, row, is_active=True)
     click.echo(told)
@@ -101,7 +101,7 @@ def deactivate(user: str) -> None:
     Exits 1 for the last active admin.
     """
     with acting("flask users deactivate") as actor:
-        row = accounts.named(actor, user)
+        row = accounts.get_by_id_or_email(actor, user)
         told = f"{row.email} is inactive{'' if row.is_active else ' already'}."
         accounts.deactivate(actor, row)
     click.echo(told)
@@ -116,7 +116,7 @@ def reset_password(user: str) -> None:
     POST /auth/reset-password {"token": "...", "new_password": "..."}
     """
     with acting("flask users reset-password") as actor:
-        row = accounts.named(actor, user)
+        row = accounts.get_by_id_or_email(actor, user)
         token, reset = sign_in.issue_reset(actor, row)
         until = clock.local(reset.expires_at).strftime("%Y-%m-%d %H:%M %Z")
         told = f"One-time token for {row.email}, good until {until}, for POST /auth/reset-password:"
