@@ -1,8 +1,10 @@
-"""The application: `create_app()` and the whole URL map. `python app.py` serves development."""
+"""The application: the URL map, `create_app()` and the `flask` commands.
+
+`python app.py` starts the development server.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
@@ -32,9 +34,9 @@ from resources.appointment import (
 from resources.audit import AuditLogList
 from resources.auth import (
     ChangePassword,
+    CurrentUser,
     Login,
     Logout,
-    Me,
     RefreshToken,
     Register,
     ResetPassword,
@@ -42,49 +44,47 @@ from resources.auth import (
     SessionList,
 )
 from resources.billings import (
-    BillingDetail,
+    BillingItem,
     BillingList,
-    BillingPayments,
-    BillingRefund,
-    BillingRefunds,
+    BillingPaymentList,
+    BillingRefundItem,
+    BillingRefundList,
     BillingVoid,
     BillingWriteOff,
     ClaimItem,
     ClaimList,
 )
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
-from resources.inventory import InventoryAlerts, InventoryDetail, InventoryList, InventoryMovements
+from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.patient import (
     PatientAccessLog,
     PatientAccount,
-    PatientHistory,
     PatientItem,
     PatientList,
+    PatientMedicalHistory,
     PatientSearch,
     PatientTimeline,
 )
 from resources.prescription import PrescriptionDispense, PrescriptionItem, PrescriptionList
-from resources.root import Live, Metrics, OpenApi, Ready, Root
+from resources.root import HealthLive, HealthReady, Metrics, OpenApiDocument, Root
 from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, TimeOffList
-from resources.treatments import TreatmentDetail, TreatmentList
+from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserPasswordReset
-from resources.visit import VisitAddenda, VisitItem, VisitList, VisitSignature
-from services import rows
+from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
-from services.users import sessions
 
-# The whole URL map, top to bottom.
+# The URL map: one line per endpoint. The API documentation keeps this order.
 ROUTES: list[tuple[type[ApiResource], str]] = [
     (Root, "/"),
-    (OpenApi, "/openapi.json"),
-    (Live, "/health/live"),
-    (Ready, "/health/ready"),
+    (OpenApiDocument, "/openapi.json"),
+    (HealthLive, "/health/live"),
+    (HealthReady, "/health/ready"),
     (Metrics, "/metrics"),
     (Register, "/auth/register"),
     (Login, "/auth/login"),
     (RefreshToken, "/auth/refresh-token"),
     (Logout, "/auth/logout"),
-    (Me, "/auth/me"),
+    (CurrentUser, "/auth/me"),
     (ChangePassword, "/auth/change-password"),
     (ResetPassword, "/auth/reset-password"),
     (SessionList, "/auth/sessions"),
@@ -95,7 +95,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),
     (PatientItem, "/patients/<int:patient_id>"),
-    (PatientHistory, "/patients/<int:patient_id>/medical-history"),
+    (PatientMedicalHistory, "/patients/<int:patient_id>/medical-history"),
     (PatientAccount, "/patients/<int:patient_id>/account"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
@@ -113,22 +113,22 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
     (VisitList, "/visits"),
     (VisitItem, "/visits/<int:visit_id>"),
-    (VisitSignature, "/visits/<int:visit_id>/sign"),
-    (VisitAddenda, "/visits/<int:visit_id>/addenda"),
+    (VisitSign, "/visits/<int:visit_id>/sign"),
+    (VisitAddendumList, "/visits/<int:visit_id>/addenda"),
     (TreatmentList, "/treatments"),
-    (TreatmentDetail, "/treatments/<int:treatment_id>"),
+    (TreatmentItem, "/treatments/<int:treatment_id>"),
     (PrescriptionList, "/prescriptions"),
     (PrescriptionItem, "/prescriptions/<int:prescription_id>"),
     (PrescriptionDispense, "/prescriptions/<int:prescription_id>/dispense"),
     (InventoryList, "/inventory"),
     (InventoryAlerts, "/inventory/alerts"),
-    (InventoryDetail, "/inventory/<int:item_id>"),
-    (InventoryMovements, "/inventory/<int:item_id>/movements"),
+    (InventoryItemResource, "/inventory/<int:item_id>"),
+    (InventoryMovementList, "/inventory/<int:item_id>/movements"),
     (BillingList, "/billings"),
-    (BillingDetail, "/billings/<int:billing_id>"),
-    (BillingPayments, "/billings/<int:billing_id>/payments"),
-    (BillingRefunds, "/billings/<int:billing_id>/refunds"),
-    (BillingRefund, "/billings/<int:billing_id>/refunds/<int:refund_id>"),
+    (BillingItem, "/billings/<int:billing_id>"),
+    (BillingPaymentList, "/billings/<int:billing_id>/payments"),
+    (BillingRefundList, "/billings/<int:billing_id>/refunds"),
+    (BillingRefundItem, "/billings/<int:billing_id>/refunds/<int:refund_id>"),
     (BillingWriteOff, "/billings/<int:billing_id>/write-off"),
     (BillingVoid, "/billings/<int:billing_id>/void"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
@@ -140,72 +140,69 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
 ]
 
 
-class Clinic(Flask):
-    """Flask, which need not look for coroutines among the functions of every request: there are none."""
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as it is."""
-        return func
-
-
 def create_app(settings: Settings | None = None) -> Flask:
-    """The WSGI application, with checked settings; raises `config.SettingsError` naming what is wrong."""
+    """Create the WSGI application. Without `settings`, read them from the environment.
+
+    Raises `config.SettingsError` with every invalid setting.
+    """
     settings = settings or config.load()
     config.use(settings)
-    app = Clinic(__name__, static_folder=None)
-    app.config.update(
-        SQLALCHEMY_DATABASE_URI=settings.database_url,
-        SQLALCHEMY_ENGINE_OPTIONS=engine.engine_options(settings.database_url, echo=settings.sqlalchemy_echo),
-        SQLALCHEMY_BINDS=engine.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
-        JWT_SECRET_KEY=settings.jwt_secret_key,
-        JWT_ALGORITHM="HS256",
-        JWT_DECODE_ALGORITHMS=["HS256"],
-        JWT_ENCODE_AUDIENCE="clinic",
-        JWT_DECODE_AUDIENCE="clinic",
-        JWT_TOKEN_LOCATION=["headers", "cookies"],
-        JWT_COOKIE_CSRF_PROTECT=False,  # an allowed Origin is asked for instead
-        JWT_COOKIE_SECURE=settings.production,
-        JWT_COOKIE_SAMESITE="None" if settings.production else "Lax",
-        JWT_SESSION_COOKIE=False,
-        BCRYPT_HANDLE_LONG_PASSWORDS=True,  # hashes made without it never verify with it
-        DEBUG=settings.flask_debug,
-        PROPAGATE_EXCEPTIONS=False,
-    )
+    app = Flask(__name__, static_folder=None)
+    app.config.update(flask_settings(settings))
     logging.configure(production=settings.production)
     extensions.init_app(app)
     redis_store.init(settings.redis_url)
     limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
-    audit_log.watch(extensions.db.session)
-    rows.watch(extensions.db.session)
-    sessions.watch(extensions.db.session)
+    audit_log.register(extensions.db.session)
     hooks.init_app(app)
-    app.before_request(audit_chain.keep_exporting)
-    map_urls(PlainApi(app))
+    app.before_request(audit_chain.ensure_export_thread)
+    register_routes(PlainApi(app))
     register_commands(app)
-    registry.entries(app)  # a route without declaration stops the start
+    registry.registered_endpoints(app)  # fail now if a route has no endpoint declaration
     return app
 
 
-def map_urls(api: PlainApi) -> None:
-    """Serve every route."""
+def flask_settings(settings: Settings) -> dict[str, Any]:
+    """Return the configuration of Flask and its extensions."""
+    return {
+        "DEBUG": settings.flask_debug,
+        "PROPAGATE_EXCEPTIONS": False,
+        "SQLALCHEMY_DATABASE_URI": settings.database_url,
+        "SQLALCHEMY_ENGINE_OPTIONS": engine.engine_options(
+            settings.database_url, echo=settings.sqlalchemy_echo
+        ),
+        "SQLALCHEMY_BINDS": engine.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
+        "JWT_SECRET_KEY": settings.jwt_secret_key,
+        "JWT_ALGORITHM": "HS256",
+        "JWT_DECODE_ALGORITHMS": ["HS256"],
+        "JWT_ENCODE_AUDIENCE": "clinic",
+        "JWT_DECODE_AUDIENCE": "clinic",
+        "JWT_TOKEN_LOCATION": ["headers", "cookies"],
+        "JWT_COOKIE_CSRF_PROTECT": False,  # cookies are accepted with an allowed Origin only
+        "JWT_COOKIE_SECURE": settings.production,
+        "JWT_COOKIE_SAMESITE": "None" if settings.production else "Lax",
+        "JWT_SESSION_COOKIE": False,
+        "BCRYPT_HANDLE_LONG_PASSWORDS": True,  # must never change: other hashes do not verify with it
+    }
+
+
+def register_routes(api: PlainApi) -> None:
+    """Register every endpoint of `ROUTES`."""
     for resource, path in ROUTES:
         api.add_resource(resource, path)
 
 
 def register_commands(app: Flask) -> None:
-    """Every `flask` command of the clinic."""
-    app.cli.add_command(users)
-    app.cli.add_command(demo)
+    """Register every `flask` command of the application."""
     demo.add_command(grow)
-    app.cli.add_command(audit_commands)
-    app.cli.add_command(verify)
-    app.cli.add_command(backup)
+    for command in (users, demo, audit_commands, verify, backup):
+        app.cli.add_command(command)
 
 
 if __name__ == "__main__":
     try:
         application = create_app()
-    except config.SettingsError as problems:
-        raise SystemExit(f"The settings are wrong:\n{problems}") from None
-    chosen = config.settings()
-    application.run(host=chosen.host, port=chosen.port, debug=chosen.flask_debug, threaded=True)
+    except config.SettingsError as error:
+        raise SystemExit(f"The settings are wrong:\n{error}") from None
+    server = config.settings()
+    application.run(host=server.host, port=server.port, debug=server.flask_debug, threaded=True)

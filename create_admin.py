@@ -7,7 +7,7 @@ import secrets
 import click
 
 from app import create_app
-from commands.terminal import Clash, acting, ask_password, checked
+from commands.terminal import ConflictError, audited_transaction, read_password, validate
 from config import SettingsError
 from enums import Role
 from schemas.account import UserCreate
@@ -48,14 +48,14 @@ def main(name: str | None, email: str | None, password_stdin: bool, first: bool)
         members = {
             "name": name or click.prompt("Name"),
             "email": email or click.prompt("E-mail"),
-            "password": ask_password(password_stdin),
+            "password": read_password(password_stdin),
         }
         click.echo(_make(**members))
 
 
 def _make(**members: str) -> str:
-    data = checked(UserCreate, role=Role.ADMIN, **members)
-    with acting("create_admin.py") as actor:
+    data = validate(UserCreate, role=Role.ADMIN, **members)
+    with audited_transaction("create_admin.py") as actor:
         user = accounts.create_user(actor, **data.model_dump())
         return f"Admin {user.id} is made: {user.email}."
 
@@ -63,13 +63,13 @@ def _make(**members: str) -> str:
 def _make_first() -> str:
     password = secrets.token_urlsafe(18)
     try:
-        with acting("create_admin.py --first") as actor:
+        with audited_transaction("create_admin.py --first") as actor:
             if accounts.has_admin():
                 return "There is an admin already."
             accounts.create_user(
                 actor, name="Administrator", email=FIRST_EMAIL, password=password, role=Role.ADMIN
             )
-    except Clash:  # an account of another role, or one made at this moment
+    except ConflictError:  # an account of another role, or one made at this moment
         return f"{FIRST_EMAIL} has an account already; make an admin with python create_admin.py."
     return (
         f"The first admin is made: {FIRST_EMAIL}, password: {password}\n"

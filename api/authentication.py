@@ -1,102 +1,106 @@
-"""The identity of the caller: access token, session and origin."""
+"""The identity of the caller: access token, origin of cookie requests, and session.
+
+`read_token` runs when a request begins and needs no database. `identify` verifies session, user and role in
+the transaction of the request, after the body is read: a slow body must not keep rights that were withdrawn.
+"""
 
 from __future__ import annotations
 
 import hmac
 
-from flask import g, request
+from flask import request
 
-from api.request_context import SAFE, RequestContext, behind, visitor
+from api.request_context import SAFE_METHODS, RequestContext, current_context, visitor
 from config import settings
 from errors import ClinicError
 from security import tokens
 from security.permissions import Actor, Permission
-from security.tokens import Claims
 from services.users import sessions
 
 
 def bearer_token() -> str | None:
-    """The token of the Authorization header; None without the header, empty where it holds something else."""
-    header = request.headers.get("Authorization", "")
+    """Return the token of the Authorization header: None without the header, empty for another scheme."""
+    header = request.headers.get("Authorization")
+    if not header:
+        return None
     scheme, _, token = header.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else "" if header else None
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def presented_token() -> tuple[str | None, bool]:
-    """The access token of the request and whether it came as a cookie; the header wins."""
+    """Return the access token, and True if it came as a cookie. The header has precedence, valid or not."""
     bearer = bearer_token()
     if bearer is not None:
-        return bearer, False  # even where it is no token: not silently the cookie
+        return bearer, False
     cookie = request.cookies.get("access_token_cookie")
     return cookie, cookie is not None
 
 
-def read_claims() -> Claims | None:
-    """The claims of the presented token, read once per request; None without one. Raises 401."""
-    kept = behind(g)
-    if "claims" not in kept:
-        token, by_cookie = presented_token()
-        try:
-            kept.claims = None if token is None else tokens.read(token, tokens.ACCESS)
-            kept.by_cookie = by_cookie
-        except ClinicError as refusal:
-            kept.claims = refusal
-    if isinstance(kept.claims, ClinicError):
-        raise kept.claims
-    found: Claims | None = kept.claims
-    return found
+def read_token(context: RequestContext) -> None:
+    """Check signature and expiry of the access token, if there is one, and store its claims or its error."""
+    token, context.token_from_cookie = presented_token()
+    if token is None:
+        return
+    try:
+        context.token = tokens.read(token, tokens.ACCESS)
+    except ClinicError as error:
+        context.token_error = error
 
 
 def check_origin() -> None:
-    """403 for an unsafe request that a cookie signs but no allowed origin sends (CSRF)."""
-    if request.method in SAFE:
+    """Raise 403 for an unsafe cookie request without an allowed `Origin` (CSRF)."""
+    if request.method in SAFE_METHODS:
         return
     origin = (request.headers.get("Origin") or "").rstrip("/")
     if origin not in settings().allowed_origins and origin != request.host_url.rstrip("/"):
         raise ClinicError("origin_not_allowed", "A request with cookies must come from an allowed origin.")
 
 
-def _is_scraper(call: RequestContext) -> bool:
-    """Prometheus cannot sign in: `METRICS_TOKEN` is its bearer token, for the figures alone."""
-    if call.operation.permission is not Permission.METRICS_READ:
-        return False
-    wanted, (token, _cookie) = settings().metrics_token, presented_token()
-    return bool(wanted and token and hmac.compare_digest(token.encode(), wanted.encode()))
-
-
-def identify(call: RequestContext) -> None:
-    """Set the actor of the request, or raise 401 or 403. A public route may have no actor."""
-    kept = behind(g)
-    call.actor = kept.actor = None
-    if _is_scraper(call):
+def require_token(context: RequestContext, permission: Permission) -> None:
+    """Raise 401 without a genuine token if the endpoint needs one, and 403 for a foreign origin."""
+    if permission is Permission.PUBLIC or _is_metrics_token(permission):
         return
-    public = call.operation.permission is Permission.PUBLIC
-    try:
-        claims = read_claims()
-        if claims is None and not public:
-            raise ClinicError("unauthorized", "Sign in first: send Authorization: Bearer <access_token>.")
-        if claims is not None:
-            revoked = kept.revoked if "revoked" in kept else sessions.is_revoked(claims.session_id)
-            call.actor, call.idle = sessions.identify(
-                claims, visitor(), revoked=revoked, reading=call.request.method in SAFE
-            )
-            if kept.by_cookie and not public:
-                check_origin()
-    except ClinicError as refusal:
-        if not public:
-            raise
-        kept.token_problem = refusal  # a public route decides for itself
-    kept.actor = call.actor
-    if call.actor is not None:
-        call.actor.require(call.operation.permission)
+    if context.token_error is not None:
+        raise context.token_error
+    if context.token is None:
+        raise ClinicError("unauthorized", "Sign in first: send Authorization: Bearer <access_token>.")
+    if context.token_from_cookie:
+        check_origin()
+
+
+def _is_metrics_token(permission: Permission) -> bool:
+    """Return True for the bearer token `METRICS_TOKEN`: Prometheus cannot sign in."""
+    expected, (token, _from_cookie) = settings().metrics_token, presented_token()
+    if permission is not Permission.METRICS_READ or not expected or not token:
+        return False
+    return hmac.compare_digest(token.encode(), expected.encode())
+
+
+def identify(context: RequestContext, permission: Permission) -> None:
+    """Set the actor of the request and check the permission, in the current transaction. Raise 401 or 403."""
+    context.actor = None
+    if permission is Permission.PUBLIC or context.token is None:
+        return
+    actor = _verified(context)
+    actor.require(permission)
+
+
+def _verified(context: RequestContext) -> Actor:
+    assert context.token is not None  # noqa: S101 - the callers have checked it
+    if context.revoked:
+        raise sessions.ended().about("user", context.token.user_id)
+    context.actor, context.session_idle = sessions.identify(context.token, visitor())
+    return context.actor
 
 
 def optional_actor() -> Actor | None:
-    """On a public route: the signed-in user, or None without token. A bad token is refused, not ignored."""
-    problem: ClinicError | None = g.get("token_problem")
-    if problem is not None:
-        raise problem
-    actor: Actor | None = g.actor
-    if actor is not None and g.by_cookie:
+    """Return the caller of a public route, None without a token. A bad token is refused."""
+    context = current_context()
+    if context.token_error is not None:
+        raise context.token_error
+    if context.token is None:
+        return None
+    actor = _verified(context)
+    if context.token_from_cookie:
         check_origin()
     return actor

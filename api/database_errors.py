@@ -1,4 +1,4 @@
-"""What the stores raise, as refusals a caller can read, or as a word to the retry loop."""
+"""Database errors as refusals, as a retry, or as unexpected errors."""
 
 from __future__ import annotations
 
@@ -16,124 +16,135 @@ from services import schema_version
 
 log = structlog.get_logger()
 
+# SQLSTATE, https://www.postgresql.org/docs/current/errcodes-appendix.html
 SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, CANCELLED = "40001", "40P01", "55P03", "57014"
-DIVISION_BY_ZERO = "22012"  # what was taken for granted is not so: nothing else of ours divides
+# A value of the caller does not fit. Other data errors, such as a division by zero, are faults of a query.
+VALUE_ERRORS = {
+    "22001": "string too long",
+    "22003": "number out of range",
+    "22007": "invalid date or time",
+    "22008": "date or time out of range",
+    "22021": "character that cannot be stored",
+    "22P02": "invalid text representation",
+    "22P05": "character that cannot be converted",
+}
 RETRY_AFTER = 2  # seconds
-LOST = {"OperationalError", "InterfaceError", "PendingRollbackError"}  # SQLAlchemy's names
+CONNECTION_ERRORS = {"OperationalError", "InterfaceError", "PendingRollbackError"}  # classes of SQLAlchemy
 
 
 class Retry(Exception):
-    """The whole request may run again from the start: nothing of it happened."""
-
-
-class Stale(Retry):
-    """What this process took for granted is not so any more: the database refused to go on."""
+    """The request must run again from the start. None of its effects was committed."""
 
 
 def unavailable() -> ClinicError:
-    """503: a store is away or too slow."""
+    """Return the 503 for a database that is away or too slow."""
     return ClinicError(
         "unavailable", "The clinic's database is not available; try again soon.", retry_after=RETRY_AFTER
     )
 
 
-def read_failure(failure: Exception, *, committing: bool) -> Exception:
-    """What to raise instead: a `ClinicError`, `Retry`, or the failure itself where it is a bug of ours.
+def translate(error: Exception, *, committing: bool) -> Exception:
+    """Return the exception to raise instead: a `ClinicError`, a `Retry`, or the error itself if unexpected.
 
-    A connection lost while committing is never retried: the commit may have happened.
+    A connection that was lost during the commit is never retried: the commit may have happened.
     """
-    if isinstance(failure, StaleDataError):
+    if isinstance(error, StaleDataError):
         return Retry()
-    if _pgcode(failure) == DIVISION_BY_ZERO:
-        return Stale()
-    if isinstance(failure, PoolTimeout):
+    if isinstance(error, PoolTimeout):
         return unavailable()
-    if isinstance(failure, IntegrityError):
-        return _integrity(failure)
-    if isinstance(failure, DataError):
+    if isinstance(error, IntegrityError):
+        return _constraint_violation(error)
+    if _is_value_error(error):
         return ClinicError("validation_failed", "A value is out of the range that can be stored.")
-    if isinstance(failure, StatementError) and isinstance(failure.orig, (OverflowError, ValueError)):
-        return ClinicError("validation_failed", "A value is out of the range that can be stored.")
-    if isinstance(failure, DBAPIError):
-        return _operational(failure, committing=committing)
-    if isinstance(failure, ValidationError):
-        return _shaping(failure)
-    return failure
+    if isinstance(error, DBAPIError):
+        return _operational(error, committing=committing)
+    if isinstance(error, ValidationError):
+        return _serialization(error)
+    return error
 
 
-def _pgcode(failure: Exception) -> str | None:
-    code: str | None = getattr(getattr(failure, "orig", None), "pgcode", None)
+def _sqlstate(error: Exception) -> str | None:
+    code: str | None = getattr(getattr(error, "orig", None), "pgcode", None)
     return code
 
 
-def _shaping(failure: ValidationError) -> Exception:
-    """What a row loaded while it was shaped for the answer: pydantic keeps no more of it than its text."""
-    told = {
+def _is_value_error(error: Exception) -> bool:
+    if isinstance(error, DataError):
+        state = _sqlstate(error)
+        return state is None or state in VALUE_ERRORS
+    return isinstance(error, StatementError) and isinstance(error.orig, (OverflowError, ValueError))
+
+
+def _serialization(error: ValidationError) -> Exception:
+    """Translate a database error during serialization: pydantic keeps only the text of the original error."""
+    classes = {
         str(problem["ctx"]["error"]).partition(":")[0]
-        for problem in failure.errors(include_url=False, include_input=False)
+        for problem in error.errors(include_url=False, include_input=False)
         if problem["type"] == "get_attribute_error"
     }
-    if told & LOST:
+    if classes & CONNECTION_ERRORS:
         return unavailable()
-    return _unforeseen(failure) if told else failure
+    return _unexpected(error) if classes else error
 
 
-def _operational(failure: DBAPIError, *, committing: bool) -> Exception:
-    state = _pgcode(failure)
+def _operational(error: DBAPIError, *, committing: bool) -> Exception:
+    state = _sqlstate(error)
     if state in (SERIALIZATION_FAILURE, DEADLOCK):
         return Retry()
     if state in (LOCK_NOT_AVAILABLE, CANCELLED):
         return unavailable()
-    if isinstance(failure.orig, sqlite3.OperationalError):
-        text = str(failure.orig)
+    if isinstance(error.orig, sqlite3.OperationalError):
+        text = str(error.orig)
         busy = any(word in text for word in ("locked", "busy", "full", "disk I/O", "unable to open"))
-        return unavailable() if busy else _unforeseen(failure)
-    if failure.connection_invalidated and not committing:
+        return unavailable() if busy else _unexpected(error)
+    if error.connection_invalidated and not committing:
         return Retry()
-    if isinstance(failure, OperationalError) or failure.connection_invalidated or state is None:
+    if isinstance(error, OperationalError) or error.connection_invalidated or state is None:
         return unavailable()
-    return _unforeseen(failure)
+    return _unexpected(error)
 
 
-def _unforeseen(failure: Exception) -> Exception:
-    """A bug of ours, unless the schema is another version's: while one is upgraded before the other."""
+def _unexpected(error: Exception) -> Exception:
+    """Return the error itself, or a 503 while the schema has another version than the application."""
     try:
-        ours = schema_version.stored_revision() == schema_version.expected_revision()
+        same_version = schema_version.stored_revision() == schema_version.expected_revision()
     except DBAPIError:
         return unavailable()
     finally:
         db.session.rollback()
-    if ours:
-        return failure
-    log.error("schema_of_another_version", failure=type(failure).__name__)
+    if same_version:
+        return error
+    log.error("schema_of_another_version", failure=type(error).__name__)
     return unavailable()
 
 
-def constraint_of(failure: IntegrityError) -> str | None:
-    """The violated constraint's name on either engine."""
-    diagnostics = getattr(failure.orig, "diag", None)
+def constraint_name(error: IntegrityError) -> str | None:
+    """Return the name of the violated constraint on either engine."""
+    diagnostics = getattr(error.orig, "diag", None)
     if diagnostics is not None:
         name: str | None = diagnostics.constraint_name
         return name
-    text = str(failure.orig)
+    text = str(error.orig)
     if text.startswith("UNIQUE constraint failed: "):
         columns = text.removeprefix("UNIQUE constraint failed: ").split(", ")
         table = columns[0].split(".")[0]
         return f"uq_{table}_" + "_".join(column.split(".")[1] for column in columns)
     if text.startswith("CHECK constraint failed: "):
         return text.removeprefix("CHECK constraint failed: ")
-    return text  # a trigger's message is the constraint's name
+    return text  # the message of a trigger is the name of the constraint
 
 
-def _integrity(failure: IntegrityError) -> Exception:
-    name = constraint_of(failure) or ""
-    if name in CONSTRAINTS:
-        code, field, message = CONSTRAINTS[name]
-        return ClinicError(code, message, errors={field: message} if field else None)
+def _constraint_violation(error: IntegrityError) -> Exception:
+    name = constraint_name(error) or ""
     if name == "uq_idempotency_keys_user_id_key":
         return Retry()
-    foreseen = _unforeseen(failure)
-    if foreseen is not failure:
-        return foreseen
-    log.warning("constraint_without_message", constraint=name)
+    if name in CONSTRAINTS:
+        # the statement has placeholders only: `hide_parameters` keeps its values out
+        log.info("constraint_violation", constraint=name, statement=error.statement)
+        code, field, message = CONSTRAINTS[name]
+        return ClinicError(code, message, errors={field: message} if field else None)
+    unexpected = _unexpected(error)
+    if unexpected is not error:
+        return unexpected
+    log.warning("constraint_without_message", constraint=name, statement=error.statement)
     return ClinicError("conflict", "This conflicts with what is stored; read it again and retry.")

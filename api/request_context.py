@@ -1,59 +1,66 @@
-"""The state of one request: the caller, the declaration and the loaded row."""
+"""The state of one request."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
-from flask import Request, g, request
+from flask import g, request
 
-from api.endpoint import EndpointSpec
 from errors import ClinicError
 from security.permissions import Actor
+from security.tokens import Claims
 
-Proxied = TypeVar("Proxied")
-SAFE = ("GET", "HEAD", "OPTIONS")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass
 class RequestContext:
-    """One request on its way: who asks for what."""
+    """The state of one request, created when it begins and stored as `flask.g.context`.
 
-    request: Request
-    operation: EndpointSpec
-    path: dict[str, Any]
-    route: str
+    `token` holds the claims of a genuine access token, `token_error` the refusal of another one. `revoked` is
+    the answer of Redis for the token's session. `actor` is the verified caller, None before that and for
+    visitors. `session_idle` says that the last use of the session must be noted. `row` is the loaded row that
+    the path names. `body` is the decoded JSON body, None before `request_body.json_object` decoded it.
+    """
+
+    request_id: str
+    started: float
+    token: Claims | None = None
+    token_error: ClinicError | None = None
+    token_from_cookie: bool = False
+    revoked: bool = False
     actor: Actor | None = None
-    idle: bool = False  # the session's last use is older than a minute
-    key: Any = None
+    session_idle: bool = False
+    path: dict[str, Any] = field(default_factory=dict)
     row: Any = None
-    foretold: bool = False  # the entry of this read goes with the row, in one message that is the transaction
+    body: dict[str, Any] | None = None
+
+    @property
+    def route(self) -> str:
+        """Return method and URL rule, such as `GET /patients/<int:patient_id>`."""
+        return f"{request.method} {request.url_rule}"
 
 
-def behind(proxy: Proxied) -> Proxied:
-    """What `request` and `g` stand for, which they look up anew each time, to be asked several times."""
-    found: Proxied = proxy._get_current_object()  # type: ignore[attr-defined]
-    return found
+def current_context() -> RequestContext:
+    """Return the state of the current request."""
+    context: RequestContext = g.context
+    return context
 
 
 def current_actor() -> Actor:
-    """The signed-in user of this request."""
-    actor: Actor | None = g.actor
+    """Return the signed-in user of the current request, or raise 401."""
+    actor = current_context().actor
     if actor is None:
         raise ClinicError("unauthorized", "Sign in first.")
     return actor
 
 
-def act_as(actor: Actor) -> None:
-    """Somebody proved on a public route who they are: the audit names them."""
-    g.actor = actor
+def set_actor(actor: Actor) -> None:
+    """Set the user who proved their identity on a public route: the audit log names them."""
+    current_context().actor = actor
 
 
 def visitor() -> Actor:
-    """Nobody that we know, at the address the request came from."""
-    return Actor(None, "", None, address=request.remote_addr, request_id=g.request_id)
-
-
-def audited_actor(call: RequestContext) -> Actor:
-    """Whom the audit names."""
-    return g.actor or call.actor or visitor()
+    """Return an actor without user, with the address and the id of the request."""
+    return Actor(None, "", None, address=request.remote_addr, request_id=current_context().request_id)

@@ -1,6 +1,12 @@
-"""The cycle of a request: identify, check, load, call, respond, audit and commit, with retries.
+"""The cycle of a request, with its one transaction and its retries.
 
-This is the only place that commits. Any exception rolls the whole transaction back.
+1. The body is read: 400, 413 and 415 need no database.
+2. The transaction begins. Session, user and role of the caller are verified in it, then the permission.
+3. The row of the path is loaded, the body validated, `If-Match` checked, and the method called.
+4. The result is serialized, the audit entries are appended, and the transaction is committed.
+
+This is the only place that commits. Any exception rolls the whole transaction back. A refusal that the audit
+log must contain is committed in a transaction of its own.
 """
 
 from __future__ import annotations
@@ -15,246 +21,247 @@ from flask import Response, request
 from sqlalchemy.exc import OperationalError
 
 from api import list_query, request_body, serialization
-from api.authentication import identify
-from api.database_errors import (
-    LOCK_NOT_AVAILABLE,
-    Retry,
-    Stale,
-    read_failure,
-    unavailable,
-)
+from api.authentication import identify, require_token
+from api.database_errors import LOCK_NOT_AVAILABLE, Retry, translate, unavailable
+from api.endpoint import EndpointSpec
 from api.etags import check_if_match, etag
 from api.merge_patch import real_changes
 from api.pagination import list_headers, search_body
-from api.request_context import SAFE, RequestContext, audited_actor, current_actor
-from api.serialization import Answer, Serializer
-from database.engine import commit_with_next
+from api.request_context import SAFE_METHODS, RequestContext, current_actor, visitor
+from api.serialization import EndpointResult, Serializer
 from errors import ClinicError
-from extensions import db, reporting
-from models import Base
-from services import idempotency
+from extensions import db, read_replica
+from models import Base, IdempotencyKey
+from services import idempotency, remembered
 from services.audit import audit_log
-from services.listing.paging import Page
+from services.listing.spec import Page
 from services.users import sessions
 
 log = structlog.get_logger()
 ATTEMPTS = 5
-RETRY_WITHIN = 2.0  # seconds after which a request is not begun again
+RETRY_WITHIN = 2.0  # seconds from the start of a request
+
+Method = Callable[..., Any]
 
 
-def serve(method: Callable[..., Any], call: RequestContext) -> Response:
-    """Serve one request, again from the start where the database asks for it."""
+def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Response:
+    """Serve one request. Run it again from the start if the database asks for it."""
     started = time.monotonic()
     try:
+        require_token(context, spec.permission)
+        members = request_body.json_object() if spec.body is not None else {}
+        if _idempotency_header(spec) is not None:
+            request_body.raw_body()
         for attempt in range(ATTEMPTS):
             try:
-                return _attempt_once(method, call, trusting=attempt == 0)
-            except Stale:
-                continue  # the next attempt takes nothing for granted
+                return _attempt(method, spec, context, members, use_memory=attempt == 0)
             except Retry:
                 if time.monotonic() - started > RETRY_WITHIN:
                     break
         raise unavailable()
     except ClinicError as refusal:
-        _audit_refusal(call, refusal)
+        _audit_refusal(context, refusal)
         raise
 
 
-def _attempt_once(method: Callable[..., Any], call: RequestContext, *, trusting: bool) -> Response:
-    """Serve the request in one transaction.
-
-    The first attempt is `trusting` where PostgreSQL is: what earlier requests have left in memory is assumed,
-    and the database told to refuse if it is not so any more. Every other one begins with nothing remembered.
-    """
+def _attempt(
+    method: Method, spec: EndpointSpec, context: RequestContext, members: dict[str, Any], *, use_memory: bool
+) -> Response:
+    """Serve the request in one transaction."""
     db.session.remove()
-    session = db.session()
-    session.info["trusting"] = trusting and session.get_bind().dialect.name == "postgresql"
+    remembered.begin(allowed=use_memory)
+    context.row = None
     committing = False
     try:
         try:
-            identify(call)
-            response = _perform(method, call)
+            identify(context, spec.permission)
+            response = _perform(method, spec, context, members)
+            if not audit_log.append_pending(context.actor or visitor(), context.route):
+                sessions.verify_remembered()
         except ClinicError:
-            sessions.confirm()  # nobody is refused for who they were
+            sessions.verify_remembered()
             raise
-        sessions.confirm()
         committing = True
-        session.commit()
-        return response
+        db.session.commit()
+        remembered.commit()
     except ClinicError as refusal:
-        if refusal.entity is None and call.row is not None:
-            refusal.about(call.row.__entity__, call.row.id, audit_log.patient_of(call.row))
-        if refusal.keeps_work:
-            _commit_refusal(call)
+        if refusal.entity is None and context.row is not None:
+            row = context.row
+            refusal.about(row.__entity__, row.id, audit_log.patient_of(row))
+        if refusal.commits_changes:
+            _commit_refusal(context)
         else:
             _rollback()
         raise
-    except Exception as failure:
-        _raise_told(failure, committing)
+    except Exception as error:
+        _raise_translated(error, committing=committing)
+    return response
 
 
-def _commit_refusal(call: RequestContext) -> None:
-    """The refusal itself changed something that must stay, or the request runs again."""
+def _commit_refusal(context: RequestContext) -> None:
+    """Commit what a refusal changed, such as the end of a session."""
     try:
-        audit_log.append_pending(audited_actor(call), call.route)
+        audit_log.append_pending(context.actor or visitor(), context.route)
         db.session.commit()
-    except Exception as failure:
-        _raise_told(failure, committing=True)
+    except Exception as error:
+        _raise_translated(error, committing=True)
 
 
-def _raise_told(failure: Exception, committing: bool) -> NoReturn:
+def _raise_translated(error: Exception, *, committing: bool) -> NoReturn:
     _rollback()
-    told = read_failure(failure, committing=committing)
-    if told is failure:
-        raise failure
-    raise told from failure
+    translated = translate(error, committing=committing)
+    if translated is error:
+        raise error
+    raise translated from error
 
 
 def _rollback() -> None:
     try:
         db.session.rollback()
     except Exception:
-        db.session.remove()  # the connection is gone, and the transaction with it
+        db.session.remove()  # the connection is lost, and its transaction with it
 
 
-def _perform(method: Callable[..., Any], call: RequestContext) -> Response:
-    asked, operation = call.request, call.operation
-    key = asked.headers.get("Idempotency-Key") if asked.method == "POST" and operation.idempotent else None
-    if key is not None and call.actor is not None:
-        replay = _begin_key(call, key)
-        if replay is not None:
-            return replay
-    arguments = _arguments(call)
-    with reporting() if operation.report else nullcontext():
+def _perform(
+    method: Method, spec: EndpointSpec, context: RequestContext, members: dict[str, Any]
+) -> Response:
+    key = None
+    if (header := _idempotency_header(spec)) is not None and context.actor is not None:
+        key = _begin_key(header)
+        if key.status is not None:
+            return _replay(key)
+    arguments = _arguments(spec, context, members)
+    with read_replica() if spec.report else nullcontext():
         result = method(**arguments)
     db.session.flush()
-    response = result if isinstance(result, Response) else _respond(call, result)
-    if call.key is not None and 200 <= response.status_code < 300:
+    response = result if isinstance(result, Response) else _respond(spec, context, result)
+    if key is not None and 200 <= response.status_code < 300:
         headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
-        idempotency.finish(call.key, response.status_code, headers, response.get_data(as_text=True))
-    if call.idle and call.actor is not None and call.actor.session_id is not None:
-        sessions.touch(call.actor.session_id)
-    audit_log.append_pending(audited_actor(call), call.route)
+        idempotency.finish(key, response.status_code, headers, response.get_data(as_text=True))
+    if context.session_idle and context.actor is not None and context.actor.session_id is not None:
+        sessions.touch(context.actor.session_id)
     return response
 
 
-def _foretell(call: RequestContext) -> None:
-    """Tell the audit of a read before it happens, where one message can be all of the transaction."""
-    session = db.session()
-    known = session.info["trusting"] and "assumed" in session.info
-    call.foretold = call.operation.foretells and known and not call.idle
-    if call.foretold:
-        audit_log.foretell_read(audited_actor(call), call.route, **call.path)
-        commit_with_next(session.connection())
+# --- Idempotency ---------------------------------------------------------------------------------------
 
 
-def _begin_key(call: RequestContext, key: str) -> Response | None:
-    user_id = current_actor().user_id or 0
-    wanted = idempotency.fingerprint(call.request.method, call.request.full_path, request_body.raw_body())
+def _idempotency_header(spec: EndpointSpec) -> str | None:
+    return request.headers.get("Idempotency-Key") if request.method == "POST" and spec.idempotent else None
+
+
+def _begin_key(header: str) -> IdempotencyKey:
+    fingerprint = idempotency.fingerprint(request.method, request.full_path, request_body.raw_body())
     try:
-        row = idempotency.begin(user_id, key, wanted)
-    except OperationalError as failure:
-        if getattr(failure.orig, "pgcode", None) == LOCK_NOT_AVAILABLE:
+        return idempotency.begin(current_actor().user_id or 0, header, fingerprint)
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) == LOCK_NOT_AVAILABLE:
             raise ClinicError(
                 "request_in_progress", "The first request with this key still runs.", retry_after=1
             ) from None
         raise
-    if row.status is None:
-        call.key = row
-        return None
-    headers = {**(row.headers or {}), "Idempotency-Replayed": "true"}
-    return serialization.json_response((row.body or "").encode(), row.status, headers)
 
 
-def _arguments(call: RequestContext) -> dict[str, Any]:
-    """What the method is called with: the loaded row or the path's ids, the body, the query."""
-    asked, operation = call.request, call.operation
-    pairs = list(asked.args.items(multi=True)) if asked.query_string else []
-    found: dict[str, Any] = {}
-    if operation.lists is not None:
-        found["listed"] = list_query.read_list(operation.lists, pairs)
+def _replay(key: IdempotencyKey) -> Response:
+    headers = {**(key.headers or {}), "Idempotency-Replayed": "true"}
+    return serialization.json_response((key.body or "").encode(), key.status or 200, headers)
+
+
+# --- Arguments -----------------------------------------------------------------------------------------
+
+
+def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the method: the loaded row or the ids of the path, the body and the query."""
+    pairs = list(request.args.items(multi=True)) if request.query_string else []
+    arguments: dict[str, Any] = {}
+    if spec.list_spec is not None:
+        arguments["query"] = list_query.read_list(spec.list_spec, pairs)
     else:
-        known = set(operation.params.model_fields) if operation.params else set()
-        list_query.refuse_unknown(pairs, known)
-        if operation.params is not None:
-            found["params"] = request_body.validate_query(operation.params, dict(pairs))
-    unsafe = asked.method not in SAFE
-    if operation.loads is None:
-        found |= call.path
+        list_query.refuse_unknown(pairs, set(spec.query.model_fields) if spec.query else set())
+        if spec.query is not None:
+            arguments["query"] = request_body.validate_query(spec.query, dict(pairs))
+    unsafe = request.method not in SAFE_METHODS
+    if spec.load is None:
+        arguments |= context.path
     else:
-        _foretell(call)  # nothing but the row can be refused from here on
-        found["row"] = call.row = operation.loads(current_actor(), **call.path, lock=unsafe)
-    if operation.body is not None:
-        members = request_body.json_object()
-        if asked.method in ("PATCH", "PUT") and isinstance(operation.returns, Serializer):
-            members = real_changes(operation, members, call.row)
-        found["data"] = request_body.validate(operation.body, members)
-    if unsafe and hasattr(call.row, "version"):
-        # last: RFC 9110 13.2.1 lets a precondition decide only what would otherwise have worked
-        check_if_match(call.row, asked.headers.get("If-Match"))
-    return found
+        arguments["row"] = context.row = spec.load(current_actor(), **context.path, lock=unsafe)
+    if spec.body is not None:
+        if request.method in ("PATCH", "PUT") and isinstance(spec.returns, Serializer):
+            members = real_changes(spec, members, context.row)
+        arguments["data"] = request_body.validate(spec.body, members)
+    if unsafe and hasattr(context.row, "version"):
+        # last: a precondition decides only about a request that would otherwise succeed (RFC 9110, 13.2.1)
+        check_if_match(context.row, request.headers.get("If-Match"))
+    return arguments
 
 
-def _respond(call: RequestContext, result: Any) -> Response:
-    answer = result if isinstance(result, Answer) else Answer(result)
-    operation, value, headers = call.operation, answer.value, dict(answer.headers)
-    status = answer.status or operation.status
-    returns = operation.returns
-    if isinstance(value, Page) and isinstance(returns, Serializer) and operation.lists is not None:
-        rows = serialization.dump(returns, call.actor, value.rows)
-        _note_rows(returns, value.rows, "search" if operation.search else "list")
-        headers |= list_headers(value, operation.lists.name)
-        content = search_body(value, operation.lists.name, rows) if operation.search else rows
+# --- Response ------------------------------------------------------------------------------------------
+
+
+def _respond(spec: EndpointSpec, context: RequestContext, result: Any) -> Response:
+    answer = result if isinstance(result, EndpointResult) else EndpointResult(result)
+    value, headers, returns = answer.value, dict(answer.headers), spec.returns
+    status = answer.status or spec.status
+    if isinstance(value, Page) and isinstance(returns, Serializer) and spec.list_spec is not None:
+        rows = serialization.dump(returns, context.actor, value.rows)
+        _record_read(returns, value.rows, "search" if spec.search else "list")
+        headers |= list_headers(value, spec.list_spec.name)
+        content = search_body(value, spec.list_spec.name, rows) if spec.search else rows
     elif isinstance(returns, Serializer):
-        content = serialization.dump(returns, call.actor, value)
-        if not call.foretold:
-            _note_rows(returns, value if isinstance(value, list) else [value], "read")
+        content = serialization.dump(returns, context.actor, value)
+        _record_read(returns, value if isinstance(value, list) else [value], "read")
         if hasattr(value, "version"):
             headers["ETag"] = etag(value)
         if status == 201 and isinstance(value, Base):
-            headers.setdefault("Location", f"{call.request.path.rstrip('/')}/{value.id}")  # type: ignore[attr-defined]
+            headers.setdefault("Location", f"{request.path.rstrip('/')}/{value.id}")  # type: ignore[attr-defined]
     else:
         content = serialization.dump_plain(returns, value)
     response = serialization.json_response(content, status, headers)
-    if answer.decorate is not None:
-        answer.decorate(response)
+    if answer.change_cookies is not None:
+        answer.change_cookies(response)
     return response
 
 
-def _note_rows(view: Serializer, rows: list[Any], action: str) -> None:
-    """A read of patients' records leaves one entry; a change already has its own."""
-    if view.entity is None:
+def _record_read(serializer: Serializer, rows: list[Any], action: str) -> None:
+    """Add one audit entry for a read of patient records. A change has an entry of its own."""
+    if serializer.entity is None:
         return
-    if request.method not in SAFE and (
-        audit_log.pending_entries().deeds or not all(isinstance(row, Base) for row in rows)
+    if request.method not in SAFE_METHODS and (
+        audit_log.pending_entries().entries or not all(isinstance(row, Base) for row in rows)
     ):
         return
-    patients = {found for row in rows if (found := audit_log.patient_of(row)) is not None}
+    patient_ids = {patient_id for row in rows if (patient_id := audit_log.patient_of(row)) is not None}
     single = "list" if action == "read" and len(rows) != 1 else action
-    audit_log.record_read(single, view.entity, [row.id for row in rows], patients)
+    audit_log.record_read(single, serializer.entity, [row.id for row in rows], patient_ids)
 
 
-def _audit_refusal(call: RequestContext, refusal: ClinicError) -> None:
-    """Refusals that tell of somebody trying leave an entry, in a transaction of their own."""
-    signing_in = str(call.request.url_rule) == "/auth/login"
-    told = (
-        (refusal.status == 401 and refusal.code != "unauthorized")  # which says that there is no token
-        or refusal.status in (403, 409, 412)
-        or (refusal.status == 404 and refusal.entity is not None)
-    )
-    if not told or refusal.keeps_work:
+# --- Refusals ------------------------------------------------------------------------------------------
+
+
+def _is_audited(refusal: ClinicError) -> bool:
+    """Return True for a refusal that may be an attack or a mistake of a person, not of a program."""
+    if refusal.commits_changes:
+        return False  # committed with its own entry
+    if refusal.status == 401:
+        return refusal.code != "unauthorized"  # a request without a token
+    return refusal.status in (403, 409, 412) or (refusal.status == 404 and refusal.entity is not None)
+
+
+def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
+    if not _is_audited(refusal):
         return
-    action = "login" if signing_in else "refused"
-    db.session.info["trusting"] = False
+    action = "login" if str(request.url_rule) == "/auth/login" else "refused"
     for attempt in range(ATTEMPTS):
         try:
-            audit_log.forget()
-            audit_log.append_refusal(audited_actor(call), call.route, refusal, action, call.path)
+            audit_log.discard_pending()
+            remembered.begin(allowed=False)
+            audit_log.append_refusal(context.actor or visitor(), context.route, refusal, action, context.path)
             db.session.commit()
-            return
-        except Exception as failure:
+        except Exception as error:
             _rollback()
-            if attempt + 1 < ATTEMPTS and isinstance(read_failure(failure, committing=True), Retry):
+            if attempt + 1 < ATTEMPTS and isinstance(translate(error, committing=True), Retry):
                 continue
-            log.error("refusal_not_audited", failure=type(failure).__name__)
-            raise unavailable() from failure
+            log.error("refusal_not_audited", failure=type(error).__name__)
+            raise unavailable() from error
+        else:
+            return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import redis
 from limits import RateLimitItem
@@ -21,7 +21,7 @@ _parse = lru_cache(parse_rate)
 
 
 class Limits:
-    """Moving-window limits, counted in Redis where it is there and in this process where it is not."""
+    """Moving-window limits, counted in Redis, or in this process while Redis is off or away."""
 
     def __init__(self) -> None:
         self.enabled = True
@@ -29,62 +29,66 @@ class Limits:
         self._shared: MovingWindowRateLimiter | None = None
 
     def init(self, *, enabled: bool, redis_url: str | None) -> None:
-        """Start counting afresh."""
+        """Use the Redis at `redis_url`, if there is one, and reset the counters of this process."""
         self.enabled = enabled
         self._memory = MovingWindowRateLimiter(MemoryStorage())
         self._shared = None
         if redis_url:
-            # the strategy is part of the prefix: another one could not read these keys
+            # the prefix names the strategy: another strategy cannot read these keys
             storage = RedisStorage(redis_url, key_prefix="clinic:moving", **RedisStore.options())
             self._shared = MovingWindowRateLimiter(storage)
 
-    def _ask(self, question: Callable[[MovingWindowRateLimiter], T]) -> T:
+    def _call(self, action: Callable[[MovingWindowRateLimiter], T]) -> T:
         shared = self._shared
         if shared is not None and redis_store.status == "ok":
             try:
-                return question(shared)
+                return action(shared)
             except (redis.RedisError, OSError):
                 redis_store.trip()
-        return question(self._memory)
+        return action(self._memory)
 
     def hit(self, rate: str, *key: str) -> int | None:
-        """Count one; None if it fits, else after how many seconds the next one will."""
+        """Count one hit. Return None within the limit, otherwise the seconds until the next allowed hit."""
         if not self.enabled:
             return None
         item = _parse(rate)
-        return None if self._ask(lambda limiter: limiter.hit(item, *key)) else self._wait(item, key)
+        return None if self._call(lambda limiter: limiter.hit(item, *key)) else self._wait(item, key)
 
-    def hit_and_ask(self, rate: str, key: tuple[str, ...], asked: str) -> tuple[int | None, bool]:
-        """`hit`, and in the same round trip whether Redis holds the key `asked`."""
-        shared = self._shared
-        if self.enabled and shared is not None:
-            item, storage = _parse(rate), cast(RedisStorage, shared.storage)
-
-            place = storage.prefixed_key(item.key_for(*key))
+    def hit_and_check(self, rate: str, key: tuple[str, ...], other: str) -> tuple[int | None, bool]:
+        """Count as `hit` does, and return whether Redis has the key `other`, in one round trip."""
+        if self.enabled and self._shared is not None:
+            item, storage = _parse(rate), cast(RedisStorage, self._shared.storage)
             window = (time.time(), item.amount, item.get_expiry(), 1)
-            count = ("EVALSHA", storage.lua_acquire_moving_window.sha, 1, place, *window)
-            answers = redis_store.exchange(count, ("EXISTS", asked))
-            if answers and not any(isinstance(answer, redis.RedisError) for answer in answers):
-                fits, found = answers
-                return None if fits else self._wait(item, key), bool(found)
-        # without Redis, or where it has forgotten the script, the single questions know what to do
-        return self.hit(rate, *key), redis_store.holds(asked)
+
+            def count(client: redis.Redis) -> list[Any]:
+                pipeline = client.pipeline(transaction=False)
+                script, place = storage.lua_acquire_moving_window, storage.prefixed_key(item.key_for(*key))
+                pipeline.evalsha(script.sha, 1, place, *window)
+                pipeline.exists(other)
+                return pipeline.execute(raise_on_error=False)
+
+            replies: list[Any] = redis_store.call(count, [])
+            if replies and not any(isinstance(reply, redis.RedisError) for reply in replies):
+                acquired, found = replies
+                return None if acquired else self._wait(item, key), bool(found)
+        # without Redis, or if Redis has lost the script, two separate calls
+        return self.hit(rate, *key), redis_store.exists(other)
 
     def full(self, rate: str, *key: str) -> int | None:
-        """Without counting: None if one more fits, else the seconds until it does."""
+        """Return what `hit` would return, without counting."""
         if not self.enabled:
             return None
         item = _parse(rate)
-        return None if self._ask(lambda limiter: limiter.test(item, *key)) else self._wait(item, key)
+        return None if self._call(lambda limiter: limiter.test(item, *key)) else self._wait(item, key)
 
     def forget(self, rate: str, *key: str) -> None:
-        """Start this key afresh."""
+        """Reset the counter of a key."""
         if self.enabled:
             item = _parse(rate)
-            self._ask(lambda limiter: limiter.clear(item, *key))
+            self._call(lambda limiter: limiter.clear(item, *key))
 
     def _wait(self, item: RateLimitItem, key: tuple[str, ...]) -> int:
-        stats = self._ask(lambda limiter: limiter.get_window_stats(item, *key))
+        stats = self._call(lambda limiter: limiter.get_window_stats(item, *key))
         return max(1, int(stats.reset_time - time.time()) + 1)
 
 

@@ -1,4 +1,4 @@
-"""`flask audit`: prove the audit, export its heads, account for a restore."""
+"""`flask audit`: verify the audit log, export its heads, record a restore."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from security.permissions import Actor
 from services.audit import audit_chain
 from services.audit.audit_chain import Heads, HeadsFileError
 
-audit = AppGroup("audit", help="Prove the audit, export its heads, account for a restore.")
+audit = AppGroup("audit", help="Verify the audit log, export its heads, record a restore.")
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -26,64 +26,68 @@ def _fail(problem: object) -> NoReturn:
     sys.exit(1)
 
 
-def _read(path: Path) -> Heads | None:
+def _read_heads(path: Path) -> Heads | None:
     try:
         return audit_chain.read_heads(path, settings().audit_key)
-    except HeadsFileError as problem:
-        _fail(problem)
+    except HeadsFileError as error:
+        _fail(error)
 
 
 @audit.command("verify")
-@click.option("--heads", type=FILE, help="Exported heads to hold against; default AUDIT_HEADS_FILE.")
+@click.option("--heads", type=FILE, help="File of exported heads. Default: AUDIT_HEADS_FILE.")
 def verify(heads: Path | None) -> None:
-    """Recompute every chain and hold it against the exported heads.
+    """Verify every chain of the audit log, also against the exported heads.
 
-    Prints "ok" and exits 0 when every entry is as it was written; else names the first broken place (chain,
-    entry, what) and exits 1. The application may go on working meanwhile.
+    Prints "ok" and exits with 0 if every entry is unchanged. Otherwise prints the first fault (chain, entry,
+    problem) and exits with 1. The application may run meanwhile.
     """
     path = heads or settings().heads_file
-    exported = _read(path)  # before the database is looked at, which only gets more entries
+    # Read the file before the database: the chains only get longer, so a head in the file must be in them.
+    exported = _read_heads(path)
     if exported is None:
         if heads is not None:
             _fail(f"{path}: there is no such file")
-        click.echo(f"audit: no heads were exported to {path}; a cut tail would not be found", err=True)
-    broken = audit_chain.verify(db.engine, exported)
-    if broken is not None:
-        _fail(broken)
+        click.echo(
+            f"audit: no heads were exported to {path}; entries deleted at the end of a chain are not found",
+            err=True,
+        )
+    fault = audit_chain.verify(db.engine, exported)
+    if fault is not None:
+        _fail(fault)
     click.echo("ok")
 
 
 @audit.command("heads")
-@click.option("--to", type=FILE, help="Where to; default AUDIT_HEADS_FILE.")
-def heads(to: Path | None) -> None:
-    """Export the heads of the chains now, as the application does every minute.
+@click.option("--to", "target", type=FILE, help="File to write. Default: AUDIT_HEADS_FILE.")
+def heads(target: Path | None) -> None:
+    """Export the heads of the chains now. The application does this every minute.
 
-    Where the database no longer holds what was exported before, the file keeps its word, the place is named,
-    and the exit code is 1.
+    If the database lacks an exported head, the file keeps that head. The command then prints the fault and
+    exits with 1.
     """
-    path = to or settings().heads_file
+    path = target or settings().heads_file
     try:
-        broken = audit_chain.export(db.engine, settings(), path)
-    except (HeadsFileError, OSError) as problem:
-        _fail(problem)
-    if broken:
-        _fail(broken[0])
+        faults = audit_chain.export(db.engine, settings(), path)
+    except (HeadsFileError, OSError) as error:
+        _fail(error)
+    if faults:
+        _fail(faults[0])
     click.echo(str(path))
 
 
 @audit.command("restored")
 @click.option("--reason", required=True, help="Why the database was restored, in a few words.")
 def restored(reason: str) -> None:
-    """Record that the database was restored from a backup, and which entries are lost, then export anew."""
-    exported = _read(settings().heads_file)
+    """Record a restore from a backup and the lost audit entries, then export the heads again."""
+    exported = _read_heads(settings().heads_file)
     actor = Actor(None, "flask audit restored", Role.ADMIN)
     try:
-        lost = audit_chain.record_restore(actor, reason, exported)
+        faults = audit_chain.record_restore(actor, reason, exported)
         db.session.commit()
-    except ClinicError as refusal:
+    except ClinicError as error:
         db.session.rollback()
-        _fail(refusal.message)
-    audit_chain.export(db.engine, settings(), anew=True)
-    for place in lost:
-        click.echo(f"lost: chain {place.chain} from entry {place.number} on")
+        _fail(error.message)
+    audit_chain.export(db.engine, settings(), overwrite=True)
+    for fault in faults:
+        click.echo(f"lost: chain {fault.chain} from entry {fault.number} on")
     click.echo("recorded")

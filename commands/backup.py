@@ -1,9 +1,10 @@
-"""`flask backup`: the whole clinic as one sealed file, and back from it.
+"""`flask backup`: write the database to one authenticated file, check the file, restore it.
 
-A backup is a line of JSON that says what it is, a line with its seal, and the data: a copy of the database on
-SQLite, on PostgreSQL the tables as COPY writes them, compressed. The seal is HMAC-SHA256 under `AUDIT_KEY`
-over the first line and the data, so that a file that was cut short, changed or forged is refused before the
-database is looked at. On PostgreSQL the schema is not in it: the migrations make it, on any server version.
+A backup file has three parts: a JSON header line, a line with the MAC in hexadecimal, and the data.
+On SQLite the data is a copy of the database file. On PostgreSQL it is the output of COPY for every table,
+compressed with gzip; the schema is not included, because the migrations create it on any server version.
+The MAC is HMAC-SHA256 under `AUDIT_KEY` over the header and the data. A truncated, changed or forged file
+is therefore refused before the database is opened.
 """
 
 from __future__ import annotations
@@ -34,82 +35,85 @@ from config import settings
 from extensions import db
 from services import clock, schema_version
 
-backup = AppGroup("backup", help="Write the whole clinic to a sealed file, check one, restore one.")
+backup = AppGroup("backup", help="Write the database to a backup file, check a file, restore a file.")
 FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
-CHUNK = 1 << 20  # bytes read at once
-MAX_LINE = 1_000  # bytes of the first line, and of the second
-END = b"\\.\n"  # ends a table: no row that COPY writes looks like it
-REVISION = "alembic_version"
-HEADS = "audit_heads"  # the migrations make its rows: the one table that is not empty in a new database
+CHUNK_SIZE = 1 << 20  # bytes
+MAX_LINE_SIZE = 1_000  # bytes of the header line, and of the MAC line
+END_OF_TABLE = b"\\.\n"  # COPY never writes such a row
+REVISION_TABLE = "alembic_version"
+HEADS_TABLE = "audit_heads"  # the only table that has rows in a new database: a migration inserts them
 
 
 @dataclass(frozen=True)
-class Label:
-    """What the first line of a backup says."""
+class BackupHeader:
+    """The first line of a backup file."""
 
     engine: str  # sqlite or postgresql
-    revision: str  # of the schema
+    revision: str  # schema revision of Alembic
     made_at: str  # RFC 3339, UTC
 
 
 @backup.command("create")
 @click.argument("file", type=FILE)
 def create(file: Path) -> None:
-    """Write a backup to FILE, which must not exist, or to standard output where FILE is "-".
+    """Write a backup to FILE, which must not exist. "-" is standard output.
 
-    One state of the database, taken while the clinic goes on working. It holds patients' data: FILE is
-    readable by its owner alone; keep it encrypted, and AUDIT_KEY elsewhere.
+    The backup is one consistent state of the database. The application may run meanwhile. The file contains
+    patient data: only its owner can read it. Keep it encrypted, and keep AUDIT_KEY in another place.
     """
-    with _output(file) as output, tempfile.TemporaryDirectory(dir=_folder(file)) as folder:
+    with _open_output(file) as output, tempfile.TemporaryDirectory(dir=_temporary_parent(file)) as folder:
         data = Path(folder, "data")
-        label = _dump_sqlite(data) if _engine() == "sqlite" else _dump_postgresql(data)
-        first = json.dumps(asdict(label)).encode() + b"\n"
-        seal = _seal(first)
+        header = _dump_sqlite(data) if _engine_name() == "sqlite" else _dump_postgresql(data)
+        header_line = json.dumps(asdict(header)).encode() + b"\n"
+        mac = _start_mac(header_line)
         with data.open("rb") as content:
-            for chunk in _chunks(content):
-                seal.update(chunk)
-            output.write(first + seal.hexdigest().encode() + b"\n")
+            for chunk in _read_chunks(content):
+                mac.update(chunk)
+            output.write(header_line + mac.hexdigest().encode() + b"\n")
             content.seek(0)
-            for chunk in _chunks(content):
+            for chunk in _read_chunks(content):
                 output.write(chunk)
         output.flush()
-    click.echo(f"written: {label.engine}, schema {label.revision}, {label.made_at}", err=True)
+    click.echo(f"written: {header.engine}, schema {header.revision}, {header.made_at}", err=True)
 
 
 @backup.command("check")
 @click.argument("file", type=FILE)
 def check(file: Path) -> None:
-    """Say whether FILE ("-": standard input) is a whole backup of this clinic; exits 1 where it is not."""
-    with tempfile.TemporaryDirectory(dir=_folder(file)) as folder:
-        label = _unseal(file, Path(folder, "data"))
-    click.echo(f"whole: {label.engine}, schema {label.revision}, {label.made_at}")
+    """Check that FILE is a complete backup of this clinic. "-" is standard input. Otherwise exit with 1."""
+    with tempfile.TemporaryDirectory(dir=_temporary_parent(file)) as folder:
+        header = _extract_data(file, Path(folder, "data"))
+    click.echo(f"complete: {header.engine}, schema {header.revision}, {header.made_at}")
 
 
 @backup.command("restore")
 @click.argument("file", type=FILE)
 def restore(file: Path) -> None:
-    """Put the backup in FILE ("-": standard input) into the empty database of the settings.
+    """Restore the backup in FILE into the empty database of the settings. "-" is standard input.
 
-    Exits 1 and changes nothing where the file is damaged, was sealed under another AUDIT_KEY, is of another
-    engine or a newer schema, or where the database holds anything already. Stop the server before.
+    Stop the server first. Changes nothing and exits with 1 if the file is damaged, or has a MAC under another
+    AUDIT_KEY, or is from another engine or a newer schema, or if the database is not empty.
     """
-    chosen = _engine()
-    place = _sqlite_path().parent if chosen == "sqlite" else _folder(file)
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        data = Path(folder, "data")  # what was checked is what is restored, whoever writes to FILE
-        label = _unseal(file, data)
-        known = {script.revision for script in _scripts().walk_revisions()}
-        if label.engine != chosen:
-            raise click.ClickException(f"This is a backup of {label.engine}, and the database is {chosen}.")
-        if label.revision not in known:
-            raise click.ClickException("The backup has a newer schema than this version of the clinic.")
-        if chosen == "sqlite":
+    engine_name = _engine_name()
+    # A SQLite file is moved into place at the end, which needs the same file system.
+    parent = _sqlite_path().parent if engine_name == "sqlite" else _temporary_parent(file)
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        data = Path(folder, "data")  # a copy: FILE may change between check and restore
+        header = _extract_data(file, data)
+        revisions = {script.revision for script in _scripts().walk_revisions()}
+        if header.engine != engine_name:
+            raise click.ClickException(
+                f"This is a backup of {header.engine}, but the database is {engine_name}."
+            )
+        if header.revision not in revisions:
+            raise click.ClickException("The backup has a newer schema than this version of the application.")
+        if engine_name == "sqlite":
             _load_sqlite(data)
         else:
-            _load_postgresql(data, label)
-    click.echo(f"restored: the clinic of {label.made_at}")
-    if label.revision != schema_version.expected_revision():
+            _load_postgresql(data, header)
+    click.echo(f"restored: backup of {header.made_at}")
+    if header.revision != schema_version.expected_revision():
         click.echo("next: flask db upgrade")
     click.echo("next: flask verify && flask audit restored --reason '...' && flask audit verify")
 
@@ -117,30 +121,30 @@ def restore(file: Path) -> None:
 # --- The file ------------------------------------------------------------------------------------------
 
 
-def _seal(first: bytes) -> hmac.HMAC:
-    return hmac.new(settings().audit_key.encode(), b"backup\n" + first, hashlib.sha256)
+def _start_mac(header_line: bytes) -> hmac.HMAC:
+    return hmac.new(settings().audit_key.encode(), b"backup\n" + header_line, hashlib.sha256)
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK):
+def _read_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_SIZE):
         yield chunk
 
 
-def _folder(file: Path) -> Path | None:
-    """Where there must be room for the data anyway; the system's temporary directory for a stream."""
+def _temporary_parent(file: Path) -> Path | None:
+    """Return the folder of the file, which needs space for the data anyway. None (system default) for "-"."""
     return None if str(file) == "-" else file.absolute().parent
 
 
 @contextmanager
-def _output(file: Path) -> Iterator[IO[bytes]]:
-    """The new file, which is gone again where it could not be finished."""
+def _open_output(file: Path) -> Iterator[IO[bytes]]:
+    """Create the file, readable by its owner only. Delete it again after an error."""
     if str(file) == "-":
         yield sys.stdout.buffer
         return
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as problem:
-        raise click.ClickException(f"{file}: {problem.strerror}") from None
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as output:
             yield output
@@ -151,35 +155,35 @@ def _output(file: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _input(file: Path) -> Iterator[IO[bytes]]:
+def _open_input(file: Path) -> Iterator[IO[bytes]]:
     if str(file) == "-":
         yield sys.stdin.buffer
         return
     try:
-        opened = file.open("rb")
-    except OSError as problem:
-        raise click.ClickException(f"{file}: {problem.strerror}") from None
-    with opened:
-        yield opened
+        source = file.open("rb")
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
+    with source:
+        yield source
 
 
-def _unseal(file: Path, data: Path) -> Label:
-    """Copy the data out of a backup and say what it is; ends the command where the seal does not fit."""
-    with _input(file) as source, data.open("xb") as copy:
-        first, told = source.readline(MAX_LINE), source.readline(MAX_LINE)
-        seal = _seal(first)
-        for chunk in _chunks(source):
-            seal.update(chunk)
+def _extract_data(file: Path, data: Path) -> BackupHeader:
+    """Copy the data of a backup to `data`, return its header. End the command if the MAC does not match."""
+    with _open_input(file) as source, data.open("xb") as copy:
+        header_line, mac_line = source.readline(MAX_LINE_SIZE), source.readline(MAX_LINE_SIZE)
+        mac = _start_mac(header_line)
+        for chunk in _read_chunks(source):
+            mac.update(chunk)
             copy.write(chunk)
-    if not hmac.compare_digest(seal.hexdigest().encode() + b"\n", told):
+    if not hmac.compare_digest(mac.hexdigest().encode() + b"\n", mac_line):
         raise click.ClickException(
-            f"{file}: no backup of this clinic, damaged, cut short, or sealed under another AUDIT_KEY. "
+            f"{file}: not a backup of this clinic, damaged, truncated, or written with another AUDIT_KEY. "
             "Nothing was changed."
         )
-    return Label(**json.loads(first))
+    return BackupHeader(**json.loads(header_line))
 
 
-def _engine() -> str:
+def _engine_name() -> str:
     return make_url(settings().database_url).get_backend_name()
 
 
@@ -187,8 +191,12 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(schema_version.MIGRATIONS))
 
 
-def _no_schema() -> click.ClickException:
+def _no_tables() -> click.ClickException:
     return click.ClickException("The database has no tables: there is nothing to back up.")
+
+
+def _not_empty() -> click.ClickException:
+    return click.ClickException("The database is not empty: restore into a new one. Nothing was changed.")
 
 
 # --- SQLite --------------------------------------------------------------------------------------------
@@ -198,50 +206,46 @@ def _sqlite_path() -> Path:
     return Path(make_url(settings().database_url).database or "")
 
 
-def _dump_sqlite(data: Path) -> Label:
+def _dump_sqlite(data: Path) -> BackupHeader:
     if not _sqlite_path().exists():
-        raise _no_schema()
+        raise _no_tables()
     made_at = clock.now().isoformat()
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM INTO ?", (str(data),))
     with closing(sqlite3.connect(data)) as copy:
-        if not copy.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (REVISION,)).fetchone():
-            raise _no_schema()
+        if not copy.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (REVISION_TABLE,)).fetchone():
+            raise _no_tables()
         (revision,) = copy.execute("SELECT version_num FROM alembic_version").fetchone()
-    return Label("sqlite", revision, made_at)
+    return BackupHeader("sqlite", revision, made_at)
 
 
 def _load_sqlite(data: Path) -> None:
     target = _sqlite_path()
-    for ending in ("-wal", "-shm"):
-        if target.with_name(target.name + ending).exists():
+    for suffix in ("-wal", "-shm"):
+        if target.with_name(target.name + suffix).exists():
             raise click.ClickException(
-                f"{target.name}{ending} is there: the server still runs, or an older database was removed "
-                "without it. Stop the one, remove the other."
+                f"The file {target.name}{suffix} exists. Stop the server if it runs. "
+                "Otherwise the file is a rest of a deleted database: delete it too."
             )
     if target.exists():
-        with closing(sqlite3.connect(target)) as there:
-            if there.execute("SELECT 1 FROM sqlite_master").fetchone():
+        with closing(sqlite3.connect(target)) as connection:
+            if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 raise _not_empty()
     with closing(sqlite3.connect(data)) as copy:
-        told = copy.execute("PRAGMA integrity_check").fetchone()[0]
-    if told != "ok":
-        raise click.ClickException("The backup was made of a database that was damaged already.")
+        result = copy.execute("PRAGMA integrity_check").fetchone()[0]
+    if result != "ok":
+        raise click.ClickException("The database was already damaged when the backup was written.")
     with data.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(data, target)
-
-
-def _not_empty() -> click.ClickException:
-    return click.ClickException("The database is not empty: restore into a new one. Nothing was changed.")
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _copying(connection: Connection) -> Iterator[Any]:
-    """A cursor that copies values in one notation."""
+def _copy_cursor(connection: Connection) -> Iterator[Any]:
+    """Open a cursor for COPY whose text format does not depend on the settings of the server."""
     connection.exec_driver_sql(
         "SET LOCAL datestyle = 'ISO'; SET LOCAL timezone = 'UTC'; SET LOCAL client_encoding = 'UTF8'"
     )
@@ -249,47 +253,47 @@ def _copying(connection: Connection) -> Iterator[Any]:
         yield cursor
 
 
-def _dump_postgresql(data: Path) -> Label:
+def _dump_postgresql(data: Path) -> BackupHeader:
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with (
         gzip.open(data, "wb", compresslevel=6) as file,
         db.engine.connect().execution_options(**options) as connection,
-        _copying(connection) as cursor,
+        _copy_cursor(connection) as cursor,
     ):
         made_at = clock.now().isoformat()
-        found = inspect(connection)
-        if not found.has_table(REVISION):
-            raise _no_schema()
+        inspector = inspect(connection)
+        if not inspector.has_table(REVISION_TABLE):
+            raise _no_tables()
         revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
-        # parents first; the last one, without a name, stands for circles, of which there are none
-        for name, _keys in found.get_sorted_table_and_fkc_names():
-            if name not in (None, REVISION):
-                columns = [told["name"] for told in found.get_columns(name)]
+        # Referenced tables come first. The last item has no table: it lists the cyclic foreign keys.
+        for name, _keys in inspector.get_sorted_table_and_fkc_names():
+            if name not in (None, REVISION_TABLE):
+                columns = [info["name"] for info in inspector.get_columns(name)]
                 file.write(json.dumps({"table": name, "columns": columns}).encode() + b"\n")
-                cursor.copy_expert(_copy("COPY {} ({}) TO STDOUT", name, columns), file)
-                file.write(END)
-    return Label("postgresql", revision, made_at)
+                cursor.copy_expert(_copy_statement("COPY {} ({}) TO STDOUT", name, columns), file)
+                file.write(END_OF_TABLE)
+    return BackupHeader("postgresql", revision, made_at)
 
 
-def _copy(statement: str, name: str, columns: list[str]) -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    return sql.SQL(statement).format(sql.Identifier(name), names)
+def _copy_statement(template: str, name: str, columns: list[str]) -> sql.Composed:
+    identifiers = sql.SQL(", ").join(map(sql.Identifier, columns))
+    return sql.SQL(template).format(sql.Identifier(name), identifiers)
 
 
-class _Rows:
-    """The rows of one table, for COPY to read."""
+class _TableReader:
+    """A file-like object with the rows of one table, as `copy_expert` reads it."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
-        self.file, self.over = file, False
+        self.file, self.at_end = file, False
 
     def readline(self, _size: int = -1) -> bytes:
-        """The next row, nothing after the last."""
-        row = b"" if self.over else self.file.readline()
-        self.over = self.over or row == END
-        return b"" if self.over else row
+        """Return the next row, or nothing at the end of the table."""
+        row = b"" if self.at_end else self.file.readline()
+        self.at_end = self.at_end or row == END_OF_TABLE
+        return b"" if self.at_end else row
 
-    def read(self, size: int = CHUNK) -> bytes:
-        """The next rows, as many as it takes to fill `size` bytes."""
+    def read(self, size: int = CHUNK_SIZE) -> bytes:
+        """Return the next complete rows, at least `size` bytes unless the table ends."""
         rows, length = [], 0
         while length < size and (row := self.readline()):
             rows.append(row)
@@ -297,27 +301,28 @@ class _Rows:
         return b"".join(rows)
 
 
-def _load_postgresql(data: Path, label: Label) -> None:
+def _load_postgresql(data: Path, header: BackupHeader) -> None:
     with db.engine.connect() as connection:
         if not _is_new(connection):
             raise _not_empty()
-    if schema_version.stored_revision() not in (None, label.revision):
-        raise click.ClickException("The database has another schema than the backup; restore into a new one.")
+    if schema_version.stored_revision() not in (None, header.revision):
+        raise click.ClickException("The database has another schema than the backup: restore into a new one.")
     db.session.remove()
-    upgrade(revision=label.revision)
+    upgrade(revision=header.revision)
     with (
         gzip.open(data, "rb") as file,
         db.engine.begin() as connection,
-        _copying(connection) as cursor,
+        _copy_cursor(connection) as cursor,
     ):
         while line := file.readline():
-            told = json.loads(line)
-            name, columns = told["table"], told["columns"]
-            into = name
-            if name == HEADS:  # its rows are there, and may only go on
+            section = json.loads(line)
+            name, columns = section["table"], section["columns"]
+            target = name
+            if name == HEADS_TABLE:  # a migration inserted its rows, so they are updated below
+                target = "restored_heads"
                 cursor.execute("CREATE TEMP TABLE restored_heads (LIKE audit_heads) ON COMMIT DROP")
-                into = "restored_heads"
-            cursor.copy_expert(_copy("COPY {} ({}) FROM STDIN", into, columns), _Rows(file), CHUNK)
+            statement = _copy_statement("COPY {} ({}) FROM STDIN", target, columns)
+            cursor.copy_expert(statement, _TableReader(file), CHUNK_SIZE)
             if "id" in columns:
                 cursor.execute(
                     sql.SQL(
@@ -332,11 +337,11 @@ def _load_postgresql(data: Path, label: Label) -> None:
 
 
 def _is_new(connection: Connection) -> bool:
-    """Whether nothing was ever stored: no table, or those of the migrations as they make them."""
+    """Return True if no table has a row, except those that the migrations insert."""
     for name in inspect(connection).get_table_names():
         rows = select(literal(1)).select_from(table(name)).limit(1)
-        if name == HEADS:
+        if name == HEADS_TABLE:
             rows = rows.where(column("number") > 0)
-        if name != REVISION and connection.execute(rows).first():
+        if name != REVISION_TABLE and connection.execute(rows).first():
             return False
     return True

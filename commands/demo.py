@@ -1,7 +1,7 @@
-"""`flask demo load`: the synthetic clinic, brought in through the services that judge everybody else.
+"""`flask demo load`: load the synthetic clinic of `data/demo` through the services.
 
-What a rule refuses is counted by its reason and not forced. The population is `data/demo`; see
-`data/NOTICE.md` for where it comes from.
+The services apply the same rules as for a request. A refused row is counted by its reason and not stored.
+`data/NOTICE.md` names the source of the data.
 """
 
 from __future__ import annotations
@@ -47,82 +47,83 @@ from services.scheduling import appointments, doctors
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "demo"
 CLERK = Actor(None, "demo", Role.ADMIN)
 OPERATION = "flask demo load"
-OPEN_BILLS = 10  # every tenth bill is left open, so that there is something to collect
+OPEN_BILL_INTERVAL = 10  # every tenth bill stays unpaid, so that the demo has open bills
 
 Row = dict[str, str]
 
 
-def rows(name: str) -> list[Row]:
-    """One table of the population."""
+def read_rows(name: str) -> list[Row]:
+    """Return the rows of one table of `data/demo`."""
     with gzip.open(FOLDER / f"{name}.csv.gz", "rt", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def by(name: str, key: str) -> dict[str, list[Row]]:
-    """One table, grouped by a column."""
-    found: dict[str, list[Row]] = defaultdict(list)
-    for row in rows(name):
-        found[row[key]].append(row)
-    return found
+def read_groups(name: str, key: str) -> dict[str, list[Row]]:
+    """Return the rows of one table of `data/demo`, grouped by the column `key`."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in read_rows(name):
+        groups[row[key]].append(row)
+    return groups
 
 
-def instant(text: str) -> datetime:
-    """The population's instants are UTC without saying so."""
+def parse_instant(text: str) -> datetime:
+    """Return a timestamp of `data/demo`. The files hold UTC without an offset."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def number_of(row: Row) -> str:
-    """The file number of a patient of the population."""
+def file_number(row: Row) -> str:
+    """Return the file number of a patient of `data/demo`."""
     return f"DEMO-{int(row['id']):06d}"
 
 
 @dataclass
-class Tally:
-    """What was loaded, and what was refused for which reason."""
+class LoadCounts:
+    """The number of loaded and refused rows by kind. Refused rows also by reason."""
 
     loaded: Counter[str] = field(default_factory=Counter)
     refused: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
-    def attempt(self, what: str, action: Callable[[], Any]) -> Any:
-        """Do it, all or nothing, and count it; None where a rule refuses it."""
+    def attempt(self, kind: str, action: Callable[[], Any]) -> Any:
+        """Run the action in a savepoint, count it and return its result. Return None if a rule refuses it."""
         try:
             with db.session.begin_nested():
-                made = action()
-        except ClinicError as refusal:
-            for reason in reasons(refusal):
-                self.refused[what][reason] += 1
+                result = action()
+        except ClinicError as error:
+            for reason in refusal_reasons(error):
+                self.refused[kind][reason] += 1
             return None
-        self.loaded[what] += 1
-        return made
+        self.loaded[kind] += 1
+        return result
 
 
-def reasons(refusal: ClinicError) -> list[str]:
-    """Every clash of a refused booking by its code, else what is wrong with which field, else the code."""
-    clashes = [clash["code"] for clash in refusal.members.get("conflicts", ())]
-    return clashes or [f"{field}: {told}" for field, told in (refusal.errors or {}).items()] or [refusal.code]
+def refusal_reasons(error: ClinicError) -> list[str]:
+    """Return the codes of the booking conflicts, or the messages of the fields, or the error code."""
+    conflicts = [conflict["code"] for conflict in error.members.get("conflicts", ())]
+    messages = [f"{field}: {message}" for field, message in (error.errors or {}).items()]
+    return conflicts or messages or [error.code]
 
 
 class Loader:
-    """Brings the population in; each encounter with all that hangs on it is one transaction."""
+    """A loader of the synthetic clinic. An encounter with bill and prescriptions is one transaction."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.counts = LoadCounts()
         self.doctors: dict[str, int] = {}
-        self.encounters = by("encounters", "patient_id")
-        self.allergies = by("allergies", "patient_id")
-        self.conditions = by("conditions", "patient_id")
-        self.found = by("conditions", "encounter_id")
-        self.procedures = by("procedures", "encounter_id")
-        self.requests = by("medication_requests", "encounter_id")
-        self.bills = 0
+        self.encounters = read_groups("encounters", "patient_id")
+        self.allergies = read_groups("allergies", "patient_id")
+        self.conditions = read_groups("conditions", "patient_id")
+        self.diagnoses = read_groups("conditions", "encounter_id")
+        self.procedures = read_groups("procedures", "encounter_id")
+        self.medication_requests = read_groups("medication_requests", "encounter_id")
+        self.bill_count = 0
 
     def load_doctors(self) -> None:
-        """The practitioners, those that are there already by their licence number."""
-        for row in rows("practitioners"):
+        """Load the practitioners. Those with a known licence number exist already and are not changed."""
+        for row in read_rows("practitioners"):
             licence = f"NPI-{row['npi']}"
-            found = db.session.scalar(select(Doctor.id).where(Doctor.license_number == licence))
-            if found is None:
-                doctor = self.tally.attempt(
+            doctor_id = db.session.scalar(select(Doctor.id).where(Doctor.license_number == licence))
+            if doctor_id is None:
+                doctor = self.counts.attempt(
                     "doctors",
                     partial(
                         doctors.create,
@@ -132,34 +133,36 @@ class Loader:
                         license_number=licence,
                     ),
                 )
-                found = doctor.id
-            self.doctors[row["id"]] = found
+                doctor_id = doctor.id
+            self.doctors[row["id"]] = doctor_id
         self._commit()
 
     def load_patient(self, row: Row) -> Iterator[None]:
-        """A patient with everything; yields after each encounter. What is there already is left as it is."""
-        patient_id = db.session.scalar(select(Patient.id).where(Patient.file_number == number_of(row)))
+        """Load a patient with all data. Yield after each encounter. Stored rows are not changed."""
+        patient_id = db.session.scalar(select(Patient.id).where(Patient.file_number == file_number(row)))
         resumed = patient_id is not None
         if patient_id is None:
-            patient = self.tally.attempt("patients", partial(self._register, row))
+            patient = self.counts.attempt("patients", partial(self._register, row))
             if patient is not None:
                 patient_id = patient.id
-                self.tally.attempt("medical histories", partial(self._history, row, patient_id))
+                self.counts.attempt("medical histories", partial(self._fill_history, row, patient_id))
             self._commit()
-        for encounter in sorted(self.encounters[row["id"]], key=lambda one: one["start"]):
-            if patient_id is not None and not (resumed and self._is_there(encounter, patient_id)):
-                self._encounter(encounter, patient_id, row["insurance"])
+        for encounter in sorted(self.encounters[row["id"]], key=lambda encounter: encounter["start"]):
+            if patient_id is not None and not (resumed and self._is_loaded(encounter, patient_id)):
+                self._load_encounter(encounter, patient_id, row["insurance"])
                 self._commit()
             yield
 
-    def _is_there(self, row: Row, patient_id: int) -> bool:
-        known = select(Visit.id).where(Visit.patient_id == patient_id, Visit.date == instant(row["start"]))
-        return db.session.scalar(known.limit(1)) is not None
+    def _is_loaded(self, row: Row, patient_id: int) -> bool:
+        query = select(Visit.id).where(
+            Visit.patient_id == patient_id, Visit.date == parse_instant(row["start"])
+        )
+        return db.session.scalar(query.limit(1)) is not None
 
     def _register(self, row: Row) -> Patient:
         return patients.register(
             CLERK,
-            file_number=number_of(row),
+            file_number=file_number(row),
             name=f"{row['given']} {row['family']}",
             gender=Gender(row["gender"]),
             date_of_birth=date.fromisoformat(row["birth_date"]),
@@ -168,45 +171,45 @@ class Loader:
             insurance_provider=row["insurance"].replace("_", " ") or None,
         )
 
-    def _history(self, row: Row, patient_id: int) -> None:
+    def _fill_history(self, row: Row, patient_id: int) -> None:
         severity = {"low": AllergySeverity.MILD, "high": AllergySeverity.SEVERE}
         allergies = [
             {
-                "substance": one["display"],
+                "substance": allergy["display"],
                 "reaction": None,
-                "severity": severity.get(one["criticality"], AllergySeverity.UNKNOWN),
+                "severity": severity.get(allergy["criticality"], AllergySeverity.UNKNOWN),
             }
-            for one in self.allergies[row["id"]]
+            for allergy in self.allergies[row["id"]]
         ]
         conditions = [
             {
-                "name": one["display"],
+                "name": condition["display"],
                 "icd10": None,
-                "since": date.fromisoformat(one["onset"][:10]) if one["onset"] else None,
-                "status": ConditionStatus(one["status"]),
+                "since": date.fromisoformat(condition["onset"][:10]) if condition["onset"] else None,
+                "status": ConditionStatus(condition["status"]),
             }
-            for one in self.conditions[row["id"]]
+            for condition in self.conditions[row["id"]]
         ]
         history = medical_history.get(CLERK, patient_id, lock=True)
         medical_history.update(CLERK, history, allergies=allergies, conditions=conditions)
 
-    def _encounter(self, row: Row, patient_id: int, insurance: str) -> None:
+    def _load_encounter(self, row: Row, patient_id: int, insurance: str) -> None:
         if not row["practitioner_id"]:
-            self.tally.refused["encounters"]["no practitioner"] += 1
+            self.counts.refused["encounters"]["no practitioner"] += 1
             return
-        visit = self.tally.attempt("encounters", partial(self._visit, row, patient_id))
+        visit = self.counts.attempt("encounters", partial(self._create_visit, row, patient_id))
         if visit is None:
             return
-        self.tally.loaded["procedures"] += len(self.procedures[row["id"]])
-        if any(one["price"] for one in self.procedures[row["id"]]):
-            self.tally.attempt("bills", partial(self._bill, visit, insurance))
-        for request in self.requests[row["id"]]:
-            self.tally.attempt("prescriptions", partial(self._prescribe, visit, request))
+        self.counts.loaded["procedures"] += len(self.procedures[row["id"]])
+        if any(procedure["price"] for procedure in self.procedures[row["id"]]):
+            self.counts.attempt("bills", partial(self._create_bill, visit, insurance))
+        for request in self.medication_requests[row["id"]]:
+            self.counts.attempt("prescriptions", partial(self._prescribe, visit, request))
 
-    def _visit(self, row: Row, patient_id: int) -> Visit:
-        start, end = instant(row["start"]), instant(row["end"])
+    def _create_visit(self, row: Row, patient_id: int) -> Visit:
+        start, end = parse_instant(row["start"]), parse_instant(row["end"])
         doctor_id = self.doctors[row["practitioner_id"]]
-        booked = appointments.book(
+        appointment = appointments.book(
             CLERK,
             importing=True,
             patient_id=patient_id,
@@ -219,29 +222,32 @@ class Loader:
         )
         treatments = [
             {
-                "name": one["display"][:200],
-                "procedure_code": one["code"],
-                "cost": Decimal(one["price"] or 0).quantize(Decimal("0.01")),
-                "status": TreatmentStatus.COMPLETED if one["price"] else TreatmentStatus.PLANNED,
+                "name": procedure["display"][:200],
+                "procedure_code": procedure["code"],
+                "cost": Decimal(procedure["price"] or 0).quantize(Decimal("0.01")),
+                "status": TreatmentStatus.COMPLETED if procedure["price"] else TreatmentStatus.PLANNED,
             }
-            for one in self.procedures[row["id"]]
+            for procedure in self.procedures[row["id"]]
         ]
         return visits.create(
             CLERK,
             patient_id=patient_id,
             doctor_id=doctor_id,
-            appointment_id=booked.id,
+            appointment_id=appointment.id,
             date=start,
             visit_type=row["type"][:100] or None,
             chief_complaint=row["reason"] or None,
-            diagnoses=[{"icd10": None, "description": one["display"]} for one in self.found[row["id"]]],
+            diagnoses=[
+                {"icd10": None, "description": condition["display"]}
+                for condition in self.diagnoses[row["id"]]
+            ],
             treatments=treatments,
         )
 
-    def _bill(self, visit: Visit, insurance: str) -> None:
+    def _create_bill(self, visit: Visit, insurance: str) -> None:
         bill = bills.create(CLERK, visit_id=visit.id, billed_at=visit.date)
-        self.bills += 1
-        if self.bills % OPEN_BILLS == 0:
+        self.bill_count += 1
+        if self.bill_count % OPEN_BILL_INTERVAL == 0:
             return
         cash = insurance in ("", "no_insurance")
         payments.pay(
@@ -260,18 +266,21 @@ class Loader:
             importing=True,
             medications=[{"name": row["display"][:200], "instructions": row["dosage"] or None}],
             status=PrescriptionStatus.COMPLETED if stopped else PrescriptionStatus.ACTIVE,
-            issued_at=instant(row["authored"]),
+            issued_at=parse_instant(row["authored"]),
         )
 
-    def archive_the_dead(self) -> None:
-        """Last of all, since nobody books for an archived patient; an open bill keeps the file open."""
-        for row in rows("patients"):
+    def archive_deceased(self) -> None:
+        """Archive the deceased patients. Run last: an archived patient has no bookings.
+
+        A patient with an open bill is refused and stays active.
+        """
+        for row in read_rows("patients"):
             if row["death"]:
-                found = db.session.scalar(
-                    select(Patient).where(Patient.file_number == number_of(row), Patient.is_active)
+                patient = db.session.scalar(
+                    select(Patient).where(Patient.file_number == file_number(row), Patient.is_active)
                 )
-                if found is not None:
-                    self.tally.attempt("archived", partial(patients.archive, CLERK, found))
+                if patient is not None:
+                    self.counts.attempt("archived", partial(patients.archive, CLERK, patient))
         self._commit()
 
     def _commit(self) -> None:
@@ -282,43 +291,43 @@ class Loader:
 
 @click.group("demo")
 def demo() -> None:
-    """A made-up clinic to look at."""
+    """Load or generate the data of a fictitious clinic."""
 
 
 @demo.command("load")
-@click.option("--patients", "wanted", type=click.IntRange(1, 615), default=615, show_default=True)
+@click.option("--patients", "count", type=click.IntRange(1, 615), default=615, show_default=True)
 @with_appcontext
-def load(wanted: int) -> None:
-    """Fill the database with the synthetic clinic, through the rules.
+def load(count: int) -> None:
+    """Load the synthetic clinic through the rules of the services.
 
-    615 patients with their practitioners, encounters, procedures, conditions, allergies and prescriptions.
-    Prints what was loaded, and what was refused by reason. May be stopped and run again: patients who are
-    there already are left as they are.
+    615 patients with practitioners, encounters, procedures, conditions, allergies and prescriptions.
+    Prints the number of loaded rows, and of refused rows by reason. A second run continues: it does not
+    change loaded rows.
     """
     loader = Loader()
     loader.load_doctors()
-    chosen = rows("patients")[:wanted]
-    total = sum(len(loader.encounters[row["id"]]) for row in chosen)
+    patient_rows = read_rows("patients")[:count]
+    total = sum(len(loader.encounters[row["id"]]) for row in patient_rows)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("encounters", total=total)
-        for row in chosen:
+        for row in patient_rows:
             for _ in loader.load_patient(row):
                 progress.advance(task)
-    loader.archive_the_dead()
-    report(loader.tally)
+    loader.archive_deceased()
+    report(loader.counts)
 
 
-def report(tally: Tally) -> None:
-    """What was loaded and what was refused, as a table."""
-    there = db.session.scalar(
+def report(counts: LoadCounts) -> None:
+    """Print the loaded and refused rows as a table."""
+    patient_count = db.session.scalar(
         select(func.count()).select_from(Patient).where(Patient.file_number.like("DEMO-%"))
     )
-    table = Table(title=f"The synthetic clinic: {there} patients", title_justify="left")
-    for heading in ("what", "loaded", "refused", "because of"):
+    table = Table(title=f"The synthetic clinic: {patient_count} patients", title_justify="left")
+    for heading in ("kind", "loaded", "refused", "reasons"):
         table.add_column(heading, justify="right" if heading in ("loaded", "refused") else "left")
-    for what in dict.fromkeys([*tally.loaded, *tally.refused]):
-        refused = tally.refused.get(what, Counter())
-        because = ", ".join(f"{reason}: {count}" for reason, count in refused.most_common())
-        table.add_row(what, str(tally.loaded[what]), str(refused.total()), because)
+    for kind in dict.fromkeys([*counts.loaded, *counts.refused]):
+        refused = counts.refused.get(kind, Counter())
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in refused.most_common())
+        table.add_row(kind, str(counts.loaded[kind]), str(refused.total()), reasons)
     Console(width=160).print(table)

@@ -1,7 +1,7 @@
-"""A made-up clinic of any size, row by row: `flask demo grow` writes what comes out of here.
+"""Generated data of a fictitious clinic of any size: the rows that `flask demo grow` writes.
 
-Twenty doctors see up to 480 patients on a working day, for as many years as it takes to see all of them.
-Everybody comes five times, a month apart; who is made does not depend on how many there are.
+Twenty doctors see up to 480 patients on a working day, for as many years as the patients need.
+Every patient has five appointments, a month apart. The first n patients are the same for every size.
 """
 
 from __future__ import annotations
@@ -47,32 +47,32 @@ from services import clock
 from services.audit.audit_log import CHAINS, canonical_json, compute_mac
 from services.search_key import search_key
 
-APPOINTMENTS = 5  # of every patient
-NEWCOMERS = 96  # patients who come for the first time on a working day
-APART = 20  # working days between two appointments of one patient
+APPOINTMENTS = 5  # per patient
+NEW_PATIENTS = 96  # first appointments per working day
+APPOINTMENT_INTERVAL = 20  # working days between two appointments of a patient
 DOCTORS = 20
 SLOT = timedelta(minutes=20)
-OPENS, CLOSES = time(8), time(18)
-ITEMS = 20  # kinds of stock
+OPENING_TIME, CLOSING_TIME = time(8), time(18)
+ITEMS = 20  # stock items
 OPERATION = "flask demo grow"
-BATCH = 2_000  # patients made at once
+BATCH_SIZE = 2_000  # patients
 
-OPEN_DAYS = timedelta(days=45)  # in which every fourth bill waits to be paid
-NEVER_PAID = 1_000  # of so many older bills one does
-MONDAY = date(1900, 1, 1)
+UNPAID_PERIOD = timedelta(days=45)  # every fourth bill that is not older is unpaid
+UNPAID_INTERVAL = 1_000  # of the older bills, one in a thousand is unpaid
+MONDAY = date(1900, 1, 1)  # day 0 of the count of working days
 STREETS = ("Harbour Lane", "Mill Road", "Station Street", "Orchard Way", "Castle Hill", "Church Walk")
 INSURERS = ("Harbour Mutual", "Northern Health", "Red Kite Insurance", "United Care")
-GIVEN = (
+GIVEN_NAMES = (
     "Ada Amara Anton Astrid Boris Carla Chidi Dana Diego Elif Emeka Farah Felix Grace Hanna Hugo Ines Ivan "
     "Jamal Joana Kaito Karin Lars Leila Lucia Malik Marta Mina Nadia Nils Noor Olga Omar Paula Pedro Petra "
     "Rafael Rosa Samir Selma Simon Tara Thomas Uma Vera Viktor Yara Zoe"
 ).split()
-FIRST = (
+FAMILY_STARTS = (
     "Al Bar Bel Ber Bo Bran Cal Car Dal Dor El Fal Fen Gar Gil Hal Har Hol Jan Kal Kar Kel Kol Lan Lin Mar "
     "Mel Mor Nor Ol Pel Ran Ros Sal San Sel Tal Tor Val Wal"
 ).split()
-MIDDLE = "a ber co da de di en er ga go i ka ki la le ma me mo na ne".split()
-LAST = "berg bos dal der dez fors gard ham kis land lin mann nen ric rov sen ska son ton witz".split()
+FAMILY_MIDDLES = "a ber co da de di en er ga go i ka ki la le ma me mo na ne".split()
+FAMILY_ENDS = "berg bos dal der dez fors gard ham kis land lin mann nen ric rov sen ska son ton witz".split()
 PROBLEMS = (
     ("I10", "Essential (primary) hypertension"),
     ("E11.9", "Type 2 diabetes mellitus without complications"),
@@ -82,14 +82,14 @@ PROBLEMS = (
 )
 METHODS = (PaymentMethod.CARD, PaymentMethod.CASH, PaymentMethod.INSURANCE, PaymentMethod.MOBILE_MONEY)
 TREATMENT_COST = Decimal("40.00")
-FIELDS = {
+AUDIT_FIELDS = {
     "patient": ["file_number", "gender", "name", "phone"],
     "appointment": ["date", "doctor_id", "patient_id"],
     "visit": ["appointment_id", "date", "doctor_id", "patient_id"],
     "billing": ["billing_items", "ledger_entries", "patient_id"],
 }
 
-# The order in which they are written, parents first, and the columns of their rows; the others are NULL.
+# The written columns of each table, in insert order: referenced tables first. Other columns are NULL.
 COLUMNS: dict[type[Base], tuple[str, ...]] = {
     model: tuple(columns.split())
     for model, columns in {
@@ -121,78 +121,76 @@ Row = tuple[Any, ...]
 
 @dataclass
 class Batch:
-    """Rows of some patients with everything that hangs on them, and what they move besides."""
+    """The rows of some patients, and the changes of other tables that belong to them."""
 
     rows: dict[type[Base], list[Row]] = field(default_factory=lambda: {model: [] for model in COLUMNS})
     patients: int = 0
     chain: int = 0
-    head: tuple[int, str] = (0, "")  # number and MAC of the chain's last entry
-    invoices: Counter[int] = field(default_factory=Counter)  # by year
-    stock: Counter[int] = field(default_factory=Counter)  # what is left over, by item's place
+    head: tuple[int, str] = (0, "")  # number and MAC of the last audit entry of the chain
+    invoices: Counter[int] = field(default_factory=Counter)  # new invoices by year
+    stock: Counter[int] = field(default_factory=Counter)  # change of the quantity by item index
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What the population stands on: the rows that were there before, and the clinic's doctors and stock.
+class InitialState:
+    """The state of the database before the first batch."""
 
-    `last_ids` are the greatest ids by table, `heads` the ends of the audit's chains, `invoices` the last
-    number by year; of doctors, items and their lots the ids.
-    """
-
-    last_ids: Mapping[type[Base], int]
-    heads: Mapping[int, tuple[int, str]]
-    invoices: Mapping[int, int]
-    doctors: list[int]
-    items: list[int]
-    lots: list[int]
+    last_ids: Mapping[type[Base], int]  # greatest id by table
+    heads: Mapping[int, tuple[int, str]]  # number and MAC of the last audit entry by chain
+    invoices: Mapping[int, int]  # last invoice number by year
+    doctors: list[int]  # ids
+    items: list[int]  # ids
+    lots: list[int]  # ids; one lot per item, in the same order
 
 
-class Population:
-    """Patients 0 to `count` - 1 of the population that `seed` names, as of `now`."""
+class DemoGenerator:
+    """A generator of patients 0 to `count` - 1. The same `seed` gives the same patients; `now` is today."""
 
-    def __init__(self, ground: Ground, count: int, seed: int, now: datetime) -> None:
-        self.ground, self.count, self.seed, self.now = ground, count, seed, now
-        self.ids = Counter(ground.last_ids)
-        self.heads, self.invoices = dict(ground.heads), Counter(ground.invoices)
+    def __init__(self, initial: InitialState, count: int, seed: int, now: datetime) -> None:
+        self.initial, self.count, self.seed, self.now = initial, count, seed, now
+        self.ids = Counter(initial.last_ids)
+        self.heads, self.invoices = dict(initial.heads), Counter(initial.invoices)
         self.year_of = lru_cache(maxsize=4096)(lambda instant: clock.local(instant).year)
-        self.times = lru_cache(maxsize=65_536)(self._times)
-        self.first_day = _workday(clock.local(now).date()) - max(count // NEWCOMERS - APART, 3 * APART)
+        self.slot = lru_cache(maxsize=65_536)(self._slot)
+        self.first_day = _workday(clock.local(now).date()) - max(
+            count // NEW_PATIENTS - APPOINTMENT_INTERVAL, 3 * APPOINTMENT_INTERVAL
+        )
         self.batch = Batch()
 
     def batches(self) -> Iterator[Batch]:
-        """All of them, in the order in which they must be committed."""
-        for number, first in enumerate(range(0, self.count, BATCH)):
+        """Yield all batches. They must be committed in this order: audit and invoice numbers have no gaps."""
+        for number, first in enumerate(range(0, self.count, BATCH_SIZE)):
             self.batch = Batch(chain=number % CHAINS)
             self.batch.head = self.heads[self.batch.chain]
-            self.random = Random(f"{self.seed}/{first}")  # noqa: S311 - made-up people are no secret
-            reserved = self.ids[StockMovement]
+            self.random = Random(f"{self.seed}/{first}")  # noqa: S311 - generated data is not secret
+            restock_id = self.ids[StockMovement]
             self.ids[StockMovement] += ITEMS
-            for place in range(first, min(first + BATCH, self.count)):
-                self._patient(place)
-            self._restock(first, reserved)
+            for patient_index in range(first, min(first + BATCH_SIZE, self.count)):
+                self._add_patient(patient_index)
+            self._restock(first, restock_id)
             self.heads[self.batch.chain] = self.batch.head
             yield self.batch
 
-    def _times(self, day: int, turn: int) -> tuple[datetime, datetime]:
-        """Beginning and end of one of the doctors' 24 turns; every eighty minutes twenty stay free."""
-        start = clock.at(_day(self.first_day + day), OPENS) + (turn + turn // 4) * SLOT
+    def _slot(self, day: int, index: int) -> tuple[datetime, datetime]:
+        """Return start and end of one of the 24 appointments of a doctor a day. Every fifth slot is free."""
+        start = clock.at(_date(self.first_day + day), OPENING_TIME) + (index + index // 4) * SLOT
         return start, start + SLOT
 
     def _add(self, model: type[Base], *values: Any) -> int:
-        """A row under the next id, which is answered."""
+        """Add a row with the next id and return the id."""
         row_id = self.ids[model] + 1
         self.ids[model] = row_id
         self.batch.rows[model].append((row_id, *values))
         return row_id
 
-    # --- People ---
+    # --- Patients ---
 
-    def _patient(self, place: int) -> None:
+    def _add_patient(self, patient_index: int) -> None:
         random = self.random.random
-        start, _end = self.times(place // NEWCOMERS, place % NEWCOMERS // DOCTORS)
+        start, _end = self.slot(patient_index // NEW_PATIENTS, patient_index % NEW_PATIENTS // DOCTORS)
         at = min(start - timedelta(days=7), self.now)
         number = self.ids[Patient] + 1
-        given, family = GIVEN[int(random() * 48)], _family(random)
+        given, family = GIVEN_NAMES[int(random() * 48)], _family_name(random)
         name = f"{given} {family}"
         line = f"{201 + number // 10_000_000 % 799}{2_000_000 + number % 8_000_000:07d}"
         insured = random() < 0.6
@@ -217,29 +215,33 @@ class Population:
             at,
         )
         history_id = self._add(MedicalHistory, patient_id, 1, at, at)
-        if place % 5 == 0:
+        if patient_index % 5 == 0:
             icd10, problem = PROBLEMS[int(random() * 5)]
             self._add(Condition, history_id, problem, search_key(problem), icd10, ConditionStatus.ACTIVE)
-        self._tell("patient", patient_id, patient_id, at)
-        for time_ in range(APPOINTMENTS):
-            self._appointment(place, time_, patient_id)
+        self._add_audit_entry("patient", patient_id, patient_id, at)
+        for visit_index in range(APPOINTMENTS):
+            self._add_appointment(patient_index, visit_index, patient_id)
         self.batch.patients += 1
 
     # --- Encounters ---
 
-    def _appointment(self, place: int, time_: int, patient_id: int) -> None:
-        seat = time_ * NEWCOMERS + place % NEWCOMERS
-        doctor = seat % DOCTORS
-        start, end = self.times(place // NEWCOMERS + time_ * APART, seat // DOCTORS)
-        status, reason, by = AppointmentStatus.SCHEDULED, None, None
+    def _add_appointment(self, patient_index: int, visit_index: int, patient_id: int) -> None:
+        slot_number = visit_index * NEW_PATIENTS + patient_index % NEW_PATIENTS
+        doctor = slot_number % DOCTORS
+        start, end = self.slot(
+            patient_index // NEW_PATIENTS + visit_index * APPOINTMENT_INTERVAL, slot_number // DOCTORS
+        )
+        status, reason, cancelled_by = AppointmentStatus.SCHEDULED, None, None
         if end <= self.now:
             status = AppointmentStatus.COMPLETED
-            if (place + time_) % APPOINTMENTS == 0:  # one of the five does not take place
-                status = AppointmentStatus.CANCELLED if place % 2 else AppointmentStatus.NO_SHOW
+            if (
+                patient_index + visit_index
+            ) % APPOINTMENTS == 0:  # one of five appointments does not take place
+                status = AppointmentStatus.CANCELLED if patient_index % 2 else AppointmentStatus.NO_SHOW
                 if status is AppointmentStatus.CANCELLED:
-                    reason, by = "called in sick", CancelledBy.PATIENT
-        came = status is AppointmentStatus.COMPLETED
-        doctor_id, at = self.ground.doctors[doctor], min(start - timedelta(days=14), self.now)
+                    reason, cancelled_by = "called in sick", CancelledBy.PATIENT
+        completed = status is AppointmentStatus.COMPLETED
+        doctor_id, at = self.initial.doctors[doctor], min(start - timedelta(days=14), self.now)
         appointment_id = self._add(
             Appointment,
             patient_id,
@@ -248,32 +250,32 @@ class Population:
             end,
             end,
             status,
-            "follow-up" if time_ else "first visit",
+            "follow-up" if visit_index else "first visit",
             "control",
             reason,
-            by,
+            cancelled_by,
             False,
-            start if came else None,
+            start if completed else None,
             1,
             at,
             at,
         )
-        self._tell("appointment", appointment_id, patient_id, at)
-        if came:
-            self._visit(place, time_, patient_id, doctor, appointment_id, start, end)
+        self._add_audit_entry("appointment", appointment_id, patient_id, at)
+        if completed:
+            self._add_visit(patient_index, visit_index, patient_id, doctor, appointment_id, start, end)
 
-    def _visit(
+    def _add_visit(
         self,
-        place: int,
-        time_: int,
+        patient_index: int,
+        visit_index: int,
         patient_id: int,
         doctor: int,
         appointment_id: int,
         start: datetime,
         end: datetime,
     ) -> None:
-        doctor_id = self.ground.doctors[doctor]
-        icd10, problem = PROBLEMS[(place + time_) % 5]
+        doctor_id = self.initial.doctors[doctor]
+        icd10, problem = PROBLEMS[(patient_index + visit_index) % 5]
         visit_id = self._add(
             Visit,
             patient_id,
@@ -288,17 +290,17 @@ class Population:
             start,
             end,
         )
-        self._tell("visit", visit_id, patient_id, start)
-        if (place + time_) % 2:
+        self._add_audit_entry("visit", visit_id, patient_id, start)
+        if (patient_index + visit_index) % 2:
             self._add(Diagnosis, visit_id, icd10, problem)
-        self._bill(place, time_, patient_id, doctor, visit_id, end)
+        self._add_bill(patient_index, visit_index, patient_id, doctor, visit_id, end)
 
-    # --- Money ---
+    # --- Billing ---
 
-    def _bill(
-        self, place: int, time_: int, patient_id: int, doctor: int, visit_id: int, at: datetime
+    def _add_bill(
+        self, patient_index: int, visit_index: int, patient_id: int, doctor: int, visit_id: int, at: datetime
     ) -> None:
-        doctor_id, year = self.ground.doctors[doctor], self.year_of(at)
+        doctor_id, year = self.initial.doctors[doctor], self.year_of(at)
         self.invoices[year] += 1
         self.batch.invoices[year] += 1
         number = f"INV-{year}-{self.invoices[year]:06d}"
@@ -306,56 +308,56 @@ class Population:
         bill = self._add(Billing, number, patient_id, visit_id, doctor_id, 0, due, 1, at, at)
         fee = Decimal(60 + 5 * doctor)
         lines: list[tuple[int | None, str, Decimal]] = [(None, "Consultation", fee)]
-        if time_ == 0:
-            treatment_id = self._treatment(place, patient_id, doctor_id, visit_id, bill, at)
+        if visit_index == 0:
+            treatment_id = self._add_treatment(patient_index, patient_id, doctor_id, visit_id, bill, at)
             lines.append((treatment_id, "Wound dressing", TREATMENT_COST))
-        for charged, described, price in lines:
-            item_id = self._add(BillingItem, bill, charged, described, 1, price)
-            posted = (LedgerKind.CHARGE, price, None, at, item_id, at, doctor_id)
-            self._add(LedgerEntry, patient_id, bill, *posted)
-        waiting = self.now - at < OPEN_DAYS and (place + time_) % 4 == 0
-        if not waiting and (place * APPOINTMENTS + time_) % NEVER_PAID:
-            method = METHODS[(place + time_) % 4]
+        for line_treatment_id, description, price in lines:
+            item_id = self._add(BillingItem, bill, line_treatment_id, description, 1, price)
+            charge = (LedgerKind.CHARGE, price, None, at, item_id, at, doctor_id)
+            self._add(LedgerEntry, patient_id, bill, *charge)
+        is_recent_unpaid = self.now - at < UNPAID_PERIOD and (patient_index + visit_index) % 4 == 0
+        if not is_recent_unpaid and (patient_index * APPOINTMENTS + visit_index) % UNPAID_INTERVAL:
+            method = METHODS[(patient_index + visit_index) % 4]
             insured = method is PaymentMethod.INSURANCE
             kind = LedgerKind.INSURANCE_PAYMENT if insured else LedgerKind.PAYMENT
-            total = sum((price for _treatment, _told, price in lines), Decimal(0))
+            total = sum((price for _treatment_id, _description, price in lines), Decimal(0))
             self._add(LedgerEntry, patient_id, bill, kind, -total, method, at, None, at, doctor_id)
-        self._tell("billing", bill, patient_id, at)
+        self._add_audit_entry("billing", bill, patient_id, at)
 
     # --- Stock ---
 
-    def _treatment(
-        self, place: int, patient_id: int, doctor_id: int, visit_id: int, bill: int, at: datetime
+    def _add_treatment(
+        self, patient_index: int, patient_id: int, doctor_id: int, visit_id: int, bill: int, at: datetime
     ) -> int:
         status, cost = TreatmentStatus.COMPLETED, TREATMENT_COST
-        made = (visit_id, patient_id, doctor_id, "Wound dressing", cost, status, at, bill, 1, at, at)
-        treatment_id = self._add(Treatment, *made)
-        item, quantity = place % ITEMS, 1 + place % 3
-        item_id, lot_id = self.ground.items[item], self.ground.lots[item]
+        values = (visit_id, patient_id, doctor_id, "Wound dressing", cost, status, at, bill, 1, at, at)
+        treatment_id = self._add(Treatment, *values)
+        item, quantity = patient_index % ITEMS, 1 + patient_index % 3
+        item_id, lot_id = self.initial.items[item], self.initial.lots[item]
         self._add(InventoryUsage, treatment_id, item_id, quantity)
         self._add(StockMovement, item_id, lot_id, MovementType.USAGE, -quantity, treatment_id, at)
         self.batch.stock[item] -= quantity
         return treatment_id
 
-    def _restock(self, first: int, reserved: int) -> None:
-        """What the batch uses and one of everything, delivered before its first patient comes."""
-        start, _end = self.times(first // NEWCOMERS, 0)
+    def _restock(self, first: int, last_id: int) -> None:
+        """Add a delivery of each item before the first appointment: the used quantity plus one."""
+        start, _end = self.slot(first // NEW_PATIENTS, 0)
         at = min(start, self.now) - timedelta(days=1)
-        delivered: list[Row] = []
-        for item, (item_id, lot_id) in enumerate(zip(self.ground.items, self.ground.lots, strict=True)):
+        movements: list[Row] = []
+        for item, (item_id, lot_id) in enumerate(zip(self.initial.items, self.initial.lots, strict=True)):
             quantity = 1 - self.batch.stock[item]
-            row_id = reserved + item + 1
-            delivered.append((row_id, item_id, lot_id, MovementType.RESTOCK, quantity, None, at))
+            row_id = last_id + item + 1
+            movements.append((row_id, item_id, lot_id, MovementType.RESTOCK, quantity, None, at))
             self.batch.stock[item] += quantity
-        self.batch.rows[StockMovement][:0] = delivered
+        self.batch.rows[StockMovement][:0] = movements
 
-    # --- Trust ---
+    # --- Audit ---
 
-    def _tell(self, entity: str, entity_id: int, patient_id: int, at: datetime) -> None:
-        """The entry of the audit for a row that was made."""
+    def _add_audit_entry(self, entity: str, entity_id: int, patient_id: int, at: datetime) -> None:
+        """Add the audit entry for a created row."""
         batch, audit_id = self.batch, self.ids[AuditLog] + 1
         number, previous = batch.head
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "chain": batch.chain,
             "number": number + 1,
             "at": at,
@@ -367,29 +369,33 @@ class Population:
             "entity_id": entity_id,
             "entity_ids": [],
             "patient_ids": [patient_id],
-            "fields": FIELDS[entity],
+            "fields": AUDIT_FIELDS[entity],
             "outcome": AuditOutcome.SUCCESS,
             "detail": None,
             "operation": OPERATION,
             "address": None,
             "request_id": None,
         }
-        mac = compute_mac(previous, canonical_json(told))
+        mac = compute_mac(previous, canonical_json(values))
         batch.head = (number + 1, mac)
         self.ids[AuditLog] = audit_id
-        batch.rows[AuditLog].append((audit_id, *told.values(), mac))
+        batch.rows[AuditLog].append((audit_id, *values.values(), mac))
         batch.rows[AuditSubject].append((patient_id, audit_id))
 
 
-def _family(random: Callable[[], float]) -> str:
-    return FIRST[int(random() * 40)] + MIDDLE[int(random() * 20)] + LAST[int(random() * 20)]
+def _family_name(random: Callable[[], float]) -> str:
+    return (
+        FAMILY_STARTS[int(random() * 40)]
+        + FAMILY_MIDDLES[int(random() * 20)]
+        + FAMILY_ENDS[int(random() * 20)]
+    )
 
 
 def _workday(day: date) -> int:
-    """Working days from `MONDAY` to the day, or to the Friday before it."""
+    """Return the number of working days from `MONDAY` to the day. A weekend counts as its Friday."""
     days = (day - MONDAY).days
     return days // 7 * 5 + min(days % 7, 4)
 
 
-def _day(workday: int) -> date:
+def _date(workday: int) -> date:
     return MONDAY + timedelta(days=workday // 5 * 7 + workday % 5)

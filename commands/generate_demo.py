@@ -1,4 +1,8 @@
-"""`flask demo grow`: a made-up clinic of any size, written past the services but obeying every rule."""
+"""`flask demo grow`: generate a fictitious clinic of any size.
+
+The rows are written without the services, because those are too slow for millions of rows. They obey the
+same rules: `flask verify` and `flask audit verify` find no violation.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +26,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from commands.demo import CLERK
 from commands.demo_data import (
-    CLOSES,
+    CLOSING_TIME,
     COLUMNS,
     DOCTORS,
     ITEMS,
-    OPENS,
+    OPENING_TIME,
     OPERATION,
     SLOT,
     Batch,
-    Ground,
-    Population,
+    DemoGenerator,
+    InitialState,
     Row,
 )
 from extensions import db
@@ -49,44 +53,46 @@ from services import clock
 from services.audit import audit_log
 from services.search_key import search_key
 
-WRITERS = 2  # connections that copy at once
+WRITERS = 2  # concurrent connections
 WEEKDAYS = 5
-# How COPY reads what is not simply its own text.
-FIELDS: dict[type, Callable[[Any], str]] = {type(None): lambda _value: "\\N", list: json.dumps}
+# Conversions to the text format of COPY. Other types use str().
+COPY_CONVERSIONS: dict[type, Callable[[Any], str]] = {type(None): lambda _value: "\\N", list: json.dumps}
 SPECIALTIES = ("general practice", "paediatrics", "surgery", "dermatology", "cardiology")
 
 
 @click.command("grow")
 @click.option("--patients", "count", type=click.IntRange(1, 10_000_000), default=10_000, show_default=True)
-@click.option("--seed", default=1, show_default=True, help="The same seed makes the same people.")
+@click.option("--seed", default=1, show_default=True, help="The same seed generates the same patients.")
 @with_appcontext
 def grow(count: int, seed: int) -> None:
-    """Fill an empty clinic with made-up patients, for measuring.
+    """Fill an empty database with generated patients, for measurements.
 
-    Each comes five times, with visits, diagnoses, bills and their ledger, payments, stock used and the
-    audit's entries, so that `flask verify` and `flask audit verify` agree afterwards. Twenty doctors see
-    them, over as many years as it takes. Nobody else should be working: invoices and the audit's chains are
-    counted on from what is there at the beginning. Refuses where there are patients already.
+    Every patient has five appointments, with visits, diagnoses, bills, ledger entries, payments, stock
+    movements and audit entries. `flask verify` and `flask audit verify` find no violation afterwards. Twenty
+    doctors see the patients, over as many years as needed. Stop the server first: the command reads the last
+    invoice numbers and audit entries once, at the start. Refuses a database with patients.
     """
     if db.session.scalar(select(Patient.id).limit(1)) is not None:
-        raise click.ClickException("There are patients already; only an empty clinic can be grown.")
-    ground = prepare()
-    population = Population(ground, count, seed, clock.now())
+        raise click.ClickException(
+            "The database has patients. The command needs a database without patients."
+        )
+    initial = create_initial_rows()
+    generator = DemoGenerator(initial, count, seed, clock.now())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     engine = db.engine
-    write = _copying if engine.dialect.name == "postgresql" else _inserting
+    write = _copy_batches if engine.dialect.name == "postgresql" else _insert_batches
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("patients", total=count)
-        for patients in write(engine, ground, population.batches()):
+        for patients in write(engine, initial, generator.batches()):
             progress.advance(task, patients)
-    finish(engine)
+    update_statistics(engine)
 
 
-# --- Before and after ----------------------------------------------------------------------------------
+# --- Before and after ------------------------------------------------------------------------------------
 
 
-def prepare() -> Ground:
-    """Doctors with their hours and a stock of everything, made through the session; what else is there."""
+def create_initial_rows() -> InitialState:
+    """Create the doctors, their hours and the stock items. Return the state of the database after that."""
     doctors = []
     for number in range(1, DOCTORS + 1):
         name = f"Dr. Grown {number}"
@@ -103,7 +109,7 @@ def prepare() -> Ground:
     db.session.flush()
     for doctor in doctors:
         for weekday in range(WEEKDAYS):
-            hours = ScheduleWindow(doctor_id=doctor.id, weekday=weekday, start=OPENS, end=CLOSES)
+            hours = ScheduleWindow(doctor_id=doctor.id, weekday=weekday, start=OPENING_TIME, end=CLOSING_TIME)
             db.session.add(hours)
     lots = []
     for number in range(1, ITEMS + 1):
@@ -115,7 +121,7 @@ def prepare() -> Ground:
     db.session.flush()
     heads = db.session.execute(select(AuditHead.chain, AuditHead.number, AuditHead.mac))
     counters = db.session.execute(select(InvoiceCounter.year, InvoiceCounter.last_number))
-    ground = Ground(
+    initial = InitialState(
         last_ids={model: _last_id(model) for model in COLUMNS},
         heads={chain: (number, mac) for chain, number, mac in heads},
         invoices=dict(counters.tuples().all()),
@@ -125,17 +131,17 @@ def prepare() -> Ground:
     )
     db.session.commit()
     db.session.remove()
-    return ground
+    return initial
 
 
 def _last_id(model: type[Base]) -> int:
     key = model.__mapper__.primary_key[0]
-    found: int = db.session.execute(select(func.coalesce(func.max(key), 0))).scalar_one()
-    return found
+    last_id: int = db.session.execute(select(func.coalesce(func.max(key), 0))).scalar_one()
+    return last_id
 
 
-def finish(engine: Engine) -> None:
-    """Let the engine count on from the ids that were given out, and know what it holds."""
+def update_statistics(engine: Engine) -> None:
+    """Set the id sequences to the last ids, and update the statistics of the query planner."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if engine.dialect.name != "postgresql":
             connection.execute(text("ANALYZE"))
@@ -145,78 +151,85 @@ def finish(engine: Engine) -> None:
             if columns[0] == "id":
                 sequence = f"pg_get_serial_sequence('{name}', 'id')"
                 connection.execute(text(f"SELECT setval({sequence}, max(id)) FROM {name}"))  # noqa: S608
-            # index-only scans need to know which pages everybody may see
+            # VACUUM sets the visibility map, which index-only scans need.
             connection.execute(text(f"VACUUM (ANALYZE) {name}"))
 
 
 # --- Writing -------------------------------------------------------------------------------------------
 
 
-def _end(connection: Connection, ground: Ground, batch: Batch) -> None:
-    """What a batch moves besides its rows: the last statements before its commit, so that nobody waits."""
+def _update_totals(connection: Connection, initial: InitialState, batch: Batch) -> None:
+    """Update stock quantities, invoice counters and the head of the audit chain.
+
+    These are the last statements before the commit, so that the row locks of the other batches are short.
+    """
     for item, quantity in batch.stock.items():
-        for model, row_id in ((InventoryItem, ground.items[item]), (InventoryLot, ground.lots[item])):
+        for model, row_id in ((InventoryItem, initial.items[item]), (InventoryLot, initial.lots[item])):
             stock: Any = model
-            moved = update(stock).where(stock.id == row_id).values(quantity=stock.quantity + quantity)
-            connection.execute(moved)
-    into = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            statement = update(stock).where(stock.id == row_id).values(quantity=stock.quantity + quantity)
+            connection.execute(statement)
+    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for year, count in batch.invoices.items():
-        counted = into(InvoiceCounter).values(year=year, last_number=count)
-        more = {"last_number": InvoiceCounter.last_number + count}
-        connection.execute(counted.on_conflict_do_update(index_elements=["year"], set_=more))
+        counter = upsert(InvoiceCounter).values(year=year, last_number=count)
+        changes = {"last_number": InvoiceCounter.last_number + count}
+        connection.execute(counter.on_conflict_do_update(index_elements=["year"], set_=changes))
     number, mac = batch.head
     head = update(AuditHead).where(AuditHead.chain == batch.chain)
     connection.execute(head.values(number=number, mac=mac))
 
 
-def _inserting(engine: Engine, ground: Ground, batches: Iterator[Batch]) -> Iterator[int]:
-    """Write batch by batch; yields how many patients each brought."""
+def _insert_batches(engine: Engine, initial: InitialState, batches: Iterator[Batch]) -> Iterator[int]:
+    """Insert one batch after the other. Yield the number of patients of each."""
     for batch in batches:
         with engine.begin() as connection:
             for model, columns in COLUMNS.items():
                 if rows := batch.rows[model]:
-                    named = [dict(zip(columns, row, strict=True)) for row in rows]
-                    connection.execute(insert(model), named)
-            _end(connection, ground, batch)
+                    values = [dict(zip(columns, row, strict=True)) for row in rows]
+                    connection.execute(insert(model), values)
+            _update_totals(connection, initial, batch)
         yield batch.patients
 
 
-def _copying(engine: Engine, ground: Ground, batches: Iterator[Batch]) -> Iterator[int]:
-    """Write by COPY, several batches at once, committed in their order: counters count without gap."""
-    waiting: deque[Future[int]] = deque()
-    with _undisturbed(), ThreadPoolExecutor(WRITERS) as pool:
-        before: Future[int] | None = None
+def _copy_batches(engine: Engine, initial: InitialState, batches: Iterator[Batch]) -> Iterator[int]:
+    """Write several batches at once by COPY. Yield the number of patients of each.
+
+    The batches are committed in order, so that the audit and invoice numbers have no gaps.
+    """
+    pending: deque[Future[int]] = deque()
+    with _garbage_collection_disabled(), ThreadPoolExecutor(WRITERS) as pool:
+        previous: Future[int] | None = None
         for batch in batches:
-            before = pool.submit(_copy, engine, ground, batch, before)
-            waiting.append(before)
-            if len(waiting) > WRITERS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            previous = pool.submit(_copy_batch, engine, initial, batch, previous)
+            pending.append(previous)
+            if len(pending) > WRITERS:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
-def _copy(engine: Engine, ground: Ground, batch: Batch, before: Future[int] | None) -> int:
+def _copy_batch(engine: Engine, initial: InitialState, batch: Batch, previous: Future[int] | None) -> int:
+    """Write one batch. Commit after the previous batch. Return the number of patients."""
     with engine.begin() as connection:
         cursor: Any = connection.connection.cursor()
         for model, columns in COLUMNS.items():
             if rows := batch.rows[model]:
-                named = ", ".join(f'"{column}"' for column in columns)
-                lines = StringIO("".join(map(_line, rows)))
-                cursor.copy_expert(f"COPY {model.__tablename__} ({named}) FROM STDIN", lines, 1 << 20)
-        if before is not None:
-            before.result()
-        _end(connection, ground, batch)
+                names = ", ".join(f'"{column}"' for column in columns)
+                lines = StringIO("".join(map(_copy_line, rows)))
+                cursor.copy_expert(f"COPY {model.__tablename__} ({names}) FROM STDIN", lines, 1 << 20)
+        if previous is not None:
+            previous.result()
+        _update_totals(connection, initial, batch)
     return batch.patients
 
 
-def _line(row: Row) -> str:
-    r"""A row in COPY's text format; no text of the population holds a tab, a line break or a backslash."""
-    return "\t".join([FIELDS.get(type(value), str)(value) for value in row]) + "\n"
+def _copy_line(row: Row) -> str:
+    r"""Return a row in the text format of COPY. Generated text has no tab, line break or backslash."""
+    return "\t".join([COPY_CONVERSIONS.get(type(value), str)(value) for value in row]) + "\n"
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """The rows of a batch are no rubbish, however many: looking for some takes a third of the time."""
+def _garbage_collection_disabled() -> Iterator[None]:
+    """Disable the garbage collector. It takes a third of the time, and the rows of a batch are all in use."""
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the commands share: a transaction that is audited, passwords that no list of processes shows."""
+"""Helpers of the `flask` commands: an audited transaction, password input, validation of options."""
 
 from __future__ import annotations
 
@@ -20,54 +20,61 @@ from services.audit import audit_log
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Clash(click.ClickException):
-    """What is stored already stands in the way."""
+class ConflictError(click.ClickException):
+    """A conflict with stored data: the command has changed nothing."""
 
 
 @contextmanager
-def acting(operation: str) -> Iterator[Actor]:
-    """Act for the clinic in one transaction, audited under the command's name.
+def audited_transaction(operation: str) -> Iterator[Actor]:
+    """Run one transaction as the system user "command line". The audit entries name `operation`.
 
-    A refusal ends the command with its sentence on standard error and exit code 1, and nothing is changed.
-    Raises `Clash` where it is a conflict.
+    On an error it rolls back and ends the command: message on standard error, exit code 1.
+    Raises `ConflictError` for a conflict (409 in the API) and for a violated constraint.
     """
     actor = Actor(None, "command line", Role.ADMIN)
     try:
         yield actor
         audit_log.append_pending(actor, operation)
         db.session.commit()
-    except ClinicError as refusal:
-        kind = Clash if refusal.status == 409 else click.ClickException
-        raise kind(refusal.message) from None
+    except ClinicError as error:
+        exception = ConflictError if error.status == 409 else click.ClickException
+        raise exception(error.message) from None
     except IntegrityError:
-        raise Clash("Somebody stored the same at this moment; nothing was changed.") from None
-    except (OperationalError, ProgrammingError) as failure:
-        text = str(failure.orig).lower()
+        raise ConflictError(
+            "Another process stored the same data at the same time. Nothing was changed."
+        ) from None
+    except (OperationalError, ProgrammingError) as error:
+        text = str(error.orig).lower()
         if "no such table" in text or "does not exist" in text:
-            raise click.ClickException(
-                "The database has no tables yet: run flask db upgrade first."
-            ) from None
+            raise click.ClickException("The database has no tables. Run first: flask db upgrade") from None
         raise click.ClickException("The database does not answer.") from None
     finally:
         db.session.remove()
 
 
-def ask_password(from_stdin: bool) -> str:
-    """The password: asked for twice without echo, or the first line of standard input."""
+def read_password(from_stdin: bool) -> str:
+    """Return a password: the first line of standard input, or the answer to a prompt.
+
+    On a terminal the prompt does not show the input and asks twice.
+    A password is never an option: the process list would show it.
+    """
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
-    secretly = sys.stdin.isatty()
-    answer: str = click.prompt("Password", hide_input=secretly, confirmation_prompt=secretly)
-    return answer
+    is_terminal = sys.stdin.isatty()
+    password: str = click.prompt("Password", hide_input=is_terminal, confirmation_prompt=is_terminal)
+    return password
 
 
-def checked(model: type[Model], **members: object) -> Model:
-    """The members through the schema of the API, or the end of the command naming what is wrong."""
+def validate(model: type[Model], **members: object) -> Model:
+    """Validate the members with a request model of the API.
+
+    If they are invalid, end the command with one line per error: the member and the reason.
+    """
     try:
         return model.model_validate(members)
-    except ValidationError as failure:
+    except ValidationError as error:
         lines = []
-        for error in failure.errors(include_input=False, include_url=False, include_context=False):
-            where = ".".join(str(part) for part in error["loc"])
-            lines.append(f"{where}: {error['msg'].removeprefix('Value error, ')}")
+        for detail in error.errors(include_input=False, include_url=False, include_context=False):
+            member = ".".join(str(part) for part in detail["loc"])
+            lines.append(f"{member}: {detail['msg'].removeprefix('Value error, ')}")
         raise click.ClickException("\n".join(lines)) from None

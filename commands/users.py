@@ -1,4 +1,4 @@
-"""`flask users`: accounts from the terminal, for who keeps the server running."""
+"""`flask users`: manage accounts on the server, without the API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import select
 
-from commands.terminal import acting, ask_password, checked
+from commands.terminal import audited_transaction, read_password, validate
 from enums import Role
 from extensions import db
 from models import User
@@ -19,16 +19,16 @@ from services.users import accounts, sign_in
 
 ROLES = click.Choice([role.value for role in Role])
 
-users = AppGroup("users", help="List, add, activate and deactivate users, and help with forgotten passwords.")
+users = AppGroup("users", help="List, create, activate and deactivate users, reset passwords.")
 
 
 @users.command("list")
-@click.option("--role", type=ROLES, help="Only users of this role.")
-@click.option("--active/--inactive", default=None, help="Only active users, or only the others.")
+@click.option("--role", type=ROLES, help="List only users of this role.")
+@click.option("--active/--inactive", default=None, help="List only active, or only inactive users.")
 def list_users(role: str | None, active: bool | None) -> None:
-    """List users: id, name, e-mail, role, whether they are active, last sign-in in the clinic's time.
+    """List users: id, name, e-mail, role, active, last sign-in (in the time zone of the clinic).
 
-    A table on a terminal, else one line per user with tabs between.
+    Prints a table on a terminal, otherwise one line per user, separated by tabs.
     """
     statement = select(User).order_by(User.id)
     if role is not None:
@@ -36,13 +36,13 @@ def list_users(role: str | None, active: bool | None) -> None:
     if active is not None:
         statement = statement.where(User.is_active == active)
     rows = []
-    with acting("flask users list"):
+    with audited_transaction("flask users list"):
         for user in db.session.execute(statement).scalars():
-            last = (
+            last_sign_in = (
                 clock.local(user.last_login_at).strftime("%Y-%m-%d %H:%M") if user.last_login_at else "never"
             )
-            state = "yes" if user.is_active else "no"
-            rows.append((str(user.id), user.name, user.email, user.role.value, state, last))
+            active_text = "yes" if user.is_active else "no"
+            rows.append((str(user.id), user.name, user.email, user.role.value, active_text, last_sign_in))
     console = Console()
     if not console.is_terminal:
         for row in rows:
@@ -57,68 +57,68 @@ def list_users(role: str | None, active: bool | None) -> None:
 @users.command("create")
 @click.option("--name", prompt="Name", help="Full name.")
 @click.option("--email", prompt="E-mail", help="Address to sign in with.")
-@click.option("--role", type=ROLES, prompt="Role", help="What the user is in the clinic.")
-@click.option("--phone", help="Phone number, as people write it.")
-@click.option("--inactive", is_flag=True, help="Do not let the user sign in yet.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input, without asking.")
+@click.option("--role", type=ROLES, prompt="Role", help="Role of the user.")
+@click.option("--phone", help="Phone number, in any usual notation.")
+@click.option("--inactive", is_flag=True, help="Create the account inactive: the user cannot sign in.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 def create(name: str, email: str, role: str, phone: str | None, inactive: bool, password_stdin: bool) -> None:
-    """Add a user.
+    """Create a user.
 
-    Asks for what is not given. The password has at least 12 characters and is not a common one.
-    Exits 1 and changes nothing where the address already has an account.
+    Prompts for missing values. The password has at least 12 characters and is not a common one.
+    If the e-mail address has an account, changes nothing and exits with 1.
     """
-    data = checked(
+    data = validate(
         UserCreate,
         name=name,
         email=email,
         role=Role(role),
         phone=phone,
         is_active=not inactive,
-        password=ask_password(password_stdin),
+        password=read_password(password_stdin),
     )
-    with acting("flask users create") as actor:
+    with audited_transaction("flask users create") as actor:
         user = accounts.create_user(actor, **data.model_dump())
-        told = f"User {user.id} is made: {user.email}, {user.role.value}."
-    click.echo(told)
+        message = f"User {user.id} is created: {user.email}, {user.role.value}."
+    click.echo(message)
 
 
 @users.command("activate")
 @click.argument("user", metavar="USER")
 def activate(user: str) -> None:
-    """Let a user sign in. USER is an id or an e-mail address."""
-    with acting("flask users activate") as actor:
+    """Activate a user. USER is an id or an e-mail address."""
+    with audited_transaction("flask users activate") as actor:
         row = accounts.get_by_id_or_email(actor, user)
-        told = f"{row.email} is active{' already' if row.is_active else ''}."
+        message = f"{row.email} is active{' already' if row.is_active else ''}."
         accounts.update(actor, row, is_active=True)
-    click.echo(told)
+    click.echo(message)
 
 
 @users.command("deactivate")
 @click.argument("user", metavar="USER")
 def deactivate(user: str) -> None:
-    """Keep a user from signing in and end their sessions. USER is an id or an e-mail address.
+    """Deactivate a user and end their sessions. USER is an id or an e-mail address.
 
-    Exits 1 for the last active admin.
+    Refuses the last active admin and exits with 1.
     """
-    with acting("flask users deactivate") as actor:
+    with audited_transaction("flask users deactivate") as actor:
         row = accounts.get_by_id_or_email(actor, user)
-        told = f"{row.email} is inactive{'' if row.is_active else ' already'}."
+        message = f"{row.email} is inactive{'' if row.is_active else ' already'}."
         accounts.deactivate(actor, row)
-    click.echo(told)
+    click.echo(message)
 
 
 @users.command("reset-password")
 @click.argument("user", metavar="USER")
 def reset_password(user: str) -> None:
-    """Print a one-time token with which a user sets a new password. USER is an id or an e-mail address.
+    """Print a one-time token to set a new password. USER is an id or an e-mail address.
 
-    The token is good for an hour and for one use:
+    The token is valid for one hour and for one use:
     POST /auth/reset-password {"token": "...", "new_password": "..."}
     """
-    with acting("flask users reset-password") as actor:
+    with audited_transaction("flask users reset-password") as actor:
         row = accounts.get_by_id_or_email(actor, user)
         token, reset = sign_in.issue_reset(actor, row)
         until = clock.local(reset.expires_at).strftime("%Y-%m-%d %H:%M %Z")
-        told = f"One-time token for {row.email}, good until {until}, for POST /auth/reset-password:"
-    click.echo(told, err=True)
+        message = f"One-time token for {row.email}, valid until {until}, for POST /auth/reset-password:"
+    click.echo(message, err=True)
     click.echo(token)

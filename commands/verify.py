@@ -1,4 +1,4 @@
-"""`flask verify`: whether everything that must be true of the stored clinic is."""
+"""`flask verify`: check the stored data against the integrity rules."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from services import integrity_checks
 
 
 @click.command("verify")
-@click.option("--all", "every", is_flag=True, help="Name every broken rule, not only the first.")
+@click.option("--all", "show_all", is_flag=True, help="Report every violated rule, not only the first.")
 @with_appcontext
-def verify(every: bool) -> None:
-    """Check the invariants of the stored clinic.
+def verify(show_all: bool) -> None:
+    """Check the stored data against the integrity rules.
 
-    Appointments without overlap, bills equal to their ledger, stock equal to its movements, and so on.
-    Prints nothing and exits 0 when all is well; else names the broken rule with the ids of some rows that
-    break it, and exits 1. Reads only; `flask audit verify` checks the audit.
+    Examples: appointments do not overlap, bills equal their ledger, stock equals its movements.
+    Prints nothing and exits with 0 if there is no violation. Otherwise prints the violated rule and the ids
+    of some rows, and exits with 1. Reads only. `flask audit verify` checks the audit log.
     """
-    broken = False
-    for sentence, ids in integrity_checks.violations():
-        broken = True
-        click.echo(f"broken: {sentence} Rows: {', '.join(map(str, ids))}", err=True)
-        if not every:
+    failed = False
+    for rule, ids in integrity_checks.violations():
+        failed = True
+        click.echo(f"violated: {rule} Rows: {', '.join(map(str, ids))}", err=True)
+        if not show_all:
             break
-    sys.exit(1 if broken else 0)
+    sys.exit(1 if failed else 0)

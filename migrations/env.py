@@ -14,7 +14,7 @@ import flask
 from alembic import context
 from sqlalchemy import Engine, create_engine
 
-from database.engine import engine_options, prepare_engine
+from database.engine import engine_options, register
 from extensions import db
 from models import Base
 
@@ -30,7 +30,7 @@ def _engine() -> Iterator[Engine]:
     if not url:
         raise RuntimeError("run `flask --app app db upgrade`, or give sqlalchemy.url")
     engine = create_engine(url, **engine_options(url, echo=False))
-    prepare_engine(engine)
+    register(engine)
     try:
         yield engine
     finally:

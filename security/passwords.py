@@ -9,11 +9,13 @@ import os
 import sys
 import threading
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from config import settings
-from database.engine import waiting_elsewhere
-from errors import invalid
+from database import deadline
+from errors import ClinicError, invalid
 from extensions import bcrypt
 from security.common_passwords import DIGITS_AND_MARKS, is_common
 
@@ -27,7 +29,10 @@ def _lower_priority() -> None:
 
 
 # bcrypt uses only the CPU and releases the GIL. More than two threads would only slow each other down.
-_executor = ThreadPoolExecutor(2, "bcrypt", _lower_priority)
+HASHING_THREADS = 2
+_executor = ThreadPoolExecutor(HASHING_THREADS, "bcrypt", _lower_priority)
+_pending: set[Future[Any]] = set()  # hashes that run or wait
+_pending_lock = threading.Lock()
 
 
 def check_strength(password: str, *, field: str = "password", about: tuple[str, ...] = ()) -> None:
@@ -52,8 +57,7 @@ def hash_password(password: str) -> str:
     bcrypt reads 72 bytes only. So a longer password is hashed with SHA-256 first.
     """
     cost = settings().bcrypt_cost
-    with waiting_elsewhere():
-        hashed: bytes = _executor.submit(bcrypt.generate_password_hash, _normalize(password), cost).result()
+    hashed: bytes = _run(bcrypt.generate_password_hash, _normalize(password), cost)
     return hashed.decode()
 
 
@@ -61,14 +65,29 @@ def verify(password_hash: str | None, password: str) -> bool:
     """Return True if the hash is of this password.
 
     Without a usable hash return False in the same time, so that the time does not show if an account exists.
+    Raises 503 `unavailable` while `PASSWORD_CHECK_QUEUE` other checks wait.
     """
     usable = password_hash is not None and password_hash.startswith("$2")
     checked_hash = password_hash if usable else _dummy_hash()
-    with waiting_elsewhere():
-        matches: bool = _executor.submit(
-            bcrypt.check_password_hash, checked_hash, _normalize(password)
-        ).result()
+    matches: bool = _run(bcrypt.check_password_hash, checked_hash, _normalize(password))
     return matches and usable
+
+
+def raise_if_queue_full() -> None:
+    """Raise 503 `unavailable` if `PASSWORD_CHECK_QUEUE` hashes of this process wait already."""
+    if len(_pending) >= HASHING_THREADS + settings().password_check_queue:
+        raise ClinicError("unavailable", "Too many sign-ins at this moment. Try again.", retry_after=2)
+
+
+def _run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a bcrypt function, computed in a hashing thread."""
+    with _pending_lock:
+        raise_if_queue_full()  # each waiting hash holds a thread of the server
+        future = _executor.submit(function, *arguments)
+        _pending.add(future)
+    future.add_done_callback(_pending.discard)
+    with deadline.paused():
+        return future.result()
 
 
 def _normalize(password: str) -> str:

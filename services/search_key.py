@@ -1,10 +1,10 @@
-"""Folding of names for search: accents and case do not matter, on both engines alike."""
+"""Search keys of names: accents and case do not matter, in the same way on PostgreSQL and SQLite."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Letters that NFKD does not take apart.
+# Letters that NFKD does not decompose.
 _LETTERS = str.maketrans(
     {
         "Ł": "L",
@@ -30,9 +30,10 @@ _LETTERS = str.maketrans(
 
 
 def search_key(text: str) -> str:
-    """NFKD without marks, letters that do not decompose mapped, case folded, runs of blanks made one.
+    """Return the text without accents, case and repeated spaces.
 
-    At most 400 characters, the width of the columns that hold it: decomposition can lengthen a text.
+    Unicode NFKD removes the combining marks; `_LETTERS` maps letters that NFKD does not decompose. At most
+    400 characters, the width of the database columns: decomposition can make a text longer.
     """
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return " ".join(plain.translate(_LETTERS).casefold().split())[:400]
+    base = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return " ".join(base.translate(_LETTERS).casefold().split())[:400]

@@ -14,7 +14,8 @@ from flask import Flask
 
 from app import create_app
 from config import Settings, load
-from extensions import forget
+from services import remembered
+from services.listing.totals import forget_totals
 from tests.support.clinic import Clinic
 from tests.support.database import ReusedDatabase, migrate
 from tests.support.servers import PostgresServer, start_postgres
@@ -130,7 +131,8 @@ def clinic(database_url: str, applications: dict[str, Flask]) -> Iterator[Clinic
     if database_url not in applications:
         applications[database_url] = create_app(settings)
     with applications[database_url].app_context():
-        forget()  # its database was emptied
+        forget_totals()
+        remembered.forget_all()  # its database was emptied
     made = Clinic(settings, applications[database_url])
     yield made
     made.close()

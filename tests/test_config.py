@@ -231,7 +231,7 @@ def test_processes_that_start_together_use_the_same_secrets(tmp_path: Path) -> N
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={}, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    outputs = {process.communicate(timeout=60)[0] for process in processes}
+    outputs = {process.communicate(timeout=300)[0] for process in processes}
 
     assert len(outputs) == 1
     assert len(outputs.pop().strip()) >= 64

@@ -1,9 +1,9 @@
-"""Proving the audit: chains recomputed, heads exported out of the database's reach and held against it.
+"""Verification of the audit chains, and the export of their heads.
 
-The chains show every edit but one: who cuts off the latest entries and sets the head back leaves whole
-chains. Against that the heads are exported every minute to `AUDIT_HEADS_FILE`, sealed under `AUDIT_KEY`. An
-export never goes back: where the database no longer holds what was exported, the file keeps its word until
-`restored` records why. The file belongs where whoever can write the database cannot write.
+The chains reveal every edit except one: a removal of the latest entries together with a reset of the head.
+Therefore the heads are exported every minute to `AUDIT_HEADS_FILE`, with a MAC under `AUDIT_KEY`. An export
+never goes back: if the database lacks an exported entry, the file keeps it until `record_restore` records the
+reason. The file must be in a place that the writers of the database cannot change.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import structlog
 from sqlalchemy import Connection, Engine, RowMapping, and_, exists, or_, select
 
 from config import Settings, settings
+from database.engine import snapshot
 from errors import ClinicError, invalid
 from extensions import db
 from models import AuditHead, AuditLog, AuditSubject
@@ -50,20 +51,20 @@ SUBJECT = AuditSubject.__table__
 
 
 @dataclass(frozen=True)
-class Break:
-    """The first place of one chain that is not as it was written; entries count from 1."""
+class Fault:
+    """A fault of a chain at an entry. Entries are numbered from 1 in each chain."""
 
     chain: int
     number: int
-    what: str
+    problem: str
 
     def __str__(self) -> str:
-        return f"chain {self.chain}, entry {self.number}: {self.what}"
+        return f"chain {self.chain}, entry {self.number}: {self.problem}"
 
 
 @dataclass(frozen=True)
 class Head:
-    """The end of one chain."""
+    """The last entry of a chain: its number and its MAC."""
 
     number: int = 0
     mac: str = ""
@@ -73,64 +74,47 @@ Heads = Mapping[int, Head]
 
 
 class HeadsFileError(Exception):
-    """The exported heads cannot be read, or were not written by this clinic."""
+    """The file of exported heads cannot be read, or has a wrong MAC."""
 
 
-@contextmanager
-def _snapshot(engine: Engine) -> Iterator[Connection]:
-    """One state of the database to read from, while others go on writing."""
-    if engine.dialect.name == "sqlite":
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("BEGIN")  # deferred: keeps no writer out
-            try:
-                yield connection
-            finally:
-                connection.exec_driver_sql("ROLLBACK")
-        return
-    options: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with engine.connect().execution_options(**options) as connection:
-        yield connection
+# --- Verification -----------------------------------------------------------------------------------------
 
 
-# --- Verifying -----------------------------------------------------------------------------------------
+def find_faults(engine: Engine, exported: Heads | None = None) -> Generator[Fault, None, None]:
+    """Yield the first fault of every chain that has one, and faults of the index of patients.
 
-
-def breaks(engine: Engine, exported: Heads | None = None) -> Generator[Break, None, None]:
-    """The first broken place of every chain that has one, and of the index of patients.
-
-    Reads all entries in batches, from one state of the database. `exported` are heads that were read
-    before: what they name must be there still.
+    Reads all entries in batches from one snapshot. The entries that `exported` names must still exist.
     """
-    with _snapshot(engine) as connection:
+    with snapshot(engine) as connection:
         ends = {
             row.chain: Head(row.number, row.mac)
             for row in connection.execute(select(HEAD.c.chain, HEAD.c.number, HEAD.c.mac))
         }
         for chain in range(CHAINS):
-            found = _Walk(connection, chain, ends.get(chain), (exported or {}).get(chain)).first_break()
-            if found is not None:
-                yield found
+            fault = _ChainCheck(connection, chain, ends.get(chain), (exported or {}).get(chain)).first_fault()
+            if fault is not None:
+                yield fault
         stray = connection.execute(
             select(LOG.c.chain, LOG.c.number).where(LOG.c.chain.not_in(range(CHAINS))).limit(1)
         ).one_or_none()
         if stray is not None:
-            yield Break(stray.chain, stray.number, "there is no such chain; the entry was put in")
+            yield Fault(stray.chain, stray.number, "the chain does not exist; the entry was inserted")
         orphan = connection.execute(
             select(SUBJECT.c.audit_id).where(~exists().where(LOG.c.id == SUBJECT.c.audit_id)).limit(1)
         ).scalar_one_or_none()
         if orphan is not None:
-            yield Break(0, 0, f"the index of patients names the entry with id {orphan}, which is not there")
+            yield Fault(0, 0, f"the index of patients names entry id {orphan}, which does not exist")
 
 
-def verify(engine: Engine, exported: Heads | None = None) -> Break | None:
-    """The first broken place, None where all is as it was written."""
-    with closing(breaks(engine, exported)) as found:
-        return next(found, None)
+def verify(engine: Engine, exported: Heads | None = None) -> Fault | None:
+    """Return the first fault, None if there is none."""
+    with closing(find_faults(engine, exported)) as faults:
+        return next(faults, None)
 
 
 @dataclass
-class _Walk:
-    """One chain, entry by entry."""
+class _ChainCheck:
+    """The check of one chain, entry by entry."""
 
     connection: Connection
     chain: int
@@ -138,107 +122,111 @@ class _Walk:
     exported: Head | None
     last: Head = field(default_factory=Head)
 
-    def first_break(self) -> Break | None:
-        """The first place where the chain is not as it was written."""
+    def first_fault(self) -> Fault | None:
+        """Return the first fault of the chain, None if there is none."""
         after: int | None = None
         while rows := self._rows(after):
-            if isinstance(rows, Break):
+            if isinstance(rows, Fault):
                 return rows
             subjects = self._subjects([row["id"] for row in rows])
             for row in rows:
-                problem = self._judge(row, subjects.get(row["id"], set()))
+                problem = self._check_entry(row, subjects.get(row["id"], set()))
                 if problem is not None:
                     return problem
                 self.last = Head(row["number"], row["mac"])
             after = self.last.number
-        return self._judge_end()
+        return self._check_end()
 
-    def _rows(self, after: int | None) -> Sequence[RowMapping] | Break:
+    def _rows(self, after: int | None) -> Sequence[RowMapping] | Fault:
         statement = select(LOG).where(LOG.c.chain == self.chain).order_by(LOG.c.number)
         if after is not None:
             statement = statement.where(LOG.c.number > after)
         try:
             return self.connection.execute(statement.limit(BATCH)).mappings().all()
         except (ValueError, LookupError, TypeError):
-            pass  # a column holds what no entry of ours holds: find which
+            pass  # a column has a value that this application never writes: find the entry
         number = after or 0
         while True:
             number += 1
             try:
                 self.connection.execute(statement.where(LOG.c.number == number)).all()
             except (ValueError, LookupError, TypeError):
-                return Break(self.chain, number, "was changed: it cannot even be read")
+                return Fault(self.chain, number, "was changed: it cannot be read")
             if number > (after or 0) + BATCH:
-                return Break(self.chain, (after or 0) + 1, "or one soon after it, cannot be read")
+                return Fault(self.chain, (after or 0) + 1, "or one of the next entries, cannot be read")
 
     def _subjects(self, ids: Sequence[int]) -> dict[int, set[int]]:
-        found: dict[int, set[int]] = {}
+        patients: dict[int, set[int]] = {}
         statement = select(SUBJECT.c.audit_id, SUBJECT.c.patient_id).where(SUBJECT.c.audit_id.in_(ids))
         for row in self.connection.execute(statement):
-            found.setdefault(row.audit_id, set()).add(row.patient_id)
-        return found
+            patients.setdefault(row.audit_id, set()).add(row.patient_id)
+        return patients
 
-    def _judge(self, row: RowMapping, subjects: set[int]) -> Break | None:
+    def _check_entry(self, row: RowMapping, subjects: set[int]) -> Fault | None:
         expected = self.last.number + 1
         if row["number"] < expected:
-            return Break(self.chain, row["number"], "was put in: entries count from 1")
+            return Fault(self.chain, row["number"], "was inserted: numbers begin with 1")
         if row["number"] > expected:
-            return Break(self.chain, expected, "is missing")
+            return Fault(self.chain, expected, "is missing")
         if not hmac.compare_digest(
             compute_mac(
                 self.last.mac, canonical_json({str(name): value for name, value in row.items()})
             ).encode(),
             str(row["mac"]).encode(),
         ):
-            return Break(self.chain, expected, "was changed, put in, or is not the one that followed")
+            return Fault(
+                self.chain, expected, "was changed or inserted, or does not follow the entry before it"
+            )
         if subjects != set(row["patient_ids"]):
-            return Break(self.chain, expected, "concerns other patients than the index of patients says")
+            return Fault(self.chain, expected, "is about other patients than the index of patients says")
         if self.exported is not None and self.exported.number == expected and self.exported.mac != row["mac"]:
-            return Break(self.chain, expected, "is not the one that was exported: the chain was rewritten")
+            return Fault(self.chain, expected, "is not the exported one: the chain was rewritten")
         return None
 
-    def _judge_end(self) -> Break | None:
-        """Whether the chain ends where its head, and the head that was exported, say."""
+    def _check_end(self) -> Fault | None:
+        """Return the fault if the chain does not end at its head or before its exported head."""
         last, following = self.last.number, self.last.number + 1
         if self.end is None:
-            return Break(self.chain, following, "the head of the chain is missing")
+            return Fault(self.chain, following, "the head of the chain is missing")
         if self.end.number > last:
-            return Break(self.chain, following, f"is missing: the head counts {self.end.number} entries")
+            return Fault(self.chain, following, f"is missing: the head counts {self.end.number} entries")
         if self.end.number < last:
-            return Break(self.chain, self.end.number + 1, "was put in: the head does not count it")
+            return Fault(self.chain, self.end.number + 1, "was inserted: the head does not count it")
         if self.end.mac != self.last.mac:
-            return Break(self.chain, last, "is not the one that the head names")
+            return Fault(self.chain, last, "is not the entry of the head")
         if self.exported is not None and self.exported.number > last:
-            return Break(self.chain, following, f"is missing: {self.exported.number} entries were exported")
+            return Fault(self.chain, following, f"is missing: {self.exported.number} entries were exported")
         return None
 
 
-# --- The file of heads ---------------------------------------------------------------------------------
+# --- File of heads ---------------------------------------------------------------------------------
 
 
-def _seal_file(key: str, told: Mapping[str, Any]) -> str:
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+def _file_mac(key: str, content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hmac.new(key.encode(), f"heads\n{text}".encode(), hashlib.sha256).hexdigest()
 
 
 def read_heads(path: Path, key: str) -> Heads | None:
-    """The exported heads, None where there is no file. Raises `HeadsFileError`."""
+    """Return the exported heads, None without a file. Raise `HeadsFileError` if the file is not valid."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        given = told.pop("seal")
-        heads = {int(chain): Head(int(number), str(mac)) for chain, (number, mac) in told["heads"].items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        mac = content.pop("seal")
+        heads = {
+            int(chain): Head(int(number), str(head)) for chain, (number, head) in content["heads"].items()
+        }
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
-        raise HeadsFileError(f"{path}: not a file of exported heads ({type(problem).__name__})") from None
-    if not hmac.compare_digest(_seal_file(key, told), str(given)):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise HeadsFileError(f"{path}: not a file of exported heads ({type(error).__name__})") from None
+    if not hmac.compare_digest(_file_mac(key, content), str(mac)):
         raise HeadsFileError(f"{path}: was changed, or written under another AUDIT_KEY")
     return heads
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One writer of the file at a time, in whatever process."""
+    """Lock the file against writers in other processes and threads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -246,18 +234,18 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, key: str, heads: Heads) -> None:
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "exported_at": clock.now().isoformat(),
         "heads": {str(chain): [head.number, head.mac] for chain, head in sorted(heads.items())},
     }
-    told["seal"] = _seal_file(key, told)
+    content["seal"] = _file_mac(key, content)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(told, file, indent=1)
+            json.dump(content, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)  # readers see the old file or the new one, never a part
+        os.replace(name, path)  # readers see the old or the new file, never a part of it
     except BaseException:
         os.unlink(name)
         raise
@@ -271,38 +259,40 @@ def _ends(connection: Connection) -> dict[int, Head]:
 
 
 def _stored(connection: Connection, heads: Heads) -> dict[int, str]:
-    """The MACs of the entries that the heads name, by chain."""
+    """Return the stored MACs of the entries that the heads name, by chain."""
     places = [and_(LOG.c.chain == chain, LOG.c.number == head.number) for chain, head in heads.items()]
     if not places:
         return {}
-    found = connection.execute(select(LOG.c.chain, LOG.c.mac).where(or_(*places)))
-    return {row.chain: row.mac for row in found}
+    rows = connection.execute(select(LOG.c.chain, LOG.c.mac).where(or_(*places)))
+    return {row.chain: row.mac for row in rows}
 
 
-def compare(connection: Connection, exported: Heads) -> list[Break]:
-    """Where the database does not hold what was exported; a quick look at the ends alone."""
+def compare(connection: Connection, exported: Heads) -> list[Fault]:
+    """Return the chains that lack their exported head. This checks the heads only, and is fast."""
     stored, ends = _stored(connection, exported), _ends(connection)
-    found = []
+    faults = []
     for chain, head in sorted(exported.items()):
         end = ends.get(chain, Head())
         if end.number < head.number:
             problem = f"is missing: {head.number} entries were exported"
-            found.append(Break(chain, end.number + 1, problem))
+            faults.append(Fault(chain, end.number + 1, problem))
         elif head.number and stored.get(chain) != head.mac:
-            found.append(Break(chain, head.number, "is not the one that was exported"))
-    return found
+            faults.append(Fault(chain, head.number, "is not the exported one"))
+    return faults
 
 
-def export(engine: Engine, chosen: Settings, path: Path | None = None, *, anew: bool = False) -> list[Break]:
-    """Write the heads to the file; returns where the database does not hold what the file says already.
+def export(
+    engine: Engine, chosen: Settings, path: Path | None = None, *, overwrite: bool = False
+) -> list[Fault]:
+    """Write the heads to the file. Return the chains that lack the head in the file.
 
-    There the file keeps its word: it is the evidence. `anew` writes the database's word whatever the file
-    says. Safe from several processes at once. Raises `HeadsFileError` where the file is not ours.
+    For these the file keeps its head: it is the evidence. `overwrite` ignores the present file. Several
+    processes may export at once. Raises `HeadsFileError` if the file is not valid.
     """
     path = path or chosen.heads_file
     with _locked(path):
-        exported = {} if anew else (read_heads(path, chosen.audit_key) or {})
-        with _snapshot(engine) as connection:
+        exported = {} if overwrite else (read_heads(path, chosen.audit_key) or {})
+        with snapshot(engine) as connection:
             ends, broken = _ends(connection), compare(connection, exported)
         kept = {place.chain: exported[place.chain] for place in broken}
         _write(path, chosen.audit_key, ends | kept)
@@ -310,7 +300,7 @@ def export(engine: Engine, chosen: Settings, path: Path | None = None, *, anew: 
 
 
 class _Exporter(threading.Thread):
-    """Exports the heads of one database once a minute, as long as the process lives."""
+    """A thread that exports the heads of one database once a minute."""
 
     def __init__(self, engine: Engine, chosen: Settings) -> None:
         super().__init__(name="audit-heads", daemon=True)
@@ -320,9 +310,9 @@ class _Exporter(threading.Thread):
     def run(self) -> None:
         while not self.replaced.wait(INTERVAL):
             try:
-                for place in export(self.engine, self.chosen):
-                    log.error("audit_broken", chain=place.chain, number=place.number, what=place.what)
-            except Exception as failure:  # the next minute tries again
+                for fault in export(self.engine, self.chosen):
+                    log.error("audit_broken", chain=fault.chain, number=fault.number, problem=fault.problem)
+            except Exception as failure:  # the thread tries again after a minute
                 log.error("audit_heads_not_exported", failure=type(failure).__name__)
 
 
@@ -330,10 +320,10 @@ _exporter: _Exporter | None = None
 _starting = threading.Lock()
 
 
-def keep_exporting() -> None:
-    """Have a thread of this process export the heads every minute.
+def ensure_export_thread() -> None:
+    """Start the thread that exports the heads, unless it runs.
 
-    Called with every request, so that each worker starts its own after the fork: threads do not survive one.
+    Each request calls this, so that every worker process has a thread: threads do not survive a fork.
     """
     global _exporter
     chosen = settings()
@@ -351,20 +341,20 @@ def keep_exporting() -> None:
 # --- After a restore -----------------------------------------------------------------------------------
 
 
-def record_restore(actor: Actor, reason: str, exported: Heads | None) -> list[Break]:
-    """Append that the database was restored from a backup, why, and which entries are lost by it.
+def record_restore(actor: Actor, reason: str, exported: Heads | None) -> list[Fault]:
+    """Append an entry for a restore from a backup, with its reason and the chains that lost entries.
 
-    The caller commits, then exports `anew`. Raises 409 where the chains themselves are broken: no restore
-    explains that. `reason` has at most `MAX_REASON` characters, since it is kept in the entry.
+    The caller commits, then exports with `overwrite`. Raises 409 if a chain has a fault: a restore does not
+    explain it. `reason` has 1 to `MAX_REASON` characters.
     """
     if not reason.strip() or len(reason) > MAX_REASON:
-        raise invalid("reason", f"say why in 1 to {MAX_REASON} characters")
-    broken = verify(db.engine)
-    if broken is not None:
-        raise ClinicError("conflict", f"The audit is broken, and not by a restore: {broken}")
-    with _snapshot(db.engine) as connection:
+        raise invalid("reason", f"must have 1 to {MAX_REASON} characters")
+    fault = verify(db.engine)
+    if fault is not None:
+        raise ClinicError("conflict", f"The audit log has a fault that no restore explains: {fault}")
+    with snapshot(db.engine) as connection:
         lost = compare(connection, exported or {})
-    told = {f"chain {place.chain} from entry {place.number}" for place in lost}
-    deed = PendingEntry("restore", "audit_log", fields=told, detail=reason.strip())
-    audit_log.append(actor, "flask audit restored", [deed])
+    chains = {f"chain {fault.chain} from entry {fault.number}" for fault in lost}
+    entry = PendingEntry("restore", "audit_log", fields=chains, detail=reason.strip())
+    audit_log.append(actor, "flask audit restored", [entry])
     return lost

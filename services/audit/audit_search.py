@@ -1,4 +1,4 @@
-"""Reading the audit: who did what, and who looked at a patient's record."""
+"""Lists of audit entries: all of them, and the accesses to one patient's record."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ from models import AuditLog, AuditSubject, Patient
 from security.permissions import Actor
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-)
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 
 
-def _concerns(patient_id: int) -> ColumnElement[bool]:
+def _is_about(patient_id: int) -> ColumnElement[bool]:
     return AuditLog.id.in_(select(AuditSubject.audit_id).where(AuditSubject.patient_id == patient_id))
 
 
@@ -40,7 +34,9 @@ LIST: ListSpec[AuditLog] = ListSpec(
     text=_matches,
     filters={
         "patient_id": Filter(
-            Kind.ID, _concerns, "Concerns this patient, be it by a list or search that showed them."
+            Kind.ID,
+            _is_about,
+            "Is about this patient, including lists and searches with the patient.",
         )
     },
     omit=frozenset({"mac"}),
@@ -48,11 +44,11 @@ LIST: ListSpec[AuditLog] = ListSpec(
 
 
 def find(actor: Actor, query: ListQuery) -> Page[AuditLog]:
-    """One page of the audit."""
+    """Return one page of audit entries."""
     return paging.page(actor, LIST, query)
 
 
 def access_log(actor: Actor, patient: Patient, query: ListQuery) -> Page[AuditLog]:
-    """One page of what concerns the patient: changes, reads, refusals, also lists that showed them."""
+    """Return one page of entries about a patient: changes, reads, refusals, lists with the patient."""
     audit_log.record_read("list", "access_log", [], [patient.id])
     return paging.page(actor, LIST, replace(query, named={**query.named, "patient_id": patient.id}))

@@ -1,4 +1,4 @@
-"""Finding rows by their neighbours: a visit by its patient's name, a prescription by its medicine's."""
+"""Conditions on related rows: a visit by the name of its patient, a prescription by its medicine."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from sqlalchemy import ColumnElement, or_, select
 
 from extensions import db
 from models import Doctor, Patient
-from services.listing.paging import PreselectedIds, words_in
+from services.listing.conditions import words_in
+from services.listing.spec import PreselectedIds
 
-PRESELECT_LIMIT = 5_000
+PRESELECT_LIMIT = 5_000  # ids
 
 
 def preselect(key: Any, condition: ColumnElement[bool]) -> ColumnElement[bool] | PreselectedIds:
-    """The rows of a list for which the condition is true: looked up, up to `FEW` of them.
+    """Return the ids of the rows that satisfy a condition, or the condition itself above `PRESELECT_LIMIT`.
 
-    PostgreSQL cannot guess how rare a part of a text is, and may walk a list to its end for a page that is
-    never full. Of more, a page is full soon, in whatever order the rows are read.
+    PostgreSQL cannot estimate how rare a part of a text is. It may read a whole list for a page that is never
+    full. With more matches, a page is full soon in any order.
     """
-    found = _some(key, condition)
-    return PreselectedIds(found) if len(found) <= PRESELECT_LIMIT else condition
+    ids = _matching_ids(key, condition)
+    return PreselectedIds(ids) if len(ids) <= PRESELECT_LIMIT else condition
 
 
 def in_related(column: Any, key: Any, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether `column` is the `key` of a neighbour for which the condition is true.
+    """Return the condition that `column` is the `key` of a related row which satisfies a condition.
 
-    Up to `FEW` keys are looked up first and named, so that an index leads to what belongs to them.
+    Up to `PRESELECT_LIMIT` keys are read first, so that an index finds the rows that refer to them.
     """
-    found = _some(key, condition)
-    belongs: ColumnElement[bool] = column.in_(
-        found if len(found) <= PRESELECT_LIMIT else select(key).where(condition)
+    ids = _matching_ids(key, condition)
+    refers: ColumnElement[bool] = column.in_(
+        ids if len(ids) <= PRESELECT_LIMIT else select(key).where(condition)
     )
-    return belongs
+    return refers
 
 
-def _some(key: Any, condition: ColumnElement[bool]) -> Sequence[int]:
+def _matching_ids(key: Any, condition: ColumnElement[bool]) -> Sequence[int]:
     return (
         db.session.connection()
         .execute(select(key).where(condition).limit(PRESELECT_LIMIT + 1))
@@ -46,16 +47,16 @@ def _some(key: Any, condition: ColumnElement[bool]) -> Sequence[int]:
 
 
 def of_patient(column: Any, text: str) -> ColumnElement[bool]:
-    """Whether a row is of a patient whose name holds these words, in any order."""
+    """Return the condition that the patient's name contains all words of the text, in any order."""
     return in_related(column, Patient.id, words_in(Patient.name_fold, text))
 
 
 def of_patient_or_file(column: Any, text: str) -> ColumnElement[bool]:
-    """Whether a row is of a patient whose name holds these words, or whose file number holds the text."""
+    """Return the condition that the patient's name contains all words, or the file number the text."""
     numbered = Patient.file_number.icontains(text, autoescape=True)
     return in_related(column, Patient.id, or_(words_in(Patient.name_fold, text), numbered))
 
 
 def of_doctor(column: Any, text: str) -> ColumnElement[bool]:
-    """Whether a row is of a doctor whose name holds these words, in any order."""
+    """Return the condition that the doctor's name contains all words of the text, in any order."""
     return in_related(column, Doctor.id, words_in(Doctor.name_fold, text))

@@ -1,122 +1,103 @@
-"""Likely duplicates: a similar name together with something that only one person should have.
+"""Likely duplicates: patients with a similar name and at least one equal identifying trait.
 
-Families share telephones and addresses, so that none of these counts without the name. Patients on file
-twice are how allergies get lost: ONC, "Patient Identification SAFER Guide" (2016), asks for a warning at
-registration that can be overridden.
+Traits are date of birth, phone, e-mail and insurance number. Families share phones and addresses, so a trait
+alone is not enough. If one person has two records, an allergy in one of them can be missed: ONC, "Patient
+Identification SAFER Guide" (2016), requires a warning at registration that a user can override.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, or_, select, true
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 
-from database.engine import PREPARED, tell
+from database.functions import lock_keys
 from extensions import db
 from models import Patient
 from services.patients.name_matching import similar_names
-from services.rows import execute_core, next_id
+from services.rows import execute_core
 
-NAMING = ("name_fold", "date_of_birth", "phone_e164", "phone_digits", "email", "insurance_id")
-SHOWN = 10  # candidates an answer names at most
+IDENTIFYING_FIELDS = ("name_fold", "date_of_birth", "phone_e164", "phone_digits", "email", "insurance_id")
+MAX_CANDIDATES = 10  # patients in one response
 
 
-def traits(values: Mapping[str, Any]) -> dict[str, str | date]:
-    """What tells a person apart, in the form in which it is compared; without what is not known.
+def get_traits(values: Mapping[str, Any]) -> dict[str, str | date]:
+    """Return the identifying traits in the form in which they are compared, without unknown ones.
 
-    `values` holds the fields of `NAMING`.
+    `values` holds the `IDENTIFYING_FIELDS`.
     """
-    found: dict[str, str | date | None] = {
+    traits: dict[str, str | date | None] = {
         "date_of_birth": values.get("date_of_birth"),
         "phone": values.get("phone_e164") or values.get("phone_digits"),
         "email": (values.get("email") or "").lower(),
         "insurance_id": (values.get("insurance_id") or "").strip(),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in traits.items() if value}
 
 
-def hold(values: Mapping[str, Any]) -> None:
-    """Make two registrations of one person wait for each other until the end of the transaction.
-
-    SQLite lets one writer in at a time anyway.
-    """
-    session = db.session()
-    if session.get_bind().dialect.name != "postgresql":
-        return
-    keys = sorted(
-        int.from_bytes(hashlib.blake2b(f"{name}={value}".encode(), digest_size=8).digest(), signed=True)
-        for name, value in traits(values).items()
+def lock_traits(values: Mapping[str, Any]) -> None:
+    """Make registrations of patients who share a trait wait for each other until the transaction ends."""
+    lock_keys(
+        db.session.connection(),
+        (
+            int.from_bytes(hashlib.blake2b(f"{name}={value}".encode(), digest_size=8).digest(), signed=True)
+            for name, value in get_traits(values).items()
+        ),
     )
-    if keys:  # in one order, so that two never wait for each other in a circle
-        tell(session.connection(), _HOLD, {"keys": keys})
 
 
-_HOLD = "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(%(keys)s AS bigint[])) AS key"
+def find_likely(values: Mapping[str, Any], *, except_id: int = 0) -> list[tuple[Patient, list[str]]]:
+    """Return likely duplicates, archived patients included, each with the names of the shared traits.
 
-
-class Likely(NamedTuple):
-    """Patients who may be the person told of, each with what both have in common; for a new one, its id."""
-
-    patients: Sequence[tuple[Patient, list[str]]] = ()
-    new_id: int | None = None
-
-
-def likely(values: Mapping[str, Any], *, but: int | None = None) -> Likely:
-    """The likely duplicates, archived ones included, but for the patient with the id `but`.
-
-    Of somebody new, the same round trip brings the id to come, where the database gives ids before a row.
+    `values` holds the `IDENTIFYING_FIELDS`. At most `MAX_CANDIDATES` patients, ordered by id, without
+    `except_id`.
     """
-    told = traits(values)
-    if not told:
-        return Likely()
-    asked: dict[str, Any] = dict(told)
-    if insured := asked.get("insurance_id"):
-        asked["insurance_id"] = sorted({insured, insured.upper(), insured.lower()})
-    dialect = db.session.get_bind().dialect.name
-    statement = _sharing(tuple(told), bool(values.get("phone_e164")), dialect if but is None else "")
-    rows = execute_core(statement, but=but or 0, **asked).all()
-    new_id = rows[0].new_id if rows else None
-    similar = [row.id for row in rows if row.id and similar_names(values["name_fold"], row.name_fold)]
+    traits = get_traits(values)
+    if not traits:
+        return []
+    parameters: dict[str, Any] = dict(traits)
+    if insurance_id := parameters.get("insurance_id"):
+        parameters["insurance_id"] = sorted({insurance_id, insurance_id.upper(), insurance_id.lower()})
+    statement = _select_sharing(tuple(traits), bool(values.get("phone_e164")))
+    rows = execute_core(statement, except_id=except_id, **parameters).all()
+    similar = [row.id for row in rows if similar_names(values["name_fold"], row.name_fold)]
     if not similar:
-        return Likely(new_id=new_id)
+        return []
     patients = db.session.execute(
-        select(Patient).where(Patient.id.in_(similar[:SHOWN])).order_by(Patient.id)
+        select(Patient).where(Patient.id.in_(similar[:MAX_CANDIDATES])).order_by(Patient.id)
     ).scalars()
-    return Likely([(patient, _common(told, patient)) for patient in patients], new_id)
+    return [(patient, _find_shared_traits(traits, patient)) for patient in patients]
 
 
-def _common(told: Mapping[str, Any], patient: Patient) -> list[str]:
-    theirs = traits({field: getattr(patient, field) for field in NAMING})
-    return [field for field, value in told.items() if _same(field, value, theirs.get(field))]
+def _find_shared_traits(traits: Mapping[str, Any], patient: Patient) -> list[str]:
+    other_traits = get_traits({field: getattr(patient, field) for field in IDENTIFYING_FIELDS})
+    return [name for name, value in traits.items() if _equal_traits(name, value, other_traits.get(name))]
+
+
+def _equal_traits(name: str, value: Any, other: Any) -> bool:
+    if name == "insurance_id" and other is not None:
+        return bool(value.casefold() == other.casefold())
+    return bool(value == other)
 
 
 @cache
-def _sharing(names: tuple[str, ...], international: bool, new_in: str) -> Select[Any]:
-    """Other patients with one of these traits; beside them the id of a new one in this kind of database."""
+def _select_sharing(names: tuple[str, ...], international: bool) -> Select[Any]:
+    """Return the statement that selects other patients with one of the named traits."""
     phone = Patient.phone_e164 if international else Patient.phone_digits
-    places = {"phone": phone, "date_of_birth": Patient.date_of_birth, "email": Patient.email}
+    columns = {"phone": phone, "date_of_birth": Patient.date_of_birth, "email": Patient.email}
     equal: list[ColumnElement[bool]] = [
-        places[name] == bindparam(name)
-        if name in places
+        columns[name] == bindparam(name)
+        if name in columns
         else Patient.insurance_id.in_(bindparam(name, expanding=True))
         for name in names
     ]
-    other = or_(*equal), Patient.id != bindparam("but")
-    sharing = select(Patient.id, Patient.name_fold).where(*other).subquery()
-    new = select(next_id(Patient, new_in).label("new_id")).subquery()
     return (
-        select(new.c.new_id, sharing.c.id, sharing.c.name_fold)
-        .prefix_with(PREPARED)
-        .select_from(new.outerjoin(sharing, true()))
-        .order_by(sharing.c.id)
+        select(Patient.id, Patient.name_fold)
+        .where(or_(*equal), Patient.id != bindparam("except_id"))
+        .order_by(Patient.id)
+        .execution_options(prepare=True)
     )
-
-
-def _same(name: str, one: Any, other: Any) -> bool:
-    if name == "insurance_id" and other is not None:
-        return bool(one.casefold() == other.casefold())
-    return bool(one == other)

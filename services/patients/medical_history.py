@@ -1,9 +1,9 @@
-"""Medical histories: what a patient brings along."""
+"""Medical histories: allergies, conditions and home medications of a patient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
@@ -21,10 +21,22 @@ from services.search_key import search_key
 Entry = Mapping[str, Any]
 
 
-def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
-    """The patient's medical history, or 404.
+class MedicalHistoryChanges(TypedDict, total=False):
+    """Members of a change of a medical history; absent ones stay as they are, None empties a list."""
 
-    `lock` holds the patient too, as prescribing does: an allergy is either seen by it or recorded after it.
+    allergies: Sequence[Entry] | None
+    conditions: Sequence[Entry] | None
+    medications: Sequence[Entry] | None
+    surgical_history: str | None
+    family_history: str | None
+    notes: str | None
+
+
+def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
+    """Return the patient's medical history, or raise 404.
+
+    `lock` also locks the patient, as prescribing does. So the safety check of a prescription either reads
+    a new allergy, or the allergy is recorded after the prescription.
     """
     patients.get(actor, patient_id, lock=lock)
     statement = (
@@ -45,46 +57,50 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
     return history
 
 
-def update(actor: Actor, history: MedicalHistory, **values: Any) -> MedicalHistory:
-    """Change the members given; a list is replaced as a whole, None empties it.
+def update(
+    _actor: Actor, history: MedicalHistory, **changes: Unpack[MedicalHistoryChanges]
+) -> MedicalHistory:
+    """Change the given members of a medical history. A list is replaced as a whole.
 
-    Raises 409 `already_exists` for an allergen named twice, 422 for an ICD-10-CM code that does not exist
-    and for a `since` that lies ahead.
+    Raises 409 `already_exists` for the same allergen twice. Raises 422 for an unknown ICD-10-CM code or a
+    `since` in the future.
     """
-    lists = {name: values.pop(name) or [] for name in READERS if name in values}
-    rows = {name: READERS[name](entries) for name, entries in lists.items()}
-    rows = {name: new for name, new in rows.items() if not _same(getattr(history, name), new)}
+    values: dict[str, Any] = dict(changes)
+    lists = {name: values.pop(name) or [] for name in ROW_BUILDERS if name in values}
+    rows = {name: ROW_BUILDERS[name](entries) for name, entries in lists.items()}
+    rows = {name: new for name, new in rows.items() if not _equal_rows(getattr(history, name), new)}
     scalars = changed_members(history, values)
     if rows or scalars:
-        _replace(history, rows)
+        _replace_rows(history, rows)
         assign(history, scalars)
-        history.updated_at = clock.now()  # the history's version rises although only a list changed
+        history.updated_at = clock.now()  # raises the version, also if only a list changed
     return history
 
 
-def _replace(history: MedicalHistory, rows: Mapping[str, Sequence[Base]]) -> None:
+def _replace_rows(history: MedicalHistory, rows: Mapping[str, Sequence[Base]]) -> None:
     old = [row for name in rows for row in getattr(history, name)]
     for row in old:
         db.session.delete(row)
     if old:
-        db.session.flush()  # first out, then in: an allergen may be in both
+        db.session.flush()  # delete before insert: the same allergen may be in the old and the new list
         db.session.expire(history, list(rows))
     for name, new in rows.items():
         setattr(history, name, list(new))
 
 
-def _same(stored: Sequence[Any], new: Sequence[Any]) -> bool:
-    def told(row: Any) -> list[Any]:
-        links = ("id", "medical_history_id")
-        return [getattr(row, c.key) for c in row.__mapper__.column_attrs if c.key not in links]
-
-    return [told(row) for row in stored] == [told(row) for row in new]
+def _equal_rows(stored: Sequence[Base], new: Sequence[Base]) -> bool:
+    return [_own_values(row) for row in stored] == [_own_values(row) for row in new]
 
 
-# --- Reading entries -----------------------------------------------------------------------------------
+def _own_values(row: Base) -> list[Any]:
+    keys = ("id", "medical_history_id")
+    return [getattr(row, column.key) for column in row.__mapper__.column_attrs if column.key not in keys]
 
 
-def _allergies(entries: Sequence[Entry]) -> list[Allergy]:
+# --- Rows of the lists ---------------------------------------------------------------------------------
+
+
+def _build_allergies(entries: Sequence[Entry]) -> list[Allergy]:
     rows: dict[str, Allergy] = {}
     for number, entry in enumerate(entries):
         row = Allergy(**entry, substance_fold=search_key(entry["substance"]))
@@ -96,19 +112,19 @@ def _allergies(entries: Sequence[Entry]) -> list[Allergy]:
     return list(rows.values())
 
 
-def _conditions(entries: Sequence[Entry]) -> list[Condition]:
+def _build_conditions(entries: Sequence[Entry]) -> list[Condition]:
     rows = []
     for number, entry in enumerate(entries):
         _check_since(entry, f"conditions.{number}.since")
         code = entry["icd10"]
         if code is not None and not icd10.is_valid(code):
             raise invalid(f"conditions.{number}.icd10", "is not an ICD-10-CM code such as E11.9")
-        told = {**entry, "icd10": icd10.normalize(code) if code is not None else None}
-        rows.append(Condition(**told, name_fold=search_key(entry["name"])))
+        values = {**entry, "icd10": icd10.normalize(code) if code is not None else None}
+        rows.append(Condition(**values, name_fold=search_key(entry["name"])))
     return rows
 
 
-def _medications(entries: Sequence[Entry]) -> list[HomeMedication]:
+def _build_medications(entries: Sequence[Entry]) -> list[HomeMedication]:
     for number, entry in enumerate(entries):
         _check_since(entry, f"medications.{number}.since")
     return [HomeMedication(**entry) for entry in entries]
@@ -119,8 +135,8 @@ def _check_since(entry: Entry, field: str) -> None:
         raise invalid(field, "must not be in the future")
 
 
-READERS: dict[str, Callable[[Sequence[Entry]], Sequence[Base]]] = {
-    "allergies": _allergies,
-    "conditions": _conditions,
-    "medications": _medications,
+ROW_BUILDERS: dict[str, Callable[[Sequence[Entry]], Sequence[Base]]] = {
+    "allergies": _build_allergies,
+    "conditions": _build_conditions,
+    "medications": _build_medications,
 }

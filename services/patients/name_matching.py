@@ -1,103 +1,107 @@
-"""How alike two folded words or names are: what a slip of the keyboard does to them, and no more."""
+"""Similarity of words and names by search key: which differences a typing error explains."""
 
 from __future__ import annotations
 
 import re
 
 _WORD = re.compile(r"[^\W_]+")
-LONG = 8  # letters from which a word may differ by two
-SHORT = 4  # letters below which it must be equal
+MIN_LENGTH_TWO_EDITS = 8  # letters of a word that may differ by two edits
+MIN_LENGTH_ONE_EDIT = 4  # letters of a word that may differ by one edit; shorter words must be equal
 
 
-def words(text: str) -> list[str]:
-    """The runs of letters and digits of a text."""
+def split_words(text: str) -> list[str]:
+    """Return the runs of letters and digits of a text."""
     return _WORD.findall(text)
 
 
-def within_edits(one: str, other: str, edits: int) -> bool:
-    """Whether so many letters inserted, removed, replaced or swapped with their neighbour make one the other.
+def within_edits(text: str, other: str, edits: int) -> bool:
+    """Return True if at most `edits` edits change one text into the other.
 
-    No part of a text is changed twice (optimal string alignment).
+    An edit inserts, deletes or replaces a letter, or swaps two adjacent letters. No part of a text is edited
+    twice: this is the optimal string alignment distance.
     """
-    # an edit takes a letter away, or brings one, or both
-    if abs(len(one) - len(other)) > edits or len(set(one) ^ set(other)) > 2 * edits:
+    # quick rejection: one edit changes the length by at most 1 and the set of letters by at most 2
+    if abs(len(text) - len(other)) > edits or len(set(text) ^ set(other)) > 2 * edits:
         return False
-    return _within(one, other, edits)
+    return _within_edits(text, other, edits)
 
 
-def _within(one: str, other: str, edits: int) -> bool:
-    at = _shared(one, other)
-    one, other = one[at:], other[at:]
-    if max(len(one), len(other)) <= edits:
+def _within_edits(text: str, other: str, edits: int) -> bool:
+    prefix = _common_prefix_length(text, other)
+    text, other = text[prefix:], other[prefix:]
+    if max(len(text), len(other)) <= edits:
         return True
-    if not edits or abs(len(one) - len(other)) > edits:
+    if not edits or abs(len(text) - len(other)) > edits:
         return False
     return (
-        _within(one[1:], other[1:], edits - 1)
-        or _within(one[1:], other, edits - 1)
-        or _within(one, other[1:], edits - 1)
-        or (one[:2] == other[1::-1] and _within(one[2:], other[2:], edits - 1))
+        _within_edits(text[1:], other[1:], edits - 1)
+        or _within_edits(text[1:], other, edits - 1)
+        or _within_edits(text, other[1:], edits - 1)
+        or (text[:2] == other[1::-1] and _within_edits(text[2:], other[2:], edits - 1))
     )
 
 
-def _shared(one: str, other: str) -> int:
-    """How many letters two texts begin with in common."""
-    for at, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return at
-    return min(len(one), len(other))
+def _common_prefix_length(text: str, other: str) -> int:
+    for index, (letter, other_letter) in enumerate(zip(text, other, strict=False)):
+        if letter != other_letter:
+            return index
+    return min(len(text), len(other))
 
 
 def begins_within_one_edit(word: str, text: str) -> bool:
-    """Whether `text` begins with `word`, or with what one slip made of it."""
+    """Return True if `text` begins with `word`, or with a word that is one edit away from it."""
     size = len(word)
-    at = _shared(word, text)
-    if at == size:
+    prefix = _common_prefix_length(word, text)
+    if prefix == size:
         return True
-    swapped = word[at + 1 : at + 2] + word[at]
+    swapped = word[prefix + 1 : prefix + 2] + word[prefix]
     return (
-        word[at + 1 :] == text[at + 1 : size]  # another letter
-        or word[at + 1 :] == text[at : size - 1]  # one too many
-        or word[at:] == text[at + 1 : size + 1]  # one missing
-        or (len(swapped) == 2 and swapped + word[at + 2 :] == text[at:size])  # two swapped
+        word[prefix + 1 :] == text[prefix + 1 : size]  # a letter replaced
+        or word[prefix + 1 :] == text[prefix : size - 1]  # a letter too many
+        or word[prefix:] == text[prefix + 1 : size + 1]  # a letter missing
+        or (len(swapped) == 2 and swapped + word[prefix + 2 :] == text[prefix:size])  # two letters swapped
     )
 
 
-def similar_words(one: str, other: str) -> bool:
-    """Equal, an initial of the other, or apart by what a slip or another spelling explains."""
-    if one == other:
+def similar_words(word: str, other: str) -> bool:
+    """Return True if the words are equal or differ by a typing error, or if one is the other's initial.
+
+    Words with digits must be equal.
+    """
+    if word == other:
         return True
-    shortest, longest = sorted((len(one), len(other)))
+    shortest, longest = sorted((len(word), len(other)))
     if shortest == 1:
-        alike = one[0] == other[0]
+        similar = word[0] == other[0]
     else:
-        alike = longest >= SHORT and within_edits(one, other, 2 if longest >= LONG else 1)
-    return alike and not numbered(one + other)
+        edits = 2 if longest >= MIN_LENGTH_TWO_EDITS else 1
+        similar = longest >= MIN_LENGTH_ONE_EDIT and within_edits(word, other, edits)
+    return similar and not has_digit(word + other)
 
 
-def numbered(text: str) -> bool:
-    """Whether a digit is in it: numbers are taken as they are, since one that is off by one is another."""
+def has_digit(text: str) -> bool:
+    """Return True if the text contains a digit. A typing error in a number gives another valid number."""
     return any(c.isdigit() for c in text)
 
 
-def similar_names(one: str, other: str) -> bool:
-    """Whether two folded names may be one person's.
+def similar_names(name: str, other: str) -> bool:
+    """Return True if two names, as search keys, may belong to the same person.
 
-    Words in any order, with small differences, initials, and middle names or second surnames left out:
-    each word of the shorter name has its own in the longer one. A name of one word must stand in the other
-    as it is.
+    The words may have another order, small differences and initials; middle names and second surnames may
+    be missing. Each word of the shorter name must match a different word of the longer one. A name of one
+    word must be a word of the other name, or similar to the whole of it.
     """
-    first, second = sorted((words(one), words(other)), key=len)
-    if not first:
-        return one == other
-    if len(first) == 1 and len(second) > 1:
-        return first[0] in second or similar_words(first[0], "".join(second))
-    if within_edits("".join(first), "".join(second), 1) and not numbered(one + other):
-        return True  # written apart or together
-    rest = list(second)
-    for word in sorted(first, key=len, reverse=True):
-        match = word if word in rest else next((w for w in rest if similar_words(word, w)), None)
+    shorter, longer = sorted((split_words(name), split_words(other)), key=len)
+    if not shorter:
+        return name == other
+    if len(shorter) == 1 and len(longer) > 1:
+        return shorter[0] in longer or similar_words(shorter[0], "".join(longer))
+    if within_edits("".join(shorter), "".join(longer), 1) and not has_digit(name + other):
+        return True  # "Mary Ann" and "Maryann"
+    unmatched = list(longer)
+    for word in sorted(shorter, key=len, reverse=True):
+        match = word if word in unmatched else next((w for w in unmatched if similar_words(word, w)), None)
         if match is None:
             return False
-        rest.remove(match)
+        unmatched.remove(match)
     return True

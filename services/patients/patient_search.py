@@ -1,4 +1,4 @@
-"""Finding patients: the list, its filters, and `q`, which forgives one typo."""
+"""Patient search: the list, its filters, and `q`, which tolerates one typing error."""
 
 from __future__ import annotations
 
@@ -17,158 +17,160 @@ from security.permissions import Actor
 from services import clock
 from services.clinical import icd10
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-    PreselectedIds,
-    contains,
-    words_in,
-)
+from services.listing.conditions import contains, words_in
 from services.listing.related_rows import preselect
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds
 from services.patients import phones
 from services.patients.name_matching import (
     begins_within_one_edit,
-    numbered,
+    has_digit,
+    split_words,
     within_edits,
-    words,
 )
 from services.patients.patients import MAX_AGE, RECORDS
 from services.search_key import search_key
 
-MIN_TYPO = 3  # letters a word must have for a slip in it to be forgiven
-MOST_CANDIDATES = 50_000  # rows that are looked at for a slip
-MOST_FORGIVEN = 1_000  # patients that a search with a slip finds
+MIN_TYPO_LENGTH = 3  # letters of the shortest word that may contain a typing error
+MAX_TYPO_CANDIDATES = 50_000  # rows that are compared in Python
+MAX_TYPO_MATCHES = 1_000  # patients in the result of a search with a typing error
 
 # --- q -------------------------------------------------------------------------------------------------
 
 
 def matches(text: str) -> ColumnElement[bool] | PreselectedIds:
-    """What `q` finds: parts of the name in any order, file number, phone digits, e-mail."""
-    ways = [
+    """Return the condition of `q`: name parts in any order, file number, phone digits, e-mail."""
+    conditions = [
         words_in(Patient.name_fold, text),
         Patient.file_number.icontains(text, autoescape=True),
         Patient.email.icontains(text, autoescape=True),
     ]
     if phones.searched_digits(text):
-        ways.append(_phone(text))
-    return preselect(Patient.id, or_(*ways))
+        conditions.append(_matches_phone(text))
+    return preselect(Patient.id, or_(*conditions))
 
 
 def nearly_matches(text: str) -> PreselectedIds:
-    """What `q` finds where that finds nobody: one slip of the keyboard in a word of a name or e-mail address.
+    """Return the fallback of `q` if `matches` finds nothing: one typing error in a name or e-mail address.
 
-    A letter too many, missing, wrong, or swapped with its neighbour is forgiven. Numbers are taken as they
-    are typed, since a number off by one is another patient's.
+    A typing error is a letter too many, missing, replaced, or swapped with the next one. Words with digits
+    must match exactly: a number with one wrong digit belongs to another patient.
     """
-    return PreselectedIds(_forgiving(text))
+    return PreselectedIds(_find_with_typo(text))
 
 
-def _phone(text: str) -> ColumnElement[bool]:
-    """Parts of the number as typed or in its international form, however it is punctuated."""
+def _matches_phone(text: str) -> ColumnElement[bool]:
+    """Match parts of a phone number, as typed or in E.164 form, with any punctuation."""
     digits = phones.searched_digits(text)
     if digits is None:
         raise invalid("phone", f"give at least {phones.MIN_SEARCHED} digits of the number")
-    found = contains(Patient.phone_digits, digits)
+    condition = contains(Patient.phone_digits, digits)
     international = phones.e164(text)
-    return or_(found, Patient.phone_e164 == international) if international else found
+    return or_(condition, Patient.phone_e164 == international) if international else condition
 
 
-def _forgiving(text: str) -> list[int]:
-    """The patients whose name or e-mail holds the words but for one slip in one of them.
+def _find_with_typo(text: str) -> list[int]:
+    """Return the patients whose name or e-mail contains all words, with one typing error in one of them.
 
-    The database narrows down by what a slip leaves whole, the same on both engines; letters are compared
-    here. Whole words win over beginnings of words.
+    SQL preselects rows by the parts of a word that a typing error leaves unchanged. Both engines give the
+    same rows. Python then compares the letters. If whole words match, matches of beginnings are left out.
     """
-    wanted = search_key(text).split()
-    doubtful = [word for word in wanted if len(word) >= MIN_TYPO and _is_written(word)]
-    if not doubtful:
+    words = search_key(text).split()
+    typo_words = [word for word in words if _may_contain_typo(word)]
+    if not typo_words:
         return []
-    rest = {word: [other for other in wanted if other is not word] for word in doubtful}
+    other_words = {word: [other for other in words if other is not word] for word in typo_words}
     statement = (
         select(Patient.id, Patient.name_fold, Patient.email)
-        .where(or_(*(and_(_remains(word), *map(_somewhere, rest[word])) for word in doubtful)))
+        .where(
+            or_(
+                *(
+                    and_(_contains_unchanged_part(word), *map(_name_or_email_contains, other_words[word]))
+                    for word in typo_words
+                )
+            )
+        )
         .order_by(Patient.id)
-        .limit(MOST_CANDIDATES)
+        .limit(MAX_TYPO_CANDIDATES)
     )
-    whole: list[int] = []
-    beginning: list[int] = []
+    word_matches: list[int] = []
+    beginning_matches: list[int] = []
     for patient_id, name, email in db.session.execute(statement):
-        told = f"{name} {email or ''}"
-        likely = [word for word in doubtful if all(other in told for other in rest[word])]
-        if any(_is_word_of(word, told) for word in likely):
-            whole.append(patient_id)
-        elif any(begins_within_one_edit(word, tail) for word in likely for tail in _tails(told)):
-            beginning.append(patient_id)
-    return (whole or beginning)[:MOST_FORGIVEN]
+        searched = f"{name} {email or ''}"
+        candidates = [word for word in typo_words if all(other in searched for other in other_words[word])]
+        if any(_has_similar_word(searched, word) for word in candidates):
+            word_matches.append(patient_id)
+        elif any(
+            begins_within_one_edit(word, rest) for word in candidates for rest in _from_each_word(searched)
+        ):
+            beginning_matches.append(patient_id)
+    return (word_matches or beginning_matches)[:MAX_TYPO_MATCHES]
 
 
-def _somewhere(part: str) -> ColumnElement[bool]:
+def _name_or_email_contains(part: str) -> ColumnElement[bool]:
     return or_(contains(Patient.name_fold, part), Patient.email.icontains(part, autoescape=True))
 
 
-def _is_written(word: str) -> bool:
-    return any(c.isalpha() for c in word) and not numbered(word)
+def _may_contain_typo(word: str) -> bool:
+    return len(word) >= MIN_TYPO_LENGTH and any(c.isalpha() for c in word) and not has_digit(word)
 
 
-def _remains(word: str) -> ColumnElement[bool]:
-    """What one slip leaves of a word: one half of it, or both with the letters at the seam swapped.
+def _contains_unchanged_part(word: str) -> ColumnElement[bool]:
+    """Match the parts that one typing error leaves unchanged: one half, or both halves with a swap between.
 
-    One letter would be half of three and would find everybody: of those, two are asked for.
+    Half of a word of three letters is one letter, which would match almost every patient. For such a word
+    two of its letters must match.
     """
-    seam = len(word) // 2
-    swapped = word[: seam - 1] + word[seam] + word[seam - 1] + word[seam + 1 :]
+    middle = len(word) // 2
+    swapped = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
     if len(word) > 3:
-        return or_(*(_somewhere(part) for part in (word[:seam], word[seam:], swapped)))
-    first, middle, last = word[0], word[1], word[2]
-    other = "%" + "_".join(re.sub(r"([/%_])", r"/\1", letter) for letter in (first, last)) + "%"
-    parts = (first + middle, middle + last, first + last, swapped, first + last + middle)
+        return or_(*(_name_or_email_contains(part) for part in (word[:middle], word[middle:], swapped)))
+    first, second, third = word[0], word[1], word[2]
+    replaced_second = "%" + "_".join(re.sub(r"([/%_])", r"/\1", letter) for letter in (first, third)) + "%"
+    parts = (first + second, second + third, first + third, swapped, first + third + second)
     return or_(
-        *map(_somewhere, parts),
-        Patient.name_fold.like(other, escape="/"),
-        Patient.email.ilike(other, escape="/"),
+        *map(_name_or_email_contains, parts),
+        Patient.name_fold.like(replaced_second, escape="/"),
+        Patient.email.ilike(replaced_second, escape="/"),
     )
 
 
-def _is_word_of(word: str, told: str) -> bool:
-    candidates = {*told.split(), *words(told)}
-    return any(within_edits(word, one, 1) for one in candidates)
+def _has_similar_word(text: str, word: str) -> bool:
+    candidates = {*text.split(), *split_words(text)}
+    return any(within_edits(word, candidate, 1) for candidate in candidates)
 
 
-def _tails(told: str) -> Iterator[str]:
-    """The text from the beginning of each of its words on."""
-    for at, letter in enumerate(told):
-        if letter.isalnum() and (at == 0 or not told[at - 1].isalnum()):
-            yield told[at:]
+def _from_each_word(text: str) -> Iterator[str]:
+    """Yield the rest of the text from the beginning of each of its words."""
+    for index, letter in enumerate(text):
+        if letter.isalnum() and (index == 0 or not text[index - 1].isalnum()):
+            yield text[index:]
 
 
 # --- Filters -------------------------------------------------------------------------------------------
 
 
-def _years_ago(name: str, years: int) -> date:
-    """The last day on which somebody who is now at least so many years old was born."""
-    if not 0 <= years <= MAX_AGE:
-        raise invalid(name, f"must be between 0 and {MAX_AGE}")
-    return _birthday(years)
-
-
-def _birthday(years: int) -> date:
+def _latest_birth_date(years: int) -> date:
+    """Return the latest date of birth of a person who is at least so many years old today."""
     today = clock.today()
     try:
         return today.replace(year=today.year - years)
-    except ValueError:  # 29 February: who was born on the 28th is that old already
+    except ValueError:  # today is 29 February: a person born on the 28th has completed the year
         return today.replace(year=today.year - years, day=28)
 
 
-def _at_least(years: int) -> ColumnElement[bool]:
-    return Patient.date_of_birth <= _years_ago("min_age", years)
+def _check_age(name: str, years: int) -> None:
+    if not 0 <= years <= MAX_AGE:
+        raise invalid(name, f"must be between 0 and {MAX_AGE}")
 
 
-def _at_most(years: int) -> ColumnElement[bool]:
-    _years_ago("max_age", years)
-    return Patient.date_of_birth > _birthday(years + 1)
+def _is_at_least(years: int) -> ColumnElement[bool]:
+    _check_age("min_age", years)
+    return Patient.date_of_birth <= _latest_birth_date(years)
+
+
+def _is_at_most(years: int) -> ColumnElement[bool]:
+    _check_age("max_age", years)
+    return Patient.date_of_birth > _latest_birth_date(years + 1)
 
 
 def _owes_more_than(amount: Decimal) -> ColumnElement[bool]:
@@ -176,18 +178,18 @@ def _owes_more_than(amount: Decimal) -> ColumnElement[bool]:
     total = func.sum(LedgerEntry.amount)
     if amount >= 0:
         return Patient.id.in_(sums.having(total > amount))
-    return Patient.id.not_in(sums.having(total <= amount))  # who has no rows owes 0.00
+    return Patient.id.not_in(sums.having(total <= amount))  # a patient without entries owes 0.00
 
 
 def _has_condition(text: str) -> ColumnElement[bool]:
-    named = or_(
+    condition = or_(
         words_in(Condition.name_fold, text),
         Condition.icd10.startswith(icd10.normalize(text), autoescape=True),
     )
     histories = select(MedicalHistory.patient_id).join(
         Condition, Condition.medical_history_id == MedicalHistory.id
     )
-    return Patient.id.in_(histories.where(named))
+    return Patient.id.in_(histories.where(condition))
 
 
 def _has_allergy(text: str) -> ColumnElement[bool]:
@@ -197,17 +199,16 @@ def _has_allergy(text: str) -> ColumnElement[bool]:
     return Patient.id.in_(histories.where(words_in(Allergy.substance_fold, text)))
 
 
-def _seen(since: datetime) -> ColumnElement[bool]:
-    # patient by patient: who was not seen is found without reading every visit
-    seen = Visit.patient_id == Patient.id, Visit.date >= since, Visit.voided_at.is_(None)
-    return exists().where(*seen)
+def _has_visit_since(since: datetime) -> ColumnElement[bool]:
+    # a correlated EXISTS: its negation does not have to read every visit
+    return exists().where(Visit.patient_id == Patient.id, Visit.date >= since, Visit.voided_at.is_(None))
 
 
-def _part_of(column: Any) -> Callable[[str], ColumnElement[bool] | PreselectedIds]:
-    def where(text: str) -> ColumnElement[bool] | PreselectedIds:
+def _contains_part(column: Any) -> Callable[[str], ColumnElement[bool] | PreselectedIds]:
+    def condition(text: str) -> ColumnElement[bool] | PreselectedIds:
         return preselect(Patient.id, column.icontains(text, autoescape=True))
 
-    return where
+    return condition
 
 
 FILTERS = {
@@ -218,16 +219,16 @@ FILTERS = {
     ),
     "phone": Filter(
         Kind.TEXT,
-        lambda text: preselect(Patient.id, _phone(text)),
-        "Digits of the phone number, however they are punctuated.",
+        lambda text: preselect(Patient.id, _matches_phone(text)),
+        "Digits of the phone number, with any punctuation.",
     ),
-    "email": Filter(Kind.TEXT, _part_of(Patient.email), "Part of the e-mail address."),
-    "insurance_id": Filter(Kind.TEXT, _part_of(Patient.insurance_id), "Part of the insurance number."),
+    "email": Filter(Kind.TEXT, _contains_part(Patient.email), "Part of the e-mail address."),
+    "insurance_id": Filter(Kind.TEXT, _contains_part(Patient.insurance_id), "Part of the insurance number."),
     "insurance_provider": Filter(
-        Kind.TEXT, _part_of(Patient.insurance_provider), "Part of the insurer's name."
+        Kind.TEXT, _contains_part(Patient.insurance_provider), "Part of the insurer's name."
     ),
-    "min_age": Filter(Kind.INTEGER, _at_least, "Completed years, at least."),
-    "max_age": Filter(Kind.INTEGER, _at_most, "Completed years, at most."),
+    "min_age": Filter(Kind.INTEGER, _is_at_least, "Completed years, at least."),
+    "max_age": Filter(Kind.INTEGER, _is_at_most, "Completed years, at most."),
     "balance_gt": Filter(
         Kind.MONEY, _owes_more_than, "Owes more than this amount.", guards="account_balance"
     ),
@@ -235,9 +236,11 @@ FILTERS = {
         Kind.TEXT, _has_condition, "Part of a recorded condition's name, or the beginning of its ICD-10 code."
     ),
     "allergy": Filter(Kind.TEXT, _has_allergy, "Part of the name of a recorded allergen."),
-    "seen_since": Filter(Kind.INSTANT, _seen, "Had a visit on or after this day."),
+    "seen_since": Filter(Kind.INSTANT, _has_visit_since, "Had a visit on or after this day."),
     "not_seen_since": Filter(
-        Kind.INSTANT, lambda since: ~_seen(since), "Had no visit on or after this day, or none ever."
+        Kind.INSTANT,
+        lambda since: ~_has_visit_since(since),
+        "Had no visit on or after this day, or no visit at all.",
     ),
 }
 
@@ -256,5 +259,5 @@ LIST: ListSpec[Patient] = ListSpec(
 
 
 def find(actor: Actor, query: ListQuery) -> Page[Patient]:
-    """One page of patients; 403 where a filter or sort names what the role may not see."""
+    """Return one page of patients. Raises 403 for a filter or sort by a field that the role may not see."""
     return paging.page(actor, LIST, query)

@@ -1,27 +1,25 @@
-"""Patients: registering, changing, archiving, and what is computed for those shown."""
+"""Patients: registration, changes, archiving, and computed fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from functools import cache
-from itertools import count
-from typing import Any
+from itertools import chain, count
+from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import TextClause, bindparam, func, insert, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import bindparam, exists, func, insert, select
 
 from column_types import InstantType
-from database.engine import PREPARED, WITH_NEXT, tell
-from enums import AppointmentStatus
+from database.functions import next_id
+from enums import AppointmentStatus, Gender
 from errors import ClinicError, invalid, not_found
 from extensions import db
 from models import Appointment, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
-from services.listing.paging import Records
+from services.listing.spec import Records
 from services.patients import duplicates, phones
 from services.rows import (
     Record,
@@ -29,45 +27,72 @@ from services.rows import (
     changed_members,
     execute_core,
     get_or_404,
-    keep,
-    new_values,
-)
-from services.rows import (
-    insert as insert_row,
 )
 from services.search_key import search_key
 
 MAX_AGE = 130  # years; the oldest known person lived 122
-NOTHING = Decimal("0.00")
-NAMED_APPOINTMENTS = 20  # in a refusal
+ZERO = Decimal("0.00")
+MAX_LISTED = 20  # appointments in a 409 response
 
 
-def get(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
-    """The patient, archived ones included, or 404."""
+class _PatientMembers(TypedDict, total=False):
+    gender: Gender | None
+    date_of_birth: date | None
+    phone: str | None
+    email: str | None
+    address: str | None
+    blood_type: str | None
+    insurance_provider: str | None
+    insurance_id: str | None
+    emergency_contact_name: str | None
+    emergency_contact_phone: str | None
+    needs_review: bool
+    review_notes: str | None
+    is_active: bool
+
+
+class NewPatient(_PatientMembers):
+    """Members of a registration; only the name is required."""
+
+    name: str
+
+
+class PatientChanges(_PatientMembers, total=False):
+    """Members of a change of a patient; absent ones stay as they are."""
+
+    name: str
+    file_number: str
+
+
+def get(_actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
+    """Return the patient, also an archived one, or raise 404."""
     return get_or_404(Patient, patient_id, lock=lock)
 
 
-def add_computed_fields(actor: Actor, rows: Sequence[Patient | Record]) -> None:
-    """Compute what is not stored: age, balance, last visit, next appointment; in one query."""
+def add_computed_fields(_actor: Actor, rows: Sequence[Patient | Record]) -> None:
+    """Set `age`, `account_balance`, `last_visit` and `next_appointment`, with one query.
+
+    List rows (`Record`) already have them.
+    """
     patients = {patient.id: patient for patient in rows if isinstance(patient, Patient)}
     today = clock.today()
     for patient in patients.values():
         patient.age = age_on(today, patient.date_of_birth)
-    # nothing that shows patients changes what they owe or when they come: it is looked up once
-    unread = [patient.id for patient in patients.values() if patient.account_balance is None]
-    if not unread:
+    # no request that returns patients changes these values, so values that are set are still correct
+    missing = [patient.id for patient in patients.values() if patient.account_balance is None]
+    if not missing:
         return
-    for row in execute_core(_FIGURES, ids=unread):
+    for row in execute_core(_COMPUTED_FIELDS, ids=missing):
         patient = patients[row.id]
         patient.account_balance = row.account_balance
         patient.last_visit = row.last_visit
         patient.next_appointment = row.next_appointment
 
 
-_COMPUTED = (
+_COMPUTED_COLUMNS = (
     func.coalesce(
         select(func.sum(LedgerEntry.amount)).where(LedgerEntry.patient_id == Patient.id).scalar_subquery(),
-        NOTHING,
+        ZERO,
     ).label("account_balance"),
     select(func.max(Visit.date))
     .where(Visit.patient_id == Patient.id, Visit.voided_at.is_(None))
@@ -82,170 +107,128 @@ _COMPUTED = (
     .scalar_subquery()
     .label("next_appointment"),
 )
-_FIGURES = select(Patient.id, *_COMPUTED).where(Patient.id.in_(bindparam("ids", expanding=True)))
-_SHOWN = select(Patient.__table__, Patient.id.label("patient_id"), *_COMPUTED).prefix_with(PREPARED)
-_ONE = _SHOWN.where(Patient.id == bindparam("row_id"))
+_COMPUTED_FIELDS = select(Patient.id, *_COMPUTED_COLUMNS).where(
+    Patient.id.in_(bindparam("ids", expanding=True))
+)
+_RECORDS = select(Patient.__table__, Patient.id.label("patient_id"), *_COMPUTED_COLUMNS).execution_options(
+    prepare=True
+)
+_RECORD_BY_ID = _RECORDS.where(Patient.id == bindparam("row_id"))
 
 
-def _complete(patients: Sequence[Record]) -> None:
+def _add_ages(patients: Sequence[Record]) -> None:
     today = clock.today()
     for patient in patients:
         patient.__entity__ = "patient"
         patient.age = age_on(today, patient.date_of_birth)
 
 
-RECORDS = Records(_SHOWN, _complete)
+RECORDS = Records(_RECORDS, _add_ages)
 
 
-def read(actor: Actor, patient_id: int, *, lock: bool = False) -> Record:
-    """The patient with all that is computed, to be shown; or 404."""
-    found = RECORDS.read(execute_core(_ONE, row_id=patient_id))
-    if not found:
+def read(_actor: Actor, patient_id: int, **_lock: bool) -> Record:
+    """Return the patient with all computed fields as a read-only record, or raise 404. It is never locked."""
+    records = RECORDS.read(execute_core(_RECORD_BY_ID, row_id=patient_id))
+    if not records:
         raise not_found("patient")
-    return found[0]
+    return records[0]
 
 
 def age_on(day: date, born: date | None) -> int | None:
-    """Completed years; somebody born on 29 February has their birthday on 1 March in other years."""
+    """Return the age in completed years. In common years, the birthday of 29 February is on 1 March."""
     if born is None:
         return None
     return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
 
 
-# --- Registering ---------------------------------------------------------------------------------------
+# --- Registration --------------------------------------------------------------------------------------
 
 
 def register(
-    actor: Actor, *, file_number: str | None = None, allow_duplicate: bool = False, **values: Any
+    actor: Actor,
+    *,
+    file_number: str | None = None,
+    allow_duplicate: bool = False,
+    **members: Unpack[NewPatient],
 ) -> Patient:
-    """A new patient with an empty medical history, under the given file number or an issued one.
+    """Register a patient with an empty medical history. Without `file_number` a new number is issued.
 
-    Raises 409 `possible_duplicate` with the candidates unless `allow_duplicate`, 409 `already_exists` for a
-    given number that is taken, 403 for an archived patient from somebody who may not archive.
+    Raises 409 `possible_duplicate` with the candidates, unless `allow_duplicate`. Raises 409
+    `already_exists` if another patient has the file number. Raises 403 for `is_active` false without the
+    permission to archive.
     """
-    _check_birth(values)
-    if values.get("is_active") is False:
+    _check_date_of_birth(members)
+    if members.get("is_active") is False:
         actor.require(Permission.PATIENTS_ARCHIVE)
-    values = _with_forms(values)
-    new_id = None if allow_duplicate else _refuse_duplicates(values)
+    values = _add_search_forms(members)
+    if not allow_duplicate:
+        _check_duplicates(values)
     patient = Patient(**values)
-    patient.account_balance = NOTHING
-    if file_number is None and new_id is not None and db.session.info.get("trusting"):
-        _issue_with_next(patient, new_id)
-        return patient
     if file_number is None:
-        _issue(patient)
+        _issue_file_number(patient)
     else:
         patient.file_number = file_number
-        insert_row(patient)
-    # not through the session: an empty history is no change of its own, for the audit
+    db.session.add(patient)
+    db.session.flush()
+    patient.account_balance = ZERO
+    # a Core statement: the audit log must not record an empty history as a change of its own
     now = clock.now()
     history = {"patient_id": patient.id, "version": 1, "created_at": now, "updated_at": now}
-    db.session.connection().execute(_HISTORY, history)
+    db.session.connection().execute(insert(MedicalHistory), history)
     return patient
 
 
-_HISTORY = insert(MedicalHistory).prefix_with(WITH_NEXT).prefix_with(PREPARED).inline()
+def _issue_file_number(patient: Patient) -> None:
+    """Set the id and the file number `P-` with the id. Add a suffix if that number is taken."""
+    patient.id = next_id(db.session.connection(), Patient.__tablename__)
+    issued = f"P-{patient.id:06d}"
+    numbers = chain([issued], (f"{issued}-{suffix}" for suffix in count(1)))
+    patient.file_number = next(number for number in numbers if not _is_taken(number))
 
 
-def _issue_with_next(patient: Patient, new_id: int) -> None:
-    """Insert the patient under `P-` and an id, and the history, with the next statement.
-
-    PostgreSQL refuses that one (error 22012) where somebody has the number already; `_issue` can help then.
-    """
-    patient.file_number = f"P-{new_id:06d}"
-    values = new_values(patient) | {"id": new_id}
-    tell(db.session.connection(), _PATIENT_AND_HISTORY, values)
-    keep(patient, values)
+def _is_taken(file_number: str) -> bool:
+    return bool(execute_core(_TAKEN, file_number=file_number).scalar_one())
 
 
-_NAMES = [column.key for column in Patient.__mapper__.columns]
-_PATIENT_AND_HISTORY = f"""
-    WITH issued AS (
-        INSERT INTO patients ({", ".join(_NAMES)}) VALUES ({", ".join(f"%({name})s" for name in _NAMES)})
-            ON CONFLICT (file_number) DO NOTHING
-        RETURNING id
-    ), history AS (
-        INSERT INTO medical_histories (patient_id, version, created_at, updated_at)
-        SELECT id, 1, %(created_at)s, %(updated_at)s FROM issued
-    )
-    SELECT 1 / count(*) FROM issued
-"""  # noqa: S608 - made of our own columns
+_TAKEN = select(exists().where(Patient.file_number == bindparam("file_number")))
 
 
-def _issue(patient: Patient) -> None:
-    """Insert under `P-` and the row's own id, which no two registrations share.
-
-    Where somebody gave that very number to another patient by hand, the next one gets a suffix.
-    """
-    values = new_values(patient)
-    del values["file_number"]
-    for tried in count():
-        suffix = f"-{tried}" if tried else ""
-        issued = execute_core(_issuing(db.engine.dialect.name), suffix=suffix, **values).one_or_none()
-        if issued is not None:
-            patient.file_number = issued.file_number
-            keep(patient, values | dict(issued._mapping))
-            return
-
-
-@cache
-def _issuing(dialect: str) -> TextClause:
-    given = [column for column in Patient.__mapper__.columns if column.key not in ("id", "file_number")]
-    names = ", ".join(column.key for column in given)
-    if dialect == "postgresql":
-        taken = "SELECT nextval(pg_get_serial_sequence('patients', 'id')) AS id"
-        padded = "lpad(taken.id::text, greatest(6, length(taken.id::text)), '0')"
-        spoken = postgresql.dialect()  # type: ignore[no-untyped-call]
-        values = ", ".join(f"CAST(:{column.key} AS {column.type.compile(spoken)})" for column in given)
-    else:  # as SQLite counts itself, and nobody else writes meanwhile
-        taken = "SELECT coalesce(max(id), 0) + 1 AS id FROM patients"
-        padded = "printf('%06d', taken.id)"
-        values = ", ".join(f":{column.key}" for column in given)
-    return text(
-        f"""INSERT INTO patients (id, file_number, {names})
-        SELECT taken.id, 'P-' || {padded} || :suffix, {values} FROM ({taken}) AS taken WHERE true
-        ON CONFLICT (file_number) DO NOTHING RETURNING id, file_number"""  # noqa: S608 - of our own columns
-    ).bindparams(*(bindparam(column.key, type_=column.type) for column in given))
-
-
-def _check_birth(values: Mapping[str, Any]) -> None:
-    born = values.get("date_of_birth")
-    if born is None:
+def _check_date_of_birth(members: Mapping[str, Any]) -> None:
+    date_of_birth = members.get("date_of_birth")
+    if date_of_birth is None:
         return
-    if born > clock.today():
+    if date_of_birth > clock.today():
         raise invalid("date_of_birth", "must not be in the future")
-    if (age_on(clock.today(), born) or 0) > MAX_AGE:
+    if (age_on(clock.today(), date_of_birth) or 0) > MAX_AGE:
         raise invalid("date_of_birth", f"must not be more than {MAX_AGE} years ago")
 
 
-def _refuse_duplicates(values: Mapping[str, Any], patient: Patient | None = None) -> int | None:
-    """409 with the candidates; for a change of `patient` only with those that it makes ones.
-
-    Else the id for a new one, where the database has told it.
-    """
-    duplicates.hold(values)
-    found, new_id = duplicates.likely(values, but=patient.id if patient else None)
-    if patient is not None and found:
-        before = duplicates.likely(
-            {name: getattr(patient, name) for name in duplicates.NAMING}, but=patient.id
+def _check_duplicates(values: Mapping[str, Any], patient: Patient | None = None) -> None:
+    """Raise 409 with likely duplicates. For an update, report only duplicates that the change introduces."""
+    duplicates.lock_traits(values)
+    candidates = duplicates.find_likely(values, except_id=patient.id if patient else 0)
+    if patient is not None and candidates:
+        before = duplicates.find_likely(
+            {name: getattr(patient, name) for name in duplicates.IDENTIFYING_FIELDS}, except_id=patient.id
         )
-        known = {candidate.id for candidate, _common in before.patients}
-        found = [(candidate, common) for candidate, common in found if candidate.id not in known]
-    if not found:
-        return new_id
-    refusal = ClinicError(
+        known_ids = {candidate.id for candidate, _traits in before}
+        candidates = [
+            (candidate, traits) for candidate, traits in candidates if candidate.id not in known_ids
+        ]
+    if not candidates:
+        return
+    error = ClinicError(
         "possible_duplicate",
-        "This looks like a patient already on file; look at the candidates, and send "
-        '"allow_duplicate": true if it is somebody else.',
-        candidates=[_candidate(candidate, common) for candidate, common in found],
+        "This patient may already be registered. Check the candidates. If it is another person, send "
+        '"allow_duplicate": true.',
+        candidates=[_describe_candidate(candidate, traits) for candidate, traits in candidates],
     )
-    refusal.about("patient", patient.id if patient else None, patient.id if patient else None)
-    refusal.shown_patient_ids = tuple(candidate.id for candidate, _common in found)
-    raise refusal
+    error.about("patient", patient.id if patient else None, patient.id if patient else None)
+    error.shown_patient_ids = tuple(candidate.id for candidate, _traits in candidates)
+    raise error
 
 
-def _candidate(patient: Patient, common: list[str]) -> dict[str, Any]:
+def _describe_candidate(patient: Patient, shared_traits: list[str]) -> dict[str, Any]:
     return {
         "id": patient.id,
         "file_number": patient.file_number,
@@ -255,47 +238,50 @@ def _candidate(patient: Patient, common: list[str]) -> dict[str, Any]:
         "email": patient.email,
         "insurance_id": patient.insurance_id,
         "is_active": patient.is_active,
-        "matches": ["name", *common],
+        "matches": ["name", *shared_traits],
     }
 
 
-def _with_forms(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the second forms that finding needs: folded name, E.164 and digits of the phone."""
-    found = dict(values)
-    if "name" in found:
-        found["name_fold"] = search_key(found["name"])
-    if "phone" in found:
-        international = found["phone_e164"] = phones.e164(found["phone"])
-        found["phone_digits"] = phones.searchable(found["phone"], international)
-    return found
+def _add_search_forms(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members with the columns that a search needs: name key, E.164 form, phone digits."""
+    values = dict(members)
+    if "name" in values:
+        values["name_fold"] = search_key(values["name"])
+    if "phone" in values:
+        values["phone_e164"] = phones.e164(values["phone"])
+        values["phone_digits"] = phones.searchable(values["phone"], values["phone_e164"])
+    return values
 
 
 # --- Changing ------------------------------------------------------------------------------------------
 
 
-def update(actor: Actor, patient: Patient, *, allow_duplicate: bool = False, **values: Any) -> Patient:
-    """Change the members given; archiving and bringing back need the right to archive.
+def update(
+    actor: Actor, patient: Patient, *, allow_duplicate: bool = False, **changes: Unpack[PatientChanges]
+) -> Patient:
+    """Change the given members of a patient.
 
-    A change that makes the record look like another one's is refused as a registration would be.
+    Raises 403 for a change of `is_active` without the permission to archive, and 409 `in_use` as `archive`.
+    Raises 409 `possible_duplicate` if the change introduces a duplicate, unless `allow_duplicate`.
     """
-    values = changed_members(patient, values)
+    values = changed_members(patient, changes)
     if "is_active" in values:
         actor.require(Permission.PATIENTS_ARCHIVE)
         if not values["is_active"]:
             _check_archivable(patient)
-    _check_birth(values)
-    values = _with_forms(values)
-    if not allow_duplicate and any(values.get(name) for name in duplicates.NAMING):
-        told = {name: values.get(name, getattr(patient, name)) for name in duplicates.NAMING}
-        _refuse_duplicates(told, patient)
+    _check_date_of_birth(values)
+    values = _add_search_forms(values)
+    fields = duplicates.IDENTIFYING_FIELDS
+    if not allow_duplicate and any(values.get(name) for name in fields):
+        _check_duplicates({name: values.get(name, getattr(patient, name)) for name in fields}, patient)
     assign(patient, values)
     if "is_active" in values:
         audit_log.set_action(patient, "restore" if patient.is_active else "archive")
     return patient
 
 
-def archive(actor: Actor, patient: Patient) -> Patient:
-    """Take the patient out of daily use; 409 with the reasons while something is open."""
+def archive(_actor: Actor, patient: Patient) -> Patient:
+    """Archive a patient. Raises 409 `in_use` while there are future appointments or an open balance."""
     if patient.is_active:
         _check_archivable(patient)
         patient.is_active = False
@@ -304,8 +290,8 @@ def archive(actor: Actor, patient: Patient) -> Patient:
 
 
 def _check_archivable(patient: Patient) -> None:
-    """409 `in_use` with every reason: a future appointment, money owed either way."""
-    ahead = db.session.execute(
+    """Raise 409 `in_use` with all reasons: future appointments, debt, credit."""
+    appointments = db.session.execute(
         select(Appointment.id, Appointment.start)
         .where(
             Appointment.patient_id == patient.id,
@@ -315,20 +301,18 @@ def _check_archivable(patient: Patient) -> None:
         .order_by(Appointment.start)
     ).all()
     balance = db.session.execute(
-        select(func.coalesce(func.sum(LedgerEntry.amount), NOTHING)).where(
-            LedgerEntry.patient_id == patient.id
-        )
+        select(func.coalesce(func.sum(LedgerEntry.amount), ZERO)).where(LedgerEntry.patient_id == patient.id)
     ).scalar_one()
     reasons: list[dict[str, Any]] = []
-    if ahead:
-        named = [
-            {"id": row.id, "start": clock.local(row.start).isoformat()} for row in ahead[:NAMED_APPOINTMENTS]
+    if appointments:
+        listed = [
+            {"id": row.id, "start": clock.local(row.start).isoformat()} for row in appointments[:MAX_LISTED]
         ]
-        message = f"{len(ahead)} appointment(s) lie ahead; cancel them first."
-        reasons.append({"code": "future_appointments", "message": message, "appointments": named})
+        message = f"The patient has {len(appointments)} future appointment(s). Cancel them first."
+        reasons.append({"code": "future_appointments", "message": message, "appointments": listed})
     if balance:
-        whose = "The patient still owes something." if balance > 0 else "The patient has credit left."
-        reasons.append({"code": "open_balance", "message": whose, "account_balance": f"{balance:.2f}"})
+        message = "The patient has a debt." if balance > 0 else "The patient has a credit."
+        reasons.append({"code": "open_balance", "message": message, "account_balance": f"{balance:.2f}"})
     if reasons:
         raise ClinicError(
             "in_use", " ".join(str(reason["message"]) for reason in reasons), reasons=reasons

@@ -1,4 +1,4 @@
-"""Telephone numbers: kept as typed, with the forms that finding them needs beside."""
+"""Telephone numbers: stored as typed, with the additional forms that a search needs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import phonenumbers
 
 from config import settings
 
-MIN_SEARCHED = 3  # digits; fewer would find everybody
-_NUMBER = re.compile(r"[\d\s+()\-./]+")
+MIN_SEARCHED = 3  # digits; fewer would match almost every patient
+_PHONE_LIKE = re.compile(r"[\d\s+()\-./]+")
 
 
 def e164(phone: str | None) -> str | None:
-    """The international form where the number parses, by `DEFAULT_PHONE_REGION`."""
+    """Return the number in E.164 form, or None if it is not a possible number.
+
+    A number without a country code belongs to the region of the setting `DEFAULT_PHONE_REGION`.
+    """
     if not phone:
         return None
     try:
@@ -26,18 +29,18 @@ def e164(phone: str | None) -> str | None:
 
 
 def searchable(phone: str | None, international: str | None) -> str | None:
-    """What a search by digits looks in: those typed, then those of the international form."""
+    """Return the text that a search by digits matches: the typed digits, then those of the E.164 form."""
     if not phone:
         return None
     return f"{digits(phone)} {(international or '').lstrip('+')}".strip()[:50]
 
 
 def digits(text: str) -> str:
-    """The digits of a text, in ASCII whatever script they were typed in."""
+    """Return the digits of a text as ASCII digits, from any script."""
     return "".join(str(int(c)) for c in text if c.isdecimal())
 
 
 def searched_digits(text: str) -> str | None:
-    """The digits to look for where the text reads as a number or a part of one, else None."""
-    found = digits(text)
-    return found if len(found) >= MIN_SEARCHED and _NUMBER.fullmatch(text) else None
+    """Return the digits of a text that looks like a phone number or a part of one, else None."""
+    searched = digits(text)
+    return searched if len(searched) >= MIN_SEARCHED and _PHONE_LIKE.fullmatch(text) else None

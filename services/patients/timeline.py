@@ -1,4 +1,4 @@
-"""A patient's timeline: what happened and what is to come, as the caller's role may see it."""
+"""Timeline of a patient: past and future events that the actor's role may see."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from extensions import db
 from models import Appointment, Billing, Doctor, Prescription, Treatment, Visit
 from security.permissions import Actor, Permission
 from services.audit import audit_log
-from services.billing import account_statement, bills
-from services.listing.paging import ListQuery, Page
+from services.billing import bills
+from services.listing.spec import ListQuery, Page
 from services.patients import patients
 
-# type -> (model, what dates it, the right to see it)
+# event type -> (model, column of the event's time, required permission)
 SOURCES: dict[str, tuple[Any, Any, Permission]] = {
     "appointment": (Appointment, Appointment.start, Permission.APPOINTMENTS_READ),
     "visit": (Visit, Visit.date, Permission.VISITS_READ),
@@ -30,7 +30,7 @@ SOURCES: dict[str, tuple[Any, Any, Permission]] = {
 
 @dataclass(frozen=True)
 class Event:
-    """One thing on a timeline; `row` is what it tells of."""
+    """An event on a timeline. `row` is the appointment, visit, treatment, prescription or bill."""
 
     type: str
     at: datetime
@@ -38,13 +38,12 @@ class Event:
 
     @property
     def id(self) -> int:
-        """The row's id."""
-        found: int = self.row.id
-        return found
+        """The id of the row."""
+        return int(self.row.id)
 
     @property
     def title(self) -> str:
-        """What it was, in a word or two that every role may read."""
+        """A short title without confidential details; every role may read it."""
         if self.type == "appointment":
             return self.row.type or self.row.reason or "Appointment"
         if self.type == "visit":
@@ -57,26 +56,26 @@ class Event:
 
     @property
     def status(self) -> str:
-        """Where it stands."""
+        """The status of the row."""
         return str(self.row.status)
 
     @property
     def doctor(self) -> Doctor | None:
-        """Whose it was."""
-        found: Doctor | None = self.row.doctor
-        return found
+        """The doctor of the row."""
+        doctor: Doctor | None = self.row.doctor
+        return doctor
 
 
 def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int, type: str | None) -> Page[Any]:
-    """One page of the patient's timeline, newest first, or 404; `type` narrows it to one kind of event.
+    """Return one page of the patient's timeline, newest first, or raise 404.
 
-    A doctor sees the bills of own visits only.
+    `type` selects one type of event. Doctors: only the bills of their own visits.
     """
     patients.get(actor, patient_id)
     query = ListQuery(offset=(page - 1) * per_page, limit=per_page)
     sources = [
-        _source(actor, name, patient_id)
-        for name, (_model, _at, permission) in SOURCES.items()
+        _select_events(actor, name, patient_id)
+        for name, (_model, _time, permission) in SOURCES.items()
         if actor.may(permission) and type in (None, name)
     ]
     audit_log.record_read("read", "timeline", [patient_id], [patient_id])
@@ -84,33 +83,41 @@ def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int, type:
         return Page([], 0, False, query)
     events = union_all(*sources).subquery()
     total = db.session.execute(select(func.count()).select_from(events)).scalar_one()
-    found = db.session.execute(
+    page_events = db.session.execute(
         select(events.c.type, events.c.id, events.c.at)
         .order_by(events.c.at.desc(), events.c.type, events.c.id.desc())
         .limit(query.limit)
         .offset(query.offset)
     ).all()
-    rows = {name: _rows(actor, name, [row.id for row in found if row.type == name]) for name in SOURCES}
-    return Page([Event(row.type, row.at, rows[row.type][row.id]) for row in found], total, False, query)
+    rows = {
+        name: _load_rows(actor, name, [event.id for event in page_events if event.type == name])
+        for name in SOURCES
+    }
+    return Page(
+        [Event(event.type, event.at, rows[event.type][event.id]) for event in page_events],
+        total,
+        False,
+        query,
+    )
 
 
-def _source(actor: Actor, name: str, patient_id: int) -> Select[Any]:
-    model, at, _permission = SOURCES[name]
-    wheres: list[ColumnElement[bool]] = [model.patient_id == patient_id]
-    own = account_statement.own_bills(actor) if name == "billing" else None
+def _select_events(actor: Actor, name: str, patient_id: int) -> Select[Any]:
+    model, time, _permission = SOURCES[name]
+    conditions: list[ColumnElement[bool]] = [model.patient_id == patient_id]
+    own = bills.visible_bills(actor) if name == "billing" else None
     if own is not None:
-        wheres.append(own)
-    return select(literal(name).label("type"), model.id.label("id"), at.label("at")).where(*wheres)
+        conditions.append(own)
+    return select(literal(name).label("type"), model.id.label("id"), time.label("at")).where(*conditions)
 
 
-def _rows(actor: Actor, name: str, ids: Sequence[int]) -> dict[int, Any]:
+def _load_rows(actor: Actor, name: str, ids: Sequence[int]) -> dict[int, Any]:
     if not ids:
         return {}
     model = SOURCES[name][0]
     statement = select(model).where(model.id.in_(ids)).options(joinedload(model.doctor))
     if name == "prescription":
         statement = statement.options(selectinload(Prescription.medications))
-    found = {row.id: row for row in db.session.execute(statement).unique().scalars()}
+    rows = {row.id: row for row in db.session.execute(statement).unique().scalars()}
     if name == "billing":
-        bills.add_computed_fields(actor, list(found.values()))
-    return found
+        bills.add_computed_fields(actor, list(rows.values()))
+    return rows

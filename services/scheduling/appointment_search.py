@@ -1,4 +1,7 @@
-"""Finding appointments: the list, which is read as columns since it is asked for all day, and its filters."""
+"""Appointment search: the list, its filters, and computed fields.
+
+The list selects columns instead of ORM objects, because it is the most frequent request.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,19 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, or_, select
 
-from database.engine import PREPARED
 from enums import AppointmentStatus
 from models import Appointment, Doctor, Patient, User, Visit
 from security.permissions import Actor
 from services import clock
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-    Records,
-)
 from services.listing.related_rows import of_doctor, of_patient, of_patient_or_file
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, Records
 from services.rows import Record, execute_core
 from services.scheduling.appointments import MINUTE, allowed_transitions
 
 
 def matches(text: str) -> ColumnElement[bool]:
-    """What `q` finds: the patient's name or file number, the doctor's name, the reason."""
+    """Return the condition of `q`: patient name or file number, doctor name, reason."""
     return or_(
         of_patient_or_file(Appointment.patient_id, text),
         of_doctor(Appointment.doctor_id, text),
@@ -38,24 +33,25 @@ def matches(text: str) -> ColumnElement[bool]:
     )
 
 
-def _starting(instant: datetime) -> ColumnElement[bool]:
-    if instant != clock.day_start(clock.local(instant).date()):
+def _starts_at(instant: datetime) -> ColumnElement[bool]:
+    day = clock.local(instant).date()
+    if instant != clock.day_start(day):
         return Appointment.start == instant
-    end = clock.day_end(clock.local(instant).date())  # a bare day is the whole of it
-    return and_(Appointment.start >= instant, Appointment.start < end)
+    # midnight: the query named a day without a time, which means the whole day
+    return and_(Appointment.start >= instant, Appointment.start < clock.day_end(day))
 
 
-class Diary(ListSpec[Appointment]):
-    """The list of appointments, whose start is also called `date`."""
+class AppointmentListSpec(ListSpec[Appointment]):
+    """The list of appointments. Their start has two names: `start` and `date`."""
 
     @cached_property
     def columns(self) -> dict[str, Any]:
-        """The stored columns under their names, the start under both of its."""
-        found = super().columns
-        return found | {"start": found["date"]}
+        """The stored columns by name; the start under both names."""
+        columns = super().columns
+        return columns | {"start": columns["date"]}
 
 
-_SHOWN = (
+_LIST_ROWS = (
     select(
         Appointment.__table__,
         Patient.name.label("patient_name"),
@@ -67,25 +63,25 @@ _SHOWN = (
         .scalar_subquery()
         .label("visit_id"),
     )
-    .prefix_with(PREPARED)
+    .execution_options(prepare=True)
     .join(Patient, Patient.id == Appointment.patient_id)
     .join(Doctor, Doctor.id == Appointment.doctor_id)
     .outerjoin(User, User.id == Appointment.created_by_id)
 )
 
 
-def _complete(rows: Sequence[Record]) -> None:
+def _add_related(rows: Sequence[Record]) -> None:
+    """Set the members that the serializer reads and that are not columns."""
     for row in rows:
         row.__entity__ = "appointment"
         row.duration = (row.end - row.start) // MINUTE
         row.patient = SimpleNamespace(id=row.patient_id, name=row.patient_name)
         row.doctor = SimpleNamespace(id=row.doctor_id, name=row.doctor_name, specialty=row.specialty)
-        booked = row.created_by_id is not None
-        row.booked_by = SimpleNamespace(id=row.created_by_id, name=row.created_by_name) if booked else None
+        row.booked_by = _user_ref(row.created_by_id, row.created_by_name)
         row.allowed_transitions = allowed_transitions(row)
 
 
-LIST = Diary(
+LIST = AppointmentListSpec(
     name="appointments",
     model=Appointment,
     area="appointment",
@@ -93,10 +89,10 @@ LIST = Diary(
     text=matches,
     names={"date": "start"},
     omit=frozenset({"blocked_until"}),
-    records=Records(_SHOWN, _complete),
+    records=Records(_LIST_ROWS, _add_related),
     kept_since="created_at",
     filters={
-        "date": Filter(Kind.INSTANT, _starting, "Starts on this day, or at this instant."),
+        "date": Filter(Kind.INSTANT, _starts_at, "Starts on this day, or at this instant."),
         "patient_name": Filter(
             Kind.TEXT,
             lambda text: of_patient(Appointment.patient_id, text),
@@ -124,29 +120,35 @@ LIST = Diary(
 
 
 def find(actor: Actor, query: ListQuery) -> Page[Appointment]:
-    """One page of appointments; the range of dates is that of their start."""
+    """Return one page of appointments. `start_date` and `end_date` refer to the start."""
     return paging.page(actor, LIST, query)
 
 
 def add_computed_fields(actor: Actor, rows: Sequence[Appointment | Record]) -> None:
-    """Compute what is not stored: who booked, the visit, the allowed steps; two queries at most."""
-    unread = [row for row in rows if isinstance(row, Appointment)]
-    names = _names(actor, {row.created_by_id for row in unread})
-    # by its visit, if it has one
-    completed = [row.id for row in unread if row.status is AppointmentStatus.COMPLETED]
+    """Set `booked_by`, `visit_id` and `allowed_transitions`, with at most two queries.
+
+    List rows (`Record`) already have them.
+    """
+    appointments = [row for row in rows if isinstance(row, Appointment)]
+    names = _find_user_names(actor, {row.created_by_id for row in appointments})
+    # only a completed appointment can have a visit
+    completed = [row.id for row in appointments if row.status is AppointmentStatus.COMPLETED]
     visits = dict(execute_core(_VISITS, ids=completed).tuples().all()) if completed else {}
-    for row in unread:
+    for row in appointments:
         row.visit_id = visits.get(row.id)
         row.allowed_transitions = allowed_transitions(row)
-        booker = row.created_by_id
-        row.booked_by = SimpleNamespace(id=booker, name=names[booker]) if booker is not None else None
+        row.booked_by = _user_ref(row.created_by_id, names.get(row.created_by_id))
 
 
-def _names(actor: Actor, user_ids: Set[int | None]) -> dict[int | None, str]:
-    """The users' names; the caller's own is known."""
-    known: dict[int | None, str] = {actor.user_id: actor.name}
-    asked = user_ids - known.keys() - {None}
-    return known | (dict(execute_core(_NAMES, ids=sorted(asked)).tuples().all()) if asked else {})
+def _user_ref(user_id: int | None, name: str | None) -> SimpleNamespace | None:
+    return SimpleNamespace(id=user_id, name=name) if user_id is not None else None
+
+
+def _find_user_names(actor: Actor, user_ids: Set[int | None]) -> dict[int | None, str]:
+    """Return the names of the users by id. The caller's own name needs no query."""
+    names: dict[int | None, str] = {actor.user_id: actor.name}
+    missing = user_ids - names.keys() - {None}
+    return names | (dict(execute_core(_NAMES, ids=sorted(missing)).tuples().all()) if missing else {})
 
 
 _NAMES = select(User.id, User.name).where(User.id.in_(bindparam("ids", expanding=True)))

@@ -1,7 +1,7 @@
-"""Appointments: booking, moving, cancelling, and how they end. Every path into the calendar asks the judge.
+"""Appointments: booking, moving, cancelling and completing. The booking rules check every booking and move.
 
-Locks are taken in one order: doctors by id, patients by id, then appointments. With the doctor's row held
-nobody else can book, move or free that doctor's time.
+Locks are taken in one order: doctors by id, patients by id, then appointments. While a transaction holds the
+doctor's row, no other one can book, move or free that doctor's time.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import load_only
+from sqlalchemy import select
 from sqlalchemy.orm.exc import StaleDataError
 
-from database.engine import PREPARED
 from enums import AppointmentStatus, CancelledBy
 from errors import ClinicError, invalid
 from extensions import db
@@ -28,20 +25,17 @@ from services.rows import (
     Record,
     assign,
     changed_members,
-    for_update,
     get_or_404,
     get_referenced,
-    insert,
     lock_rows,
-    lock_selected,
-    next_id,
 )
-from services.scheduling.availability import LONGEST, SHORTEST, Interval
+from services.scheduling.availability import MAX_DURATION, MIN_DURATION, Interval
 from services.scheduling.booking_rules import BookingCheck, BookingRequest, check_booking
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
 CANCELLED, NO_SHOW = AppointmentStatus.CANCELLED, AppointmentStatus.NO_SHOW
-# What an appointment can become. Missed only after its start; booked again within `REOPEN_WITHIN`.
+# Permitted status changes. `allowed_transitions` adds two time limits: no_show only after the start of the
+# appointment, and from no_show back to scheduled only within `REOPEN_WITHIN`.
 TRANSITIONS: dict[AppointmentStatus, tuple[AppointmentStatus, ...]] = {
     SCHEDULED: (COMPLETED, CANCELLED, NO_SHOW),
     NO_SHOW: (COMPLETED, SCHEDULED),
@@ -50,37 +44,41 @@ TRANSITIONS: dict[AppointmentStatus, tuple[AppointmentStatus, ...]] = {
 }
 MINUTE = timedelta(minutes=1)
 REOPEN_WITHIN = timedelta(days=7)
-PAST = (COMPLETED, CANCELLED, NO_SHOW)  # what an import may bring in from the past
-TIMES = ("date", "start", "end", "duration")
-MOVES = frozenset({*TIMES, "doctor_id", "patient_id"})
-MEANINGS = {COMPLETED: "complete", CANCELLED: "cancel", NO_SHOW: "no_show", SCHEDULED: "reopen"}
+PAST_STATUSES = (COMPLETED, CANCELLED, NO_SHOW)  # an import may create past appointments with these
+TIME_MEMBERS = ("date", "start", "end", "duration")
+MOVING_MEMBERS = frozenset({*TIME_MEMBERS, "doctor_id", "patient_id"})
+AUDIT_ACTIONS = {COMPLETED: "complete", CANCELLED: "cancel", NO_SHOW: "no_show", SCHEDULED: "reopen"}
 
 
-# --- Finding -------------------------------------------------------------------------------------------
+# --- Reading -------------------------------------------------------------------------------------------
 
 
 def get(
-    actor: Actor,
+    _actor: Actor,
     appointment_id: int,
     *,
     lock: bool = False,
     doctors: Iterable[int] = (),
     patients: Iterable[int] = (),
 ) -> Appointment:
-    """The appointment or 404. `lock` holds its doctor and patient too, and those it is about to move to."""
+    """Return the appointment, or raise 404.
+
+    `lock` also locks its doctor and its patient, and the `doctors` and `patients` that it may move to.
+    """
     row = get_or_404(Appointment, appointment_id)
     if lock:
-        neighbours = (row.doctor_id, row.patient_id)
+        doctor_and_patient = (row.doctor_id, row.patient_id)
         lock_rows(Doctor, {row.doctor_id, *doctors})
         lock_rows(Patient, {row.patient_id, *patients})
         get_or_404(Appointment, appointment_id, lock=True)
-        if neighbours != (row.doctor_id, row.patient_id):
-            raise StaleDataError("the appointment moved while its neighbours were locked")  # begin again
+        if doctor_and_patient != (row.doctor_id, row.patient_id):
+            # another request moved it before the locks were granted: the request is retried
+            raise StaleDataError("the appointment moved while its doctor and patient were locked")
     return row
 
 
 def future_of_patient(patient_id: int) -> list[Appointment]:
-    """The patient's scheduled appointments that have not begun, soonest first."""
+    """Return the patient's scheduled appointments with a start in the future, soonest first."""
     return list(
         db.session.execute(
             select(Appointment)
@@ -97,85 +95,86 @@ def future_of_patient(patient_id: int) -> list[Appointment]:
 # --- Booking -------------------------------------------------------------------------------------------
 
 
-def book(actor: Actor, *, importing: bool = False, **values: Any) -> Appointment:
-    """Book a patient's time with a doctor.
+class _RequestMembers(TypedDict, total=False):
+    date: datetime | None
+    start: datetime | None
+    end: datetime | None
+    duration: int | None
+    type: str | None
+    reason: str | None
+    notes: str | None
+    overbook: bool
+    overbook_reason: str | None
+    status: AppointmentStatus
 
-    `patient_id`, `doctor_id`; `date` or `start`; `duration` (minutes) or `end`, by default the doctor's slot;
-    `type`, `reason`, `notes`; `overbook` with `overbook_reason`. An import may bring past ones in as
-    completed, cancelled or missed (`status`); every other rule judges them.
-    Raises 409 `appointment_conflict` with every clash and the next free times (not sought for an import).
+
+class NewAppointment(_RequestMembers):
+    """Members of a booking: `date` or its alias `start`, and `duration` in minutes or `end`.
+
+    The default duration is the doctor's `slot_minutes`. `overbook` needs `overbook_reason`.
     """
-    actor.require_own(values["doctor_id"])
-    new_id = None if importing else _hold_for_new(values["doctor_id"], values["patient_id"])
-    verdict = _propose(actor, importing, values)
-    verdict.insist(offer=not importing)
-    asked, why = verdict.proposal, values.pop("overbook_reason", None)
+
+    patient_id: int
+    doctor_id: int
+
+
+def book(actor: Actor, *, importing: bool = False, **members: Unpack[NewAppointment]) -> Appointment:
+    """Book an appointment of a patient with a doctor.
+
+    An import may create past appointments with a `status` of `PAST_STATUSES`; all other rules apply to it.
+    Raises 409 `appointment_conflict` with all conflicts and, except for an import, the next free times.
+    Raises 422 for members that are missing or contradict each other.
+    """
+    check = _check_new(actor, members, importing=importing)
+    check.raise_if_conflicting(suggest=not importing)
+    request = check.request
+    overbooked = bool(check.overridden_codes)
     row = Appointment(
-        patient_id=asked.patient.id,
-        doctor_id=asked.doctor.id,
-        start=asked.start,
-        end=asked.end,
-        blocked_until=_blocked_until(asked.doctor, asked.end),
-        overbooked=bool(verdict.passed),
-        overbook_reason=why if verdict.passed else None,
+        patient=request.patient,
+        doctor=request.doctor,
+        start=request.start,
+        end=request.end,
+        blocked_until=_blocked_until(request.doctor, request.end),
+        status=request.status,
+        type=members.get("type"),
+        reason=members.get("reason"),
+        notes=members.get("notes"),
+        overbooked=overbooked,
+        overbook_reason=members.get("overbook_reason") if overbooked else None,
         created_by_id=actor.user_id,
-        **values,
     )
-    insert(row, new_id=new_id, patient=asked.patient, doctor=asked.doctor)
-    if row.overbooked:
+    db.session.add(row)
+    db.session.flush()  # callers need the id, and a violated constraint must raise here
+    if overbooked:
         audit_log.set_action(row, "overbook")
     return row
 
 
-def _hold_for_new(doctor_id: int, patient_id: int) -> int | None:
-    """Lock both, where they exist, with what booking asks of them; the id of the appointment to come."""
-    found = lock_selected(_both(db.engine.dialect.name), doctor=doctor_id, patient=patient_id)
-    return found[0].new_id if found else None
+def dry_run(actor: Actor, **members: Unpack[NewAppointment]) -> BookingCheck:
+    """Return the booking check of `book` without booking. Raises the same 403 and 422."""
+    return _check_new(actor, members, importing=False)
 
 
-@cache
-def _both(dialect: str) -> Select[Any]:
-    doctor = load_only(
-        Doctor.name,
-        Doctor.specialty,
-        Doctor.is_active,
-        Doctor.license_expires_on,
-        Doctor.slot_minutes,
-        Doctor.buffer_minutes,
-    )
-    both = select(Doctor, Patient, next_id(Appointment, dialect).label("new_id"))
-    both = both.join_from(Doctor, Patient, Patient.id == bindparam("patient"))
-    both = both.options(doctor, load_only(Patient.name, Patient.is_active))
-    return for_update(both.where(Doctor.id == bindparam("doctor")).prefix_with(PREPARED))
-
-
-def dry_run(actor: Actor, **values: Any) -> BookingCheck:
-    """The judgement that `book` would give, with the same refusals of what is unreadable; books nothing."""
-    return _propose(actor, False, values)
-
-
-def _propose(actor: Actor, importing: bool, values: dict[str, Any]) -> BookingCheck:
-    """Judge a booking, taking out of `values` what the proposal holds."""
-    doctor_id, patient_id = values.pop("doctor_id"), values.pop("patient_id")
-    actor.require_own(doctor_id)
-    overbook = values.pop("overbook", False)
+def _check_new(actor: Actor, members: NewAppointment, *, importing: bool) -> BookingCheck:
+    actor.require_own(members["doctor_id"])
+    overbook = members.get("overbook", False)
     if overbook:
-        _check_overbook(actor, values.get("overbook_reason"))
-    doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
-    patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
-    start, end = _when({name: values.pop(name, None) for name in TIMES}, doctor.slot_minutes)
-    status = values.setdefault("status", SCHEDULED)
-    past = importing and status in PAST
-    if status is not SCHEDULED and not (past and start < clock.now()):
+        _check_overbook(actor, members.get("overbook_reason"))
+    doctor = get_referenced(Doctor, members["doctor_id"], "doctor_id", lock=True)
+    patient = get_referenced(Patient, members["patient_id"], "patient_id", lock=True)
+    start, end = _resolve_times(members, doctor.slot_minutes)
+    status = members.get("status", SCHEDULED)
+    allow_past = importing and status in PAST_STATUSES
+    if status is not SCHEDULED and not (allow_past and start < clock.now()):
         raise invalid("status", "a new appointment is scheduled")
     return check_booking(
-        BookingRequest(doctor, patient, start, end, overbook=overbook, status=status, past=past)
+        BookingRequest(doctor, patient, start, end, overbook=overbook, status=status, allow_past=allow_past)
     )
 
 
-def _check_overbook(actor: Actor, why: str | None) -> None:
+def _check_overbook(actor: Actor, reason: str | None) -> None:
     actor.require(Permission.APPOINTMENTS_OVERBOOK, "Your role may not overbook.")
-    if not why or not why.strip():
+    if not reason or not reason.strip():
         raise invalid("overbook_reason", "is required for overbooking")
 
 
@@ -183,71 +182,84 @@ def _blocked_until(doctor: Doctor, end: datetime) -> datetime:
     return end + timedelta(minutes=doctor.buffer_minutes)
 
 
-def _when(times: Mapping[str, Any], minutes: int, start: datetime | None = None) -> Interval:
-    """The time that the members name, 422 where they disagree.
+def _resolve_times(members: Mapping[str, Any], minutes: int, start: datetime | None = None) -> Interval:
+    """Return start and end from the `TIME_MEMBERS` of a request; 422 if they are missing or disagree.
 
-    `times` holds some of `TIMES`, None where it is not given; `start` and `minutes` are what it is otherwise.
+    `minutes` is the default duration, `start` the default start.
     """
-    given, alias = times.get("date"), times.get("start")
-    if given and alias and given != alias:
+    date, alias = members.get("date"), members.get("start")
+    if date and alias and date != alias:
         raise invalid("start", "disagrees with date")
-    start = given or alias or start
+    start = date or alias or start
     if start is None:
         raise invalid("date", "is required")
-    end, duration = times.get("end"), times.get("duration")
+    end, duration = members.get("end"), members.get("duration")
     if end is None:
         field, length = "duration", timedelta(minutes=minutes if duration is None else duration)
     else:
         field, length = "end", end - start
         if duration is not None and length != timedelta(minutes=duration):
             raise invalid("duration", "disagrees with end")
-        if length % timedelta(minutes=1):
+        if length % MINUTE:
             raise invalid("end", "must be a whole number of minutes after the start")
-    if not timedelta(minutes=SHORTEST) <= length <= timedelta(minutes=LONGEST):
-        raise invalid(field, f"an appointment takes {SHORTEST} to {LONGEST} minutes")
+    if not timedelta(minutes=MIN_DURATION) <= length <= timedelta(minutes=MAX_DURATION):
+        raise invalid(field, f"an appointment takes {MIN_DURATION} to {MAX_DURATION} minutes")
     return start, start + length
 
 
 # --- Changing ------------------------------------------------------------------------------------------
 
 
+class AppointmentChanges(_RequestMembers, total=False):
+    """Members of a change of an appointment; absent ones stay as they are."""
+
+    patient_id: int
+    doctor_id: int
+    status_reason: str | None
+    cancellation_reason: str | None
+    cancelled_by: CancelledBy | None
+
+
 @dataclass(frozen=True)
-class Plan:
-    """A change that may be made: the members to set, and the judgement where it is about time."""
+class CheckedChange:
+    """A valid change: the members to set, the booking check of a moved time, and the audit action."""
 
     values: dict[str, Any]
-    verdict: BookingCheck | None
-    meaning: str | None
+    check: BookingCheck | None
+    action: str | None
 
 
-def update(actor: Actor, row: Appointment, **values: Any) -> Appointment:
-    """Change the members given. A new start alone keeps the duration.
+def update(actor: Actor, row: Appointment, **changes: Unpack[AppointmentChanges]) -> Appointment:
+    """Change the given members of an appointment. A new start alone keeps the duration.
 
-    Raises 409 `invalid_transition` naming the allowed steps, 409 `appointment_conflict` like `book`.
+    Raises 409 `invalid_transition` with the allowed statuses, 409 `appointment_conflict` like `book`, and
+    422 for members that contradict each other.
     """
-    why = values.get("overbook_reason")
-    plan = _plan(actor, row, values)
-    if plan.verdict is not None:
-        plan.verdict.insist()
-        move(row, plan.verdict, why or row.overbook_reason)
-    assign(row, plan.values)
-    if plan.meaning is not None:
-        audit_log.set_action(row, plan.meaning)
-    db.session.flush()  # the database's last word, while the row is at hand
+    change = _check_change(actor, row, changes)
+    if change.check is not None:
+        change.check.raise_if_conflicting()
+        move(row, change.check, changes.get("overbook_reason") or row.overbook_reason)
+    assign(row, change.values)
+    if change.action is not None:
+        audit_log.set_action(row, change.action)
+    db.session.flush()  # a violated constraint must raise here, inside the service
     return row
 
 
-def dry_run_update(actor: Actor, row: Appointment, **values: Any) -> BookingCheck | None:
-    """The judgement that `update` would give; None where the change is not about time. Changes nothing."""
-    return _plan(actor, row, values).verdict
+def dry_run_update(
+    actor: Actor, row: Appointment, **changes: Unpack[AppointmentChanges]
+) -> BookingCheck | None:
+    """Return the booking check of `update` without changing anything; None if nothing about time changes."""
+    return _check_change(actor, row, changes).check
 
 
-def _plan(actor: Actor, row: Appointment, values: dict[str, Any]) -> Plan:
+def _check_change(actor: Actor, row: Appointment, changes: AppointmentChanges) -> CheckedChange:
     actor.require_own(row.doctor_id)
-    overbook, why = values.pop("overbook", False), values.pop("overbook_reason", None)
+    values: dict[str, Any] = dict(changes)
+    overbook, overbook_reason = values.pop("overbook", False), values.pop("overbook_reason", None)
     if overbook:
-        _check_overbook(actor, why)
-    for name in values.keys() & MOVES:
+        _check_overbook(actor, overbook_reason)
+    for name in values.keys() & MOVING_MEMBERS:
         if values[name] is None:
             raise invalid(name, "must not be null")
     values = changed_members(row, values)
@@ -255,33 +267,37 @@ def _plan(actor: Actor, row: Appointment, values: dict[str, Any]) -> Plan:
         del values["date"]
     target = values.get("status", row.status)
     if target is not row.status:
-        _check_step(row, target)
-    moves = values.keys() & MOVES
-    _check_members(row, values, target, moves)
-    verdict = None
-    if moves:
-        verdict = _judge_move(actor, row, values, overbook)
+        _check_transition(row, target)
+    moving = values.keys() & MOVING_MEMBERS
+    _check_members(row, values, target, moving)
+    check = None
+    if moving:
+        check = _check_move(actor, row, values, overbook)
     elif row.status is NO_SHOW and target is COMPLETED:
-        verdict = _judge_late(row, overbook)
-    meaning = MEANINGS[target] if target is not row.status else None
-    if verdict is not None:
-        if verdict.passed and overbook:
-            meaning = "overbook"
-        elif meaning is None:
-            meaning = "reschedule" if verdict.proposal.doctor.id == row.doctor_id else "reassign"
-    return Plan({name: value for name, value in values.items() if name not in MOVES}, verdict, meaning)
+        check = _check_late_completion(row, overbook)
+    action = AUDIT_ACTIONS[target] if target is not row.status else None
+    if check is not None:
+        if check.overridden_codes and overbook:
+            action = "overbook"
+        elif action is None:
+            action = "reschedule" if check.request.doctor.id == row.doctor_id else "reassign"
+    return CheckedChange(
+        {name: value for name, value in values.items() if name not in MOVING_MEMBERS}, check, action
+    )
 
 
 def _check_members(
-    row: Appointment, values: dict[str, Any], target: AppointmentStatus, moves: set[str]
+    row: Appointment, values: dict[str, Any], target: AppointmentStatus, moving: set[str]
 ) -> None:
-    """422 or 409 for members that do not go together with the status."""
-    if moves and target is not SCHEDULED:
+    """Raise 422 or 409 for members that the target status does not permit."""
+    if moving and target is not SCHEDULED:
         if target is row.status:
-            raise _not_allowed(row, f"The appointment is {row.status}: only a scheduled one can be moved.")
+            raise _invalid_transition(
+                row, f"The appointment is {row.status}: only a scheduled one can be moved."
+            )
         raise invalid("status", "cannot change together with the time, the doctor or the patient")
     if row.status is NO_SHOW and target is SCHEDULED:
-        if not moves & {"date", "start"}:
+        if not moving & {"date", "start"}:
             raise invalid("date", "is required to book a missed appointment again")
         values["status_reason"] = values.get("status_reason") or values.get("reason")
         if not values["status_reason"]:
@@ -291,19 +307,22 @@ def _check_members(
             raise invalid(name, "goes with the status cancelled only")
 
 
-def _judge_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook: bool) -> BookingCheck:
+def _check_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook: bool) -> BookingCheck:
     doctor_id, patient_id = values.get("doctor_id", row.doctor_id), values.get("patient_id", row.patient_id)
     actor.require_own(doctor_id)
-    doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
-    patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
-    start, end = _when({name: values.get(name) for name in TIMES}, row.duration, row.start)
+    doctor, patient = row.doctor, row.patient  # locked by `get`
+    if doctor_id != row.doctor_id:
+        doctor = get_referenced(Doctor, doctor_id, "doctor_id", lock=True)
+    if patient_id != row.patient_id:
+        patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
+    start, end = _resolve_times(values, row.duration, row.start)
     return check_booking(BookingRequest(doctor, patient, start, end, appointment=row, overbook=overbook))
 
 
-def _judge_late(row: Appointment, overbook: bool) -> BookingCheck:
-    """A missed appointment that took place after all: its time was free for others meanwhile.
+def _check_late_completion(row: Appointment, overbook: bool) -> BookingCheck:
+    """Check a missed appointment that is completed late: others could book its time meanwhile.
 
-    One that was overbooked from the first may stand beside others as it did.
+    If it was overbooked at first, it may still overlap other appointments.
     """
     return check_booking(
         BookingRequest(
@@ -313,48 +332,48 @@ def _judge_late(row: Appointment, overbook: bool) -> BookingCheck:
             row.end,
             appointment=row,
             overbook=overbook or row.overbooked,
-            past=True,
+            allow_past=True,
             overlaps_only=True,
         )
     )
 
 
-def move(row: Appointment, verdict: BookingCheck, why: str | None) -> None:
-    """Put the row where a judgement allows it; `why` is kept where it is overbooked there."""
-    asked = verdict.proposal
-    if asked.start != row.start:
+def move(row: Appointment, check: BookingCheck, overbook_reason: str | None) -> None:
+    """Set doctor, patient and time of a checked request. The reason is stored only if it is overbooked."""
+    request = check.request
+    if request.start != row.start:
         row.checked_in_at = None
-    row.doctor_id, row.patient_id = asked.doctor.id, asked.patient.id
-    row.doctor, row.patient = asked.doctor, asked.patient
-    row.start, row.end = asked.start, asked.end
-    row.blocked_until = _blocked_until(asked.doctor, asked.end)
-    row.overbooked = bool(verdict.passed)
-    row.overbook_reason = why if verdict.passed else None
+    row.doctor_id, row.patient_id = request.doctor.id, request.patient.id
+    row.doctor, row.patient = request.doctor, request.patient
+    row.start, row.end = request.start, request.end
+    row.blocked_until = _blocked_until(request.doctor, request.end)
+    row.overbooked = bool(check.overridden_codes)
+    row.overbook_reason = overbook_reason if row.overbooked else None
 
 
 # --- Status --------------------------------------------------------------------------------------------
 
 
 def allowed_transitions(row: Appointment | Record) -> list[str]:
-    """What the appointment can become now."""
+    """Return the statuses that the appointment can change to now."""
     now = clock.now()
-    found = list(TRANSITIONS[row.status])
-    if NO_SHOW in found and now < row.start:
-        found.remove(NO_SHOW)
+    statuses = list(TRANSITIONS[row.status])
+    if NO_SHOW in statuses and now < row.start:
+        statuses.remove(NO_SHOW)
     if row.status is NO_SHOW and now > row.start + REOPEN_WITHIN:
-        found.remove(SCHEDULED)
-    return [status.value for status in found]
+        statuses.remove(SCHEDULED)
+    return [status.value for status in statuses]
 
 
-def _check_step(row: Appointment, target: AppointmentStatus) -> None:
+def _check_transition(row: Appointment, target: AppointmentStatus) -> None:
     if target.value not in allowed_transitions(row):
-        raise _not_allowed(row, f"The appointment is {row.status} and cannot become {target}.")
+        raise _invalid_transition(row, f"The appointment is {row.status} and cannot become {target}.")
 
 
-def _not_allowed(row: Appointment, what: str) -> ClinicError:
+def _invalid_transition(row: Appointment, message: str) -> ClinicError:
     allowed = allowed_transitions(row)
-    rest = f" It can become {' or '.join(allowed)}." if allowed else " That is final."
-    return ClinicError("invalid_transition", what + rest, allowed=allowed)
+    hint = f"It can become {' or '.join(allowed)}." if allowed else "This status is final."
+    return ClinicError("invalid_transition", f"{message} {hint}", allowed=allowed)
 
 
 def cancel(
@@ -364,36 +383,45 @@ def cancel(
     cancellation_reason: str | None = None,
     cancelled_by: CancelledBy | None = None,
 ) -> Appointment:
-    """Cancel: the time is free at once, the row stays. 409 where it is completed, missed or cancelled."""
+    """Cancel an appointment. Its time is free at once; the row is kept.
+
+    Raises 409 `invalid_transition` unless it is scheduled.
+    """
     actor.require_own(row.doctor_id)
-    _check_step(row, CANCELLED)
+    _check_transition(row, CANCELLED)
     row.status, row.cancellation_reason, row.cancelled_by = CANCELLED, cancellation_reason, cancelled_by
     audit_log.set_action(row, "cancel")
     return row
 
 
 def check_in(actor: Actor, row: Appointment) -> Appointment:
-    """The patient is here; the first time counts. 409 unless it is scheduled."""
+    """Record the arrival of the patient; a second call keeps the first time.
+
+    Raises 409 `invalid_transition` unless it is scheduled.
+    """
     actor.require_own(row.doctor_id)
     if row.status is not SCHEDULED:
-        raise _not_allowed(row, f"The appointment is {row.status}: only a scheduled one can be checked in.")
+        raise _invalid_transition(
+            row, f"The appointment is {row.status}: only a scheduled one can be checked in."
+        )
     if row.checked_in_at is None:
         row.checked_in_at = clock.now()
         audit_log.set_action(row, "check_in")
     return row
 
 
-def complete(actor: Actor, row: Appointment) -> None:
-    """It took place; the caller holds the row by `get(lock=True)`.
+def complete(_actor: Actor, row: Appointment) -> None:
+    """Complete an appointment. The caller holds its lock from `get(lock=True)`.
 
-    A completed one stays so; a missed one is judged, since its time may have gone to somebody else.
+    A completed one does not change. For a missed one it raises 409 `appointment_conflict` if its time was
+    booked meanwhile.
     """
     if row.status is COMPLETED:
         return
-    _check_step(row, COMPLETED)
+    _check_transition(row, COMPLETED)
     if row.status is NO_SHOW:
-        verdict = _judge_late(row, overbook=False)
-        verdict.insist()
-        move(row, verdict, row.overbook_reason)
+        check = _check_late_completion(row, overbook=False)
+        check.raise_if_conflicting()
+        move(row, check, row.overbook_reason)
     row.status = COMPLETED
     audit_log.set_action(row, "complete")

@@ -1,8 +1,8 @@
-"""When a doctor is free: working hours less time off less what is booked, in the clinic's calendar.
+"""Availability of doctors: working hours minus time off minus appointments, in the clinic's time zone.
 
-Everything here is computed on a `Calendar`, which is loaded for any number of doctors by one query.
-Intervals are half-open pairs of instants, so back-to-back is no overlap. The judge asks the same calendar,
-so that a time offered is a time that can be booked.
+All results are computed from a `Calendar`; one query loads the calendars of any number of doctors.
+Intervals are half-open pairs of instants, so back-to-back appointments do not overlap. The booking rules use
+the same calendar, so every offered time can be booked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BindParameter,
     Integer,
     Select,
     String,
@@ -26,7 +27,6 @@ from sqlalchemy import (
 )
 
 from column_types import BigId, InstantType
-from database.engine import PREPARED
 from enums import AppointmentStatus
 from errors import invalid
 from models import Appointment, Base, Doctor, ScheduleWindow, TimeOff
@@ -37,14 +37,14 @@ Interval = tuple[datetime, datetime]
 Booking = tuple[datetime, datetime, datetime]  # start, end, end with the buffer
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
-SHORTEST, LONGEST = 5, 480  # minutes an appointment takes
-# How long before an instant something that still blocks it can have begun: duration and buffer at most.
-REACH = timedelta(minutes=LONGEST + 240)
-MOST_DAYS = 62  # days a schedule or an availability spans at most
-SPAN = 31  # days looked at with one load
-HORIZON = 366  # days after which the search for a free time gives up
-# `at midnight`: the end of a window that lasts until the day is over, which is no time of the day
-MIDNIGHT = time.max
+MIN_DURATION, MAX_DURATION = 5, 480  # minutes of an appointment
+# An appointment that blocks an instant starts at most this long before it: longest duration plus buffer.
+MAX_BLOCKED_TIME = timedelta(minutes=MAX_DURATION + 240)
+MAX_DAYS = 62  # days in one schedule or availability response
+DAYS_PER_LOAD = 31  # days that one query loads in the search for a free time
+MAX_SEARCH_DAYS = 366  # days after which the search for a free time stops
+# 24:00, the end of a window that lasts until the end of the day; `time` cannot represent it
+END_OF_DAY = time.max
 
 
 class Slot(NamedTuple):
@@ -56,7 +56,7 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Day:
-    """What one day of the clinic offers: bookable times, and why there is none."""
+    """The free slots of one day, or the reason why there is none."""
 
     date: date
     slots: list[Slot]
@@ -64,13 +64,13 @@ class Day:
 
     @property
     def available(self) -> bool:
-        """Whether there is a time at all."""
+        """True if there is at least one slot."""
         return bool(self.slots)
 
 
 @dataclass(frozen=True)
 class Availability:
-    """What a stretch of days offers. `reason` is that of the day that comes nearest to having a time."""
+    """The free slots of a range of days. Without slots, `reason` is the reason of the least blocked day."""
 
     slots: list[Slot]
     next_available: datetime | None
@@ -79,44 +79,44 @@ class Availability:
 
     @property
     def available(self) -> bool:
-        """Whether there is a time at all."""
+        """True if there is at least one slot."""
         return bool(self.slots)
 
 
 # --- Intervals -----------------------------------------------------------------------------------------
 
 
-def merged(intervals: Iterable[Interval]) -> list[Interval]:
-    """The intervals in order, those that touch or overlap made one, empty ones dropped."""
-    found: list[Interval] = []
+def merge_intervals(intervals: Iterable[Interval]) -> list[Interval]:
+    """Return the intervals sorted, with touching and overlapping ones merged and empty ones removed."""
+    merged: list[Interval] = []
     for start, end in sorted(intervals):
         if start >= end:
-            continue  # hours that lie in the gap when the clocks jump ahead
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
+            continue  # working hours inside the hour that daylight saving time skips
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
-            found.append((start, end))
-    return found
+            merged.append((start, end))
+    return merged
 
 
-def subtract(intervals: Sequence[Interval], holes: Iterable[Interval]) -> list[Interval]:
-    """What is left of merged intervals without the holes."""
-    left = list(intervals)
-    for hole_start, hole_end in merged(holes):
-        left = [
+def subtract_intervals(intervals: Sequence[Interval], removed: Iterable[Interval]) -> list[Interval]:
+    """Return the parts of merged intervals that no removed interval covers."""
+    remaining = list(intervals)
+    for removed_start, removed_end in merge_intervals(removed):
+        remaining = [
             part
-            for start, end in left
-            for part in ((start, min(end, hole_start)), (max(start, hole_end), end))
+            for start, end in remaining
+            for part in ((start, min(end, removed_start)), (max(start, removed_end), end))
             if part[0] < part[1]
         ]
-    return left
+    return remaining
 
 
 def _clip(intervals: Iterable[Interval], low: datetime, high: datetime) -> list[Interval]:
     return [(max(s, low), min(e, high)) for s, e in intervals if max(s, low) < min(e, high)]
 
 
-def _crossing(intervals: Iterable[Interval], low: datetime, high: datetime) -> list[Interval]:
+def _overlapping(intervals: Iterable[Interval], low: datetime, high: datetime) -> list[Interval]:
     return [(start, end) for start, end in intervals if start < high and end > low]
 
 
@@ -125,97 +125,103 @@ def _crossing(intervals: Iterable[Interval], low: datetime, high: datetime) -> l
 
 @dataclass
 class Calendar:
-    """One doctor's hours by weekday, time off and bookings over the stretch it was loaded for.
+    """A doctor's hours by weekday, time off and appointments in the loaded period.
 
-    `others` are times that do not suit for another reason: the patient's own appointments.
+    `booked` are the doctor's appointments, `patient_busy` the appointments of the patient to book for.
     """
 
     doctor: Doctor
     windows: dict[int, list[tuple[time, time]]] = field(default_factory=dict)
     time_off: list[Interval] = field(default_factory=list)
     booked: list[Booking] = field(default_factory=list)
-    others: list[Interval] = field(default_factory=list)
+    patient_busy: list[Interval] = field(default_factory=list)
 
     def hours(self, day: date) -> list[Interval]:
-        """The working hours that begin on a day; the whole day for a doctor without windows."""
+        """Return the working hours that begin on a day; the whole day for a doctor without windows."""
         if not self.windows:
             return [(clock.day_start(day), clock.day_end(day))]
-        return merged(
-            (clock.at(day, start), clock.day_end(day) if end == MIDNIGHT else clock.at(day, end))
+        return merge_intervals(
+            (clock.at(day, start), clock.day_end(day) if end == END_OF_DAY else clock.at(day, end))
             for start, end in self.windows.get(day.weekday(), ())
         )
 
     def covers(self, start: datetime, end: datetime) -> bool:
-        """Whether the doctor works from start to end; windows that touch are one, over midnight too."""
+        """Return True if the doctor works from start to end. Windows that touch count as one."""
         first, last = clock.local(start).date(), clock.local(end).date()
         days = (last - first).days + 1
-        hours = merged(part for n in range(days) for part in self.hours(first + timedelta(days=n)))
-        return any(low <= start and end <= high for low, high in hours)
+        hours = merge_intervals(
+            window for n in range(days) for window in self.hours(first + timedelta(days=n))
+        )
+        return any(opens <= start and end <= closes for opens, closes in hours)
 
-    def licensed(self, end: datetime) -> bool:
-        """Whether the licence lasts to the end of an appointment; it is good through its last day."""
+    def is_licensed(self, end: datetime) -> bool:
+        """Return True if the licence is valid at the end of an appointment. Its last day is included."""
         expires = self.doctor.license_expires_on
         return expires is None or end <= clock.day_end(expires)
 
     def day(self, day: date, duration: int, not_before: datetime) -> Day:
-        """The times of `duration` minutes that can be booked on a day from `not_before` on.
+        """Return the free slots of `duration` minutes on a day, from `not_before` on.
 
-        Times lie on the doctor's grid of `slot_minutes` from the beginning of the hours. A gap that holds
-        the duration but no time of the grid offers its own beginning.
+        Slots start every `slot_minutes` of the doctor, counted from the start of the working hours. A gap
+        that is long enough but contains no such start has one slot, at the start of the gap.
         """
-        doctor, low, high = self.doctor, clock.day_start(day), clock.day_end(day)
+        doctor, day_start, day_end = self.doctor, clock.day_start(day), clock.day_end(day)
         if not doctor.is_active:
             return Day(day, [], "inactive")
         if doctor.license_expires_on is not None and day > doctor.license_expires_on:
             return Day(day, [], "license_expired")
-        whole = self.hours(day)
-        today = _clip(whole, not_before, high)
-        if not today:
+        hours = self.hours(day)
+        remaining_hours = _clip(hours, not_before, day_end)
+        if not remaining_hours:
             return Day(day, [], "no_hours")
-        if not subtract(today, _crossing(self.time_off, low, high)):
+        if not subtract_intervals(remaining_hours, _overlapping(self.time_off, day_start, day_end)):
             return Day(day, [], "time_off")
-        gaps = self._gaps(whole, day, not_before)
-        if not any(end - start >= timedelta(minutes=SHORTEST) for start, end in gaps):
+        gaps = self._find_gaps(hours, day, not_before)
+        if not any(end - start >= timedelta(minutes=MIN_DURATION) for start, end in gaps):
             return Day(day, [], "full")
-        slots = [slot for gap in gaps for slot in self._slots(gap, whole, timedelta(minutes=duration), high)]
+        length = timedelta(minutes=duration)
+        slots = [slot for gap in gaps for slot in self._find_slots(gap, hours, length, day_end)]
         return Day(day, slots, None if slots else "no_gap_long_enough")
 
-    def _gaps(self, hours: list[Interval], day: date, not_before: datetime) -> list[Interval]:
-        """What is free of the hours that begin on the day, running on into the next where they do."""
+    def _find_gaps(self, hours: list[Interval], day: date, not_before: datetime) -> list[Interval]:
+        """Return the free intervals that begin on the day. They may end on the next day."""
         tomorrow = day + timedelta(days=1)
-        low, high = clock.day_start(day), clock.day_end(tomorrow)
+        start, end = clock.day_start(day), clock.day_end(tomorrow)
         if self.doctor.license_expires_on == day:
-            high = clock.day_end(day)
+            end = clock.day_end(day)
         buffer = timedelta(minutes=self.doctor.buffer_minutes)
-        # a new appointment is followed by its buffer too: it must end that long before the next begins
-        taken = [(start - buffer, blocked_until) for start, _end, blocked_until in self.booked]
-        open_hours = _clip(merged([*hours, *self.hours(tomorrow)]), max(low, not_before), high)
-        holes = [*self.time_off, *taken, *self.others]
-        gaps = subtract(open_hours, _crossing(holes, low, high))
+        # a new appointment has a buffer too: it must end that long before the next one starts
+        blocked = [
+            (booked_start - buffer, blocked_until) for booked_start, _end, blocked_until in self.booked
+        ]
+        open_hours = _clip(merge_intervals([*hours, *self.hours(tomorrow)]), max(start, not_before), end)
+        busy = [*self.time_off, *blocked, *self.patient_busy]
+        gaps = subtract_intervals(open_hours, _overlapping(busy, start, end))
         return [gap for gap in gaps if gap[0] < clock.day_end(day)]
 
-    def _slots(
+    def _find_slots(
         self, gap: Interval, hours: list[Interval], length: timedelta, day_end: datetime
     ) -> list[Slot]:
+        gap_start, gap_end = gap
         step = timedelta(minutes=self.doctor.slot_minutes)
-        found = []
-        for start, end in hours:
-            at = start + step * max(0, -((start - gap[0]) // step))  # the first of the grid in the gap
-            while at < end and at + length <= gap[1]:
-                found.append(Slot(at, at + length))
-                at += step
-        first = _whole_minute(gap[0])
-        if not found and first < day_end and first + length <= gap[1]:
-            found.append(Slot(first, first + length))
-        return found
+        slots = []
+        for opens, closes in hours:
+            start = opens + step * max(0, -((opens - gap_start) // step))  # first multiple of step in the gap
+            while start < closes and start + length <= gap_end:
+                slots.append(Slot(start, start + length))
+                start += step
+        start = _round_up_to_minute(gap_start)
+        if not slots and start < day_end and start + length <= gap_end:
+            slots.append(Slot(start, start + length))
+        return slots
 
 
-def _whole_minute(instant: datetime) -> datetime:
+def _round_up_to_minute(instant: datetime) -> datetime:
     floor = instant.replace(second=0, microsecond=0)
     return floor if floor == instant else floor + timedelta(minutes=1)
 
 
-def load(
+def load_calendars(
     doctors: Sequence[Doctor],
     start: datetime,
     end: datetime,
@@ -223,92 +229,95 @@ def load(
     ignore: int | None = None,
     patient_id: int | None = None,
 ) -> dict[int, Calendar]:
-    """Calendars by doctor id, good from start to end; in one query for any number of doctors.
+    """Return the calendars by doctor id, complete from start to end; one query for any number of doctors.
 
-    `ignore` is an appointment that is about to move; `patient_id` also loads that patient's times.
+    `ignore` is the id of an appointment that moves. `patient_id` also loads the patient's appointments.
     """
-    found = {doctor.id: Calendar(doctor) for doctor in doctors}
-    others: list[Interval] = []
+    calendars = {doctor.id: Calendar(doctor) for doctor in doctors}
+    patient_busy: list[Interval] = []
     rows = execute_core(
         _CALENDARS if patient_id is None else _CALENDARS_AND_PATIENT,
-        doctors=list(found),
-        since=start,
-        until=end,
-        reached_since=start - REACH,
-        reached_until=end + REACH,
-        ignored=ignore or 0,
-        patient=patient_id,
+        doctor_ids=list(calendars),
+        period_start=start,
+        period_end=end,
+        booked_after=start - MAX_BLOCKED_TIME,
+        booked_before=end + MAX_BLOCKED_TIME,
+        ignored_id=ignore or 0,
+        patient_id=patient_id,
     )
     for row in rows:
         if row.kind == "patient":
-            others.append((row.begins, row.ends))
+            patient_busy.append((row.start, row.end))
         elif row.kind == "window":
-            found[row.doctor_id].windows.setdefault(row.weekday, []).append((row.opens, row.closes))
-        elif row.kind == "off":
-            found[row.doctor_id].time_off.append((row.begins, row.ends))
+            calendars[row.doctor_id].windows.setdefault(row.weekday, []).append((row.opens, row.closes))
+        elif row.kind == "time_off":
+            calendars[row.doctor_id].time_off.append((row.start, row.end))
         else:
-            found[row.doctor_id].booked.append((row.begins, row.ends, row.until))
-    for calendar in found.values():
-        calendar.others = others
-    return found
+            calendars[row.doctor_id].booked.append((row.start, row.end, row.blocked_until))
+    for calendar in calendars.values():
+        calendar.patient_busy = patient_busy
+    return calendars
 
 
-def _calendar_part(kind: str, model: type[Base], **shown: Any) -> Select[Any]:
-    """One kind of row of a calendar, in the columns of all kinds."""
-    kinds: dict[str, Any] = {
+def _select_calendar_rows(kind: str, model: type[Base], **selected: Any) -> Select[Any]:
+    """Select one kind of calendar row. All kinds have the same columns, so that UNION ALL can join them."""
+    types: dict[str, Any] = {
         "doctor_id": BigId,
         "weekday": Integer(),
         "opens": Time(),
         "closes": Time(),
-        "begins": InstantType(),
-        "ends": InstantType(),
-        "until": InstantType(),
+        "start": InstantType(),
+        "end": InstantType(),
+        "blocked_until": InstantType(),
     }
-    told = [(shown[name] if name in shown else cast(null(), of)).label(name) for name, of in kinds.items()]
-    return select(literal_column(f"'{kind}'", String()).label("kind"), *told).select_from(model)
+    columns = [
+        (selected[name] if name in selected else cast(null(), column_type)).label(name)
+        for name, column_type in types.items()
+    ]
+    return select(literal_column(f"'{kind}'", String()).label("kind"), *columns).select_from(model)
 
 
+_OF_DOCTORS: BindParameter[Any] = bindparam("doctor_ids", expanding=True)
 _OCCUPIED = (
     Appointment.status.in_(OCCUPYING),
-    Appointment.start < bindparam("reached_until", type_=InstantType()),
-    Appointment.start > bindparam("reached_since", type_=InstantType()),
-    Appointment.id != bindparam("ignored"),
+    Appointment.start < bindparam("booked_before", type_=InstantType()),
+    Appointment.start > bindparam("booked_after", type_=InstantType()),
+    Appointment.id != bindparam("ignored_id"),
 )
-_PARTS = (
-    _calendar_part(
-        "window",
-        ScheduleWindow,
-        doctor_id=ScheduleWindow.doctor_id,
-        weekday=ScheduleWindow.weekday,
-        opens=ScheduleWindow.start,
-        closes=ScheduleWindow.end,
-    ).where(ScheduleWindow.doctor_id.in_(bindparam("doctors", expanding=True))),
-    _calendar_part("off", TimeOff, doctor_id=TimeOff.doctor_id, begins=TimeOff.start, ends=TimeOff.end).where(
-        TimeOff.doctor_id.in_(bindparam("doctors", expanding=True)),
-        TimeOff.start < bindparam("until", type_=InstantType()),
-        TimeOff.end > bindparam("since", type_=InstantType()),
-    ),
-    _calendar_part(
-        "booked",
-        Appointment,
-        doctor_id=Appointment.doctor_id,
-        begins=Appointment.start,
-        ends=Appointment.end,
-        until=Appointment.blocked_until,
-    ).where(Appointment.doctor_id.in_(bindparam("doctors", expanding=True)), *_OCCUPIED),
+_WINDOWS = _select_calendar_rows(
+    "window",
+    ScheduleWindow,
+    doctor_id=ScheduleWindow.doctor_id,
+    weekday=ScheduleWindow.weekday,
+    opens=ScheduleWindow.start,
+    closes=ScheduleWindow.end,
+).where(ScheduleWindow.doctor_id.in_(_OF_DOCTORS))
+_TIME_OFF = _select_calendar_rows(
+    "time_off", TimeOff, doctor_id=TimeOff.doctor_id, start=TimeOff.start, end=TimeOff.end
+).where(
+    TimeOff.doctor_id.in_(_OF_DOCTORS),
+    TimeOff.start < bindparam("period_end", type_=InstantType()),
+    TimeOff.end > bindparam("period_start", type_=InstantType()),
 )
-_OWN = _calendar_part("patient", Appointment, begins=Appointment.start, ends=Appointment.end).where(
-    Appointment.patient_id == bindparam("patient"), *_OCCUPIED
-)
-_FIRST, *_REST = _PARTS
-_CALENDARS = union_all(_FIRST.prefix_with(PREPARED), *_REST)
-_CALENDARS_AND_PATIENT = union_all(_FIRST.prefix_with(PREPARED), *_REST, _OWN)
+_BOOKED = _select_calendar_rows(
+    "booked",
+    Appointment,
+    doctor_id=Appointment.doctor_id,
+    start=Appointment.start,
+    end=Appointment.end,
+    blocked_until=Appointment.blocked_until,
+).where(Appointment.doctor_id.in_(_OF_DOCTORS), *_OCCUPIED)
+_OF_PATIENT = _select_calendar_rows(
+    "patient", Appointment, start=Appointment.start, end=Appointment.end
+).where(Appointment.patient_id == bindparam("patient_id"), *_OCCUPIED)
+_CALENDARS = union_all(_WINDOWS, _TIME_OFF, _BOOKED).execution_options(prepare=True)
+_CALENDARS_AND_PATIENT = union_all(_WINDOWS, _TIME_OFF, _BOOKED, _OF_PATIENT).execution_options(prepare=True)
 
 
-# --- Questions -----------------------------------------------------------------------------------------
+# --- Free times ----------------------------------------------------------------------------------------
 
 
-def next_free(
+def find_next_slots(
     doctor: Doctor,
     duration: int,
     after: datetime,
@@ -317,56 +326,64 @@ def next_free(
     ignore: int | None = None,
     patient_id: int | None = None,
 ) -> list[Slot]:
-    """The first `count` times of `duration` minutes from `after` on, looking a year ahead at most."""
+    """Return the first `count` slots of `duration` minutes from `after` on, at most a year ahead."""
     after = max(after, clock.now())
-    day, found = clock.local(after).date(), list[Slot]()
-    for _ in range(0, HORIZON, SPAN):
+    day = clock.local(after).date()
+    slots: list[Slot] = []
+    for _ in range(0, MAX_SEARCH_DAYS, DAYS_PER_LOAD):
         if not doctor.is_active or (doctor.license_expires_on and day > doctor.license_expires_on):
             break
-        last = day + timedelta(days=SPAN)
-        calendar = load(
+        last = day + timedelta(days=DAYS_PER_LOAD)
+        calendar = load_calendars(
             [doctor], clock.day_start(day), clock.day_end(last), ignore=ignore, patient_id=patient_id
         )[doctor.id]
         while day < last:
-            found += calendar.day(day, duration, after).slots
-            if len(found) >= count:
-                return found[:count]
+            slots += calendar.day(day, duration, after).slots
+            if len(slots) >= count:
+                return slots[:count]
             day += timedelta(days=1)
-    return found
+    return slots
 
 
-def first_free(calendar: Calendar, after: datetime, days: int) -> datetime | None:
-    """The first time of the doctor's usual length within so many days of a calendar that is loaded."""
+def find_first_start(calendar: Calendar, after: datetime, days: int) -> datetime | None:
+    """Return the start of the first slot of the doctor's usual length within `days` of a loaded calendar."""
     day = clock.local(after).date()
     for _ in range(days):
         slots = calendar.day(day, calendar.doctor.slot_minutes, after).slots
         if slots:
-            return slots[0][0]
+            return slots[0].start
         day += timedelta(days=1)
     return None
 
 
-def between(doctor: Doctor, first: date, last: date, duration: int | None = None) -> Availability:
-    """What the days from first to last offer; `duration` in minutes, by default the doctor's slot."""
-    check_span(first, last)
+def get_availability(doctor: Doctor, first: date, last: date, duration: int | None = None) -> Availability:
+    """Return the free slots from day `first` to day `last`, both included.
+
+    `duration` is in minutes; the default is the doctor's `slot_minutes`. Raises 422 as `check_date_range`.
+    """
+    check_date_range(first, last)
     duration = duration or doctor.slot_minutes
     now = clock.now()
-    calendar = load([doctor], clock.day_start(first), clock.day_end(last + timedelta(days=1)))[doctor.id]
+    calendar = load_calendars([doctor], clock.day_start(first), clock.day_end(last + timedelta(days=1)))[
+        doctor.id
+    ]
     days = [calendar.day(first + timedelta(days=n), duration, now) for n in range((last - first).days + 1)]
     slots = [slot for day in days for slot in day.slots]
     if slots:
-        return Availability(slots, slots[0][0], None, days)
-    later = next_free(doctor, duration, clock.day_end(last), 1)
+        return Availability(slots, slots[0].start, None, days)
+    later = find_next_slots(doctor, duration, clock.day_end(last), 1)
     reasons = {day.reason for day in days}
-    nearest = ("no_gap_long_enough", "full", "time_off", "no_hours", "license_expired", "inactive")
-    return Availability(
-        [], later[0][0] if later else None, next(code for code in nearest if code in reasons), days
-    )
+    reason = next(code for code in _REASONS if code in reasons)
+    return Availability([], later[0].start if later else None, reason, days)
 
 
-def check_span(first: date, last: date) -> None:
-    """422 for days in the wrong order or too many of them."""
+# from the least to the most blocked day
+_REASONS = ("no_gap_long_enough", "full", "time_off", "no_hours", "license_expired", "inactive")
+
+
+def check_date_range(first: date, last: date) -> None:
+    """Raise 422 if the days are in the wrong order or more than `MAX_DAYS` apart."""
     if last < first:
         raise invalid("end_date", "must not be before start_date")
-    if (last - first).days > MOST_DAYS:
-        raise invalid("end_date", f"must be at most {MOST_DAYS} days after start_date")
+    if (last - first).days > MAX_DAYS:
+        raise invalid("end_date", f"must be at most {MAX_DAYS} days after start_date")

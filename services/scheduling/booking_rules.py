@@ -1,7 +1,8 @@
-"""The one judge of bookings: every path into the calendar asks it, and it names every clash at once.
+"""Booking rules: which conflicts refuse an appointment.
 
-It judges under the locks of the doctor's and the patient's row, so that what it has seen still holds when
-the appointment is written; the exclusion constraints of the database have the last word all the same.
+Every path that books or moves an appointment calls `check_booking`, which reports all conflicts at once.
+The caller holds row locks on the doctor and the patient. So the result is still valid when the appointment
+is written. The exclusion constraints of the database check the overlaps a second time.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from services import clock
 from services.scheduling import availability
 from services.scheduling.availability import OCCUPYING, Calendar, Interval
 
-# code -> what it says. It never says with whom the time is taken: that is another patient's matter.
-MESSAGES = {
+# Conflict code -> message, in the order of the response. A message never names the other patient: privacy.
+CONFLICT_MESSAGES = {
     "in_past": "the time is in the past",
     "doctor_inactive": "the doctor is not active",
     "license_expired": "the doctor's licence is not valid on that day",
@@ -31,16 +32,17 @@ MESSAGES = {
 }
 OVERBOOKABLE = frozenset({"outside_hours", "doctor_busy", "buffer"})
 OVERLAPS = frozenset({"doctor_busy", "buffer", "patient_busy"})
-OFFERED = 3  # free times that a refusal offers
+SUGGESTED_TIMES = 3  # free times in a 409 response
 
 
 @dataclass(frozen=True)
 class BookingRequest:
-    """A time that somebody wants with a doctor. `appointment` is the row that would move there, if any.
+    """A requested time of a patient with a doctor. `appointment` is the existing row when one is moved.
 
-    `overbook` asks to pass hours, buffer and the doctor's overlap. `status` is what the row would be:
-    one that does not occupy its time (an import's cancelled or missed one) clashes with nobody's.
-    `past` lets the time lie in the past; `overlaps_only` judges nothing but who else is there.
+    `overbook` requests that working hours, buffer and the doctor's overlaps do not refuse the booking.
+    `status` is the status to store. One that does not occupy time (an imported cancelled or missed
+    appointment) has no overlap conflicts. `allow_past` permits a start in the past. `overlaps_only` checks
+    nothing except overlaps.
     """
 
     doctor: Doctor
@@ -50,111 +52,118 @@ class BookingRequest:
     appointment: Appointment | None = None
     overbook: bool = False
     status: AppointmentStatus = AppointmentStatus.SCHEDULED
-    past: bool = False
+    allow_past: bool = False
     overlaps_only: bool = False
 
     @property
-    def ignore(self) -> int | None:
-        """The appointment that frees its old time."""
+    def appointment_id(self) -> int | None:
+        """The id of the appointment that moves. Its present time does not conflict with the new one."""
         return self.appointment.id if self.appointment is not None else None
 
 
 @dataclass(frozen=True)
 class BookingCheck:
-    """What stands in the way of a proposal (`clashes`), and what overbooking passes (`passed`); codes."""
+    """The result of `check_booking`: codes that refuse the request, and codes that overbooking overrides."""
 
-    proposal: BookingRequest
-    clashes: tuple[str, ...]
-    passed: tuple[str, ...] = ()
+    request: BookingRequest
+    conflict_codes: tuple[str, ...]
+    overridden_codes: tuple[str, ...] = ()
 
     @property
     def possible(self) -> bool:
-        """Whether it can be booked."""
-        return not self.clashes
+        """True if the appointment can be booked."""
+        return not self.conflict_codes
 
     @property
     def conflicts(self) -> list[dict[str, str]]:
-        """Every clash by code, with a sentence."""
-        return [{"code": code, "message": f"{sentence(code)}."} for code in self.clashes]
+        """Every conflict as `{code, message}`."""
+        return [{"code": code, "message": _as_sentence(code)} for code in self.conflict_codes]
 
     def next_available(self) -> list[dict[str, str]]:
-        """The doctor's next times of that length, from the one asked for on, that suit the patient too."""
-        asked = self.proposal
-        minutes = int((asked.end - asked.start).total_seconds() // 60)
-        free = availability.next_free(
-            asked.doctor, minutes, asked.start, OFFERED, ignore=asked.ignore, patient_id=asked.patient.id
-        )
-        return [{"start": told(start), "end": told(end)} for start, end in free]
+        """Return the next free times of the same length that suit doctor and patient, as `{start, end}`.
 
-    def insist(self, *, offer: bool = True) -> None:
-        """409 `appointment_conflict` unless it is possible; `offer` looks for the next free times."""
+        The search begins at the requested start.
+        """
+        request = self.request
+        slots = availability.find_next_slots(
+            request.doctor,
+            int((request.end - request.start).total_seconds() // 60),
+            request.start,
+            SUGGESTED_TIMES,
+            ignore=request.appointment_id,
+            patient_id=request.patient.id,
+        )
+        return [{"start": format_instant(start), "end": format_instant(end)} for start, end in slots]
+
+    def raise_if_conflicting(self, *, suggest: bool = True) -> None:
+        """Raise 409 `appointment_conflict` with all conflicts; `suggest` adds the next free times."""
         if self.possible:
             return
         members: dict[str, Any] = {"conflicts": self.conflicts}
-        if offer:
+        if suggest:
             members["next_available"] = self.next_available()
-        asked = self.proposal
+        messages = "; ".join(CONFLICT_MESSAGES[code] for code in self.conflict_codes)
         raise ClinicError(
-            "appointment_conflict",
-            f"The appointment is not possible: {'; '.join(MESSAGES[code] for code in self.clashes)}.",
-            **members,
-        ).about("appointment", asked.ignore, asked.patient.id)
+            "appointment_conflict", f"The appointment is not possible: {messages}.", **members
+        ).about("appointment", self.request.appointment_id, self.request.patient.id)
 
 
-def sentence(code: str) -> str:
-    """What a code says, as a sentence begins."""
-    return MESSAGES[code][:1].upper() + MESSAGES[code][1:]
+def _as_sentence(code: str) -> str:
+    message = CONFLICT_MESSAGES[code]
+    return f"{message[:1].upper()}{message[1:]}."
 
 
-def told(instant: datetime) -> str:
-    """RFC 3339 with the clinic's offset."""
+def format_instant(instant: datetime) -> str:
+    """Return an instant as RFC 3339 with the clinic's UTC offset."""
     return clock.local(instant).isoformat()
 
 
-def check_booking(proposal: BookingRequest) -> BookingCheck:
-    """Whether a proposal can be booked; the caller holds the doctor's and the patient's rows.
-
-    `next_available` of the verdict is looked for only when it is asked for.
-    """
-    asked = proposal
-    calendar = availability.load(
-        [asked.doctor], asked.start, asked.end, ignore=asked.ignore, patient_id=asked.patient.id
-    )[asked.doctor.id]
-    found = clashes(calendar, asked.start, asked.end)
-    if not asked.patient.is_active:
-        found.add("patient_inactive")
-    if asked.start < clock.now() and not asked.past:
-        found.add("in_past")
-    if asked.overlaps_only:
-        found &= OVERLAPS
-    if asked.status not in OCCUPYING:
-        found -= OVERLAPS
-    passed = found & OVERBOOKABLE if asked.overbook else set()
+def check_booking(request: BookingRequest) -> BookingCheck:
+    """Check a booking request against all rules. The caller holds the locks on doctor and patient."""
+    calendar = availability.load_calendars(
+        [request.doctor],
+        request.start,
+        request.end,
+        ignore=request.appointment_id,
+        patient_id=request.patient.id,
+    )[request.doctor.id]
+    codes = find_calendar_conflicts(calendar, request.start, request.end)
+    if not request.patient.is_active:
+        codes.add("patient_inactive")
+    if request.start < clock.now() and not request.allow_past:
+        codes.add("in_past")
+    if request.overlaps_only:
+        codes &= OVERLAPS
+    if request.status not in OCCUPYING:
+        codes -= OVERLAPS
+    overridden = codes & OVERBOOKABLE if request.overbook else set()
     return BookingCheck(
-        asked,
-        tuple(code for code in MESSAGES if code in found - passed),
-        tuple(code for code in MESSAGES if code in passed),
+        request,
+        tuple(code for code in CONFLICT_MESSAGES if code in codes - overridden),
+        tuple(code for code in CONFLICT_MESSAGES if code in overridden),
     )
 
 
-def clashes(calendar: Calendar, start: datetime, end: datetime) -> set[str]:
-    """What the doctor's calendar and the patient's other appointments have against a time, as codes."""
+def find_calendar_conflicts(calendar: Calendar, start: datetime, end: datetime) -> set[str]:
+    """Return the codes of all conflicts of a time with the doctor's and the patient's calendar."""
     doctor = calendar.doctor
     blocked_until = end + timedelta(minutes=doctor.buffer_minutes)
-    busy = [taken for taken in calendar.booked if _cross((taken[0], taken[1]), start, end)]
-    near = [taken for taken in calendar.booked if _cross((taken[0], taken[2]), start, blocked_until)]
-    tests = {
+    overlapping = [row for row in calendar.booked if _overlaps((row[0], row[1]), start, end)]
+    overlapping_with_buffer = [
+        row for row in calendar.booked if _overlaps((row[0], row[2]), start, blocked_until)
+    ]
+    rules = {
         "doctor_inactive": not doctor.is_active,
-        "license_expired": not calendar.licensed(end),
-        "time_off": any(_cross(off, start, end) for off in calendar.time_off),
+        "license_expired": not calendar.is_licensed(end),
+        "time_off": any(_overlaps(time_off, start, end) for time_off in calendar.time_off),
         "outside_hours": not calendar.covers(start, end),
-        "doctor_busy": bool(busy),
-        "buffer": len(near) > len(busy),
-        "patient_busy": any(_cross(other, start, end) for other in calendar.others),
+        "doctor_busy": bool(overlapping),
+        "buffer": len(overlapping_with_buffer) > len(overlapping),
+        "patient_busy": any(_overlaps(interval, start, end) for interval in calendar.patient_busy),
     }
-    return {code for code, clash in tests.items() if clash}
+    return {code for code, violated in rules.items() if violated}
 
 
-def _cross(interval: Interval, start: datetime, end: datetime) -> bool:
+def _overlaps(interval: Interval, start: datetime, end: datetime) -> bool:
     # half-open, so that back-to-back appointments do not collide
     return interval[0] < end and start < interval[1]

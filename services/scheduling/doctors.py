@@ -1,11 +1,12 @@
-"""Doctors: profiles, the users they sign in with, and taking them out of service."""
+"""Doctors: profiles, their user accounts, and deactivation."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, String, bindparam, cast, func, or_, select, union
 
@@ -17,14 +18,8 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-    words_in,
-)
+from services.listing.conditions import words_in
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.rows import (
     assign,
     changed_members,
@@ -34,27 +29,50 @@ from services.rows import (
     lock_rows,
     mapping,
 )
-from services.scheduling import absences, availability
+from services.scheduling import availability, time_off
 from services.scheduling.availability import OCCUPYING
 from services.search_key import search_key
 from services.users import accounts
 
-LOOK_AHEAD = 30  # days in which `next_available` is looked for
-# What a doctor may not change of the own profile: licence, fee and account are the clinic's to settle.
+LOOK_AHEAD = 30  # days in which `next_available` is searched
+# Members that a doctor may not change in their own profile: the clinic decides licence, fee and account.
 CLINIC_ONLY = ("license_number", "license_expires_on", "consultation_fee", "user_id", "user", "is_active")
-SETTLEMENT = ("on_conflict", "reassign_to")
 
 
-def get(actor: Actor, doctor_id: int, *, lock: bool = False, others: Iterable[int] = ()) -> Doctor:
-    """The doctor, deactivated ones included, or 404. `lock` holds `others` along, in the order of ids."""
+class DoctorFields(TypedDict, total=False):
+    """Members of a doctor's profile that are stored as they are given."""
+
+    email: str | None
+    phone: str | None
+    specialty: str
+    specialties: list[str]
+    license_number: str
+    license_expires_on: date | None
+    certifications: list[str]
+    consultation_fee: Decimal
+    slot_minutes: int
+    buffer_minutes: int
+    is_active: bool
+
+
+class DoctorChanges(DoctorFields, total=False):
+    """Members of a change of a doctor; absent ones stay as they are."""
+
+    name: str
+    user: Mapping[str, str] | None
+    user_id: int | None
+
+
+def get(_actor: Actor, doctor_id: int, *, lock: bool = False, others: Iterable[int] = ()) -> Doctor:
+    """Return the doctor, also a deactivated one, or raise 404. `lock` also locks `others`, in order of id."""
     if lock:
         lock_rows(Doctor, {doctor_id, *others})
     return get_or_404(Doctor, doctor_id)
 
 
-def _specialised(text: str) -> ColumnElement[bool]:
+def _matches_specialty(text: str) -> ColumnElement[bool]:
     stored = cast(Doctor.specialties, String)
-    escaped = json.dumps(text)[1:-1]  # SQLite keeps letters beyond ASCII as escapes
+    escaped = json.dumps(text)[1:-1]  # SQLite stores non-ASCII letters in JSON as escapes
     return or_(
         Doctor.specialty.icontains(text, autoescape=True),
         stored.icontains(text, autoescape=True),
@@ -63,11 +81,11 @@ def _specialised(text: str) -> ColumnElement[bool]:
 
 
 def matches(text: str) -> ColumnElement[bool]:
-    """What `q` finds: parts of the name in any order, a specialty, the licence number, e-mail, phone."""
+    """Return the condition of `q`: name parts in any order, specialty, licence number, e-mail, phone."""
     columns = (Doctor.license_number, Doctor.email, Doctor.phone)
     return or_(
         words_in(Doctor.name_fold, text),
-        _specialised(text),
+        _matches_specialty(text),
         *(column.icontains(text, autoescape=True) for column in columns),
     )
 
@@ -80,34 +98,34 @@ LIST: ListSpec[Doctor] = ListSpec(
     text=matches,
     filters={
         "name": Filter(Kind.TEXT, lambda text: words_in(Doctor.name_fold, text), "Parts of the name."),
-        "specialty": Filter(Kind.TEXT, _specialised, "Part of one of the specialties."),
+        "specialty": Filter(Kind.TEXT, _matches_specialty, "Part of one of the specialties."),
     },
 )
 
 
 def find(actor: Actor, query: ListQuery) -> Page[Doctor]:
-    """One page of doctors."""
+    """Return one page of doctors."""
     return paging.page(actor, LIST, query)
 
 
-def add_computed_fields(actor: Actor, rows: Sequence[Doctor]) -> None:
-    """Compute what is not stored: the next free time and the number of patients; four queries for any number.
+def add_computed_fields(_actor: Actor, rows: Sequence[Doctor]) -> None:
+    """Set `next_available` and `patient_count` of the doctors, with two queries for any number of them.
 
-    `next_available` is the first time of the doctor's usual length in the next `LOOK_AHEAD` days, None where
-    there is none; `patient_count` those with a visit, or an appointment that was not cancelled.
+    `next_available` is the start of the first free slot of `slot_minutes` within `LOOK_AHEAD` days, or None.
+    `patient_count` is the number of patients with a visit, or with an appointment that is not cancelled.
     """
     ids, now = [doctor.id for doctor in rows], clock.now()
-    seen = union(
+    doctor_patients = union(
         select(Visit.doctor_id, Visit.patient_id).where(Visit.doctor_id.in_(ids), Visit.voided_at.is_(None)),
         select(Appointment.doctor_id, Appointment.patient_id).where(
             Appointment.doctor_id.in_(ids), Appointment.status != AppointmentStatus.CANCELLED
         ),
     ).subquery()
-    counts = mapping(select(seen.c.doctor_id, func.count()).group_by(seen.c.doctor_id))
-    calendars = availability.load(rows, now, now + timedelta(days=LOOK_AHEAD + 1))
+    counts = mapping(select(doctor_patients.c.doctor_id, func.count()).group_by(doctor_patients.c.doctor_id))
+    calendars = availability.load_calendars(rows, now, now + timedelta(days=LOOK_AHEAD + 1))
     for doctor in rows:
         doctor.patient_count = counts.get(doctor.id, 0)
-        doctor.next_available = availability.first_free(calendars[doctor.id], now, LOOK_AHEAD)
+        doctor.next_available = availability.find_first_start(calendars[doctor.id], now, LOOK_AHEAD)
 
 
 # --- Profile -------------------------------------------------------------------------------------------
@@ -119,78 +137,91 @@ def create(
     name: str | None = None,
     user: Mapping[str, str] | None = None,
     user_id: int | None = None,
-    **values: Any,
+    **fields: Unpack[DoctorFields],
 ) -> Doctor:
-    """A new doctor. `user_id` is an existing user of role doctor, `user` `{email, password}` one to be made.
+    """Create a doctor, either with an existing user (`user_id`) or with a new one (`user`).
 
-    Raises 409 `already_exists` for a licence number or user that is taken.
+    The user of `user_id` must have the role doctor. `user` is `{email, password}`. Raises 409
+    `already_exists` if another doctor has the licence number or the user, and 422 if there is no name.
     """
     if user is not None and user_id is not None:
         raise invalid("user", "give either user or user_id")
     if user_id is not None:
-        owner = _free_user(user_id)
+        owner = _lock_free_user(user_id)
         name = name or owner.name
     if name is None:
         raise invalid("name", "is required")
     if user is not None:
-        user_id = _new_user(actor, name, user).id
-        values["email"] = values.get("email") or user["email"]
-    doctor = Doctor(name=name, name_fold=search_key(name), user_id=user_id, **values)
+        user_id = _create_user(actor, name, user).id
+        fields["email"] = fields.get("email") or user["email"]
+    doctor = Doctor(name=name, name_fold=search_key(name), user_id=user_id, **fields)
     db.session.add(doctor)
     db.session.flush()
     return doctor
 
 
-def _new_user(actor: Actor, name: str, user: Mapping[str, str]) -> User:
+def _create_user(actor: Actor, name: str, user: Mapping[str, str]) -> User:
     return accounts.create_user(
         actor, name=name, email=user["email"], password=user["password"], role=Role.DOCTOR, is_active=True
     )
 
 
-def _free_user(user_id: int) -> User:
+def _lock_free_user(user_id: int) -> User:
+    """Lock and return a user of role doctor that no doctor has yet; 422 or 409 for any other."""
     user = get_referenced(User, user_id, "user_id", lock=True)
     if user.role is not Role.DOCTOR:
         raise invalid("user_id", "must be a user of role doctor")
     if user.doctor is not None:
-        message = "This user is already a doctor's."
+        message = "Another doctor already has this user."
         raise ClinicError("already_exists", message, errors={"user_id": message})
     return user
 
 
-def update(actor: Actor, doctor: Doctor, **values: Any) -> Doctor:
-    """Change the members given; a doctor the own profile, less `CLINIC_ONLY`.
+def update(
+    actor: Actor,
+    doctor: Doctor,
+    *,
+    on_conflict: str | Mapping[str, int] | None = None,
+    reassign_to: int | None = None,
+    **changes: Unpack[DoctorChanges],
+) -> Doctor:
+    """Change the given members of a doctor. Doctors: own profile only, without `CLINIC_ONLY` (403).
 
-    `is_active` false is `deactivate`, with the same `on_conflict` or `reassign_to`.
+    `is_active` false deactivates the doctor: see `deactivate` for `on_conflict` and `reassign_to`.
     """
-    settlement = {member: values.pop(member, None) for member in SETTLEMENT}
     actor.require_own(doctor.id)
-    values = changed_members(doctor, values)
+    values = changed_members(doctor, changes)
     if actor.role is Role.DOCTOR:
-        forbid_members(values, CLINIC_ONLY, "Licence, fee, account and activity are the clinic's to change.")
+        forbid_members(
+            values, CLINIC_ONLY, "Only an administrator may change licence, fee, user and activity."
+        )
     user = values.pop("user", None)
     if user is not None:
         if doctor.user_id is not None or "user_id" in values:
             raise invalid("user", "the doctor has a user already; clear user_id first")
-        values["user_id"] = _new_user(actor, values.get("name", doctor.name), user).id
+        values["user_id"] = _create_user(actor, values.get("name", doctor.name), user).id
     elif values.get("user_id") is not None:
-        _free_user(values["user_id"])
+        _lock_free_user(values["user_id"])
     if "name" in values:
         values["name_fold"] = search_key(values["name"])
     if values.pop("is_active", doctor.is_active) is not doctor.is_active:
         if doctor.is_active:
-            deactivate(actor, doctor, **settlement)
+            deactivate(actor, doctor, on_conflict=on_conflict, reassign_to=reassign_to)
         else:
             doctor.is_active = True
             audit_log.set_action(doctor, "activate")
     assign(doctor, values)
     if "buffer_minutes" in values:
-        _rebuffer(doctor)
+        _update_blocked_times(doctor)
     db.session.flush()
     return doctor
 
 
-def _rebuffer(doctor: Doctor) -> None:
-    """Block what is booked from now on by the new buffer, as far as the next appointment leaves room."""
+def _update_blocked_times(doctor: Doctor) -> None:
+    """Apply the new buffer to current and future appointments.
+
+    Where the buffer would reach into the next appointment, the blocked time ends at the start of that one.
+    """
     row = Appointment
     booked = db.session.execute(
         select(row.id, row.start, row.end)
@@ -198,19 +229,19 @@ def _rebuffer(doctor: Doctor) -> None:
         .order_by(row.start, row.id)
     ).all()
     buffer = timedelta(minutes=doctor.buffer_minutes)
-    blocks: list[dict[str, Any]] = []
-    following: datetime | None = None
+    updates: list[dict[str, Any]] = []
+    next_start: datetime | None = None
     for appointment_id, start, end in reversed(booked):
-        until = end + buffer
-        if following is not None:
-            until = max(end, min(until, following))
-        blocks.append({"which": appointment_id, "until": until})
-        following = start
-    if blocks:
-        # bookkeeping that nobody reads: neither a new version of the appointment nor a change of the record
+        blocked_until = end + buffer
+        if next_start is not None:
+            blocked_until = max(end, min(blocked_until, next_start))
+        updates.append({"appointment_id": appointment_id, "new_blocked_until": blocked_until})
+        next_start = start
+    if updates:
+        # on the table, not the ORM: an internal column changes neither the version nor the audit log
         table = Base.metadata.tables[row.__tablename__]
-        statement = table.update().where(table.c.id == bindparam("which"))
-        db.session.execute(statement.values(blocked_until=bindparam("until")), blocks)
+        statement = table.update().where(table.c.id == bindparam("appointment_id"))
+        db.session.execute(statement.values(blocked_until=bindparam("new_blocked_until")), updates)
 
 
 def deactivate(
@@ -220,15 +251,14 @@ def deactivate(
     on_conflict: str | Mapping[str, int] | None = None,
     reassign_to: int | None = None,
 ) -> Doctor:
-    """Take the doctor out of service; the caller holds the row.
+    """Deactivate a doctor. The caller holds the lock on the doctor.
 
-    Booked appointments are settled as `absences.settle` says, or refuse it with 409 `booked_appointments`.
+    `time_off.resolve_booked_appointments` cancels or reassigns booked appointments, or raises its errors.
     """
     if doctor.is_active:
-        booked = absences.booked_with(doctor.id, clock.now())
-        absences.resolve_booked_appointments(
+        time_off.resolve_booked_appointments(
             actor,
-            booked,
+            time_off.find_booked_appointments(doctor.id, clock.now()),
             "The doctor is no longer available.",
             on_conflict=on_conflict,
             reassign_to=reassign_to,

@@ -18,7 +18,8 @@ from security import passwords
 from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import ListQuery, ListSpec, Page, words_in
+from services.listing.conditions import words_in
+from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import (
     assign,
     changed_members,

@@ -1,6 +1,6 @@
-"""Sessions: one row per sign-in, which is the truth about whether its tokens are good.
+"""Sessions: one row for each sign-in. The row decides whether the tokens of the session are valid.
 
-Redis, where there is one, answers "revoked" faster; it is never asked whether a session is good.
+Redis, if there is one, only speeds up the refusal of a revoked session. It never proves that one is valid.
 """
 
 from __future__ import annotations
@@ -12,140 +12,106 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Row,
     and_,
     bindparam,
     delete,
-    event,
     select,
     update,
 )
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm.exc import StaleDataError
 
 from cache.redis import redis_store
-from database.engine import (
-    PREPARED,
-    REPLICA,
-    is_silent,
-    tell,
-)
 from enums import AuditOutcome, Role
 from errors import ClinicError, not_found
-from extensions import db, remembered
+from extensions import db
 from models import Doctor, User, UserSession
 from security import tokens
 from security.permissions import Actor
 from security.tokens import Claims
-from services import clock
+from services import clock, remembered
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import ListQuery, ListSpec, Page
-from services.rows import execute_core, get_or_404, read_outside_transaction
+from services.listing.spec import ListQuery, ListSpec, Page
+from services.rows import execute_core, get_or_404
 
-GRACE = timedelta(seconds=10)  # two tabs refresh at once: the second gets the current pair
-TOUCH = timedelta(minutes=1)  # how exact "last use" is
-MOST_KNOWN = 10_000  # callers whom a process remembers
+GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair
+LAST_USE_PRECISION = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The tokens of a session as a client gets them."""
+    """The access token and the refresh token of a session."""
 
     access_token: str
     refresh_token: str
 
 
 def revoked_key(session_id: int) -> str:
-    """Under which name Redis lists a session that has ended."""
+    """Return the Redis key that marks a session as revoked."""
     return f"clinic:revoked:{session_id}"
 
 
 def is_revoked(session_id: int) -> bool:
-    """Whether Redis lists the session; no is no answer."""
-    return redis_store.holds(revoked_key(session_id))
+    """Return True if Redis lists the session as revoked. False does not prove that it is valid."""
+    return redis_store.exists(revoked_key(session_id))
 
 
 def ended() -> ClinicError:
-    """The one 401 for every session that does not live."""
+    """Return the 401 for a session that has ended."""
     return ClinicError("token_revoked", "This session has ended; sign in again.")
 
 
-def identify(claims: Claims, visitor: Actor, *, revoked: bool, reading: bool) -> tuple[Actor, bool]:
-    """Who the token's session belongs to now, and whether its last use should be noted.
+def identify(claims: Claims, visitor: Actor) -> tuple[Actor, bool]:
+    """Return the user of the token's session, and True if the session was not used for a minute.
 
-    `revoked` is what Redis says. Raises 401 for a session that has ended or whose user is
-    not active.
-
-    In a transaction that is `trusting`, the database is not asked who it is but told who it was, together
-    with the transaction's first statement, which it refuses to run if any of that has changed.
+    Reads session, user, role and doctor in the current transaction, or takes the remembered ones, which are
+    verified before the commit (`services.remembered`). Raises 401 for a session that has ended
+    or expired, and for a user who is not active.
     """
-    if revoked:
-        raise ended().about("user", claims.user_id)
-    now, key, info = clock.now(), (claims.user_id, claims.session_id), db.session.info
-    known = remembered("callers")  # (user, session) -> what was read of them the last time
-    found = known.get(key) if info.get("trusting") else None
-    if found is not None:
-        info["assumed"] = found
-    else:
-        found = _whose(claims, reading=reading)
-    if found is None or found.ended_at or found.expires_at <= now or not found.is_active:
-        raise ended().about("user", claims.user_id)
-    idle = now - found.last_used_at > TOUCH
+    key = (claims.session_id, claims.user_id)
+    caller = remembered.recall_caller(key)
+    if caller is None or caller.expires_at <= clock.now():
+        caller = _valid_session(*key)
+    idle = clock.now() - caller.last_used_at > LAST_USE_PRECISION
     if idle:
-        known.pop(key, None)  # the last use is about to change
+        remembered.forget_caller(key)
     else:
-        if len(known) >= MOST_KNOWN:
-            known.clear()
-        known[key] = found
-    return actor_of(visitor, found, claims.session_id), idle
+        remembered.remember_caller(key, caller)
+    return actor_of(visitor, caller, claims.session_id), idle
 
 
-def _whose(claims: Claims, *, reading: bool) -> Row[Any] | None:
-    # a body may be slow to come, and on SQLite a transaction keeps all others out: those are not begun yet
-    values = {"session_id": claims.session_id, "user_id": claims.user_id}
-    if reading and db.engine.dialect.name == "postgresql":
-        return execute_core(_WHOSE, **values).one_or_none()
-    return read_outside_transaction(_WHOSE, **values)
+def verify_remembered() -> None:
+    """Raise `StaleDataError` if the remembered caller has changed: the request then runs again."""
+    caller = remembered.assumptions().caller
+    if caller is None:
+        return
+    row = execute_core(_SESSION, session_id=caller.session_id, user_id=caller.user_id).one_or_none()
+    names = ("name", "role", "is_active", "doctor_id", "ended_at")
+    if (
+        row is None
+        or row.expires_at <= clock.now()
+        or any(getattr(row, name) != getattr(caller, name) for name in names)
+    ):
+        raise StaleDataError("the caller has changed")
 
 
-def watch(session_class: type[Session] | Any) -> None:
-    """Make transactions tell the database first what they take for granted."""
-    event.listen(session_class, "after_begin", _assume)
+def require_valid(actor: Actor) -> None:
+    """Raise 401 if the session of an identified actor has ended meanwhile."""
+    _valid_session(actor.session_id, actor.user_id)
 
 
-def _assume(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-    found = session.info.get("assumed")
-    if found is None or "told" in session.info or session.info.get(REPLICA):
-        return  # the replica may be late
-    values = {name: getattr(found, name) for name in ("session_id", "id", "name", "role", "doctor_id")}
-    tell(connection, _STILL, values | {"now": clock.now()})
-    session.info["told"] = connection
+def _valid_session(session_id: int | None, user_id: int | None) -> Row[Any]:
+    row = execute_core(_SESSION, session_id=session_id, user_id=user_id).one_or_none()
+    if row is None or row.ended_at or row.expires_at <= clock.now() or not row.is_active:
+        raise ended().about("user", user_id)
+    return row
 
 
-def confirm() -> None:
-    """Have the database confirm what is assumed of the caller, where it was asked nothing yet."""
-    info = db.session.info
-    if "assumed" in info and ("told" not in info or is_silent(info["told"])):
-        db.session.execute(select(1))
-
-
-# Divides by nothing, error 22012, where the caller is not who is named any more.
-_STILL = """
-    SELECT 1 / count(*)
-      FROM user_sessions
-      JOIN users ON users.id = user_sessions.user_id
-      LEFT JOIN doctors ON doctors.user_id = users.id
-     WHERE user_sessions.id = %(session_id)s AND users.id = %(id)s
-       AND user_sessions.ended_at IS NULL AND user_sessions.expires_at > %(now)s
-       AND users.is_active AND users.name = %(name)s AND users.role = %(role)s
-       AND doctors.id IS NOT DISTINCT FROM %(doctor_id)s
-"""
-
-
-_WHOSE = (
+_SESSION = (
     select(
         UserSession.id.label("session_id"),
+        User.id.label("user_id"),
         UserSession.ended_at,
         UserSession.expires_at,
         UserSession.last_used_at,
@@ -155,22 +121,22 @@ _WHOSE = (
         User.is_active,
         Doctor.id.label("doctor_id"),
     )
-    .prefix_with(PREPARED)
     .join(User, User.id == UserSession.user_id)
     .outerjoin(Doctor, Doctor.user_id == User.id)
     .where(UserSession.id == bindparam("session_id"), UserSession.user_id == bindparam("user_id"))
+    .execution_options(prepare=True)
 )
 
 
 def touch(session_id: int) -> None:
-    """Note that the session is in use."""
+    """Set the last use of the session to now."""
     db.session.execute(
         update(UserSession).where(UserSession.id == session_id).values(last_used_at=clock.now())
     )
 
 
 def open_session(user: User, *, device: str | None, address: str | None) -> tuple[UserSession, Pair]:
-    """A new session of the user, and its first tokens; what has run out of theirs is removed."""
+    """Create a session and its first tokens. Delete the expired sessions of the user."""
     now = clock.now()
     db.session.execute(
         delete(UserSession).where(UserSession.user_id == user.id, UserSession.expires_at <= now)
@@ -189,57 +155,61 @@ def open_session(user: User, *, device: str | None, address: str | None) -> tupl
 
 
 def actor_of(visitor: Actor, user: User | Row[Any], session_id: int) -> Actor:
-    """The visitor, who turned out to be this user in this session."""
+    """Return the visitor as this user in this session."""
     doctor_id = user.doctor_id if user.role is Role.DOCTOR else None
     return Actor(user.id, user.name, user.role, doctor_id, session_id, visitor.address, visitor.request_id)
 
 
 def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
-    """A new pair for a refresh token, which is retired by it, and whose it is.
+    """Retire a refresh token and return its actor, its user and a new pair of tokens.
 
-    The immediate parent gets the current pair again within `GRACE`. Any older token was stolen or
-    replayed: it ends the session, and this 401 commits that (RFC 9700 section 4.14.2).
+    The token before the current one gets the current pair within `GRACE`. An older token was stolen or
+    replayed: the session ends, and this 401 commits that (RFC 9700, section 4.14.2).
     """
-    session = _of_token(claims)
+    session = _lock_session(claims)
     now = clock.now()
     if session is None or session.ended_at or session.expires_at <= now:
         raise ended().about("user", claims.user_id)
     user = get_or_404(User, claims.user_id)
     if not user.is_active:
         raise ended().about("user", user.id)
-    deed = audit_log.pending_entries().deed("user", user.id, "refresh")
+    entry = audit_log.pending_entries().entry("user", user.id, "refresh")
     if claims.counter == session.counter:
         session.counter += 1
         session.rotated_at = now
         session.last_used_at = now
         session.expires_at = now + tokens.refresh_lifetime()
-    elif not (
-        claims.counter == session.counter - 1
-        and session.rotated_at is not None
-        and now - session.rotated_at <= GRACE
-    ):
+    elif not _is_in_grace_period(session, claims):
         end(session)
         refusal = ended()
-        refusal.keeps_work = True
-        deed.outcome, deed.detail = AuditOutcome.REFUSED, refusal.code
+        refusal.commits_changes = True
+        entry.outcome, entry.detail = AuditOutcome.REFUSED, refusal.code
         raise refusal
     pair = Pair(*tokens.issue(user.id, session.id, session.counter))
     return actor_of(visitor, user, session.id), user, pair
 
 
+def _is_in_grace_period(session: UserSession, claims: Claims) -> bool:
+    return (
+        claims.counter == session.counter - 1
+        and session.rotated_at is not None
+        and clock.now() - session.rotated_at <= GRACE
+    )
+
+
 def sign_out(visitor: Actor, claims: Claims) -> Actor:
-    """End the session that a token of either kind belongs to, if it lives, and whose it was."""
-    session = _of_token(claims)
+    """End the session of a token of either kind. Return its actor, or the visitor without a session."""
+    session = _lock_session(claims)
     if session is None:
         return visitor
     user = get_or_404(User, session.user_id)
     if session.ended_at is None:
-        audit_log.pending_entries().deed("user", user.id, "logout")
+        audit_log.pending_entries().entry("user", user.id, "logout")
         end(session)
     return actor_of(visitor, user, session.id)
 
 
-def _of_token(claims: Claims) -> UserSession | None:
+def _lock_session(claims: Claims) -> UserSession | None:
     return db.session.execute(
         select(UserSession)
         .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
@@ -247,10 +217,10 @@ def _of_token(claims: Claims) -> UserSession | None:
     ).scalar_one_or_none()
 
 
-# --- A user's own --------------------------------------------------------------------------------------
+# --- Own sessions --------------------------------------------------------------------------------------
 
 
-def _living(actor: Actor) -> ColumnElement[bool]:
+def _own_valid(actor: Actor) -> ColumnElement[bool]:
     return and_(
         UserSession.user_id == actor.user_id,
         UserSession.ended_at.is_(None),
@@ -263,50 +233,50 @@ LIST: ListSpec[UserSession] = ListSpec(
     model=UserSession,
     area="session",
     main_date="created_at",
-    scope=_living,
+    scope=_own_valid,
     omit=frozenset({"user_id", "counter", "rotated_at", "ended_at"}),
 )
 
 
 def find(actor: Actor, query: ListQuery) -> Page[UserSession]:
-    """One page of the caller's sessions that live."""
+    """Return one page of the caller's valid sessions."""
     return paging.page(actor, LIST, query)
 
 
 def add_computed_fields(actor: Actor, rows: Sequence[UserSession]) -> None:
-    """Tell which one the request itself belongs to."""
+    """Mark the session of the current request."""
     for session in rows:
         session.is_current = session.id == actor.session_id
 
 
 def get(actor: Actor, session_id: int, *, lock: bool = False) -> UserSession:
-    """The caller's own session, or 404."""
+    """Return a session of the caller, or raise 404."""
     session = get_or_404(UserSession, session_id, lock=lock, what="session")
     if session.user_id != actor.user_id:
         raise not_found("session").about("user", session.user_id)
     return session
 
 
-# --- Ending --------------------------------------------------------------------------------------------
+# --- End of a session ----------------------------------------------------------------------------------
 
 
 def end_own(actor: Actor, session: UserSession) -> UserSession:
-    """End one of the caller's own sessions."""
+    """End one session of the caller."""
     if session.ended_at is None:
-        audit_log.pending_entries().deed("user", actor.user_id, "end_session")
+        audit_log.pending_entries().entry("user", actor.user_id, "end_session")
         end(session)
     return session
 
 
 def end(session: UserSession) -> None:
-    """End one session; its tokens are refused from the next request on."""
+    """End a session. Its tokens are refused from the next request on."""
     if session.ended_at is None:
         session.ended_at = clock.now()
         _revoke(session.id, session.expires_at)
 
 
-def end_all(user_id: int, *, but: int | None = None) -> None:
-    """End every session of a user, but one if named."""
+def end_all(user_id: int, *, except_id: int | None = None) -> None:
+    """End all sessions of a user, without the session `except_id`."""
     statement = (
         select(UserSession)
         .where(UserSession.user_id == user_id, UserSession.ended_at.is_(None))
@@ -314,12 +284,12 @@ def end_all(user_id: int, *, but: int | None = None) -> None:
         .with_for_update()
     )
     for session in db.session.execute(statement).scalars():
-        if session.id != but:
+        if session.id != except_id:
             end(session)
 
 
 def _revoke(session_id: int, expires_at: datetime) -> None:
-    # before the commit: a session that stays alive because the commit failed is refused for a moment at
-    # worst, and never the other way round
+    # Before the commit: if the commit fails, a valid session is refused for a moment. After the commit, an
+    # ended session could be accepted.
     seconds = max(1, int((expires_at - clock.now()).total_seconds()) + 60)
     redis_store.call(lambda client: client.set(revoked_key(session_id), 1, ex=seconds), None)

@@ -49,8 +49,9 @@ def sign_in(visitor: Actor, *, email: str, password: str, device: str | None) ->
     Raises 401 `invalid_credentials`. An unknown e-mail address and a wrong password give the same response in
     the same time. Raises 403 `account_inactive` only for the right password. Raises 429 `too_many_requests`
     after too many failures of the account or of the IP address. For an account every attempt counts until one
-    succeeds.
+    succeeds. Raises 503 `unavailable` while too many password checks wait, which does not count as a failure.
     """
+    passwords.raise_if_queue_full()
     by_account, by_address = settings().rate_limit_login_account, settings().rate_limit_login_address
     address = visitor.address or "unknown"
     account = _account_key(email)
@@ -85,6 +86,7 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     Raises 422 `validation_failed` for a wrong current password, which is audited, and for a weak new one.
     Raises 429 `too_many_requests` after too many wrong ones.
     """
+    db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
     user_id = actor.user_id or 0
     by_account, key = settings().rate_limit_login_account, ("password-account", str(user_id))
     wait = limits.hit(by_account, *key)
@@ -99,12 +101,13 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     if new_password == current_password:
         raise invalid("new_password", "must differ from the current one")
     hashed = _hash_new_password(new_password, row.name, row.email)
+    sessions.require_valid(actor)
     user = get_or_404(User, user_id, lock=True)
     if user.password_hash != row.password_hash:  # changed in the meantime
         raise _refuse_current_password(user_id)
     user.password_hash = hashed
     audit_log.set_action(user, "change_password")
-    sessions.end_all(user.id, but=actor.session_id)
+    sessions.end_all(user.id, except_id=actor.session_id)
 
 
 def _refuse_current_password(user_id: int) -> ClinicError:
@@ -113,9 +116,9 @@ def _refuse_current_password(user_id: int) -> ClinicError:
     It is not a 401: the session is valid, and a front end would sign out its user.
     """
     refusal = invalid("current_password", "is wrong")
-    entry = audit_log.pending_entries().deed("user", user_id, "change_password")
+    entry = audit_log.pending_entries().entry("user", user_id, "change_password")
     entry.outcome, entry.detail = AuditOutcome.REFUSED, "invalid_credentials"
-    refusal.keeps_work = True
+    refusal.commits_changes = True
     return refusal
 
 

@@ -1,4 +1,4 @@
-"""`flask demo load`: the synthetic clinic comes in through the rules, and everything holds afterwards."""
+"""`flask demo load`: the services load the synthetic clinic, and every rule holds afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENTS = 8
 
 
 def run(clinic: Clinic, *arguments: str) -> str:
-    """A command that must succeed; what it says."""
+    """Run a command that must succeed. Return its output."""
     result = clinic.app.test_cli_runner().invoke(args=list(arguments))
     assert result.exit_code == 0, result.output
     return result.output
@@ -27,17 +27,17 @@ def run(clinic: Clinic, *arguments: str) -> str:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def loaded(request: pytest.FixtureRequest, new_database: NewDatabase) -> Iterator[tuple[Clinic, str]]:
-    """A clinic of each engine with the first patients of the population, and what loading them said."""
+    """Yield a clinic of each engine with some synthetic patients, and the output of the command."""
     clinic = Clinic(settings_for(new_database(request.param)))
     yield clinic, run(clinic, "demo", "load", "--patients", str(PATIENTS))
     clinic.close()
 
 
 def test_the_synthetic_clinic_is_loaded_through_the_rules(loaded: tuple[Clinic, str]) -> None:
-    clinic, told = loaded
+    clinic, output = loaded
 
-    assert "encounters" in told
-    assert "refused" in told
+    assert "encounters" in output
+    assert "refused" in output
     with clinic.inside() as session:
         assert session.scalar(select(func.count()).select_from(Patient)) == PATIENTS
         visits = session.scalar(select(func.count()).select_from(Visit))
@@ -48,25 +48,25 @@ def test_the_synthetic_clinic_is_loaded_through_the_rules(loaded: tuple[Clinic, 
 
 
 def test_revenue_by_month_is_the_sum_of_the_ledger(loaded: tuple[Clinic, str]) -> None:
-    clinic, _told = loaded
+    clinic, _output = loaded
 
-    answer = clinic.admin.get("/analytics/revenue?start_date=2010-01-01&end_date=2030-12-31&group_by=month")
+    response = clinic.admin.get("/analytics/revenue?start_date=2010-01-01&end_date=2030-12-31&group_by=month")
 
     with clinic.inside() as session:
         received = session.scalar(
             select(func.sum(LedgerEntry.amount)).where(
                 LedgerEntry.kind.in_((LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)),
-                LedgerEntry.occurred_at >= demo.instant("2010-01-01T00:00:00"),
+                LedgerEntry.occurred_at >= demo.parse_instant("2010-01-01T00:00:00"),
             )
         )
-    months = answer.get_json()["data"]
+    months = response.get_json()["data"]
     assert received is not None
     assert sum(Decimal(month["collected"]) for month in months) == -received
     assert len([month for month in months if Decimal(month["billed"])]) >= 2
 
 
-def test_loading_again_changes_nothing(loaded: tuple[Clinic, str]) -> None:
-    clinic, _told = loaded
+def test_a_second_load_changes_nothing(loaded: tuple[Clinic, str]) -> None:
+    clinic, _output = loaded
     with clinic.inside() as session:
         before = session.scalar(select(func.count()).select_from(Visit))
 
@@ -76,8 +76,8 @@ def test_loading_again_changes_nothing(loaded: tuple[Clinic, str]) -> None:
         assert session.scalar(select(func.count()).select_from(Visit)) == before
 
 
-def test_the_population_is_shipped_with_its_licence() -> None:
-    assert len(demo.rows("patients")) == 615
+def test_the_synthetic_data_is_complete_and_has_its_licence() -> None:
+    assert len(demo.read_rows("patients")) == 615
     assert "Apache License" in (demo.FOLDER / "LICENSE").read_text(encoding="utf-8")
     with gzip.open(demo.FOLDER / "encounters.csv.gz", "rt", encoding="utf-8") as file:
         assert sum(1 for _ in file) == 18_099

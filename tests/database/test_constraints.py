@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from api.database_errors import constraint_of
+from api.database_errors import constraint_name
 from models import (
     Addendum,
     Appointment,
@@ -74,7 +74,7 @@ def refusal(work: Callable[[], object]) -> str | None:
     """The name of the constraint that refuses the work."""
     with pytest.raises(IntegrityError) as caught:
         work()
-    return constraint_of(caught.value)
+    return constraint_name(caught.value)
 
 
 @pytest.mark.parametrize(("shift", "minutes"), [(0, 30), (10, 10), (-10, 60), (-15, 30), (29, 30)], ids=str)
@@ -183,7 +183,7 @@ def test_in_whatever_order_they_come_and_move_a_patients_appointments_never_over
                 move(engine, moved, start=start, **row)
         except IntegrityError as refused:
             assert clash, (begin, end, counted)
-            assert constraint_of(refused) == "ex_appointments_patient"
+            assert constraint_name(refused) == "ex_appointments_patient"
             continue
         assert not clash, (begin, end, counted)
         counted.pop(moved, None)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from flask import Flask
 from sqlalchemy import Engine, inspect, text
 
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from models import Base
 from tests.robustness.scale import Scale
 from tests.support.clinic import Clinic
@@ -33,7 +33,7 @@ TOLD = ("audit_logs", "audit_subjects", "audit_heads")  # refusals are written d
 class Target:
     """One method of one route, with what the document says of it."""
 
-    entry: Entry
+    entry: RegisteredEndpoint
     path: str  # of rows that are there
     body: dict[str, Any] | None  # the documented example
     places: tuple[Place, ...]  # of every value in the body
@@ -53,8 +53,8 @@ def targets(clinic: Clinic, rows: Rows, copy_number: int = 0) -> list[Target]:
     """Every method of every route but the aliases, on the rows of `furnish`."""
     document = _document(clinic.app)
     found = []
-    for entry in entries(clinic.app):
-        if entry.repeats:
+    for entry in registered_endpoints(clinic.app):
+        if entry.is_put_alias:
             continue
         told = document["paths"][entry.path][entry.method.lower()]
         content = told.get("requestBody", {}).get("content", {}).get("application/json")

@@ -68,7 +68,7 @@ def test_another_doctors_rows_are_not_changed(practice: Practice, figures: Figur
     unsafe = [
         one
         for one in targets(practice.clinic, practice.rows)
-        if one.entry.unsafe and one.entry.operation.permission not in SHARED
+        if one.entry.unsafe and one.entry.spec.permission not in SHARED
     ]
     wrong = []
 
@@ -274,7 +274,7 @@ def test_what_a_role_may_not_see_is_nowhere(
 
 def hidden_names(one: Target, role: Role) -> set[str]:
     """What a list does not show to the role: columns without a parameter, and the table's hidden ones."""
-    listing = one.entry.operation.lists
+    listing = one.entry.spec.list_spec
     assert listing is not None
     stored = {column.key for column in listing.model.__mapper__.attrs} - set(one.params)
     return stored | HIDDEN.get((listing.area, role), frozenset()) | {"__class__", "metadata", "patient.name"}
@@ -282,7 +282,7 @@ def hidden_names(one: Target, role: Role) -> set[str]:
 
 def test_hidden_columns_neither_filter_nor_sort(clinic: Clinic, scale: Scale, figures: Figures) -> None:
     rows = furnish(clinic)
-    lists = [one for one in targets(clinic, rows) if one.entry.operation.lists is not None]
+    lists = [one for one in targets(clinic, rows) if one.entry.spec.list_spec is not None]
     asked = few(
         scale,
         [

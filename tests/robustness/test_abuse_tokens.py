@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.docs.registry import Entry
+from api.docs.registry import RegisteredEndpoint
 from tests.robustness.abuse_targets import Target, targets, witness
 from tests.robustness.abuse_tokens import forged
 from tests.robustness.conftest import Figures
@@ -19,14 +19,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthW
 REFUSALS = ("token_invalid", "token_expired", "token_revoked")
 
 
-def kind(entry: Entry) -> tuple[Any, ...]:
+def kind(entry: RegisteredEndpoint) -> tuple[Any, ...]:
     """What routes have in common that a token is read for."""
-    operation = entry.operation
+    operation = entry.spec
     return (
         entry.method,
         bool(entry.path_ids),
         operation.body is not None,
-        operation.lists is not None,
+        operation.list_spec is not None,
         entry.idempotent,
     )
 

@@ -24,7 +24,7 @@ from tests.services.audit.test_audit_chain import (
     cut,
     export,
     flask,
-    put_back,
+    restore_rows,
     tampering,
     write,
 )
@@ -191,7 +191,7 @@ def test_every_tampering_is_found_and_named(watched: Clinic, scale: Scale, figur
             named = NAMED.search(answer.stderr)
             if answer.exit_code != 1 or named is None or named.groups() != (str(chain), str(one.entry)):
                 missed.append((one.what, one.entry, answer.output))
-            put_back(connection, kept)
+            restore_rows(connection, kept)
         assert copies(connection).keys() == set(TABLES)
 
     figures["tamperings found and named"] = f"{len(chosen) - len(missed)} of {len(chosen)}"

@@ -1,4 +1,4 @@
-"""What the tests of the calendar share: a Monday morning, a wish for nine o'clock, what a refusal names."""
+"""Shared parts of the scheduling tests: a fixed clock, a booking request, conflict codes, audit actions."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ URGENT = {"overbook": True, "overbook_reason": "chest pain"}
 
 @pytest.fixture(autouse=True)
 def monday_morning() -> Iterator[None]:
-    """It is 08:00 on a Monday."""
+    """Set the clock to Monday, 08:00."""
     with time_machine.travel(NOW):
         yield
 
 
-def later(**ago: float) -> time_machine.travel:
-    """Some time after that Monday morning; callers sign in anew."""
-    return time_machine.travel(NOW + timedelta(**ago))
+def later(**duration: float) -> time_machine.travel:
+    """Set the clock to a time after that Monday, 08:00. Tokens may be expired then: sign in again."""
+    return time_machine.travel(NOW + timedelta(**duration))
 
 
-def wish(clinic: Clinic, **members: Any) -> dict[str, Any]:
-    """A booking of nine o'clock by a new patient with a new doctor."""
+def booking_body(clinic: Clinic, **members: Any) -> dict[str, Any]:
+    """Return the body of a booking for nine o'clock, by default with a new patient and a new doctor."""
     if "patient_id" not in members:
         members["patient_id"] = clinic.patient()["id"]
     if "doctor_id" not in members:
@@ -40,17 +40,17 @@ def wish(clinic: Clinic, **members: Any) -> dict[str, Any]:
     return {"date": NINE} | members
 
 
-def codes(answer: Any) -> list[str]:
-    """Every clash that a refusal names."""
-    problem = answer.get_json()
-    assert (answer.status_code, problem["error"]) == (409, "appointment_conflict"), problem
+def conflict_codes(response: Any) -> list[str]:
+    """Return the codes of all conflicts in a 409 `appointment_conflict` response."""
+    problem = response.get_json()
+    assert (response.status_code, problem["error"]) == (409, "appointment_conflict"), problem
     return [conflict["code"] for conflict in problem["conflicts"]]
 
 
-def audited(clinic: Clinic, operation: str) -> list[str]:
-    """What the audit says was done by operations that begin like this, oldest first."""
+def audit_actions(clinic: Clinic, operation: str) -> list[str]:
+    """Return the audit actions of operations with this prefix, oldest first."""
     with clinic.inside() as session:
-        actions = (
+        statement = (
             select(AuditLog.action).where(AuditLog.operation.startswith(operation)).order_by(AuditLog.id)
         )
-        return list(session.scalars(actions))
+        return list(session.scalars(statement))

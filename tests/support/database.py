@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from database.engine import engine_options, prepare_engine
+from database.engine import engine_options, register
 from models import Base
 from services.audit.audit_log import CHAINS
 from tests.support.servers import ROOT, PostgresServer
@@ -114,7 +114,7 @@ def migrate(url: str, revision: str = "head") -> None:
 def connected(url: str) -> Iterator[Engine]:
     """An engine that connects as the application's does, and lets go of the database at the end."""
     engine = create_engine(url, **engine_options(url, echo=False))
-    prepare_engine(engine)
+    register(engine)
     try:
         yield engine
     finally:

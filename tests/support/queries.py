@@ -6,7 +6,9 @@ from typing import Any
 
 from sqlalchemy import event
 
-from extensions import db, forget
+from extensions import db
+from services import remembered
+from services.listing.totals import forget_totals
 from tests.support.clinic import Caller, Clinic
 
 
@@ -19,7 +21,8 @@ def count(clinic: Clinic, caller: Caller, path: str) -> int:
             statements.append(statement)
 
     with clinic.inside():
-        forget()  # as a process asks that has just begun
+        forget_totals()
+        remembered.forget_all()  # as a process asks that has just begun
         event.listen(db.engine, "before_cursor_execute", note)
     try:
         assert caller.get(path).status_code == 200

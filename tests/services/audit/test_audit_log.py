@@ -1,4 +1,4 @@
-"""The audit: one entry for every change, read, sign-in and refusal, and who may read it."""
+"""The audit log: one entry for every change, read, sign-in and refusal, and who may read it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Since:
 # --- Changes and reads ---------------------------------------------------------------------------------
 
 
-def test_an_entry_says_who_did_what_when_and_from_where(clinic: Clinic) -> None:
+def test_an_entry_has_user_action_time_and_address(clinic: Clinic) -> None:
     patient = clinic.patient()
     since, before = Since(clinic), datetime.now(UTC)
 
@@ -72,7 +72,7 @@ def test_entries_name_fields_and_never_values(clinic: Clinic) -> None:
     assert not any("Rumpel" in str(row) or "555" in str(row.fields) for row in rows)
 
 
-def test_what_a_change_means_is_said(clinic: Clinic) -> None:
+def test_an_entry_names_the_meaning_of_a_change(clinic: Clinic) -> None:
     patient = clinic.patient()
     since = Since(clinic)
 
@@ -82,7 +82,7 @@ def test_what_a_change_means_is_said(clinic: Clinic) -> None:
     assert [entry.action for entry in since.entries()] == ["archive", "restore"]
 
 
-def test_a_request_that_changes_two_records_leaves_an_entry_for_each(clinic: Clinic) -> None:
+def test_a_request_that_changes_two_records_has_an_entry_for_each(clinic: Clinic) -> None:
     appointment = clinic.appointment()
     since = Since(clinic)
 
@@ -102,7 +102,7 @@ def test_a_request_that_changes_two_records_leaves_an_entry_for_each(clinic: Cli
     assert len({entry.request_id for entry in entries}) == 1
 
 
-def test_reading_a_record_leaves_one_entry(clinic: Clinic) -> None:
+def test_a_read_has_one_entry(clinic: Clinic) -> None:
     patient = clinic.patient()
     path = f"/patients/{patient['id']}"
     reads = {
@@ -130,7 +130,7 @@ def test_a_change_that_changes_nothing_is_a_read(clinic: Clinic) -> None:
     assert since.told() == [("read", "patient", patient["id"])]
 
 
-def test_a_list_and_a_search_leave_one_entry_with_those_shown(clinic: Clinic) -> None:
+def test_a_list_and_a_search_have_one_entry_with_the_shown_rows(clinic: Clinic) -> None:
     ids = [clinic.patient(name=name)["id"] for name in ("Ada Lovelace", "Ada Yonath", "Marie Curie")]
     clinic.receptionist.get("/auth/me")
     since = Since(clinic)
@@ -147,7 +147,7 @@ def test_a_list_and_a_search_leave_one_entry_with_those_shown(clinic: Clinic) ->
     assert empty.patient_ids == []
 
 
-def test_a_request_without_records_leaves_nothing(clinic: Clinic) -> None:
+def test_a_request_without_records_has_no_entry(clinic: Clinic) -> None:
     clinic.receptionist.get("/doctors")
     since = Since(clinic)
 
@@ -160,7 +160,7 @@ def test_a_request_without_records_leaves_nothing(clinic: Clinic) -> None:
     assert since.entries() == []
 
 
-def test_what_is_rolled_back_is_not_told(clinic: Clinic) -> None:
+def test_a_rolled_back_change_has_no_entry(clinic: Clinic) -> None:
     patient = clinic.patient(file_number="1998/0042")
     since = Since(clinic)
 
@@ -171,7 +171,7 @@ def test_what_is_rolled_back_is_not_told(clinic: Clinic) -> None:
     assert patient
 
 
-def test_what_is_rolled_back_to_a_savepoint_is_not_told(clinic: Clinic) -> None:
+def test_a_change_rolled_back_to_a_savepoint_has_no_entry(clinic: Clinic) -> None:
     patient = clinic.patient()
     since = Since(clinic)
 
@@ -203,7 +203,7 @@ def refused(since: Since) -> tuple[str | None, str | None, int | None, list[int]
     return entry.detail, entry.entity, entry.entity_id, entry.patient_ids
 
 
-def test_a_role_that_may_not_is_told_with_the_record_it_asked_for(clinic: Clinic) -> None:
+def test_a_forbidden_request_has_an_entry_with_its_record(clinic: Clinic) -> None:
     patient = clinic.patient()
     caller = clinic.technician
     since = Since(clinic)
@@ -214,7 +214,7 @@ def test_a_role_that_may_not_is_told_with_the_record_it_asked_for(clinic: Clinic
     assert since.entries()[0].user_id == caller.user_id
 
 
-def test_a_filter_that_is_not_the_callers_is_told(clinic: Clinic) -> None:
+def test_a_forbidden_filter_has_an_entry(clinic: Clinic) -> None:
     caller = clinic.technician
     since = Since(clinic)
 
@@ -223,7 +223,7 @@ def test_a_filter_that_is_not_the_callers_is_told(clinic: Clinic) -> None:
     assert refused(since)[0] == "forbidden"
 
 
-def test_a_row_that_exists_but_is_not_the_callers_is_told(clinic: Clinic) -> None:
+def test_a_hidden_row_has_an_entry(clinic: Clinic) -> None:
     bill = clinic.bill()
     caller = clinic.sign_in("doctor")
     since = Since(clinic)
@@ -234,7 +234,7 @@ def test_a_row_that_exists_but_is_not_the_callers_is_told(clinic: Clinic) -> Non
     assert refused(since) == ("not_found", "billing", bill["id"], [bill["patient_id"]])
 
 
-def test_a_conflict_and_a_stale_version_are_told(clinic: Clinic) -> None:
+def test_a_conflict_and_an_outdated_version_have_entries(clinic: Clinic) -> None:
     patient = clinic.patient()
     clinic.bill(patient_id=patient["id"])
     caller, path = clinic.admin, f"/patients/{patient['id']}"
@@ -248,7 +248,7 @@ def test_a_conflict_and_a_stale_version_are_told(clinic: Clinic) -> None:
     assert refused(stale) == ("stale_version", "patient", patient["id"], [patient["id"]])
 
 
-def test_a_possible_duplicate_tells_whom_the_refusal_showed(clinic: Clinic) -> None:
+def test_a_possible_duplicate_has_an_entry_with_the_shown_patients(clinic: Clinic) -> None:
     known = clinic.patient(name="John Doe", date_of_birth="1990-01-01")
     caller = clinic.receptionist
     since = Since(clinic)
@@ -258,7 +258,7 @@ def test_a_possible_duplicate_tells_whom_the_refusal_showed(clinic: Clinic) -> N
     assert refused(since) == ("possible_duplicate", "patient", None, [known["id"]])
 
 
-def test_a_token_that_does_not_open_is_told_and_no_token_is_not(clinic: Clinic) -> None:
+def test_an_invalid_token_has_an_entry_and_a_missing_token_has_none(clinic: Clinic) -> None:
     patient = clinic.patient()
     since = Since(clinic)
 
@@ -272,7 +272,7 @@ def test_a_token_that_does_not_open_is_told_and_no_token_is_not(clinic: Clinic) 
 # --- Reading the audit ---------------------------------------------------------------------------------
 
 
-def test_only_admins_read_the_audit(clinic: Clinic) -> None:
+def test_only_admins_read_the_audit_log(clinic: Clinic) -> None:
     patient = clinic.patient()
 
     for path in ("/audit-logs", f"/patients/{patient['id']}/access-log"):
@@ -283,7 +283,7 @@ def test_only_admins_read_the_audit(clinic: Clinic) -> None:
     assert clinic.admin.get("/patients/987654/access-log").status_code == 404
 
 
-def test_the_audit_is_listed_and_filtered(clinic: Clinic) -> None:
+def test_the_audit_log_is_listed_and_filtered(clinic: Clinic) -> None:
     patient, other = clinic.patient(), clinic.patient()
     doctor, desk = clinic.doctor, clinic.receptionist
     doctor.get(f"/patients/{patient['id']}")
@@ -315,7 +315,7 @@ def test_the_audit_is_listed_and_filtered(clinic: Clinic) -> None:
     assert clinic.admin.get("/audit-logs?per_page=2").headers["X-Total-Count"] == "5"
 
 
-def test_an_entry_is_answered_without_its_seal(clinic: Clinic) -> None:
+def test_a_response_contains_no_mac(clinic: Clinic) -> None:
     clinic.patient()
 
     [row] = clinic.admin.get("/audit-logs").get_json()
@@ -327,7 +327,7 @@ def test_an_entry_is_answered_without_its_seal(clinic: Clinic) -> None:
     }
 
 
-def test_the_access_log_finds_everybody_who_saw_the_patient(clinic: Clinic) -> None:
+def test_the_access_log_finds_everybody_who_read_the_patient(clinic: Clinic) -> None:
     patient, other = clinic.patient(name="Ada Lovelace"), clinic.patient(name="Marie Curie")
     path = f"/patients/{patient['id']}"
     clinic.doctor.get(f"{path}/medical-history")

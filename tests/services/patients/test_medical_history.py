@@ -1,4 +1,4 @@
-"""Medical histories: who reads and writes them, lists as wholes, allergens, ICD-10-CM codes, versions."""
+"""Medical histories: permissions, replaced lists, allergens, ICD-10-CM codes, versions."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ HISTORY = {
 }
 
 
-def path_of(patient: dict[str, Any]) -> str:
+def history_path(patient: dict[str, Any]) -> str:
     return f"/patients/{patient['id']}/medical-history"
 
 
 def test_a_new_patient_has_an_empty_history(clinic: Clinic) -> None:
     patient = clinic.patient()
 
-    answer = clinic.doctor.get(path_of(patient))
+    answer = clinic.doctor.get(history_path(patient))
 
     row = answer.get_json()
     assert answer.status_code == 200
@@ -43,33 +43,33 @@ def test_a_new_patient_has_an_empty_history(clinic: Clinic) -> None:
     assert row["notes"] is None
 
 
-def test_a_history_is_read_back_as_written(clinic: Clinic) -> None:
+def test_a_history_is_returned_as_written(clinic: Clinic) -> None:
     patient = clinic.patient()
 
-    written = clinic.doctor.patch(path_of(patient), HISTORY)
+    written = clinic.doctor.patch(history_path(patient), HISTORY)
 
-    row = clinic.technician.get(path_of(patient)).get_json()
+    row = clinic.technician.get(history_path(patient)).get_json()
     assert written.status_code == 200
     assert written.get_json() == row
     assert {name: row[name] for name in HISTORY} == HISTORY
 
 
-def test_lists_are_replaced_as_wholes_and_the_rest_stays(clinic: Clinic) -> None:
+def test_a_given_list_is_replaced_and_absent_members_stay(clinic: Clinic) -> None:
     patient = clinic.patient()
-    clinic.doctor.patch(path_of(patient), HISTORY)
+    clinic.doctor.patch(history_path(patient), HISTORY)
 
-    turned = list(reversed(HISTORY["allergies"]))
-    answer = clinic.doctor.patch(path_of(patient), {"allergies": turned, "conditions": None})
+    reordered = list(reversed(HISTORY["allergies"]))
+    answer = clinic.doctor.patch(history_path(patient), {"allergies": reordered, "conditions": None})
 
     row = answer.get_json()
-    assert row["allergies"] == turned
+    assert row["allergies"] == reordered
     assert row["conditions"] == []
     assert row["medications"] == HISTORY["medications"]
     assert row["notes"] == HISTORY["notes"]
-    assert clinic.doctor.get(path_of(patient)).get_json() == row
+    assert clinic.doctor.get(history_path(patient)).get_json() == row
 
 
-PLAIN: list[tuple[dict[str, Any], dict[str, Any]]] = [
+PLAIN_TEXTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"allergies": "Penicillin"}, {"substance": "Penicillin", "reaction": None, "severity": "unknown"}),
     ({"allergies": ["Penicillin"]}, {"substance": "Penicillin", "reaction": None, "severity": "unknown"}),
     (
@@ -80,9 +80,9 @@ PLAIN: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-def test_a_plain_text_is_one_entry(clinic: Clinic) -> None:
-    for sent, read in PLAIN:
-        answer = clinic.doctor.patch(path_of(clinic.patient()), sent)
+def test_a_plain_text_becomes_one_entry(clinic: Clinic) -> None:
+    for sent, read in PLAIN_TEXTS:
+        answer = clinic.doctor.patch(history_path(clinic.patient()), sent)
 
         assert answer.status_code == 200, answer.get_json()
         assert answer.get_json()[next(iter(sent))] == [read]
@@ -90,25 +90,25 @@ def test_a_plain_text_is_one_entry(clinic: Clinic) -> None:
 
 def test_the_same_allergen_twice_is_refused(clinic: Clinic) -> None:
     patient = clinic.patient()
-    clinic.doctor.patch(path_of(patient), {"allergies": ["Latex"]})
+    clinic.doctor.patch(history_path(patient), {"allergies": ["Latex"]})
 
     answer = clinic.doctor.patch(
-        path_of(patient), {"allergies": [{"substance": "Penicillín"}, {"substance": "PENICILLIN "}]}
+        history_path(patient), {"allergies": [{"substance": "Penicillín"}, {"substance": "PENICILLIN "}]}
     )
 
     assert answer.status_code == 409
     assert answer.get_json()["error"] == "already_exists"
     assert list(answer.get_json()["errors"]) == ["allergies.1.substance"]
-    kept = clinic.doctor.get(path_of(patient)).get_json()["allergies"]
-    assert [allergy["substance"] for allergy in kept] == ["Latex"]
+    stored = clinic.doctor.get(history_path(patient)).get_json()["allergies"]
+    assert [allergy["substance"] for allergy in stored] == ["Latex"]
 
 
-def test_icd10_codes_are_checked_and_written_as_printed(clinic: Clinic) -> None:
+def test_icd10_codes_are_validated_and_stored_with_a_dot(clinic: Clinic) -> None:
     patient = clinic.patient()
 
-    good = clinic.doctor.patch(path_of(patient), {"conditions": [{"name": "Diabetes", "icd10": "e119"}]})
+    good = clinic.doctor.patch(history_path(patient), {"conditions": [{"name": "Diabetes", "icd10": "e119"}]})
     bad = clinic.doctor.patch(
-        path_of(patient), {"conditions": [{"name": "Asthma"}, {"name": "Diabetes", "icd10": "E11.99"}]}
+        history_path(patient), {"conditions": [{"name": "Asthma"}, {"name": "Diabetes", "icd10": "E11.99"}]}
     )
 
     assert good.get_json()["conditions"][0]["icd10"] == "E11.9"
@@ -116,7 +116,7 @@ def test_icd10_codes_are_checked_and_written_as_printed(clinic: Clinic) -> None:
     assert list(bad.get_json()["errors"]) == ["conditions.1.icd10"]
 
 
-IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+INVALID_CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"allergies": [{"reaction": "hives"}]}, "allergies.0.substance"),
     ({"allergies": [{"substance": "Latex", "severity": "awful"}]}, "allergies.0.severity"),
     ({"allergies": [{"substance": "Latex", "since": "2015-01-01"}]}, "allergies.0.since"),
@@ -129,30 +129,30 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_what_a_history_cannot_hold_is_refused_by_name(clinic: Clinic) -> None:
-    path = path_of(clinic.patient())
+def test_an_invalid_member_is_422_and_named(clinic: Clinic) -> None:
+    path = history_path(clinic.patient())
 
-    for change, field in IMPOSSIBLE:
+    for change, field in INVALID_CHANGES:
         answer = clinic.doctor.patch(path, change)
 
         assert answer.status_code == 422
         assert list(answer.get_json()["errors"]) == [field]
 
 
-def test_nothing_began_in_the_future(clinic: Clinic) -> None:
+def test_since_must_not_be_in_the_future(clinic: Clinic) -> None:
     patient = clinic.patient()
     tomorrow = (datetime.now(UTC).date() + timedelta(days=2)).isoformat()
 
     for name in ("conditions", "medications"):
-        answer = clinic.doctor.patch(path_of(patient), {name: [{"name": "x", "since": tomorrow}]})
+        answer = clinic.doctor.patch(history_path(patient), {name: [{"name": "x", "since": tomorrow}]})
 
         assert answer.status_code == 422
         assert list(answer.get_json()["errors"]) == [f"{name}.0.since"]
 
 
-def test_each_role_has_its_right_to_histories(clinic: Clinic) -> None:
+def test_each_role_has_its_permissions_on_histories(clinic: Clinic) -> None:
     patient = clinic.patient()
-    path = path_of(patient)
+    path = history_path(patient)
     change = {"notes": "walks with a cane"}
 
     assert clinic.receptionist.get(path).status_code == 403
@@ -165,9 +165,9 @@ def test_each_role_has_its_right_to_histories(clinic: Clinic) -> None:
     assert clinic.doctor.get("/patients/987654/medical-history").status_code == 404
 
 
-def test_the_version_rises_by_one_with_a_list_and_stands_still_without_change(clinic: Clinic) -> None:
+def test_a_changed_list_raises_the_version_by_one_and_no_change_keeps_it(clinic: Clinic) -> None:
     patient = clinic.patient()
-    path = path_of(patient)
+    path = history_path(patient)
 
     first = clinic.doctor.patch(path, HISTORY, headers={"If-Match": '"1"'})
     same = clinic.doctor.put(path, first.get_json())
@@ -179,20 +179,20 @@ def test_the_version_rises_by_one_with_a_list_and_stands_still_without_change(cl
     assert stale.status_code == 412
 
 
-def test_a_text_that_says_what_is_recorded_changes_nothing(clinic: Clinic) -> None:
+def test_a_text_equal_to_the_stored_list_changes_nothing(clinic: Clinic) -> None:
     patient = clinic.patient()
-    clinic.doctor.patch(path_of(patient), {"allergies": "Latex"})
+    clinic.doctor.patch(history_path(patient), {"allergies": "Latex"})
 
-    again = clinic.doctor.patch(path_of(patient), {"allergies": "Latex"})
+    again = clinic.doctor.patch(history_path(patient), {"allergies": "Latex"})
 
     assert again.headers["ETag"] == '"2"'
 
 
-def test_a_change_is_one_entry_of_the_audit_with_names_of_fields_only(clinic: Clinic) -> None:
+def test_a_change_writes_one_audit_entry_with_field_names_only(clinic: Clinic) -> None:
     patient = clinic.patient()
 
-    clinic.doctor.patch(path_of(patient), {"allergies": "Latex", "notes": "secret"})
-    clinic.doctor.patch(path_of(patient), {"allergies": []})
+    clinic.doctor.patch(history_path(patient), {"allergies": "Latex", "notes": "secret"})
+    clinic.doctor.patch(history_path(patient), {"allergies": []})
 
     with clinic.inside() as session:
         entries = session.query(AuditLog).filter(AuditLog.entity == "medical_history").order_by(AuditLog.id)

@@ -1,4 +1,4 @@
-"""Finding patients: parts of words, accents, one typo, phones, filters; what a role may not ask."""
+"""Patient search: parts of words, accents, one typing error, phones, filters, permissions."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ PEOPLE: list[dict[str, Any]] = [
 
 @pytest.fixture
 def people(clinic: Clinic) -> dict[str, int]:
-    """The people above, first names -> ids."""
+    """Create the patients of `PEOPLE` and return their ids by name."""
     return {
         person["name"]: clinic.admin.make("/patients", **person, allow_duplicate=True)["id"]
         for person in PEOPLE
     }
 
 
-def found(clinic: Clinic, query: dict[str, Any]) -> list[str]:
-    """The names that a search answers, in its order."""
+def find_names(clinic: Clinic, query: dict[str, Any]) -> list[str]:
+    """Return the names in the result of a search, in order."""
     answer = clinic.admin.get("/patients/search", query_string=query)
     assert answer.status_code == 200, answer.get_json()
     return [row["name"] for row in answer.get_json()["patients"]]
 
 
-FOUND = {
+NAMES_BY_QUERY = {
     "john": ["John Doe"],
     "JOHN DOE": ["John Doe"],
     "doe john": ["John Doe"],
@@ -70,10 +70,10 @@ FOUND = {
 
 
 def test_q_finds_parts_of_names_and_numbers(clinic: Clinic, people: dict[str, int]) -> None:
-    assert {q: found(clinic, {"q": q}) for q in FOUND} == FOUND
+    assert {q: find_names(clinic, {"q": q}) for q in NAMES_BY_QUERY} == NAMES_BY_QUERY
 
 
-FORGIVEN = {
+NAMES_BY_MISTYPED_QUERY = {
     "jhon": ["John Doe"],  # swapped
     "johm doe": ["John Doe"],  # wrong
     "johhn": ["John Doe"],  # too many
@@ -98,19 +98,21 @@ FORGIVEN = {
 }
 
 
-def test_one_slip_is_forgiven_and_not_two_nor_in_numbers(clinic: Clinic, people: dict[str, int]) -> None:
-    assert {q: found(clinic, {"q": q}) for q in FORGIVEN} == FORGIVEN
+def test_q_tolerates_one_typing_error_but_not_two_and_not_in_numbers(
+    clinic: Clinic, people: dict[str, int]
+) -> None:
+    assert {q: find_names(clinic, {"q": q}) for q in NAMES_BY_MISTYPED_QUERY} == NAMES_BY_MISTYPED_QUERY
 
 
-def test_a_slip_is_not_looked_for_where_the_word_is_found(clinic: Clinic) -> None:
+def test_typing_errors_are_tolerated_only_without_an_exact_match(clinic: Clinic) -> None:
     clinic.patient(name="Joan Doe")
     clinic.patient(name="John Roe")
 
-    assert found(clinic, {"q": "joan"}) == ["Joan Doe"]
+    assert find_names(clinic, {"q": "joan"}) == ["Joan Doe"]
 
 
 @pytest.mark.parametrize(
-    ("word", "text", "fits"),
+    ("word", "text", "expected"),
     [
         ("john", "john smith", True),
         ("john", "joh", True),
@@ -124,31 +126,31 @@ def test_a_slip_is_not_looked_for_where_the_word_is_found(clinic: Clinic) -> Non
         ("johs", "john", True),
     ],
 )
-def test_a_word_begins_a_text_but_for_one_slip(word: str, text: str, fits: bool) -> None:
-    assert begins_within_one_edit(word, text) is fits
+def test_a_text_begins_with_a_word_within_one_edit(word: str, text: str, expected: bool) -> None:
+    assert begins_within_one_edit(word, text) is expected
 
 
-def distance(one: str, other: str) -> int:
-    """Letters to insert, remove, replace or swap with their neighbour, by the textbook's table."""
-    before: list[int] = []
+def textbook_distance(text: str, other: str) -> int:
+    """Return the optimal string alignment distance, computed with the full table."""
+    second_last: list[int] = []
     last = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
+    for i, letter in enumerate(text, 1):
         row = [i]
-        for j, wanted in enumerate(other, 1):
-            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                cost = min(cost, before[j - 2] + 1)
+        for j, other_letter in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != other_letter))
+            if i > 1 and j > 1 and letter == other[j - 2] and text[i - 2] == other_letter:
+                cost = min(cost, second_last[j - 2] + 1)
             row.append(cost)
-        before, last = last, row
+        second_last, last = last, row
     return last[-1]
 
 
 @pytest.mark.parametrize("edits", [1, 2])
-def test_words_within_some_slips_are_those_at_that_distance(edits: int) -> None:
+def test_within_edits_agrees_with_the_textbook_distance(edits: int) -> None:
     short = ["".join(letters) for size in range(5) for letters in itertools.product("abc", repeat=size)]
     pairs = list(itertools.product([*short, "abcabc", "bacbac", "aabbcc", "cabcab", "xyzabc"], repeat=2))
 
-    wrong = [pair for pair in pairs if within_edits(*pair, edits) != (distance(*pair) <= edits)]
+    wrong = [pair for pair in pairs if within_edits(*pair, edits) != (textbook_distance(*pair) <= edits)]
 
     assert wrong == []
 
@@ -156,7 +158,7 @@ def test_words_within_some_slips_are_those_at_that_distance(edits: int) -> None:
 # --- Filters -------------------------------------------------------------------------------------------
 
 
-NARROWED: list[tuple[dict[str, str], list[str]]] = [
+NAMES_BY_FILTER: list[tuple[dict[str, str], list[str]]] = [
     ({"name": "smith"}, ["Jonathan Smith"]),
     ({"name": "kowalska zoe"}, ["Zoë Kowalska"]),
     ({"phone": "123-45"}, ["John Doe"]),
@@ -171,8 +173,8 @@ NARROWED: list[tuple[dict[str, str], list[str]]] = [
 ]
 
 
-def test_filters_narrow(clinic: Clinic, people: dict[str, int]) -> None:
-    assert [(query, found(clinic, query)) for query, _names in NARROWED] == NARROWED
+def test_filters_select_matching_patients(clinic: Clinic, people: dict[str, int]) -> None:
+    assert [(query, find_names(clinic, query)) for query, _names in NAMES_BY_FILTER] == NAMES_BY_FILTER
 
 
 def years_ago(years: int, days: int = 0) -> str:
@@ -188,17 +190,17 @@ def test_ages_are_completed_years(clinic: Clinic) -> None:
     clinic.patient(name="Long Eighteen", date_of_birth=years_ago(19, days=4))
     clinic.patient(name="Unknown Age")
 
-    assert found(clinic, {"min_age": 18}) == ["Turned Eighteen", "Long Eighteen"]
-    assert found(clinic, {"max_age": 17}) == ["Almost Eighteen"]
-    assert found(clinic, {"min_age": 18, "max_age": 18}) == ["Turned Eighteen", "Long Eighteen"]
-    assert found(clinic, {"min_age": 0, "max_age": 130}) == [
+    assert find_names(clinic, {"min_age": 18}) == ["Turned Eighteen", "Long Eighteen"]
+    assert find_names(clinic, {"max_age": 17}) == ["Almost Eighteen"]
+    assert find_names(clinic, {"min_age": 18, "max_age": 18}) == ["Turned Eighteen", "Long Eighteen"]
+    assert find_names(clinic, {"min_age": 0, "max_age": 130}) == [
         "Turned Eighteen",
         "Almost Eighteen",
         "Long Eighteen",
     ]
 
 
-def test_who_owes_more_than_an_amount(clinic: Clinic) -> None:
+def test_balance_gt_selects_patients_who_owe_more(clinic: Clinic) -> None:
     debtor, payer, quiet = (clinic.patient(name=name)["id"] for name in ("Debtor", "Payer", "Quiet"))
     clinic.bill("100.00", patient_id=debtor)
     bill = clinic.bill("60.00", patient_id=payer)
@@ -206,32 +208,32 @@ def test_who_owes_more_than_an_amount(clinic: Clinic) -> None:
         f"/billings/{bill['id']}/payments", {"amount": "80.00", "method": "cash", "allow_credit": True}
     )
 
-    assert found(clinic, {"balance_gt": "99.99"}) == ["Debtor"]
-    assert found(clinic, {"balance_gt": "100.00"}) == []
-    assert found(clinic, {"balance_gt": "-0.01"}) == ["Debtor", "Quiet"]
-    assert found(clinic, {"balance_gt": "-20.01"}) == ["Debtor", "Payer", "Quiet"]
+    assert find_names(clinic, {"balance_gt": "99.99"}) == ["Debtor"]
+    assert find_names(clinic, {"balance_gt": "100.00"}) == []
+    assert find_names(clinic, {"balance_gt": "-0.01"}) == ["Debtor", "Quiet"]
+    assert find_names(clinic, {"balance_gt": "-20.01"}) == ["Debtor", "Payer", "Quiet"]
     assert quiet
 
 
 def test_conditions_and_allergies_are_found_by_name_and_code(clinic: Clinic) -> None:
-    one, two = clinic.patient(name="One")["id"], clinic.patient(name="Two")["id"]
+    first, second = clinic.patient(name="One")["id"], clinic.patient(name="Two")["id"]
     clinic.doctor.patch(
-        f"/patients/{one}/medical-history",
+        f"/patients/{first}/medical-history",
         {"conditions": [{"name": "Diabète de type 2", "icd10": "E11.9"}], "allergies": ["Pénicilline"]},
     )
     clinic.doctor.patch(
-        f"/patients/{two}/medical-history", {"conditions": ["Asthma"], "allergies": ["Latex"]}
+        f"/patients/{second}/medical-history", {"conditions": ["Asthma"], "allergies": ["Latex"]}
     )
 
-    assert found(clinic, {"condition": "diabete"}) == ["One"]
-    assert found(clinic, {"condition": "e119"}) == ["One"]
-    assert found(clinic, {"condition": "E11"}) == ["One"]
-    assert found(clinic, {"allergy": "PENICILLINE"}) == ["One"]
-    assert found(clinic, {"allergy": "lat"}) == ["Two"]
-    assert found(clinic, {"allergy": "lat", "condition": "diabete"}) == []
+    assert find_names(clinic, {"condition": "diabete"}) == ["One"]
+    assert find_names(clinic, {"condition": "e119"}) == ["One"]
+    assert find_names(clinic, {"condition": "E11"}) == ["One"]
+    assert find_names(clinic, {"allergy": "PENICILLINE"}) == ["One"]
+    assert find_names(clinic, {"allergy": "lat"}) == ["Two"]
+    assert find_names(clinic, {"allergy": "lat", "condition": "diabete"}) == []
 
 
-def test_who_was_seen_since_and_who_was_not(clinic: Clinic) -> None:
+def test_seen_since_and_not_seen_since_select_by_visits(clinic: Clinic) -> None:
     today = datetime.now(UTC).date()
     for name, days in (("Yesterday", 1), ("Last Year", 400), ("Voided", 2)):
         visit = clinic.visit(patient_id=clinic.patient(name=name)["id"])
@@ -244,11 +246,11 @@ def test_who_was_seen_since_and_who_was_not(clinic: Clinic) -> None:
 
     month_ago = (today - timedelta(days=30)).isoformat()
 
-    assert found(clinic, {"seen_since": month_ago}) == ["Yesterday"]
-    assert found(clinic, {"not_seen_since": month_ago}) == ["Last Year", "Voided", "Never"]
+    assert find_names(clinic, {"seen_since": month_ago}) == ["Yesterday"]
+    assert find_names(clinic, {"not_seen_since": month_ago}) == ["Last Year", "Voided", "Never"]
 
 
-UNANSWERED: list[dict[str, str]] = [
+INVALID_PARAMETERS: list[dict[str, str]] = [
     {"min_age": "-1"},
     {"max_age": "131"},
     {"min_age": "old"},
@@ -263,8 +265,8 @@ UNANSWERED: list[dict[str, str]] = [
 ]
 
 
-def test_what_cannot_be_asked_is_refused_by_name(clinic: Clinic) -> None:
-    for query in UNANSWERED:
+def test_an_invalid_parameter_is_422_and_named(clinic: Clinic) -> None:
+    for query in INVALID_PARAMETERS:
         answer = clinic.admin.get("/patients/search", query_string=query)
 
         assert answer.status_code == 422
@@ -274,7 +276,7 @@ def test_what_cannot_be_asked_is_refused_by_name(clinic: Clinic) -> None:
 # --- Roles, envelope -----------------------------------------------------------------------------------
 
 
-def test_a_role_cannot_guess_by_asking_what_it_may_not_read(clinic: Clinic) -> None:
+def test_a_role_may_not_filter_by_fields_that_it_may_not_read(clinic: Clinic) -> None:
     clinic.patient()
 
     for path in ("/patients", "/patients/search"):
@@ -285,7 +287,7 @@ def test_a_role_cannot_guess_by_asking_what_it_may_not_read(clinic: Clinic) -> N
         assert clinic.technician.get(f"{path}?allergy=latex").status_code == 200
 
 
-def test_a_search_tells_its_pages_and_what_was_asked(clinic: Clinic, people: dict[str, int]) -> None:
+def test_a_search_returns_pagination_and_search_params(clinic: Clinic, people: dict[str, int]) -> None:
     answer = clinic.receptionist.get("/patients/search?q=o&per_page=2&page=2&sort_by=name&sort_order=desc")
 
     body = answer.get_json()
@@ -293,25 +295,25 @@ def test_a_search_tells_its_pages_and_what_was_asked(clinic: Clinic, people: dic
     assert body["pagination"] == {
         "page": 2,
         "per_page": 2,
-        "total_count": len(found(clinic, {"q": "o"})),
-        "total_pages": -(-len(found(clinic, {"q": "o"})) // 2),
+        "total_count": len(find_names(clinic, {"q": "o"})),
+        "total_pages": -(-len(find_names(clinic, {"q": "o"})) // 2),
     }
     assert body["search_params"] == {"q": "o"}
     assert len(body["patients"]) == 2
 
 
-def test_the_list_takes_the_same_questions(clinic: Clinic, people: dict[str, int]) -> None:
+def test_the_list_accepts_the_same_parameters(clinic: Clinic, people: dict[str, int]) -> None:
     answer = clinic.receptionist.get("/patients?q=jhon&_start=0&_end=5&_sort=name&_order=DESC")
 
     assert [row["name"] for row in answer.get_json()] == ["John Doe"]
     assert answer.headers["X-Total-Count"] == "1"
 
 
-def test_a_page_costs_the_same_number_of_queries_whatever_its_rows(clinic: Clinic) -> None:
+def test_the_number_of_queries_does_not_depend_on_the_number_of_rows(clinic: Clinic) -> None:
     clinic.patient()
     clinic.admin.get("/patients")
-    few = queries.count(clinic, clinic.admin, "/patients?per_page=100")
-    for _number in range(12):
+    count_of_1 = queries.count(clinic, clinic.admin, "/patients?per_page=100")
+    for _ in range(12):
         clinic.patient()
 
-    assert queries.count(clinic, clinic.admin, "/patients?per_page=100") == few
+    assert queries.count(clinic, clinic.admin, "/patients?per_page=100") == count_of_1

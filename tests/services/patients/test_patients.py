@@ -1,8 +1,7 @@
-"""Patients: registering, numbers, duplicates, changing, archiving."""
+"""Patients: registration, file numbers, duplicates, changes, archiving."""
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from services.patients import patients
 from services.patients.name_matching import similar_names
 from services.search_key import search_key
 from tests.support.clinic import Clinic, soon
+from tests.support.concurrency import run_concurrently
 
 JOHN = {
     "name": "John Doe",
@@ -31,26 +31,10 @@ JOHN = {
 }
 
 
-def together(jobs: list[Any]) -> list[Any]:
-    """What the jobs answer when all start at once."""
-    ready, answers = threading.Barrier(len(jobs)), [None] * len(jobs)
-
-    def run(number: int) -> None:
-        ready.wait()
-        answers[number] = jobs[number]()
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(jobs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return answers
+# --- Registration --------------------------------------------------------------------------------------
 
 
-# --- Registering ---------------------------------------------------------------------------------------
-
-
-def test_a_patient_is_read_back_as_registered(clinic: Clinic) -> None:
+def test_a_registered_patient_is_returned_as_sent(clinic: Clinic) -> None:
     made = clinic.receptionist.post("/patients", JOHN)
 
     row = made.get_json()
@@ -66,7 +50,7 @@ def test_a_patient_is_read_back_as_registered(clinic: Clinic) -> None:
     assert clinic.doctor.get(f"/patients/{row['id']}").get_json() == row
 
 
-def test_the_name_alone_suffices(clinic: Clinic) -> None:
+def test_only_the_name_is_required(clinic: Clinic) -> None:
     row = clinic.receptionist.make("/patients", name="Ngô Thị Hường")
 
     assert row["name"] == "Ngô Thị Hường"
@@ -76,13 +60,13 @@ def test_the_name_alone_suffices(clinic: Clinic) -> None:
     }
 
 
-def test_a_name_that_is_typed_with_signs_comes_back_as_typed(clinic: Clinic) -> None:
+def test_a_name_with_special_characters_is_stored_unchanged(clinic: Clinic) -> None:
     row = clinic.receptionist.make("/patients", name="Siobhán O'Brien & Sons <ward 3>")
 
     assert row["name"] == "Siobhán O'Brien & Sons <ward 3>"
 
 
-IMPOSSIBLE: list[tuple[str, Any]] = [
+INVALID_MEMBERS: list[tuple[str, Any]] = [
     ("name", "   "),
     ("name", None),
     ("gender", "unknown"),
@@ -97,15 +81,15 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
 ]
 
 
-def test_what_a_patient_cannot_have_is_refused_by_name(clinic: Clinic) -> None:
-    for field, value in IMPOSSIBLE:
+def test_an_invalid_member_is_422_and_named(clinic: Clinic) -> None:
+    for field, value in INVALID_MEMBERS:
         answer = clinic.admin.post("/patients", {"name": "John Doe", field: value})
 
         assert answer.status_code == 422
         assert list(answer.get_json()["errors"]) == [field]
 
 
-def test_newborns_are_patients_and_the_unborn_are_not(clinic: Clinic) -> None:
+def test_a_date_of_birth_may_be_today_but_not_in_the_future(clinic: Clinic) -> None:
     today = datetime.now(UTC).date()
 
     born_today = clinic.admin.make("/patients", name="Baby Doe", date_of_birth=today.isoformat())
@@ -118,7 +102,7 @@ def test_newborns_are_patients_and_the_unborn_are_not(clinic: Clinic) -> None:
     assert "date_of_birth" in unborn.get_json()["errors"]
 
 
-def test_nobody_is_older_than_130(clinic: Clinic) -> None:
+def test_an_age_above_130_years_is_refused(clinic: Clinic) -> None:
     today = datetime.now(UTC).date()
     oldest = date(today.year - 127, 1, 1).isoformat()
 
@@ -129,7 +113,7 @@ def test_nobody_is_older_than_130(clinic: Clinic) -> None:
     assert older.status_code == 422
 
 
-def test_who_is_born_on_29_february_has_their_birthday_on_1_march() -> None:
+def test_the_birthday_of_29_february_is_on_1_march_in_common_years() -> None:
     born = date(2000, 2, 29)
 
     assert patients.age_on(date(2027, 2, 28), born) == 26
@@ -147,7 +131,7 @@ def test_who_is_born_on_29_february_has_their_birthday_on_1_march() -> None:
         ("12345", "US", None),
     ],
 )
-def test_phones_are_kept_as_typed(
+def test_phones_are_stored_as_typed_and_in_e164_form(
     make_clinic: Any, typed: str, region: str, international: str | None
 ) -> None:
     clinic = make_clinic(default_phone_region=region)
@@ -161,7 +145,7 @@ def test_phones_are_kept_as_typed(
 # --- File numbers --------------------------------------------------------------------------------------
 
 
-def test_a_given_file_number_is_kept_and_taken_once(clinic: Clinic) -> None:
+def test_a_given_file_number_is_stored_and_unique(clinic: Clinic) -> None:
     row = clinic.admin.make("/patients", name="John Doe", file_number="1998/0042")
     again = clinic.admin.post("/patients", {"name": "Mary Roe", "file_number": "1998/0042"})
 
@@ -171,17 +155,17 @@ def test_a_given_file_number_is_kept_and_taken_once(clinic: Clinic) -> None:
     assert "file_number" in again.get_json()["errors"]
 
 
-def test_an_issued_number_gives_way_to_one_given_by_hand(clinic: Clinic) -> None:
+def test_an_issued_number_gets_a_suffix_if_it_was_given_to_another_patient(clinic: Clinic) -> None:
     first = clinic.patient()
-    taken = clinic.patient(file_number=f"P-{first['id'] + 2:06d}")
+    other = clinic.patient(file_number=f"P-{first['id'] + 2:06d}")
 
-    row, next_one = clinic.patient(), clinic.patient()
+    row, following = clinic.patient(), clinic.patient()
 
-    assert row["file_number"] == f"P-{row['id']:06d}-1" != taken["file_number"]
-    assert next_one["file_number"] == f"P-{next_one['id']:06d}"
+    assert row["file_number"] == f"P-{row['id']:06d}-1" != other["file_number"]
+    assert following["file_number"] == f"P-{following['id']:06d}"
 
 
-def test_an_issued_number_grows_with_the_clinic(clinic: Clinic) -> None:
+def test_an_issued_number_may_have_more_than_six_digits(clinic: Clinic) -> None:
     with clinic.inside() as session:
         connection = session.connection()
         if connection.dialect.name == "postgresql":
@@ -197,11 +181,13 @@ def test_an_issued_number_grows_with_the_clinic(clinic: Clinic) -> None:
     assert numbers == ["P-999999", "P-1000000"]
 
 
-def test_registrations_at_once_get_numbers_of_their_own(clinic: Clinic) -> None:
-    desk = clinic.receptionist
+def test_concurrent_registrations_get_different_file_numbers(clinic: Clinic) -> None:
+    receptionist = clinic.receptionist
     names = ["Ada", "Bela", "Cyril", "Dora", "Emil", "Flora", "Georg", "Hanna"]
 
-    made = together([lambda name=name: desk.post("/patients", {"name": name}) for name in names])
+    made = run_concurrently(
+        [lambda name=name: receptionist.post("/patients", {"name": name}) for name in names]
+    )
 
     assert [answer.status_code for answer in made] == [201] * len(names)
     assert len({answer.get_json()["file_number"] for answer in made}) == len(names)
@@ -221,7 +207,7 @@ def test_a_file_number_cannot_be_cleared(clinic: Clinic) -> None:
 @pytest.mark.parametrize(
     "shared", [{"date_of_birth": "1990-01-01"}, {"phone": "555.123.4567"}, {"email": "JOHN@example.com"}]
 )
-def test_a_similar_name_with_something_personal_is_a_possible_duplicate(
+def test_a_similar_name_with_an_equal_trait_is_a_possible_duplicate(
     clinic: Clinic, shared: dict[str, str]
 ) -> None:
     known = clinic.admin.make("/patients", **JOHN)
@@ -236,7 +222,7 @@ def test_a_similar_name_with_something_personal_is_a_possible_duplicate(
     assert problem["candidates"][0]["file_number"] == known["file_number"]
 
 
-def test_an_insurance_number_tells_a_duplicate_whatever_its_case(clinic: Clinic) -> None:
+def test_insurance_numbers_are_compared_without_case(clinic: Clinic) -> None:
     clinic.admin.make("/patients", **JOHN)
 
     answer = clinic.admin.post("/patients", {"name": "Doe, John", "insurance_id": "ah-99812"})
@@ -244,7 +230,7 @@ def test_an_insurance_number_tells_a_duplicate_whatever_its_case(clinic: Clinic)
     assert answer.get_json()["error"] == "possible_duplicate"
 
 
-def test_a_duplicate_passes_when_somebody_says_it_is_none(clinic: Clinic) -> None:
+def test_allow_duplicate_registers_a_possible_duplicate(clinic: Clinic) -> None:
     clinic.admin.make("/patients", **JOHN)
 
     twin = clinic.receptionist.post("/patients", JOHN | {"allow_duplicate": True})
@@ -253,7 +239,7 @@ def test_a_duplicate_passes_when_somebody_says_it_is_none(clinic: Clinic) -> Non
     assert "allow_duplicate" not in twin.get_json()
 
 
-def test_families_share_phones_and_namesakes_share_names(clinic: Clinic) -> None:
+def test_an_equal_phone_or_an_equal_name_alone_is_no_duplicate(clinic: Clinic) -> None:
     clinic.admin.make("/patients", **JOHN)
 
     clinic.receptionist.make("/patients", name="Mary Doe", phone=JOHN["phone"])
@@ -261,17 +247,17 @@ def test_families_share_phones_and_namesakes_share_names(clinic: Clinic) -> None
     clinic.receptionist.make("/patients", name="Peter Roe", date_of_birth=JOHN["date_of_birth"])
 
 
-def test_one_person_registered_at_two_desks_at_once_is_one_patient(clinic: Clinic) -> None:
-    desk = clinic.receptionist
+def test_concurrent_registrations_of_one_person_create_one_patient(clinic: Clinic) -> None:
+    receptionist = clinic.receptionist
     body = {"name": "Amina Yusuf", "date_of_birth": "1984-05-06", "phone": "555-200-3000"}
 
-    answers = together([lambda: desk.post("/patients", body) for _desk in range(6)])
+    answers = run_concurrently([lambda: receptionist.post("/patients", body) for _ in range(6)])
 
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 5
     assert {a.get_json()["error"] for a in answers if a.status_code == 409} == {"possible_duplicate"}
 
 
-def test_a_change_that_makes_a_duplicate_is_refused_like_one(clinic: Clinic) -> None:
+def test_a_change_that_introduces_a_duplicate_is_refused(clinic: Clinic) -> None:
     clinic.admin.make("/patients", **JOHN)
     other = clinic.patient(name="John Do")
     path = f"/patients/{other['id']}"
@@ -282,11 +268,11 @@ def test_a_change_that_makes_a_duplicate_is_refused_like_one(clinic: Clinic) -> 
 
     assert refused.get_json()["error"] == "possible_duplicate"
     assert passed.status_code == 200
-    assert later.status_code == 200  # both were known to be alike
+    assert later.status_code == 200  # they were likely duplicates before this change
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "alike"),
+    ("name", "other", "similar"),
     [
         ("John Doe", "Doe John", True),
         ("John Doe", "Jhon Doe", True),
@@ -303,15 +289,15 @@ def test_a_change_that_makes_a_duplicate_is_refused_like_one(clinic: Clinic) -> 
         ("Lee", "Li", False),
     ],
 )
-def test_names_are_alike_as_a_receptionist_would_say(one: str, other: str, alike: bool) -> None:
-    assert similar_names(search_key(one), search_key(other)) is alike
-    assert similar_names(search_key(other), search_key(one)) is alike
+def test_similar_names_are_recognised_in_both_directions(name: str, other: str, similar: bool) -> None:
+    assert similar_names(search_key(name), search_key(other)) is similar
+    assert similar_names(search_key(other), search_key(name)) is similar
 
 
-# --- Changing ------------------------------------------------------------------------------------------
+# --- Changes -------------------------------------------------------------------------------------------
 
 
-def test_a_change_touches_what_it_names_and_null_clears(clinic: Clinic) -> None:
+def test_a_change_sets_only_given_members_and_null_clears(clinic: Clinic) -> None:
     row = clinic.admin.make("/patients", **JOHN)
 
     answer = clinic.receptionist.patch(f"/patients/{row['id']}", {"email": None, "phone": "555-000-1111"})
@@ -327,7 +313,7 @@ def test_a_change_touches_what_it_names_and_null_clears(clinic: Clinic) -> None:
     assert answer.headers["ETag"] == '"2"'
 
 
-def test_a_grid_may_send_the_whole_row_back(clinic: Clinic) -> None:
+def test_a_put_of_the_whole_row_applies_the_changed_member(clinic: Clinic) -> None:
     row = clinic.admin.make("/patients", **JOHN)
 
     answer = clinic.receptionist.put(f"/patients/{row['id']}", row | {"address": "3 Mill Lane"})
@@ -336,7 +322,7 @@ def test_a_grid_may_send_the_whole_row_back(clinic: Clinic) -> None:
     assert answer.get_json()["address"] == "3 Mill Lane"
 
 
-def test_a_stale_row_does_not_overwrite(clinic: Clinic) -> None:
+def test_a_stale_version_is_refused(clinic: Clinic) -> None:
     row = clinic.patient()
     path = f"/patients/{row['id']}"
     clinic.receptionist.patch(path, {"address": "3 Mill Lane"})
@@ -347,7 +333,7 @@ def test_a_stale_row_does_not_overwrite(clinic: Clinic) -> None:
     assert clinic.admin.get(path).get_json()["address"] == "3 Mill Lane"
 
 
-def test_technicians_read_patients_without_their_balance(clinic: Clinic) -> None:
+def test_technicians_read_patients_without_account_balance(clinic: Clinic) -> None:
     row = clinic.patient()
     path = f"/patients/{row['id']}"
 
@@ -363,7 +349,7 @@ def test_technicians_read_patients_without_their_balance(clinic: Clinic) -> None
 # --- Archiving -----------------------------------------------------------------------------------------
 
 
-def test_an_archived_patient_stays_readable_and_can_be_brought_back(clinic: Clinic) -> None:
+def test_an_archived_patient_stays_readable_and_can_be_restored(clinic: Clinic) -> None:
     row = clinic.patient()
     path = f"/patients/{row['id']}"
 
@@ -376,7 +362,7 @@ def test_an_archived_patient_stays_readable_and_can_be_brought_back(clinic: Clin
     assert clinic.admin.patch(path, {"is_active": True}).get_json()["is_active"] is True
 
 
-def test_only_an_admin_archives_and_brings_back(clinic: Clinic) -> None:
+def test_only_an_admin_may_archive_and_restore(clinic: Clinic) -> None:
     row = clinic.patient()
     path = f"/patients/{row['id']}"
 
@@ -387,7 +373,7 @@ def test_only_an_admin_archives_and_brings_back(clinic: Clinic) -> None:
         assert caller.post("/patients", {"name": "Old File", "is_active": False}).status_code == 403
 
 
-def test_a_patient_with_something_open_is_not_archived(clinic: Clinic) -> None:
+def test_a_patient_with_appointments_or_open_balance_is_not_archived(clinic: Clinic) -> None:
     patient = clinic.patient()
     path = f"/patients/{patient['id']}"
     appointment = clinic.appointment(patient_id=patient["id"], date=soon(days=3))
@@ -400,17 +386,17 @@ def test_a_patient_with_something_open_is_not_archived(clinic: Clinic) -> None:
     assert refused.status_code == by_change.status_code == 409
     assert refused.get_json()["error"] == by_change.get_json()["error"] == "in_use"
     assert set(reasons) == {"future_appointments", "open_balance"}
-    assert [named["id"] for named in reasons["future_appointments"]["appointments"]] == [appointment["id"]]
+    assert [row["id"] for row in reasons["future_appointments"]["appointments"]] == [appointment["id"]]
     assert reasons["open_balance"]["account_balance"] == "80.00"
     clinic.admin.delete(f"/appointments/{appointment['id']}", {"cancellation_reason": "moved away"})
     clinic.admin.post(f"/billings/{bill['id']}/payments", {"amount": "80.00", "method": "cash"})
     assert clinic.admin.delete(path).status_code == 200
 
 
-# --- What is stored ------------------------------------------------------------------------------------
+# --- Stored rows ---------------------------------------------------------------------------------------
 
 
-def test_a_registration_is_one_entry_of_the_audit_and_an_empty_history(clinic: Clinic) -> None:
+def test_a_registration_writes_one_audit_entry_and_an_empty_history(clinic: Clinic) -> None:
     row = clinic.receptionist.make("/patients", name="John Doe", phone="555-767-7476")
 
     with clinic.inside() as session:

@@ -1,4 +1,4 @@
-"""A patient's account and timeline: complete, newest first, and to each role what it may see."""
+"""Account and timeline of a patient: content, order, and visibility by role."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_a_doctor_sees_the_account_of_own_visits_only(clinic: Clinic) -> None:
 # --- Timeline ------------------------------------------------------------------------------------------
 
 
-def record(clinic: Clinic) -> dict[str, Any]:
-    """A patient with one event of each kind."""
+def create_patient_with_events(clinic: Clinic) -> dict[str, Any]:
+    """Create a patient with one event of each type."""
     patient = clinic.patient()
     clinic.appointment(patient_id=patient["id"], date=soon(days=2), reason="check-up")
     visit = clinic.visit(
@@ -73,8 +73,8 @@ def record(clinic: Clinic) -> dict[str, Any]:
     return patient
 
 
-def test_a_timeline_holds_every_kind_of_event_newest_first(clinic: Clinic) -> None:
-    patient = record(clinic)
+def test_a_timeline_has_all_event_types_newest_first(clinic: Clinic) -> None:
+    patient = create_patient_with_events(clinic)
 
     answer = clinic.admin.get(f"/patients/{patient['id']}/timeline")
 
@@ -97,24 +97,24 @@ def test_a_timeline_holds_every_kind_of_event_newest_first(clinic: Clinic) -> No
     assert all(event["doctor_name"] for event in events)
 
 
-def test_a_timeline_shows_each_role_what_it_may_see(clinic: Clinic) -> None:
-    patient = record(clinic)
+def test_a_timeline_shows_only_events_that_the_role_may_see(clinic: Clinic) -> None:
+    patient = create_patient_with_events(clinic)
     path = f"/patients/{patient['id']}/timeline"
 
-    desk = {event["type"]: event for event in clinic.receptionist.get(path).get_json()}
-    ward = {event["type"]: event for event in clinic.technician.get(path).get_json()}
+    receptionist = {event["type"]: event for event in clinic.receptionist.get(path).get_json()}
+    technician = {event["type"]: event for event in clinic.technician.get(path).get_json()}
     foreign = {event["type"] for event in clinic.sign_in("doctor").get(path).get_json()}
 
-    assert set(desk) == {"appointment", "visit", "treatment", "billing"}
-    assert not {"summary", "chief_complaint"} & set(desk["visit"]["details"])
-    assert "notes" not in desk["treatment"]["details"]
-    assert set(ward) == {"appointment", "visit", "treatment", "prescription"}
+    assert set(receptionist) == {"appointment", "visit", "treatment", "billing"}
+    assert not {"summary", "chief_complaint"} & set(receptionist["visit"]["details"])
+    assert "notes" not in receptionist["treatment"]["details"]
+    assert set(technician) == {"appointment", "visit", "treatment", "prescription"}
     assert foreign == {"appointment", "visit", "treatment", "prescription"}
     assert "pneumonia" not in clinic.receptionist.get(path).get_data(as_text=True)
 
 
-def test_a_timeline_is_paged_and_narrowed(clinic: Clinic) -> None:
-    patient = record(clinic)
+def test_a_timeline_is_paged_and_filtered_by_type(clinic: Clinic) -> None:
+    patient = create_patient_with_events(clinic)
     path = f"/patients/{patient['id']}/timeline"
 
     whole = clinic.admin.get(path).get_json()

@@ -1,4 +1,4 @@
-"""What becomes of an appointment: moved, missed, completed, cancelled; whose it is, and how it is found."""
+"""Changes of appointments: moving, status, cancellation, check-in; permissions and lists."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.support.booking import (
     MONDAY,
     NINE,
     URGENT,
-    audited,
-    codes,
+    audit_actions,
+    booking_body,
+    conflict_codes,
     later,
-    wish,
 )
 from tests.support.clinic import Clinic
 
@@ -39,18 +39,18 @@ MOVES: list[Any] = [
 
 def test_a_new_start_alone_keeps_the_duration(clinic: Clinic) -> None:
     for change, start, end in MOVES:
-        row = clinic.admin.make("/appointments", **wish(clinic, duration=45))
+        row = clinic.admin.make("/appointments", **booking_body(clinic, duration=45))
 
         moved = clinic.admin.patch(f"/appointments/{row['id']}", change)
 
         assert moved.status_code == 200
-        told = moved.get_json()
-        assert (told["start"][11:16], told["end"][11:16], told["date"]) == (start, end, told["start"])
-        assert audited(clinic, "PATCH")[-1] == "reschedule"
+        body = moved.get_json()
+        assert (body["start"][11:16], body["end"][11:16], body["date"]) == (start, end, body["start"])
+        assert audit_actions(clinic, "PATCH")[-1] == "reschedule"
 
 
-def test_a_grid_that_sends_the_whole_row_back_moves_by_the_member_it_changed(clinic: Clinic) -> None:
-    row = clinic.admin.make("/appointments", **wish(clinic))
+def test_a_put_of_the_whole_row_applies_the_changed_member(clinic: Clinic) -> None:
+    row = clinic.admin.make("/appointments", **booking_body(clinic))
 
     moved = clinic.admin.put(f"/appointments/{row['id']}", row | {"date": f"{MONDAY}T11:00:00Z"})
 
@@ -69,9 +69,9 @@ CONTRADICTIONS: list[Any] = [
 ]
 
 
-def test_a_change_that_contradicts_itself_is_422(clinic: Clinic) -> None:
+def test_contradicting_members_of_a_change_are_422(clinic: Clinic) -> None:
     for change, field in CONTRADICTIONS:
-        row = clinic.admin.make("/appointments", **wish(clinic))
+        row = clinic.admin.make("/appointments", **booking_body(clinic))
 
         answer = clinic.admin.patch(f"/appointments/{row['id']}", change)
 
@@ -79,10 +79,10 @@ def test_a_change_that_contradicts_itself_is_422(clinic: Clinic) -> None:
         assert clinic.admin.get(f"/appointments/{row['id']}").get_json() == row
 
 
-def test_moving_is_judged_like_booking_but_not_against_itself(clinic: Clinic) -> None:
-    row = clinic.admin.make("/appointments", **wish(clinic))
+def test_a_move_is_checked_like_a_booking_except_against_itself(clinic: Clinic) -> None:
+    row = clinic.admin.make("/appointments", **booking_body(clinic))
     other = clinic.admin.make(
-        "/appointments", **wish(clinic, doctor_id=row["doctor_id"], date=f"{MONDAY}T10:00")
+        "/appointments", **booking_body(clinic, doctor_id=row["doctor_id"], date=f"{MONDAY}T10:00")
     )
 
     overlapping_itself = clinic.admin.patch(f"/appointments/{row['id']}", {"date": f"{MONDAY}T09:10"})
@@ -90,30 +90,30 @@ def test_moving_is_judged_like_booking_but_not_against_itself(clinic: Clinic) ->
     into_the_past = clinic.admin.patch(f"/appointments/{other['id']}", {"date": f"{MONDAY}T07:00"})
 
     assert overlapping_itself.status_code == 200
-    assert codes(overlapping_another) == ["doctor_busy"]
-    assert codes(into_the_past) == ["in_past"]
+    assert conflict_codes(overlapping_another) == ["doctor_busy"]
+    assert conflict_codes(into_the_past) == ["in_past"]
 
 
-def test_another_doctor_and_another_patient_are_judged(clinic: Clinic) -> None:
-    row = clinic.admin.make("/appointments", **wish(clinic))
-    busy = clinic.admin.make("/appointments", **wish(clinic))
+def test_a_change_of_doctor_or_patient_is_checked(clinic: Clinic) -> None:
+    row = clinic.admin.make("/appointments", **booking_body(clinic))
+    busy = clinic.admin.make("/appointments", **booking_body(clinic))
     free_doctor, free_patient = clinic.doctor_row(buffer_minutes=20)["id"], clinic.patient()
 
     path = f"/appointments/{row['id']}"
-    assert codes(clinic.admin.patch(path, {"doctor_id": busy["doctor_id"]})) == ["doctor_busy"]
-    assert codes(clinic.admin.patch(path, {"patient_id": busy["patient_id"]})) == ["patient_busy"]
+    assert conflict_codes(clinic.admin.patch(path, {"doctor_id": busy["doctor_id"]})) == ["doctor_busy"]
+    assert conflict_codes(clinic.admin.patch(path, {"patient_id": busy["patient_id"]})) == ["patient_busy"]
     reassigned = clinic.admin.patch(path, {"doctor_id": free_doctor})
     swapped = clinic.admin.patch(path, {"patient_id": free_patient["id"]})
 
     assert (reassigned.status_code, reassigned.get_json()["doctor"]["id"]) == (200, free_doctor)
     assert (swapped.status_code, swapped.get_json()["patient_name"]) == (200, free_patient["name"])
-    assert "reassign" in audited(clinic, "PATCH")
+    assert "reassign" in audit_actions(clinic, "PATCH")
     with clinic.inside() as session:
         assert session.get(Appointment, row["id"]).blocked_until.strftime("%H:%M") == "09:50"
 
 
-def test_a_stale_version_is_refused_and_a_fresh_one_taken(clinic: Clinic) -> None:
-    row = clinic.admin.make("/appointments", **wish(clinic))
+def test_a_stale_version_is_refused_and_a_current_one_accepted(clinic: Clinic) -> None:
+    row = clinic.admin.make("/appointments", **booking_body(clinic))
     path = f"/appointments/{row['id']}"
     tag = clinic.admin.get(path).headers["ETag"]
 
@@ -128,11 +128,11 @@ def test_a_stale_version_is_refused_and_a_fresh_one_taken(clinic: Clinic) -> Non
 
 
 def test_a_completed_and_a_cancelled_appointment_are_final(clinic: Clinic) -> None:
-    done, off = (clinic.appointment(date=f"{MONDAY}T{time}") for time in ("09:00", "10:00"))
-    clinic.admin.patch(f"/appointments/{done['id']}", {"status": "completed"})
-    clinic.admin.patch(f"/appointments/{off['id']}", {"status": "cancelled", "cancelled_by": "patient"})
+    completed, cancelled = (clinic.appointment(date=f"{MONDAY}T{time}") for time in ("09:00", "10:00"))
+    clinic.admin.patch(f"/appointments/{completed['id']}", {"status": "completed"})
+    clinic.admin.patch(f"/appointments/{cancelled['id']}", {"status": "cancelled", "cancelled_by": "patient"})
 
-    for row in (done, off):
+    for row in (completed, cancelled):
         for change in ({"status": "scheduled"}, {"status": "no_show"}, {"date": f"{MONDAY}T12:00"}):
             answer = clinic.admin.patch(f"/appointments/{row['id']}", change)
             problem = answer.get_json()
@@ -142,10 +142,10 @@ def test_a_completed_and_a_cancelled_appointment_are_final(clinic: Clinic) -> No
                 [],
             )
         assert clinic.admin.get(f"/appointments/{row['id']}").get_json()["allowed_transitions"] == []
-    assert clinic.admin.patch(f"/appointments/{done['id']}", {"notes": "came early"}).status_code == 200
+    assert clinic.admin.patch(f"/appointments/{completed['id']}", {"notes": "came early"}).status_code == 200
 
 
-def test_nobody_is_missed_before_the_start(clinic: Clinic) -> None:
+def test_an_appointment_cannot_be_missed_before_its_start(clinic: Clinic) -> None:
     row = clinic.appointment(date=NINE)
 
     early = clinic.admin.patch(f"/appointments/{row['id']}", {"status": "no_show"})
@@ -157,19 +157,19 @@ def test_nobody_is_missed_before_the_start(clinic: Clinic) -> None:
     assert (early.status_code, early.get_json()["allowed"]) == (409, ["completed", "cancelled"])
     assert allowed == ["completed", "cancelled", "no_show"]
     assert (late.status_code, late.get_json()["allowed_transitions"]) == (200, ["completed", "scheduled"])
-    assert audited(clinic, "PATCH")[-1] == "no_show"
+    assert audit_actions(clinic, "PATCH")[-1] == "no_show"
 
 
-def missed(clinic: Clinic, **members: Any) -> dict[str, Any]:
-    """An appointment of nine o'clock that nobody came to."""
-    row = clinic.admin.make("/appointments", **wish(clinic, **members))
+def create_missed_appointment(clinic: Clinic, **members: Any) -> dict[str, Any]:
+    """Create an appointment at nine o'clock with the status `no_show`."""
+    row = clinic.admin.make("/appointments", **booking_body(clinic, **members))
     with later(hours=2):
         clinic.sign_in("admin").patch(f"/appointments/{row['id']}", {"status": "no_show"})
     return row
 
 
-def test_a_missed_appointment_is_booked_again_with_a_reason_within_a_week(clinic: Clinic) -> None:
-    row = missed(clinic)
+def test_a_missed_appointment_can_be_booked_again_with_a_reason_within_a_week(clinic: Clinic) -> None:
+    row = create_missed_appointment(clinic)
     path, again = f"/appointments/{row['id']}", {"status": "scheduled", "date": "2027-03-20T09:00"}
 
     with later(days=6):
@@ -182,20 +182,20 @@ def test_a_missed_appointment_is_booked_again_with_a_reason_within_a_week(clinic
 
     assert list(without_reason.get_json()["errors"]) == ["status_reason"]
     assert list(without_date.get_json()["errors"]) == ["date"]
-    assert codes(past) == ["in_past"]
+    assert conflict_codes(past) == ["in_past"]
     assert (moved_only.status_code, moved_only.get_json()["allowed"]) == (409, ["completed", "scheduled"])
     assert done.status_code == 200
-    told = done.get_json()
-    assert (told["status"], told["start"], told["status_reason"]) == (
+    body = done.get_json()
+    assert (body["status"], body["start"], body["status_reason"]) == (
         "scheduled",
         "2027-03-20T09:00:00+00:00",
         "the bus broke down",
     )
-    assert audited(clinic, "PATCH")[-1] == "reopen"
+    assert audit_actions(clinic, "PATCH")[-1] == "reopen"
 
 
-def test_after_a_week_a_missed_appointment_is_not_booked_again(clinic: Clinic) -> None:
-    row = missed(clinic)
+def test_a_missed_appointment_cannot_be_booked_again_after_a_week(clinic: Clinic) -> None:
+    row = create_missed_appointment(clinic)
 
     with later(days=7, hours=2):
         answer = clinic.sign_in("admin").patch(
@@ -206,9 +206,11 @@ def test_after_a_week_a_missed_appointment_is_not_booked_again(clinic: Clinic) -
     assert (answer.status_code, answer.get_json()["allowed"]) == (409, ["completed"])
 
 
-def test_booking_a_missed_appointment_again_is_judged(clinic: Clinic) -> None:
-    row = missed(clinic)
-    clinic.admin.make("/appointments", **wish(clinic, doctor_id=row["doctor_id"], date="2027-03-20T09:00"))
+def test_booking_a_missed_appointment_again_is_checked(clinic: Clinic) -> None:
+    row = create_missed_appointment(clinic)
+    clinic.admin.make(
+        "/appointments", **booking_body(clinic, doctor_id=row["doctor_id"], date="2027-03-20T09:00")
+    )
 
     with later(days=1):
         answer = clinic.sign_in("admin").patch(
@@ -216,31 +218,31 @@ def test_booking_a_missed_appointment_again_is_judged(clinic: Clinic) -> None:
             {"status": "scheduled", "date": "2027-03-20T09:15", "reason": "the bus broke down"},
         )
 
-    assert codes(answer) == ["doctor_busy"]
+    assert conflict_codes(answer) == ["doctor_busy"]
 
 
-def test_a_missed_appointment_that_took_place_after_all_must_find_its_time_free(clinic: Clinic) -> None:
-    row, other = missed(clinic), missed(clinic)
+def test_a_missed_appointment_can_be_completed_only_if_its_time_is_still_free(clinic: Clinic) -> None:
+    row, other = create_missed_appointment(clinic), create_missed_appointment(clinic)
     with later(hours=0):
-        clinic.admin.make("/appointments", **wish(clinic, doctor_id=row["doctor_id"]))
+        clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=row["doctor_id"]))
 
     with later(hours=3):
         admin = clinic.sign_in("admin")
-        taken = admin.patch(f"/appointments/{row['id']}", {"status": "completed"})
+        conflicting = admin.patch(f"/appointments/{row['id']}", {"status": "completed"})
         free = admin.patch(f"/appointments/{other['id']}", {"status": "completed"})
-        squeezed = admin.patch(f"/appointments/{row['id']}", {"status": "completed"} | URGENT)
+        overbooked = admin.patch(f"/appointments/{row['id']}", {"status": "completed"} | URGENT)
 
-    assert codes(taken) == ["doctor_busy"]
+    assert conflict_codes(conflicting) == ["doctor_busy"]
     assert (free.status_code, free.get_json()["status"]) == (200, "completed")
-    assert (squeezed.status_code, squeezed.get_json()["overbooked"]) == (200, True)
+    assert (overbooked.status_code, overbooked.get_json()["overbooked"]) == (200, True)
 
 
 # --- Cancelling ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["body", "query", "neither"])
-def test_cancelling_frees_the_time_at_once_and_stays_visible(clinic: Clinic, form: str) -> None:
-    row = clinic.admin.make("/appointments", **wish(clinic))
+def test_a_cancelled_appointment_frees_its_time_and_stays_visible(clinic: Clinic, form: str) -> None:
+    row = clinic.admin.make("/appointments", **booking_body(clinic))
     path = f"/appointments/{row['id']}"
 
     if form == "body":
@@ -250,18 +252,18 @@ def test_cancelling_frees_the_time_at_once_and_stays_visible(clinic: Clinic, for
     else:
         answer = clinic.receptionist.delete(path)
 
-    told = answer.get_json()
+    body = answer.get_json()
     expected = (None, None) if form == "neither" else ("flu", "patient")
-    assert (answer.status_code, told["status"]) == (200, "cancelled")
-    assert (told["cancellation_reason"], told["cancelled_by"]) == expected
-    assert clinic.admin.get(path).get_json() == told
+    assert (answer.status_code, body["status"]) == (200, "cancelled")
+    assert (body["cancellation_reason"], body["cancelled_by"]) == expected
+    assert clinic.admin.get(path).get_json() == body
     clinic.admin.make(
-        "/appointments", **wish(clinic, doctor_id=row["doctor_id"], patient_id=row["patient_id"])
+        "/appointments", **booking_body(clinic, doctor_id=row["doctor_id"], patient_id=row["patient_id"])
     )
-    assert audited(clinic, "DELETE")[-1] == "cancel"
+    assert audit_actions(clinic, "DELETE")[-1] == "cancel"
 
 
-def test_nothing_is_cancelled_twice(clinic: Clinic) -> None:
+def test_a_cancelled_appointment_cannot_be_cancelled_again(clinic: Clinic) -> None:
     path = f"/appointments/{clinic.appointment(date=NINE)['id']}"
     clinic.admin.delete(path)
 
@@ -274,7 +276,7 @@ def test_nothing_is_cancelled_twice(clinic: Clinic) -> None:
 # --- Checking in ---------------------------------------------------------------------------------------
 
 
-def test_the_first_arrival_counts(clinic: Clinic) -> None:
+def test_a_second_check_in_keeps_the_first_time(clinic: Clinic) -> None:
     path = f"/appointments/{clinic.appointment(date=NINE)['id']}"
 
     first = clinic.receptionist.post(f"{path}/check-in")
@@ -283,12 +285,12 @@ def test_the_first_arrival_counts(clinic: Clinic) -> None:
 
     assert (first.status_code, second.status_code) == (200, 200)
     assert first.get_json()["checked_in_at"] == second.get_json()["checked_in_at"] is not None
-    assert audited(clinic, "POST /appointments/<") == ["check_in", "read"]
+    assert audit_actions(clinic, "POST /appointments/<") == ["check_in", "read"]
     moved = clinic.admin.patch(path, {"date": f"{MONDAY}T11:00"})
     assert moved.get_json()["checked_in_at"] is None
 
 
-def test_only_a_scheduled_appointment_is_checked_in(clinic: Clinic) -> None:
+def test_only_a_scheduled_appointment_can_be_checked_in(clinic: Clinic) -> None:
     path = f"/appointments/{clinic.appointment(date=NINE)['id']}"
     clinic.admin.delete(path)
 
@@ -297,17 +299,17 @@ def test_only_a_scheduled_appointment_is_checked_in(clinic: Clinic) -> None:
     assert (answer.status_code, answer.get_json()["error"]) == (409, "invalid_transition")
 
 
-# --- Whose appointments --------------------------------------------------------------------------------
+# --- Permissions ---------------------------------------------------------------------------------------
 
 
-def test_a_doctor_reads_all_and_changes_the_own(clinic: Clinic) -> None:
-    own = clinic.admin.make("/appointments", **wish(clinic, doctor_id=clinic.doctor.doctor_id))
-    foreign = clinic.admin.make("/appointments", **wish(clinic))
+def test_a_doctor_reads_all_appointments_and_changes_own_ones_only(clinic: Clinic) -> None:
+    own = clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=clinic.doctor.doctor_id))
+    foreign = clinic.admin.make("/appointments", **booking_body(clinic))
     path = f"/appointments/{foreign['id']}"
 
     assert clinic.doctor.get(path).status_code == 200
     refused = [
-        clinic.doctor.post("/appointments", wish(clinic, date=f"{MONDAY}T11:00")),
+        clinic.doctor.post("/appointments", booking_body(clinic, date=f"{MONDAY}T11:00")),
         clinic.doctor.patch(path, {"notes": "mine"}),
         clinic.doctor.delete(path),
         clinic.doctor.post(f"{path}/check-in"),
@@ -318,12 +320,12 @@ def test_a_doctor_reads_all_and_changes_the_own(clinic: Clinic) -> None:
     assert clinic.doctor.delete(f"/appointments/{own['id']}").status_code == 200
 
 
-def test_a_technician_reads_only(clinic: Clinic) -> None:
-    row = clinic.admin.make("/appointments", **wish(clinic))
+def test_a_technician_may_only_read_appointments(clinic: Clinic) -> None:
+    row = clinic.admin.make("/appointments", **booking_body(clinic))
     path = f"/appointments/{row['id']}"
 
     assert clinic.technician.get(path).get_json() == row
-    assert clinic.technician.post("/appointments", wish(clinic)).status_code == 403
+    assert clinic.technician.post("/appointments", booking_body(clinic)).status_code == 403
     assert clinic.technician.patch(path, {"notes": "mine"}).status_code == 403
     assert clinic.technician.delete(path).status_code == 403
 
@@ -331,45 +333,45 @@ def test_a_technician_reads_only(clinic: Clinic) -> None:
 # --- Lists ---------------------------------------------------------------------------------------------
 
 
-def test_the_list_is_filtered_by_dates_status_and_people(clinic: Clinic) -> None:
-    one = clinic.appointment(date=f"{MONDAY}T22:00")
-    two = clinic.appointment(date="2027-03-02T09:00")
-    three = clinic.appointment(date="2027-03-02T23:30")
-    clinic.admin.delete(f"/appointments/{three['id']}")
+def test_the_list_is_filtered_by_date_status_patient_and_doctor(clinic: Clinic) -> None:
+    first = clinic.appointment(date=f"{MONDAY}T22:00")
+    second = clinic.appointment(date="2027-03-02T09:00")
+    third = clinic.appointment(date="2027-03-02T23:30")
+    clinic.admin.delete(f"/appointments/{third['id']}")
 
-    def found(query: str) -> list[int]:
+    def listed_ids(query: str) -> list[int]:
         answer = clinic.receptionist.get(f"/appointments?{query}")
         assert answer.status_code == 200, (query, answer.get_data(as_text=True))
         return [row["id"] for row in answer.get_json()]
 
-    first, second, third = one["id"], two["id"], three["id"]
-    assert found("start_date=2027-03-02") == [second, third]
-    assert found(f"end_date={MONDAY}") == [first]
-    assert found("start_date=2027-03-02&end_date=2027-03-02") == [second, third]
-    assert found("end_date=2027-03-02T09:00:00Z") == [first]
-    assert found("start=2027-03-01T00:00:00Z&end=2027-03-02T00:00:00Z&timeZone=UTC") == [first]
-    assert found("date=2027-03-02") == [second, third]
-    assert found("date=2027-03-02T09:00:00Z") == [second]
-    assert found("status=cancelled") == [third]
-    assert found(f"patient_id={two['patient_id']}") == [second]
-    assert found(f"doctor_id={two['doctor_id']}&sort_by=start&sort_order=desc") == [third, second, first]
-    assert found("sort_by=date&_order=DESC&per_page=1") == [third]
-    assert found("visit_id=987") == []
+    ids = [first["id"], second["id"], third["id"]]
+    assert listed_ids("start_date=2027-03-02") == ids[1:]
+    assert listed_ids(f"end_date={MONDAY}") == ids[:1]
+    assert listed_ids("start_date=2027-03-02&end_date=2027-03-02") == ids[1:]
+    assert listed_ids("end_date=2027-03-02T09:00:00Z") == ids[:1]
+    assert listed_ids("start=2027-03-01T00:00:00Z&end=2027-03-02T00:00:00Z&timeZone=UTC") == ids[:1]
+    assert listed_ids("date=2027-03-02") == ids[1:]
+    assert listed_ids("date=2027-03-02T09:00:00Z") == ids[1:2]
+    assert listed_ids("status=cancelled") == ids[2:]
+    assert listed_ids(f"patient_id={second['patient_id']}") == ids[1:2]
+    assert listed_ids(f"doctor_id={second['doctor_id']}&sort_by=start&sort_order=desc") == ids[::-1]
+    assert listed_ids("sort_by=date&_order=DESC&per_page=1") == ids[2:]
+    assert listed_ids("visit_id=987") == []
 
 
 def test_appointments_are_searched_by_names_and_reason(clinic: Clinic) -> None:
-    łucja = clinic.patient(name="Łucja Nowak")["id"]
-    zoë = clinic.doctor_row(name="Zoë Adeyemi")["id"]
-    one = clinic.appointment(patient_id=łucja, date=NINE, reason="Chest pain")["id"]
-    two = clinic.appointment(doctor_id=zoë, date=NINE, reason="Follow-up")["id"]
+    patient = clinic.patient(name="Łucja Nowak")["id"]
+    doctor = clinic.doctor_row(name="Zoë Adeyemi")["id"]
+    first = clinic.appointment(patient_id=patient, date=NINE, reason="Chest pain")["id"]
+    second = clinic.appointment(doctor_id=doctor, date=NINE, reason="Follow-up")["id"]
 
     for query, expected in {
-        "q=lucja": [one],
-        "q=adeyemi": [two],
-        "q=CHEST": [one],
-        "patient_name=nowak": [one],
-        "doctor_name=zoe": [two],
-        "reason=follow": [two],
+        "q=lucja": [first],
+        "q=adeyemi": [second],
+        "q=CHEST": [first],
+        "patient_name=nowak": [first],
+        "doctor_name=zoe": [second],
+        "reason=follow": [second],
         "reason=follow&patient_name=nowak": [],
     }.items():
         answer = clinic.technician.get(f"/appointments/search?{query}")
@@ -377,7 +379,7 @@ def test_appointments_are_searched_by_names_and_reason(clinic: Clinic) -> None:
         assert answer.get_json()["pagination"]["total_count"] == len(expected)
 
 
-def test_a_list_is_a_read_of_the_patients_it_shows(clinic: Clinic) -> None:
+def test_a_list_is_audited_as_a_read_of_its_patients(clinic: Clinic) -> None:
     rows = [clinic.appointment(date=f"{MONDAY}T{time}") for time in ("09:00", "10:00")]
     clinic.technician.get("/appointments")
 

@@ -1,8 +1,7 @@
-"""Booking: what an appointment is made of, what the judge says over HTTP, overbooking, and many at once."""
+"""Booking of appointments: members, conflicts, overbooking, and concurrent requests."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,12 +14,13 @@ from tests.support.booking import (
     MONDAY,
     NINE,
     URGENT,
-    audited,
-    codes,
+    audit_actions,
+    booking_body,
+    conflict_codes,
     later,
-    wish,
 )
 from tests.support.clinic import Clinic
+from tests.support.concurrency import run_concurrently
 
 monday_morning = booking.monday_morning
 
@@ -28,7 +28,7 @@ monday_morning = booking.monday_morning
 # --- Booking -------------------------------------------------------------------------------------------
 
 
-def test_a_booked_appointment_tells_all_about_itself(clinic: Clinic) -> None:
+def test_the_response_to_a_booking_has_all_members(clinic: Clinic) -> None:
     patient, doctor = clinic.patient(), clinic.doctor_row(specialty="cardiology")
     body = {"patient_id": patient["id"], "doctor_id": doctor["id"], "date": NINE, "type": "follow_up"}
 
@@ -66,7 +66,7 @@ def test_a_booked_appointment_tells_all_about_itself(clinic: Clinic) -> None:
     }
 
 
-WAYS: list[Any] = [
+TIME_MEMBERS: list[Any] = [
     ({"date": NINE}, "09:20", 20),
     ({"start": NINE, "date": None}, "09:20", 20),
     ({"start": NINE, "date": f"{MONDAY}T10:00+01:00", "duration": 45}, "09:45", 45),
@@ -76,16 +76,16 @@ WAYS: list[Any] = [
 ]
 
 
-def test_the_time_is_told_in_several_ways(clinic: Clinic) -> None:
-    for members, end, duration in WAYS:
+def test_the_time_can_be_given_by_different_members(clinic: Clinic) -> None:
+    for members, end, duration in TIME_MEMBERS:
         doctor = clinic.doctor_row(slot_minutes=20)["id"]
 
-        row = clinic.admin.make("/appointments", **wish(clinic, doctor_id=doctor, **members))
+        row = clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=doctor, **members))
 
         assert (row["start"], row["end"][11:16], row["duration"]) == (NINE, end, duration)
 
 
-NO_APPOINTMENT: list[Any] = [
+INVALID_BOOKINGS: list[Any] = [
     ({"date": None}, "date"),
     ({"start": f"{MONDAY}T10:00"}, "start"),
     ({"end": f"{MONDAY}T10:00", "duration": 30}, "duration"),
@@ -105,32 +105,34 @@ NO_APPOINTMENT: list[Any] = [
 ]
 
 
-def test_members_that_make_no_appointment_are_422(clinic: Clinic) -> None:
-    for members, field in NO_APPOINTMENT:
-        answer = clinic.admin.post("/appointments", wish(clinic, **members))
+def test_invalid_members_of_a_booking_are_422(clinic: Clinic) -> None:
+    for members, field in INVALID_BOOKINGS:
+        answer = clinic.admin.post("/appointments", booking_body(clinic, **members))
 
         assert answer.status_code == 422, members
         assert list(answer.get_json()["errors"]) == [field]
 
 
-def test_a_bare_day_is_its_first_moment(make_clinic: Callable[..., Clinic]) -> None:
+def test_a_date_without_time_means_midnight(make_clinic: Callable[..., Clinic]) -> None:
     clinic = make_clinic(clinic_timezone="Europe/Berlin")
 
-    row = clinic.admin.make("/appointments", **wish(clinic, date="2027-03-29"))
+    row = clinic.admin.make("/appointments", **booking_body(clinic, date="2027-03-29"))
 
     assert row["date"] == "2027-03-29T00:00:00+02:00"
 
 
-def test_a_time_that_the_clocks_skip_is_422_and_names_the_offsets(make_clinic: Callable[..., Clinic]) -> None:
+def test_a_time_skipped_by_daylight_saving_is_422_and_names_the_offsets(
+    make_clinic: Callable[..., Clinic],
+) -> None:
     clinic = make_clinic(clinic_timezone="Europe/Berlin")
 
-    answer = clinic.admin.post("/appointments", wish(clinic, date="2027-03-28T02:30"))
+    answer = clinic.admin.post("/appointments", booking_body(clinic, date="2027-03-28T02:30"))
 
     assert answer.status_code == 422
     assert "+01:00 or +02:00" in answer.get_json()["errors"]["date"]
 
 
-def test_a_booking_leaves_one_entry_in_the_audit(clinic: Clinic) -> None:
+def test_a_booking_writes_one_audit_entry(clinic: Clinic) -> None:
     row = clinic.appointment(date=NINE)
 
     with clinic.inside() as session:
@@ -140,15 +142,15 @@ def test_a_booking_leaves_one_entry_in_the_audit(clinic: Clinic) -> None:
         assert "blocked_until" not in entry.fields
 
 
-# --- The judge, asked over HTTP ------------------------------------------------------------------------
+# --- Conflicts -----------------------------------------------------------------------------------------
 
 
 def test_the_same_slot_cannot_be_booked_twice(clinic: Clinic) -> None:
-    first = clinic.admin.make("/appointments", **wish(clinic))
+    first = clinic.admin.make("/appointments", **booking_body(clinic))
 
-    answer = clinic.admin.post("/appointments", wish(clinic, doctor_id=first["doctor_id"]))
+    answer = clinic.admin.post("/appointments", booking_body(clinic, doctor_id=first["doctor_id"]))
 
-    assert codes(answer) == ["doctor_busy"]
+    assert conflict_codes(answer) == ["doctor_busy"]
     assert answer.get_json()["next_available"] == [
         {"start": f"{MONDAY}T{start}:00+00:00", "end": f"{MONDAY}T{end}:00+00:00"}
         for start, end in (("09:30", "10:00"), ("10:00", "10:30"), ("10:30", "11:00"))
@@ -156,39 +158,41 @@ def test_the_same_slot_cannot_be_booked_twice(clinic: Clinic) -> None:
     assert first["patient_name"] not in answer.get_data(as_text=True)
 
 
-def test_back_to_back_is_no_clash(clinic: Clinic) -> None:
-    first = clinic.admin.make("/appointments", **wish(clinic))
+def test_back_to_back_appointments_do_not_conflict(clinic: Clinic) -> None:
+    first = clinic.admin.make("/appointments", **booking_body(clinic))
 
     for time in ("08:30", "09:30"):
         clinic.admin.make(
-            "/appointments", **wish(clinic, doctor_id=first["doctor_id"], date=f"{MONDAY}T{time}")
+            "/appointments", **booking_body(clinic, doctor_id=first["doctor_id"], date=f"{MONDAY}T{time}")
         )
 
 
-def test_a_patient_cannot_be_with_two_doctors_at_once(clinic: Clinic) -> None:
-    first = clinic.admin.make("/appointments", **wish(clinic))
+def test_a_patient_cannot_have_two_appointments_at_the_same_time(clinic: Clinic) -> None:
+    first = clinic.admin.make("/appointments", **booking_body(clinic))
 
-    answer = clinic.admin.post("/appointments", wish(clinic, patient_id=first["patient_id"]))
+    answer = clinic.admin.post("/appointments", booking_body(clinic, patient_id=first["patient_id"]))
 
-    assert codes(answer) == ["patient_busy"]
+    assert conflict_codes(answer) == ["patient_busy"]
     # the other doctor is free at nine, but the patient is not
     assert answer.get_json()["next_available"][0]["start"] == f"{MONDAY}T09:30:00+00:00"
 
 
-def test_the_buffer_is_kept_before_and_after(clinic: Clinic) -> None:
+def test_the_buffer_is_required_before_and_after_an_appointment(clinic: Clinic) -> None:
     doctor = clinic.doctor_row(buffer_minutes=15)["id"]
-    clinic.admin.make("/appointments", **wish(clinic, doctor_id=doctor))
+    clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=doctor))
 
-    found = {
-        time: clinic.admin.post("/appointments", wish(clinic, doctor_id=doctor, date=f"{MONDAY}T{time}"))
+    responses = {
+        time: clinic.admin.post(
+            "/appointments", booking_body(clinic, doctor_id=doctor, date=f"{MONDAY}T{time}")
+        )
         for time in ("09:30", "08:20", "08:15", "09:45")
     }
 
-    assert codes(found["09:30"]) == codes(found["08:20"]) == ["buffer"]
-    assert (found["08:15"].status_code, found["09:45"].status_code) == (201, 201)
+    assert conflict_codes(responses["09:30"]) == conflict_codes(responses["08:20"]) == ["buffer"]
+    assert (responses["08:15"].status_code, responses["09:45"].status_code) == (201, 201)
 
 
-def test_a_refusal_names_every_clash_at_once(clinic: Clinic) -> None:
+def test_a_refused_booking_reports_all_conflicts(clinic: Clinic) -> None:
     doctor = clinic.doctor_row(license_expires_on="2027-02-28")["id"]
     clinic.admin.put(
         f"/doctors/{doctor}/schedule", {"windows": [{"weekday": 3, "start": "09:00", "end": "10:00"}]}
@@ -196,17 +200,17 @@ def test_a_refusal_names_every_clash_at_once(clinic: Clinic) -> None:
     clinic.admin.make(f"/doctors/{doctor}/time-off", start=MONDAY, end=MONDAY)
     patient = clinic.patient()["id"]
     clinic.admin.make(
-        "/appointments", **wish(clinic, patient_id=patient, date=f"{MONDAY}T08:01", duration=60)
+        "/appointments", **booking_body(clinic, patient_id=patient, date=f"{MONDAY}T08:01", duration=60)
     )
     clinic.admin.delete(f"/doctors/{doctor}")
 
     with later(minutes=10):
         answer = clinic.sign_in("admin").post(
             "/appointments",
-            wish(clinic, doctor_id=doctor, patient_id=patient, date=f"{MONDAY}T08:05"),
+            booking_body(clinic, doctor_id=doctor, patient_id=patient, date=f"{MONDAY}T08:05"),
         )
 
-    assert codes(answer) == [
+    assert conflict_codes(answer) == [
         "in_past",
         "doctor_inactive",
         "license_expired",
@@ -217,37 +221,41 @@ def test_a_refusal_names_every_clash_at_once(clinic: Clinic) -> None:
     assert answer.get_json()["next_available"] == []
 
 
-def test_an_archived_patient_is_not_booked(clinic: Clinic) -> None:
-    body = wish(clinic)
+def test_an_archived_patient_cannot_be_booked(clinic: Clinic) -> None:
+    body = booking_body(clinic)
     clinic.admin.delete(f"/patients/{body['patient_id']}")
 
-    assert codes(clinic.admin.post("/appointments", body)) == ["patient_inactive"]
+    assert conflict_codes(clinic.admin.post("/appointments", body)) == ["patient_inactive"]
 
 
-def test_a_licence_covers_its_last_day_to_the_end(clinic: Clinic) -> None:
+def test_a_licence_is_valid_until_the_end_of_its_last_day(clinic: Clinic) -> None:
     doctor = clinic.doctor_row(license_expires_on=MONDAY)["id"]
 
-    last = clinic.admin.post("/appointments", wish(clinic, doctor_id=doctor, date=f"{MONDAY}T23:30"))
+    last = clinic.admin.post("/appointments", booking_body(clinic, doctor_id=doctor, date=f"{MONDAY}T23:30"))
     beyond = clinic.admin.post(
-        "/appointments", wish(clinic, doctor_id=doctor, date=f"{MONDAY}T23:15", duration=60)
+        "/appointments", booking_body(clinic, doctor_id=doctor, date=f"{MONDAY}T23:15", duration=60)
     )
-    after = clinic.admin.post("/appointments", wish(clinic, doctor_id=doctor, date="2027-03-02T00:00"))
+    after = clinic.admin.post(
+        "/appointments", booking_body(clinic, doctor_id=doctor, date="2027-03-02T00:00")
+    )
 
     assert last.status_code == 201
-    assert "license_expired" in codes(beyond)
-    assert codes(after) == ["license_expired"]
+    assert "license_expired" in conflict_codes(beyond)
+    assert conflict_codes(after) == ["license_expired"]
 
 
-def test_what_a_refusal_offers_can_be_booked(clinic: Clinic) -> None:
+def test_times_suggested_by_a_refusal_can_be_booked(clinic: Clinic) -> None:
     doctor = clinic.doctor_row(buffer_minutes=10)["id"]
     clinic.admin.put(
         f"/doctors/{doctor}/schedule", {"windows": [{"weekday": 0, "start": "09:00", "end": "10:30"}]}
     )
-    first = clinic.admin.make("/appointments", **wish(clinic, doctor_id=doctor))
-    clinic.admin.make("/appointments", **wish(clinic, patient_id=first["patient_id"], date=f"{MONDAY}T10:00"))
+    first = clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=doctor))
+    clinic.admin.make(
+        "/appointments", **booking_body(clinic, patient_id=first["patient_id"], date=f"{MONDAY}T10:00")
+    )
 
     answer = clinic.admin.post(
-        "/appointments", wish(clinic, doctor_id=doctor, patient_id=first["patient_id"])
+        "/appointments", booking_body(clinic, doctor_id=doctor, patient_id=first["patient_id"])
     )
 
     offered = answer.get_json()["next_available"]
@@ -264,11 +272,13 @@ def test_what_a_refusal_offers_can_be_booked(clinic: Clinic) -> None:
         )
 
 
-def test_a_rehearsal_answers_the_judgement_and_books_nothing(clinic: Clinic) -> None:
-    body = wish(clinic)
+def test_a_dry_run_returns_the_check_and_books_nothing(clinic: Clinic) -> None:
+    body = booking_body(clinic)
     possible = clinic.admin.post("/appointments?dry_run=true", body)
     row = clinic.admin.make("/appointments", **body)
-    refused = clinic.admin.post("/appointments?dry_run=true", wish(clinic, doctor_id=row["doctor_id"]))
+    refused = clinic.admin.post(
+        "/appointments?dry_run=true", booking_body(clinic, doctor_id=row["doctor_id"])
+    )
     moved = clinic.admin.patch(f"/appointments/{row['id']}?dry_run=true", {"date": f"{MONDAY}T11:00"})
     unmoved = clinic.admin.patch(f"/appointments/{row['id']}?dry_run=true", {"notes": "fasting"})
 
@@ -283,9 +293,9 @@ def test_a_rehearsal_answers_the_judgement_and_books_nothing(clinic: Clinic) -> 
     assert clinic.admin.get("/appointments").get_json() == [row]
 
 
-def test_a_refusal_is_audited_with_its_patient(clinic: Clinic) -> None:
-    first = clinic.admin.make("/appointments", **wish(clinic))
-    clinic.admin.post("/appointments", wish(clinic, patient_id=first["patient_id"]))
+def test_a_refused_booking_is_audited_with_its_patient(clinic: Clinic) -> None:
+    first = clinic.admin.make("/appointments", **booking_body(clinic))
+    clinic.admin.post("/appointments", booking_body(clinic, patient_id=first["patient_id"]))
 
     with clinic.inside() as session:
         entry = session.scalars(select(AuditLog).where(AuditLog.outcome == "refused")).one()
@@ -295,29 +305,31 @@ def test_a_refusal_is_audited_with_its_patient(clinic: Clinic) -> None:
 # --- Overbooking ---------------------------------------------------------------------------------------
 
 
-def test_overbooking_passes_hours_buffer_and_overlap_and_is_audited(clinic: Clinic) -> None:
+def test_overbooking_overrides_hours_buffer_and_overlap_and_is_audited(clinic: Clinic) -> None:
     doctor = clinic.doctor_row(buffer_minutes=15)["id"]
     clinic.admin.put(
         f"/doctors/{doctor}/schedule", {"windows": [{"weekday": 0, "start": "09:00", "end": "10:30"}]}
     )
-    clinic.admin.make("/appointments", **wish(clinic, doctor_id=doctor))
+    clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=doctor))
 
     for time in ("09:00", "09:30", "10:15", "20:00"):
         row = clinic.receptionist.make(
-            "/appointments", **wish(clinic, doctor_id=doctor, date=f"{MONDAY}T{time}"), **URGENT
+            "/appointments", **booking_body(clinic, doctor_id=doctor, date=f"{MONDAY}T{time}"), **URGENT
         )
         assert (row["overbooked"], row["overbook_reason"]) == (True, "chest pain")
 
-    assert audited(clinic, "POST /appointments") == ["create", *["overbook"] * 4]
+    assert audit_actions(clinic, "POST /appointments") == ["create", *["overbook"] * 4]
 
 
-def test_overbooking_never_passes_patient_licence_time_off_or_past(clinic: Clinic) -> None:
+def test_overbooking_does_not_override_patient_licence_time_off_or_past(clinic: Clinic) -> None:
     doctor = clinic.doctor_row(license_expires_on=MONDAY)["id"]
     clinic.admin.make(f"/doctors/{doctor}/time-off", start=f"{MONDAY}T12:00", end=f"{MONDAY}T13:00")
-    first = clinic.admin.make("/appointments", **wish(clinic, doctor_id=doctor))
+    first = clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=doctor))
 
     def refused(**members: Any) -> list[str]:
-        return codes(clinic.admin.post("/appointments", wish(clinic, doctor_id=doctor, **members) | URGENT))
+        return conflict_codes(
+            clinic.admin.post("/appointments", booking_body(clinic, doctor_id=doctor, **members) | URGENT)
+        )
 
     assert refused(patient_id=first["patient_id"]) == ["patient_busy"]
     assert refused(date=f"{MONDAY}T12:30") == ["time_off"]
@@ -325,32 +337,32 @@ def test_overbooking_never_passes_patient_licence_time_off_or_past(clinic: Clini
     assert refused(date=f"{MONDAY}T07:00") == ["in_past"]
 
 
-def test_what_needed_no_overbooking_is_a_plain_booking(clinic: Clinic) -> None:
-    row = clinic.admin.make("/appointments", **wish(clinic), **URGENT)
+def test_an_unnecessary_overbooking_is_stored_as_a_normal_booking(clinic: Clinic) -> None:
+    row = clinic.admin.make("/appointments", **booking_body(clinic), **URGENT)
 
     assert (row["overbooked"], row["overbook_reason"]) == (False, None)
 
 
-def test_a_doctor_does_not_overbook(clinic: Clinic) -> None:
-    body = wish(clinic, doctor_id=clinic.doctor.doctor_id)
+def test_a_doctor_may_not_overbook(clinic: Clinic) -> None:
+    body = booking_body(clinic, doctor_id=clinic.doctor.doctor_id)
 
     assert clinic.doctor.post("/appointments", body | URGENT).status_code == 403
     assert clinic.doctor.post("/appointments", body).status_code == 201
 
 
-def test_an_overbooked_time_is_not_free_for_others(clinic: Clinic) -> None:
-    first = clinic.admin.make("/appointments", **wish(clinic))
-    clinic.admin.make("/appointments", **wish(clinic, doctor_id=first["doctor_id"]), **URGENT)
+def test_an_overbooked_appointment_blocks_its_time(clinic: Clinic) -> None:
+    first = clinic.admin.make("/appointments", **booking_body(clinic))
+    clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=first["doctor_id"]), **URGENT)
     clinic.admin.delete(f"/appointments/{first['id']}")
 
-    assert codes(clinic.admin.post("/appointments", wish(clinic, doctor_id=first["doctor_id"]))) == [
-        "doctor_busy"
-    ]
+    assert conflict_codes(
+        clinic.admin.post("/appointments", booking_body(clinic, doctor_id=first["doctor_id"]))
+    ) == ["doctor_busy"]
 
 
-def test_an_overbooked_appointment_that_moves_to_free_time_is_overbooked_no_more(clinic: Clinic) -> None:
-    first = clinic.admin.make("/appointments", **wish(clinic))
-    over = clinic.admin.make("/appointments", **wish(clinic, doctor_id=first["doctor_id"]), **URGENT)
+def test_an_overbooked_appointment_moved_to_a_free_time_is_no_longer_overbooked(clinic: Clinic) -> None:
+    first = clinic.admin.make("/appointments", **booking_body(clinic))
+    over = clinic.admin.make("/appointments", **booking_body(clinic, doctor_id=first["doctor_id"]), **URGENT)
 
     unmoved = clinic.admin.patch(f"/appointments/{over['id']}", {"notes": "waits outside"})
     moved = clinic.admin.patch(f"/appointments/{over['id']}", {"date": f"{MONDAY}T11:00"})
@@ -359,61 +371,45 @@ def test_an_overbooked_appointment_that_moves_to_free_time_is_overbooked_no_more
     assert (moved.get_json()["overbooked"], moved.get_json()["overbook_reason"]) == (False, None)
 
 
-# --- At once -------------------------------------------------------------------------------------------
+# --- Concurrent requests ------------------------------------------------------------------------------
 
 
-def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
-    """The answers of calls that all begin together."""
-    ready, answers = threading.Barrier(len(calls)), [None] * len(calls)
-
-    def run(number: int, call: Callable[[], Any]) -> None:
-        ready.wait()
-        answers[number] = call()
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return answers
-
-
-def test_of_many_who_ask_at_once_one_gets_the_slot(clinic: Clinic) -> None:
+def test_one_of_many_concurrent_bookings_of_a_slot_succeeds(clinic: Clinic) -> None:
     doctor = clinic.doctor_row()["id"]
-    wishes = [wish(clinic, doctor_id=doctor) for _ in range(12)]
+    bodies = [booking_body(clinic, doctor_id=doctor) for _ in range(12)]
     admin = clinic.admin
 
-    answers = at_once([lambda body=body: admin.post("/appointments", body) for body in wishes])
+    answers = run_concurrently([lambda body=body: admin.post("/appointments", body) for body in bodies])
 
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
     assert {answer.get_json().get("error") for answer in answers} == {None, "appointment_conflict"}
 
 
-def test_different_slots_booked_at_once_are_all_booked(clinic: Clinic) -> None:
+def test_concurrent_bookings_of_different_slots_all_succeed(clinic: Clinic) -> None:
     doctor = clinic.doctor_row(buffer_minutes=10)["id"]
     start = datetime.fromisoformat(NINE)
-    wishes = [
-        wish(clinic, doctor_id=doctor, date=(start + timedelta(minutes=40 * n)).isoformat())
+    bodies = [
+        booking_body(clinic, doctor_id=doctor, date=(start + timedelta(minutes=40 * n)).isoformat())
         for n in range(12)
     ]
     admin = clinic.admin
 
-    answers = at_once([lambda body=body: admin.post("/appointments", body) for body in wishes])
+    answers = run_concurrently([lambda body=body: admin.post("/appointments", body) for body in bodies])
 
     assert [answer.status_code for answer in answers] == [201] * 12
 
 
-def test_appointments_handed_over_crosswise_at_once_do_not_block_each_other(clinic: Clinic) -> None:
-    one, two = (clinic.admin.make("/appointments", **wish(clinic)) for _ in range(2))
+def test_concurrent_reassignments_between_two_doctors_do_not_deadlock(clinic: Clinic) -> None:
+    first, second = (clinic.admin.make("/appointments", **booking_body(clinic)) for _ in range(2))
     admin = clinic.admin
 
-    answers = at_once(
+    answers = run_concurrently(
         [
             lambda: admin.patch(
-                f"/appointments/{one['id']}", {"doctor_id": two["doctor_id"], "date": f"{MONDAY}T11:00"}
+                f"/appointments/{first['id']}", {"doctor_id": second["doctor_id"], "date": f"{MONDAY}T11:00"}
             ),
             lambda: admin.patch(
-                f"/appointments/{two['id']}", {"doctor_id": one["doctor_id"], "date": f"{MONDAY}T11:00"}
+                f"/appointments/{second['id']}", {"doctor_id": first["doctor_id"], "date": f"{MONDAY}T11:00"}
             ),
         ]
     )

@@ -1,4 +1,4 @@
-"""Doctors: profiles, accounts, and leaving."""
+"""Doctors: profiles, user accounts, and deactivation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.support.clinic import PASSWORD, Clinic
 monday_morning = booking.monday_morning
 
 
-# --- Adding --------------------------------------------------------------------------------------------
+# --- Creation ------------------------------------------------------------------------------------------
 
 
-def test_a_doctor_needs_a_name_a_specialty_and_a_licence(clinic: Clinic) -> None:
+def test_a_doctor_is_created_with_name_specialty_and_licence(clinic: Clinic) -> None:
     row = clinic.admin.make("/doctors", name="Łucja Øster", specialty="cardiology", license_number="L 77/b")
 
     created = {name: row.pop(name) for name in ("created_at", "updated_at", "id")}
@@ -44,11 +44,11 @@ def test_a_doctor_needs_a_name_a_specialty_and_a_licence(clinic: Clinic) -> None
     assert clinic.technician.get(f"/doctors/{created['id']}").get_json() == row | created
 
 
-NEEDED: list[Any] = ["name", "specialty", "license_number"]
+REQUIRED_MEMBERS: list[Any] = ["name", "specialty", "license_number"]
 
 
-def test_a_doctor_without_what_is_needed_is_422(clinic: Clinic) -> None:
-    for missing in NEEDED:
+def test_a_missing_required_member_is_422(clinic: Clinic) -> None:
+    for missing in REQUIRED_MEMBERS:
         body = {"name": "Amina", "specialty": "surgery", "license_number": "L-1"}
         del body[missing]
 
@@ -57,7 +57,7 @@ def test_a_doctor_without_what_is_needed_is_422(clinic: Clinic) -> None:
         assert (answer.status_code, list(answer.get_json()["errors"])) == (422, [missing])
 
 
-WRONG: list[Any] = [
+INVALID_MEMBERS: list[Any] = [
     ("slot_minutes", 4),
     ("slot_minutes", 481),
     ("buffer_minutes", -1),
@@ -72,8 +72,8 @@ WRONG: list[Any] = [
 ]
 
 
-def test_a_wrong_member_is_422_and_named(clinic: Clinic) -> None:
-    for member, value in WRONG:
+def test_an_invalid_member_is_422_and_named(clinic: Clinic) -> None:
+    for member, value in INVALID_MEMBERS:
         body = {"name": "Amina", "specialty": "surgery", "license_number": "L-1", member: value}
 
         answer = clinic.admin.post("/doctors", body)
@@ -82,7 +82,7 @@ def test_a_wrong_member_is_422_and_named(clinic: Clinic) -> None:
         assert any(field.startswith(member) for field in answer.get_json()["errors"])
 
 
-def test_a_licence_number_is_one_doctors(clinic: Clinic) -> None:
+def test_a_licence_number_is_unique(clinic: Clinic) -> None:
     first = clinic.doctor_row(license_number="L-9")
     second = clinic.doctor_row()
     clinic.admin.delete(f"/doctors/{first['id']}")
@@ -95,7 +95,7 @@ def test_a_licence_number_is_one_doctors(clinic: Clinic) -> None:
         assert "license_number" in answer.get_json()["errors"]
 
 
-def test_a_doctor_and_the_user_are_made_at_once(clinic: Clinic) -> None:
+def test_a_doctor_can_be_created_with_a_new_user(clinic: Clinic) -> None:
     row = clinic.doctor_row(name="Amina Yusuf", user={"email": "Amina@clinic.example", "password": PASSWORD})
 
     user = clinic.admin.get(f"/users/{row['user_id']}").get_json()
@@ -104,7 +104,7 @@ def test_a_doctor_and_the_user_are_made_at_once(clinic: Clinic) -> None:
     assert row["email"] == "amina@clinic.example"
 
 
-def test_neither_is_made_where_the_other_is_refused(clinic: Clinic) -> None:
+def test_a_refused_user_or_doctor_creates_neither(clinic: Clinic) -> None:
     clinic.doctor_row(license_number="L-9")
     user = {"email": "amina@clinic.example", "password": PASSWORD}
 
@@ -121,7 +121,7 @@ def test_neither_is_made_where_the_other_is_refused(clinic: Clinic) -> None:
     assert clinic.admin.get("/doctors?license_number=L-10").get_json() == []
 
 
-def test_a_doctor_may_be_an_existing_user_of_that_role(clinic: Clinic) -> None:
+def test_a_doctor_can_be_created_with_an_existing_user(clinic: Clinic) -> None:
     user = clinic.admin.make("/users", name="Amina", email="a@b.example", password=PASSWORD, role="doctor")
 
     row = clinic.admin.make("/doctors", user_id=user["id"], specialty="surgery", license_number="L-1")
@@ -133,7 +133,7 @@ def test_a_doctor_may_be_an_existing_user_of_that_role(clinic: Clinic) -> None:
 
 
 @pytest.mark.parametrize("who", ["receptionist", "nobody", "both"])
-def test_only_a_user_of_role_doctor_becomes_one(clinic: Clinic, who: str) -> None:
+def test_the_user_of_a_doctor_must_have_the_role_doctor(clinic: Clinic, who: str) -> None:
     body: dict[str, Any] = {"name": "A", "specialty": "surgery", "license_number": "L-1"}
     body["user_id"] = 987 if who == "nobody" else clinic.receptionist.user_id
     if who == "both":
@@ -145,10 +145,10 @@ def test_only_a_user_of_role_doctor_becomes_one(clinic: Clinic, who: str) -> Non
     assert {"user_id", "user"} & set(answer.get_json()["errors"])
 
 
-# --- Changing ------------------------------------------------------------------------------------------
+# --- Changes -------------------------------------------------------------------------------------------
 
 
-def test_a_doctor_changes_the_own_profile_but_not_what_is_the_clinics(clinic: Clinic) -> None:
+def test_a_doctor_may_change_their_profile_except_clinic_only_members(clinic: Clinic) -> None:
     own = f"/doctors/{clinic.doctor.doctor_id}"
     other = clinic.doctor_row()
 
@@ -172,7 +172,7 @@ def test_a_doctor_changes_the_own_profile_but_not_what_is_the_clinics(clinic: Cl
     assert clinic.doctor.delete(own).status_code == 403
 
 
-def test_a_row_sent_back_whole_changes_only_what_differs(clinic: Clinic) -> None:
+def test_a_put_of_the_whole_row_applies_the_changed_members(clinic: Clinic) -> None:
     row = clinic.doctor.get(f"/doctors/{clinic.doctor.doctor_id}").get_json()
 
     answer = clinic.doctor.put(f"/doctors/{row['id']}", row | {"phone": "555-767-7476", "patient_count": 99})
@@ -192,20 +192,20 @@ def test_a_stale_version_is_refused(clinic: Clinic) -> None:
     assert first.headers["ETag"] != tag
 
 
-def test_an_account_may_follow_later_and_be_taken_away(clinic: Clinic) -> None:
+def test_a_user_can_be_added_and_removed_later(clinic: Clinic) -> None:
     path = f"/doctors/{clinic.doctor_row()['id']}"
     user = {"email": "late@clinic.example", "password": PASSWORD}
 
-    bound = clinic.admin.patch(path, {"user": user})
-    twice = clinic.admin.patch(path, {"user": user | {"email": "other@clinic.example"}})
-    freed = clinic.admin.patch(path, {"user_id": None})
+    added = clinic.admin.patch(path, {"user": user})
+    second = clinic.admin.patch(path, {"user": user | {"email": "other@clinic.example"}})
+    removed = clinic.admin.patch(path, {"user_id": None})
 
-    assert bound.get_json()["user_id"] is not None
-    assert twice.status_code == 422
-    assert freed.get_json()["user_id"] is None
+    assert added.get_json()["user_id"] is not None
+    assert second.status_code == 422
+    assert removed.get_json()["user_id"] is None
 
 
-def test_a_change_leaves_one_entry_in_the_audit(clinic: Clinic) -> None:
+def test_a_change_writes_one_audit_entry(clinic: Clinic) -> None:
     row = clinic.doctor_row()
     clinic.admin.patch(f"/doctors/{row['id']}", {"name": "New Name", "slot_minutes": 45})
 
@@ -217,7 +217,7 @@ def test_a_change_leaves_one_entry_in_the_audit(clinic: Clinic) -> None:
         assert (entry.fields, entry.user_id) == (["name", "slot_minutes"], clinic.admin.user_id)
 
 
-def test_a_new_buffer_goes_for_what_is_booked_as_far_as_there_is_room(clinic: Clinic) -> None:
+def test_a_new_buffer_applies_to_booked_appointments_up_to_the_next_one(clinic: Clinic) -> None:
     doctor = clinic.doctor_row()["id"]
     first, second = (
         clinic.appointment(doctor_id=doctor, date=f"{MONDAY}T{time}") for time in ("09:00", "09:40")
@@ -235,18 +235,18 @@ def test_a_new_buffer_goes_for_what_is_booked_as_far_as_there_is_room(clinic: Cl
     assert blocked() == ["09:35", "10:15"]
 
 
-# --- Finding -------------------------------------------------------------------------------------------
+# --- Search --------------------------------------------------------------------------------------------
 
 
-def test_doctors_are_found_by_parts_of_what_is_known(clinic: Clinic) -> None:
-    łucja = clinic.doctor_row(
+def test_doctors_are_found_by_parts_of_name_specialty_and_licence(clinic: Clinic) -> None:
+    doctor_id = clinic.doctor_row(
         name="Łucja Øster", specialty="Cardiology", specialties=["Échographie"], license_number="KT-88"
     )["id"]
     clinic.doctor_row(name="Amina Yusuf", specialty="Surgery")
 
     for query in ("q=oster", "q=lucja", "q=cardio", "q=kt-8", "name=oster", "specialty=CARDIO", "q=Échogr"):
         answer = clinic.receptionist.get(f"/doctors/search?{query}")
-        assert [row["id"] for row in answer.get_json()["doctors"]] == [łucja], query
+        assert [row["id"] for row in answer.get_json()["doctors"]] == [doctor_id], query
     assert answer.get_json()["pagination"]["total_count"] == 1
 
 
@@ -261,7 +261,7 @@ def test_doctors_are_filtered_and_sorted(clinic: Clinic) -> None:
     assert clinic.admin.get("/doctors?colour=red").status_code == 422
 
 
-def test_the_patients_of_a_doctor_are_counted_once_each(clinic: Clinic) -> None:
+def test_patient_count_counts_each_patient_once(clinic: Clinic) -> None:
     doctor, patients = clinic.doctor.doctor_id, [clinic.patient()["id"] for _ in range(3)]
     for patient, time in ((0, "09:00"), (0, "10:00"), (1, "11:00")):
         clinic.appointment(doctor_id=doctor, patient_id=patients[patient], date=f"{MONDAY}T{time}")
@@ -276,28 +276,32 @@ def test_an_unknown_doctor_is_404(clinic: Clinic) -> None:
     assert clinic.admin.patch("/doctors/987", {"phone": "555-1234"}).status_code == 404
 
 
-# --- Leaving -------------------------------------------------------------------------------------------
+# --- Deactivation --------------------------------------------------------------------------------------
 
 
-def test_a_doctor_who_leaves_stays_visible_and_can_come_back(clinic: Clinic) -> None:
+def test_a_deactivated_doctor_stays_visible_and_can_be_activated(clinic: Clinic) -> None:
     path = f"/doctors/{clinic.doctor_row()['id']}"
 
-    left = clinic.admin.delete(path)
-    back = clinic.admin.patch(path, {"is_active": True})
+    deactivated = clinic.admin.delete(path)
+    activated = clinic.admin.patch(path, {"is_active": True})
 
-    assert (left.status_code, left.get_json()["is_active"], left.get_json()["next_available"]) == (
+    assert (
+        deactivated.status_code,
+        deactivated.get_json()["is_active"],
+        deactivated.get_json()["next_available"],
+    ) == (
         200,
         False,
         None,
     )
-    assert back.get_json()["is_active"] is True
+    assert activated.get_json()["is_active"] is True
     with clinic.inside() as session:
         actions = session.scalars(select(AuditLog.action).where(AuditLog.entity == "doctor")).all()
     assert actions[-2:] == ["deactivate", "activate"]
 
 
 @pytest.mark.parametrize("way", ["DELETE", "PATCH"])
-def test_a_doctor_with_booked_appointments_cannot_leave_just_so(clinic: Clinic, way: str) -> None:
+def test_deactivation_with_booked_appointments_is_refused_without_a_choice(clinic: Clinic, way: str) -> None:
     doctor = clinic.doctor_row()["id"]
     booked = [clinic.appointment(doctor_id=doctor, date=f"{MONDAY}T{time}") for time in ("11:00", "09:00")]
 
@@ -311,7 +315,7 @@ def test_a_doctor_with_booked_appointments_cannot_leave_just_so(clinic: Clinic, 
 
 
 @pytest.mark.parametrize("way", ["DELETE body", "DELETE query", "PATCH"])
-def test_what_is_booked_may_be_cancelled_with_it(clinic: Clinic, way: str) -> None:
+def test_deactivation_can_cancel_booked_appointments(clinic: Clinic, way: str) -> None:
     doctor = clinic.doctor_row()["id"]
     booked = clinic.appointment(doctor_id=doctor, date=f"{MONDAY}T09:00")
 
@@ -328,15 +332,15 @@ def test_what_is_booked_may_be_cancelled_with_it(clinic: Clinic, way: str) -> No
 
 
 @pytest.mark.parametrize("way", ["nested", "flat", "query"])
-def test_what_is_booked_may_be_handed_over_with_it(clinic: Clinic, way: str) -> None:
+def test_deactivation_can_reassign_booked_appointments(clinic: Clinic, way: str) -> None:
     doctor, other = clinic.doctor_row()["id"], clinic.doctor_row()["id"]
     booked = [clinic.appointment(doctor_id=doctor, date=f"{MONDAY}T{time}") for time in ("09:00", "11:00")]
 
     if way == "query":
         answer = clinic.admin.delete(f"/doctors/{doctor}?reassign_to={other}")
     else:
-        handover: dict[str, Any] = {"reassign_to": other}
-        body = {"on_conflict": handover} if way == "nested" else handover
+        choice: dict[str, Any] = {"reassign_to": other}
+        body = {"on_conflict": choice} if way == "nested" else choice
         answer = clinic.admin.delete(f"/doctors/{doctor}", body)
 
     assert answer.status_code == 200
@@ -344,7 +348,7 @@ def test_what_is_booked_may_be_handed_over_with_it(clinic: Clinic, way: str) -> 
     assert [(row["doctor_id"], row["status"]) for row in rows] == [(other, "scheduled")] * 2
 
 
-def test_a_handover_that_is_refused_keeps_the_doctor_in_service(clinic: Clinic) -> None:
+def test_a_refused_reassignment_keeps_the_doctor_active(clinic: Clinic) -> None:
     doctor = clinic.doctor_row()["id"]
     other = clinic.doctor_row(license_expires_on=MONDAY)["id"]
     rows = [
@@ -360,7 +364,7 @@ def test_a_handover_that_is_refused_keeps_the_doctor_in_service(clinic: Clinic) 
         assert [session.get(Appointment, row["id"]).doctor_id for row in rows] == [doctor, doctor]
 
 
-def test_what_is_over_does_not_keep_a_doctor(clinic: Clinic) -> None:
+def test_past_appointments_do_not_prevent_deactivation(clinic: Clinic) -> None:
     doctor = clinic.doctor_row()["id"]
     clinic.appointment(doctor_id=doctor, date=f"{MONDAY}T09:00")
 
