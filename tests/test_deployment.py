@@ -19,7 +19,7 @@ from config import Settings, load
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = "https://pypi.org/simple"
-NOT_SERVED = {"deploy", "docs", "instance", "tests"}  # top-level directories that the server does not use
+NOT_SERVED = {"deploy", "docs", "instance", "tests", "run.py"}  # what the server does not use
 SETTINGS = {name.upper() for name in Settings.model_fields}
 SECRETS = {"JWT_SECRET_KEY", "AUDIT_KEY", "METRICS_TOKEN"}
 
@@ -161,7 +161,7 @@ def test_the_image_holds_every_source_of_the_server() -> None:
         for path in ROOT.iterdir()
         if path.is_dir() and not path.name.startswith((".", "__")) and any(path.rglob("*.*"))
     }
-    sources = {path.name for path in ROOT.glob("*.py")} | (directories - NOT_SERVED)
+    sources = ({path.name for path in ROOT.glob("*.py")} | directories) - NOT_SERVED
 
     copied = dockerfile_sources()
 
