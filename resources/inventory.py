@@ -109,7 +109,7 @@ class InventoryMovementList(ApiResource):
 
 
 def _movement_members(item: InventoryItem, rows: list[StockMovement]) -> dict[str, Any]:
-    """Return the members of `PostingOut` for the movements of one request."""
+    """Return the members of `StockChangeOut` for the movements of one request."""
     first = rows[0]
     return {
         "id": first.id,
