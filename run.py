@@ -51,7 +51,7 @@ def main() -> None:
         print(create_first_admin(), flush=True)
     url = f"http://{settings.host}:{settings.port}"
     print(FIRST_STEPS.format(url=url, email=FIRST_EMAIL), flush=True)
-    os.execv(sys.executable, [sys.executable, str(SERVER), "--stop-on-hangup"])
+    os.execv(sys.executable, [sys.executable, str(SERVER), "--stop-on-hangup"])  # noqa: S606 - the server replaces this process
 
 
 def check_port(settings: Settings) -> None:
