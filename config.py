@@ -39,6 +39,9 @@ GUESSABLE_WORDS = re.compile(
 MIN_DISTINCT = 8  # different characters that are left without those words
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
 Environment = Literal["development", "production", "testing"]
+# Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
+# password check need a thread, but no connection.
+SERVER_THREADS = 40
 
 _time_zones = cache(available_timezones)  # reads a directory tree
 
@@ -88,7 +91,9 @@ class Settings(BaseModel):
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
     bcrypt_cost: int = Field(12, ge=4, le=15)
-    web_concurrency: int = Field(2, ge=1, le=64)  # worker processes of gunicorn
+    # Per worker. The upper limit leaves threads for every other request.
+    password_check_queue: int = Field(20, ge=1, le=SERVER_THREADS - 10)
+    web_concurrency: int = Field(2, ge=1, le=64)  # worker processes of the server
 
     @property
     def production(self) -> bool:

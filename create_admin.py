@@ -66,8 +66,9 @@ def _make_first() -> str:
         with audited_transaction("create_admin.py --first") as actor:
             if accounts.has_admin():
                 return "There is an admin already."
-            members = {"name": "Administrator", "email": FIRST_EMAIL, "password": password}
-            accounts.create_user(actor, role=Role.ADMIN, **members)
+            accounts.create_user(
+                actor, name="Administrator", email=FIRST_EMAIL, password=password, role=Role.ADMIN
+            )
     except ConflictError:  # an account of another role, or one made at this moment
         return f"{FIRST_EMAIL} has an account already; make an admin with python create_admin.py."
     return (

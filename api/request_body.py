@@ -30,6 +30,11 @@ def raw_body() -> bytes:
         raise too_large
     request.max_content_length = MAX_BODY + 1  # a chunked body has no Content-Length
     body = request.get_data(cache=True)
+    # A server may pass on the part of a body that it got before the client disconnected. An empty body would
+    # then read as an empty object, and optional members would be lost.
+    is_cut_short = len(body) < (request.content_length or 0)
+    if is_cut_short or (not body and "Transfer-Encoding" in request.headers):
+        raise ClinicError("bad_request", "The body is incomplete. Send the whole request again.")
     if len(body) > MAX_BODY:
         raise too_large
     return body

@@ -13,12 +13,12 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from schemas.analytics import (
     DashboardOut,
+    DateRangeQuery,
     PatientStatsOut,
     PerformanceOut,
     PerformanceQuery,
     RevenueOut,
     RevenueQuery,
-    SpanQuery,
 )
 from security.permissions import Permission
 from services.reports import (
@@ -97,12 +97,12 @@ class PatientStats(ApiResource):
 
     @endpoint(
         Permission.ANALYTICS_PATIENTS,
-        query=SpanQuery,
+        query=DateRangeQuery,
         returns=PatientStatsOut,
         media_types=MEDIA_TYPES,
         report=True,
     )
-    def get(self, query: SpanQuery) -> PatientStatsOut | Response:
+    def get(self, query: DateRangeQuery) -> PatientStatsOut | Response:
         """Report the number of patients, their demographics, growth and frequent diagnoses."""
         stats = patient_stats.report(start_date=query.start_date, end_date=query.end_date)
         report = PatientStatsOut.model_validate(stats)
@@ -115,9 +115,13 @@ class Dashboard(ApiResource):
     """Route `/analytics/dashboard`."""
 
     @endpoint(
-        Permission.DASHBOARD_READ, query=SpanQuery, returns=DashboardOut, media_types=MEDIA_TYPES, report=True
+        Permission.DASHBOARD_READ,
+        query=DateRangeQuery,
+        returns=DashboardOut,
+        media_types=MEDIA_TYPES,
+        report=True,
     )
-    def get(self, query: SpanQuery) -> DashboardOut | Response:
+    def get(self, query: DateRangeQuery) -> DashboardOut | Response:
         """Report the key figures of today and of a period, as far as the role may read them."""
         numbers = dashboard.show(current_actor(), start_date=query.start_date, end_date=query.end_date)
         report = DashboardOut.model_validate(numbers)

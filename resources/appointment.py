@@ -17,9 +17,9 @@ from schemas.appointment import (
     AppointmentCreate,
     AppointmentOut,
     AppointmentPatch,
+    BookingCheckOut,
     CancelQuery,
-    JudgementOut,
-    Rehearsal,
+    DryRunQuery,
 )
 from security.permissions import Actor, Permission
 from services.listing.spec import ListQuery, Page
@@ -51,7 +51,7 @@ def _dry_run_response(check: BookingCheck | None) -> Response:
         "conflicts": check.conflicts if check is not None else [],
         "next_available": check.next_available() if check is not None and refused else [],
     }
-    return serialization.json_response(serialization.dump_plain(JudgementOut, members))
+    return serialization.json_response(serialization.dump_plain(BookingCheckOut, members))
 
 
 class AppointmentList(ApiResource):
@@ -69,13 +69,13 @@ class AppointmentList(ApiResource):
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
         body=AppointmentCreate,
-        query=Rehearsal,
+        query=DryRunQuery,
         returns=APPOINTMENT,
-        dry_run_returns=JudgementOut,
+        dry_run_returns=BookingCheckOut,
         status=201,
         errors=("appointment_conflict",),
     )
-    def post(self, data: AppointmentCreate, query: Rehearsal) -> Appointment | Response:
+    def post(self, data: AppointmentCreate, query: DryRunQuery) -> Appointment | Response:
         """Book an appointment. Doctors: own only.
 
         A refusal has every conflict in `conflicts` and the next free times in `next_available`.
@@ -110,12 +110,12 @@ class AppointmentItem(ApiResource):
         Permission.APPOINTMENTS_WRITE,
         load=_load,
         body=AppointmentPatch,
-        query=Rehearsal,
+        query=DryRunQuery,
         returns=APPOINTMENT,
-        dry_run_returns=JudgementOut,
+        dry_run_returns=BookingCheckOut,
         errors=("appointment_conflict", "invalid_transition"),
     )
-    def patch(self, row: Appointment, data: BaseModel, query: Rehearsal) -> Appointment | Response:
+    def patch(self, row: Appointment, data: BaseModel, query: DryRunQuery) -> Appointment | Response:
         """Move, reassign or close an appointment. Doctors: own only.
 
         Only a scheduled appointment can move. A new start alone keeps the duration. To book a missed

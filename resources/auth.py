@@ -1,4 +1,4 @@
-"""Endpoints of sign-in, sessions and the own account."""
+"""Endpoints of sign-in, sessions and the account of the signed-in user."""
 
 from __future__ import annotations
 

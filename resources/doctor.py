@@ -13,7 +13,7 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from models import Doctor
-from schemas.doctor import DoctorCreate, DoctorOut, DoctorPatch, Settlement, SettlementQuery
+from schemas.doctor import ConflictResolution, ConflictResolutionQuery, DoctorCreate, DoctorOut, DoctorPatch
 from schemas.fields import MAX_ID
 from security.permissions import Actor, Permission
 from services.listing.spec import ListQuery, Page
@@ -103,12 +103,12 @@ class DoctorItem(ApiResource):
     @endpoint(
         Permission.DOCTORS_MANAGE,
         load=load_with_replacement,
-        body=Settlement,
-        query=SettlementQuery,
+        body=ConflictResolution,
+        query=ConflictResolutionQuery,
         returns=DOCTOR,
         errors=("booked_appointments", "appointment_conflict"),
     )
-    def delete(self, row: Doctor, data: Settlement, query: SettlementQuery) -> Doctor:
+    def delete(self, row: Doctor, data: ConflictResolution, query: ConflictResolutionQuery) -> Doctor:
         """Deactivate a doctor.
 
         `on_conflict` or `reassign_to`, in the body or in the query string, cancels or reassigns the booked

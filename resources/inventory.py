@@ -12,7 +12,15 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import EndpointResult, Serializer
 from models import InventoryItem, StockMovement
-from schemas.inventory import AlertsOut, ItemCreate, ItemOut, ItemPatch, MovementIn, MovementOut, PostingOut
+from schemas.inventory import (
+    AlertsOut,
+    ItemCreate,
+    ItemOut,
+    ItemPatch,
+    MovementIn,
+    MovementOut,
+    StockChangeOut,
+)
 from security.permissions import Permission
 from services.inventory import items, reorder, stock
 from services.inventory.reorder import StockAlerts
@@ -85,7 +93,7 @@ class InventoryMovementList(ApiResource):
         Permission.INVENTORY_WRITE,
         load=items.get,
         body=MovementIn,
-        returns=PostingOut,
+        returns=StockChangeOut,
         status=201,
         errors=("insufficient_stock", "read_only"),
     )
@@ -101,7 +109,7 @@ class InventoryMovementList(ApiResource):
 
 
 def _movement_members(item: InventoryItem, rows: list[StockMovement]) -> dict[str, Any]:
-    """Return the members of `PostingOut` for the movements of one request."""
+    """Return the members of `StockChangeOut` for the movements of one request."""
     first = rows[0]
     return {
         "id": first.id,

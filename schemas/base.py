@@ -9,13 +9,13 @@ from pydantic.fields import FieldInfo
 
 
 class In(BaseModel):
-    """A body. A member that the resource does not have is an error."""
+    """A request body or query. Unknown members are errors. JSON types are strict."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class Out(BaseModel):
-    """An answer, read from a row's attributes. `area` names its line in `security.permissions.HIDDEN`."""
+    """A response, read from the attributes of a row. `area` is its key in `security.permissions.HIDDEN`."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -23,31 +23,34 @@ class Out(BaseModel):
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def partial(model: type[Body], name: str, *, without: frozenset[str] = frozenset()) -> type[Body]:
-    """The merge-patch form of a body: every member optional, `null` allowed only where it was.
+def patch_model(model: type[Body], name: str, *, without: frozenset[str] = frozenset()) -> type[Body]:
+    """Return the merge-patch form of a body (RFC 7396). All members are optional and have no default.
 
-    Defaults are dropped: an absent member is unchanged. `without` names members that only a creation has.
+    `null` is valid only where the body allows it. `without` are members that only a creation has.
     """
     members: dict[str, Any] = {
-        key: (Annotated[field.rebuild_annotation(), _told(field)] | MISSING, MISSING)
+        key: (Annotated[field.rebuild_annotation(), _documentation(field)] | MISSING, MISSING)
         for key, field in model.model_fields.items()
         if key not in without
     }
     config = ConfigDict(**model.model_config)
-    config.pop("json_schema_extra", None)  # says what a creation needs
+    config.pop("json_schema_extra", None)  # required members and examples of a creation
     return create_model(name, __config__=config, __doc__=model.__doc__, **members)  # type: ignore[no-any-return]
 
 
-def _told(field: FieldInfo) -> FieldInfo:
-    """What a rebuilt annotation has lost: the words for the documents."""
-    found: FieldInfo = Field(
+def _documentation(field: FieldInfo) -> FieldInfo:
+    """Return the documentation of a field, which `rebuild_annotation` loses."""
+    documentation: FieldInfo = Field(
         examples=field.examples, description=field.description, json_schema_extra=field.json_schema_extra
     )
-    return found
+    return documentation
 
 
-def given(*names: str) -> dict[str, Any]:
-    """For the documents: at least one of these members has to be there, and not null."""
+def require_any(*names: str) -> dict[str, Any]:
+    """Return the JSON Schema that requires one of these members with a value other than null.
+
+    It documents a rule. The service checks it.
+    """
     return {
         "anyOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
     }
@@ -57,14 +60,14 @@ def given(*names: str) -> dict[str, Any]:
 
 
 class PersonRef(Out):
-    """A neighbour by id and name."""
+    """A reference to a person: id and name."""
 
     id: int
     name: str
 
 
 class DoctorRef(Out):
-    """A doctor as another row's neighbour."""
+    """A reference to a doctor: id, name and specialty."""
 
     id: int
     name: str
@@ -72,7 +75,7 @@ class DoctorRef(Out):
 
 
 class OfPatient(Out):
-    """A row that belongs to a patient, whom it names flat and nested."""
+    """The patient of a row, as flat members and as an object."""
 
     patient_id: int
     patient_name: str = Field(validation_alias=AliasPath("patient", "name"))
@@ -80,7 +83,7 @@ class OfPatient(Out):
 
 
 class OfDoctor(Out):
-    """A row that belongs to a doctor, whom it names flat and nested."""
+    """The doctor of a row, as flat members and as an object."""
 
     doctor_id: int
     doctor_name: str = Field(validation_alias=AliasPath("doctor", "name"))
@@ -88,6 +91,6 @@ class OfDoctor(Out):
 
 
 class Message(Out):
-    """A plain sentence."""
+    """A message for the user."""
 
     message: str

@@ -31,57 +31,63 @@ MAX_ID = MAX_INT
 # --- Text ----------------------------------------------------------------------------------------------
 
 
-def _not_blank(value: str) -> str:
+def _check_not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be blank")
     return value
 
 
-def _email(value: str) -> str:
+def _normalize_email(value: str) -> str:
     try:
-        # only the form is judged
-        found = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
+        # the syntax only: no DNS query
+        email = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
     except email_validator.EmailNotValidError as problem:
         raise ValueError(str(problem)) from None
-    return found.normalized.lower()
+    return email.normalized.lower()
 
 
-def _phone(value: str) -> str:
+def _check_phone(value: str) -> str:
     digits = sum(c.isdecimal() for c in value)
     if not 3 <= digits <= 20 or not re.fullmatch(r"[\d\s+()\-.,/#*;:xXeEtT]+", value):
-        raise ValueError("not a phone number; digits with + ( ) - . / and an extension are fine")
+        raise ValueError("not a phone number; use 3 to 20 digits, + ( ) - . / and an extension such as x12")
     return value
 
 
-# what `_not_blank` and `_phone` judge, as the documents tell it
-_FILLED = Field(json_schema_extra={"pattern": r"\S"})
+# `_check_not_blank` and `_check_phone` as patterns of JSON Schema
+_NOT_BLANK = Field(json_schema_extra={"pattern": r"\S"})
 _PHONE_PART = r"[\s+()\-.,/#*;:xXeEtT]*"
 _PHONE_PATTERN = f"^{_PHONE_PART}(?:[0-9]{_PHONE_PART}){{3,20}}$"
 
 Clean = AfterValidator(sanitize)
 Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank), _FILLED, Clean
+    str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_not_blank), _NOT_BLANK, Clean
 ]
 Short = Annotated[str, StringConstraints(max_length=100), Clean]
 Line = Annotated[str, StringConstraints(max_length=500), Clean]
 RequiredLine = Annotated[
-    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_not_blank), _FILLED, Clean
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_not_blank), _NOT_BLANK, Clean
 ]
 Note = Annotated[str, StringConstraints(max_length=20_000), Clean]
 RequiredNote = Annotated[
-    str, StringConstraints(min_length=1, max_length=20_000), AfterValidator(_not_blank), _FILLED, Clean
+    str,
+    StringConstraints(min_length=1, max_length=20_000),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
+    Clean,
 ]
-Code = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_not_blank), _FILLED]
+Code = Annotated[
+    str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_not_blank), _NOT_BLANK
+]
 Email = Annotated[
     str,
     StringConstraints(max_length=254),
-    AfterValidator(_email),
+    AfterValidator(_normalize_email),
     WithJsonSchema({"type": "string", "format": "email", "maxLength": 254, "examples": ["john@example.com"]}),
 ]
 Phone = Annotated[
     str,
     StringConstraints(max_length=40),
-    AfterValidator(_phone),
+    AfterValidator(_check_phone),
     WithJsonSchema(
         {"type": "string", "maxLength": 40, "pattern": _PHONE_PATTERN, "examples": ["+1 (555) 123-4567"]}
     ),
@@ -94,13 +100,14 @@ Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 # --- Money ---------------------------------------------------------------------------------------------
 
 
-def _money(value: Any) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        raise ValueError("an amount is a number or a string such as '125.00'")
-    text = value if isinstance(value, str) else repr(value) if isinstance(value, float) else str(value)
-    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]+)?(e[+]?[0-9]{1,2})?", text, re.ASCII):
-        raise ValueError("an amount is a number or a string such as '125.00'")
-    amount = Decimal(text)
+# A float may have an exponent: str(1e16) is "1e+16". A bool does not match: str(True) is "True".
+_AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]+)?(e[+]?[0-9]{1,2})?", re.ASCII)
+
+
+def _parse_money(value: Any) -> Decimal:
+    if not isinstance(value, (int, float, str, Decimal)) or not _AMOUNT.fullmatch(str(value)):
+        raise ValueError("write an amount as a number or as a string such as '125.00'")
+    amount = Decimal(str(value))
     if amount < 0:
         raise ValueError("must not be negative")
     if amount > MONEY_LIMIT:
@@ -110,7 +117,7 @@ def _money(value: Any) -> Decimal:
     return amount.quantize(CENT)
 
 
-def _positive(value: Decimal) -> Decimal:
+def _check_positive(value: Decimal) -> Decimal:
     if value <= 0:
         raise ValueError("must be more than zero")
     return value
@@ -123,9 +130,9 @@ _MONEY_SCHEMA = {
     ],
     "examples": ["125.00"],
 }
-MoneyIn = Annotated[Decimal, BeforeValidator(_money), WithJsonSchema(_MONEY_SCHEMA)]
+MoneyIn = Annotated[Decimal, BeforeValidator(_parse_money), WithJsonSchema(_MONEY_SCHEMA)]
 PositiveMoneyIn = Annotated[
-    Decimal, BeforeValidator(_money), AfterValidator(_positive), WithJsonSchema(_MONEY_SCHEMA)
+    Decimal, BeforeValidator(_parse_money), AfterValidator(_check_positive), WithJsonSchema(_MONEY_SCHEMA)
 ]
 MoneyOut = Annotated[
     Decimal,
@@ -145,81 +152,81 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def parse_day(value: Any) -> date:
-    """`YYYY-MM-DD`, from 1900 to 2199. Raises ValueError saying what to send."""
+    """Return the date of a text `YYYY-MM-DD` with a year from 1890 to 2199. Raises ValueError."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     if not isinstance(value, str) or not _DAY.fullmatch(value):
-        raise ValueError("a date reads YYYY-MM-DD")
+        raise ValueError("write a date as YYYY-MM-DD")
     try:
         day = date.fromisoformat(value)
     except ValueError:
-        raise ValueError("there is no such day in the calendar") from None
+        raise ValueError("this day does not exist in the calendar") from None
     if not FIRST_YEAR <= day.year <= LAST_YEAR:
         raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
     return day
 
 
-def _offset_text(moment: datetime) -> str:
-    return moment.strftime("%z")[:3] + ":" + moment.strftime("%z")[3:5]
+def _format_offset(local: datetime) -> str:
+    offset = local.strftime("%z")
+    return f"{offset[:3]}:{offset[3:5]}"
 
 
-def _to_instant(local: datetime) -> datetime:
-    """A wall-clock time of the clinic as an instant; refuses the spring gap and the autumn fold."""
+def _to_utc(local: datetime) -> datetime:
+    """Convert a local time of the clinic to UTC. Raises ValueError if it does not exist exactly once."""
     zone = settings().zone
     first, second = local.replace(tzinfo=zone, fold=0), local.replace(tzinfo=zone, fold=1)
     if first.utcoffset() != second.utcoffset():
         exists = first.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == local
-        choices = " or ".join(sorted({_offset_text(first), _offset_text(second)}))
+        offsets = " or ".join(sorted({_format_offset(first), _format_offset(second)}))
         problem = "exists twice" if exists else "does not exist"
-        raise ValueError(f"this local time {problem} when the clocks change; add the offset {choices}")
+        raise ValueError(f"this local time {problem} when the clocks change; add the offset {offsets}")
     return first.astimezone(UTC)
 
 
 def parse_instant(value: Any) -> datetime:
-    """An RFC 3339 date-time as aware UTC; without offset it is the clinic's local time.
+    """Return an RFC 3339 date-time in UTC. Without an offset it is the local time of the clinic.
 
-    Raises ValueError naming the offsets to choose from where the local time does not exist or exists twice.
+    Raises ValueError. For a local time that does not exist or exists twice, it contains the possible offsets.
     """
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
-    found = _INSTANT.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
+    match = _INSTANT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         raise ValueError(
-            "a date-time reads YYYY-MM-DDTHH:MM:SS, with an offset such as +02:00 or Z if you like"
+            "write a date-time as YYYY-MM-DDTHH:MM:SS; an offset such as +02:00 or Z is optional"
         )
-    year, month, day, hour, minute = (int(found[i]) for i in range(1, 6))
+    year, month, day, hour, minute = (int(match[i]) for i in range(1, 6))
     if not FIRST_YEAR <= year <= LAST_YEAR:
         raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
     try:
         local = datetime(  # noqa: DTZ001 - the offset follows
-            year, month, day, hour, minute, int(found[6] or 0), int((found[7] or "0").ljust(6, "0"))
+            year, month, day, hour, minute, int(match[6] or 0), int((match[7] or "0").ljust(6, "0"))
         )
-        if found[8]:
+        if match[8]:
             return local.replace(tzinfo=UTC)
-        if found[9]:
-            offset = timedelta(hours=int(found[10]), minutes=int(found[11]))
-            if offset >= timedelta(hours=24) or int(found[11]) > 59:
-                raise ValueError
-            return (local - offset if found[9] == "+" else local + offset).replace(tzinfo=UTC)
+        if match[9]:
+            offset_time = time(int(match[10]), int(match[11]))  # checks the range, too
+            offset = timedelta(hours=offset_time.hour, minutes=offset_time.minute)
+            return (local - offset if match[9] == "+" else local + offset).replace(tzinfo=UTC)
     except ValueError:
-        raise ValueError("there is no such date-time") from None
-    return _to_instant(local)
+        raise ValueError("this date-time does not exist") from None
+    return _to_utc(local)
 
 
 def parse_instant_or_day(value: Any) -> datetime:
-    """An instant; a bare day is its first moment in the clinic."""
+    """Return a date-time in UTC. A date is its start in the time zone of the clinic. Raises ValueError."""
     if isinstance(value, str) and _DAY.fullmatch(value):
         return datetime.combine(parse_day(value), time.min, tzinfo=settings().zone).astimezone(UTC)
     return parse_instant(value)
 
 
 def format_instant(instant: datetime) -> str:
-    """RFC 3339 with the clinic's offset."""
-    return _written(instant, settings().zone)
+    """Return the RFC 3339 text of an instant, with the offset of the clinic."""
+    return _format_in_zone(instant, settings().zone)
 
 
-@lru_cache(maxsize=4096)  # a day's list has each of its times several times
-def _written(instant: datetime, zone: tzinfo) -> str:
+@lru_cache(maxsize=4096)  # the rows of a list share many times
+def _format_in_zone(instant: datetime, zone: tzinfo) -> str:
     return instant.astimezone(zone).isoformat()
 
 

@@ -130,8 +130,11 @@ SEARCH_PARAMETERS: dict[str, tuple[Schema, str]] = {
     "q": (KIND_SCHEMAS[Kind.TEXT], "Words of names and numbers."),
 }
 DATE_PARAMETERS: dict[str, tuple[Schema, str]] = {
-    "start_date": (DAY_OR_INSTANT, "The earliest main date of the list."),
-    "end_date": (DAY_OR_INSTANT, "The latest main date of the list: a date is included, a date-time is not."),
+    "start_date": (DAY_OR_INSTANT, "Only rows with this main date or a later one."),
+    "end_date": (
+        DAY_OR_INSTANT,
+        "Only rows before this end by their main date. A date is included, a date-time is not.",
+    ),
 }
 SHARED_PARAMETERS = PAGING_PARAMETERS | SEARCH_PARAMETERS | DATE_PARAMETERS
 

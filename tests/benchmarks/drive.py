@@ -122,8 +122,10 @@ def _owner(processes: Sequence[psutil.Process], port: int) -> int:
     raise BenchError("no worker holds the connection")
 
 
-def drive(connections: Sequence[Connection], script: Script, ear: Ear, seconds: float, wanted: int) -> Sample:
-    """Keep every connection busy for `seconds`; raises BenchError for a status that is not `wanted`."""
+def drive(
+    connections: Sequence[Connection], script: Script, ear: Ear, seconds: float, *wanted: int
+) -> Sample:
+    """Keep every connection busy for `seconds`; raises BenchError for a status that is not in `wanted`."""
     sample = Sample()
     with closing(selectors.DefaultSelector()) as selector:
         for place, connection in enumerate(connections):
@@ -146,7 +148,7 @@ def drive(connections: Sequence[Connection], script: Script, ear: Ear, seconds: 
                 sample.latencies_s.append(now - connection.sent_at)
                 status, body = answer
                 sample.statuses[status] += 1
-                if status != wanted:
+                if status not in wanted:
                     raise BenchError(f"{status}: {body[:500]!r}")
                 ear(place, body)
                 if now < until:

@@ -174,7 +174,7 @@ def staged(engine: str, count: int, seed: int, *, replayed: bool = True) -> Iter
         clinic = start_app(url, redis_url, WORKERS, env)
         stack.callback(clinic.stop)
         bare_env = env | {"BENCH_ANSWERS": str(answers)}
-        bare = start_app(url, redis_url, WORKERS, bare_env, "tests.benchmarks.yardstick:create_app()")
+        bare = start_app(url, redis_url, WORKERS, bare_env, "tests.benchmarks.yardstick:create_app")
         stack.callback(bare.stop)
         yield Stage(
             clinic=_serve(clinic),

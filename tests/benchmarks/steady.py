@@ -144,8 +144,8 @@ def crowded(stage: Stage) -> dict[str, Any]:
     tried: list[float] = []
 
     def sign_in() -> None:
-        sample = drive(crowd, lambda _place: wrong, lambda _place, _body: None, QUIET_S + WARM_S, 401)
-        tried.append(sample.rate)
+        sample = drive(crowd, lambda _place: wrong, lambda _place, _body: None, QUIET_S + WARM_S, 401, 503)
+        tried.append(sample.statuses[401] / sample.elapsed_s)
 
     thread = threading.Thread(target=sign_in)
     thread.start()

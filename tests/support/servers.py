@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -33,8 +33,8 @@ import redis
 from sqlalchemy import URL, make_url
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
 
 # A line on its input says that the server was stopped; the end of its input, that the starter died without.
 GUARD = """
@@ -341,12 +341,14 @@ def start_app(
     redis_url: str | None = None,
     workers: int = 4,
     env: Mapping[str, str] | None = None,
-    application: str = "app:create_app()",
+    application: str = "app:create_app",
+    gunicorn: bool = False,
+    options: Sequence[str] = (),
 ) -> AppServer:
-    """The application on a free loopback port, outside of testing mode, on a migrated database.
+    """Start the application on a free loopback port, on a migrated database.
 
-    It sees the settings given here and none of the caller's environment. `application` names another WSGI
-    application to serve in the same way.
+    It gets the settings given here and none of the caller's environment. `application` is the
+    `module:factory` to serve, `gunicorn` replaces granian, `options` go to the command.
     """
     port = free_port()
     directory = Path(tempfile.mkdtemp(prefix="clinic-app-"))
@@ -365,7 +367,10 @@ def start_app(
         "RATE_LIMIT_ENABLED": "false",
     }
     server = AppServer(None, f"http://127.0.0.1:{port}")
-    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application]
+    if gunicorn:
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", f"{application}()", *options]
+    else:
+        command = [sys.executable, "server.py", application, *options]
     environment = settings | dict(env or {})
     server.process = ManagedProcess(command, directory, server.answers, cwd=ROOT, env=environment)
     server.start()
