@@ -78,7 +78,7 @@ def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def sqlite_file() -> Iterator[Path]:
-    """Where the database file of this test process lies."""
+    """The path of the SQLite file of this test process."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         yield Path(folder) / "clinic.db"
 

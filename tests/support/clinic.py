@@ -169,7 +169,7 @@ class Clinic:
         return self.admin.make("/doctors", **members)
 
     def appointment(self, **members: Any) -> dict[str, Any]:
-        """A future appointment; each default lies an hour after the one before."""
+        """Make a future appointment. Each default start is an hour after the previous one."""
         if "patient_id" not in members:
             members["patient_id"] = self.patient()["id"]
         if "doctor_id" not in members:

@@ -137,7 +137,7 @@ def _sqlite_objects(connection: Connection) -> Iterator[SchemaObject]:
         if kind != "table":
             yield SchemaObject(kind, table, name, sql)
             continue
-        for line in sql.splitlines()[1:-1]:  # SQLite keeps what it was told: a column or constraint a line
+        for line in sql.splitlines()[1:-1]:  # SQLite keeps the text: one column or constraint a line
             kind = "constraint" if "CONSTRAINT" in line else "column"
             told = line.strip(" \t,").removeprefix("CONSTRAINT ")
             # a column that was added later stands behind the last of those that were there

@@ -78,7 +78,7 @@ class ManagedProcess:
             time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGINT, keep: bool = False) -> None:
-        """End the server and its children, and remove its directory unless told to `keep` it."""
+        """End the server and its children, and remove its directory unless `keep` is true."""
         if self.process is not None:
             family = self._family()
             self.thaw()
@@ -267,7 +267,7 @@ def start_standby(primary: PostgresServer) -> PostgresServer:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a PostgreSQL server keeps its data, its programs, and as whom they run."""
+    """The data directory, the programs and the user of a PostgreSQL server."""
 
     directory: Path
     binaries: Path
