@@ -1,7 +1,7 @@
 """Settings from the environment and `.env`, checked once, with all errors reported together.
 
 `load()` reads and checks them, `use()` makes them the settings of the application, `settings()` returns them.
-Why this does not use pydantic-settings: docs/decisions/0004-settings-read-by-ourselves.md.
+Why this does not use pydantic-settings: docs/adr/0004-settings-reader.md.
 """
 
 from __future__ import annotations
