@@ -1,4 +1,4 @@
-"""Column types: money, instants, ids and texts as PostgreSQL and SQLite store them."""
+"""Column types for money, instants, ids and text on PostgreSQL and SQLite."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import mapped_column
 from sqlalchemy.types import TypeEngine
 
-MAX_INT = 2**63 - 1  # what an id can be
+MAX_INT = 2**63 - 1  # the largest id
 MONEY_LIMIT = Decimal("9999999999.99")
 CENT = Decimal("0.01")
-# One text for both engines: PostgreSQL's NUMERIC(12,2) bounds finite values itself and sorts NaN above
-# every number; SQLite holds cents, whose largest value this is.
+# The upper bound in CHECK constraints, the same text on both engines. SQLite stores cents, and this is the
+# largest value in cents. On PostgreSQL, NUMERIC(12,2) already limits finite values, and NaN is above every
+# number.
 MONEY_TOP = "999999999999"
 
 
 class MoneyType(TypeDecorator[Decimal]):
-    """Exact money: NUMERIC(12,2) on PostgreSQL, integer cents on SQLite, which has no decimals."""
+    """Exact money: NUMERIC(12,2) on PostgreSQL, integer cents on SQLite, which has no decimal type."""
 
     impl = Numeric(12, 2)
     cache_ok = True
@@ -56,7 +57,7 @@ class MoneyType(TypeDecorator[Decimal]):
 
 
 class InstantType(TypeDecorator[datetime]):
-    """An instant, aware UTC on both engines; SQLite stores it without zone, in sortable text."""
+    """An aware datetime in UTC. SQLite stores it without a time zone, as sortable text."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -83,7 +84,7 @@ Money = Annotated[Decimal, mapped_column(MoneyType())]
 Instant = Annotated[datetime, mapped_column(InstantType())]
 Day = Annotated[date, mapped_column(Date())]
 Name = Annotated[str, mapped_column(String(200))]
-Fold = Annotated[str, mapped_column(String(400))]  # as long as services.search_key.fold lets it get
+SearchKey = Annotated[str, mapped_column(String(400))]  # the maximum length of services.search_key.search_key
 Short = Annotated[str, mapped_column(String(100))]
 Line = Annotated[str, mapped_column(String(500))]
 Note = Annotated[str, mapped_column(Text())]

@@ -1,4 +1,4 @@
-"""The enumerations of the clinic: stored by value, with a CHECK that lists the values."""
+"""Enumerations. They are stored by value, with a CHECK constraint that lists the values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What somebody is in the clinic; what a role may do is the table in `security.permissions`."""
+    """The role of a user. The permissions of a role are in `security.permissions`."""
 
     ADMIN = "admin"
     DOCTOR = "doctor"
@@ -15,7 +15,7 @@ class Role(StrEnum):
 
 
 class Gender(StrEnum):
-    """Administrative gender; unknown is NULL."""
+    """Administrative gender. NULL means unknown."""
 
     MALE = "male"
     FEMALE = "female"
@@ -23,7 +23,7 @@ class Gender(StrEnum):
 
 
 class AllergySeverity(StrEnum):
-    """How bad the reaction to an allergen was."""
+    """The severity of an allergic reaction."""
 
     MILD = "mild"
     MODERATE = "moderate"
@@ -32,14 +32,14 @@ class AllergySeverity(StrEnum):
 
 
 class ConditionStatus(StrEnum):
-    """Clinical status of a condition."""
+    """The clinical status of a condition."""
 
     ACTIVE = "active"
     RESOLVED = "resolved"
 
 
 class AppointmentStatus(StrEnum):
-    """Where an appointment stands; the allowed steps are in `services.scheduling.appointments`."""
+    """The status of an appointment. The transitions are in `services.scheduling.appointments`."""
 
     SCHEDULED = "scheduled"
     COMPLETED = "completed"
@@ -48,14 +48,14 @@ class AppointmentStatus(StrEnum):
 
 
 class CancelledBy(StrEnum):
-    """Whose wish a cancellation was: the clinic's own do not count against a doctor's rates."""
+    """Who cancelled. Cancellations by the clinic do not count in the cancellation rate of a doctor."""
 
     PATIENT = "patient"
     CLINIC = "clinic"
 
 
 class TreatmentStatus(StrEnum):
-    """Where a treatment stands."""
+    """The status of a treatment."""
 
     PLANNED = "planned"
     IN_PROGRESS = "in_progress"
@@ -64,7 +64,7 @@ class TreatmentStatus(StrEnum):
 
 
 class PrescriptionStatus(StrEnum):
-    """Where a prescription stands."""
+    """The status of a prescription."""
 
     ACTIVE = "active"
     COMPLETED = "completed"
@@ -73,8 +73,12 @@ class PrescriptionStatus(StrEnum):
 
 
 class LedgerKind(StrEnum):
-    """What a ledger row is. Charges and taxes raise the balance, the others lower it, a refund raises it
-    again; a reversal undoes the row it names; a credit moves money between a bill and the account."""
+    """The kind of a ledger entry.
+
+    Charges, taxes and refunds raise the balance. Discounts, payments and write-offs lower it.
+    A reversal cancels the entry in `reverses_id`.
+    A credit moves money between a bill and the account of the patient.
+    """
 
     CHARGE = "charge"
     TAX = "tax"
@@ -88,7 +92,7 @@ class LedgerKind(StrEnum):
 
 
 class PaymentMethod(StrEnum):
-    """How money moved."""
+    """The method of a payment."""
 
     CASH = "cash"
     CARD = "card"
@@ -101,7 +105,7 @@ class PaymentMethod(StrEnum):
 
 
 class RefundStatus(StrEnum):
-    """A receptionist's refund is a request until somebody else decides it."""
+    """The status of a refund. A refund by a receptionist needs the approval of an administrator."""
 
     REQUESTED = "requested"
     APPROVED = "approved"
@@ -109,7 +113,7 @@ class RefundStatus(StrEnum):
 
 
 class ClaimStatus(StrEnum):
-    """Where an insurance claim stands."""
+    """The status of an insurance claim."""
 
     DRAFT = "draft"
     SUBMITTED = "submitted"
@@ -121,7 +125,7 @@ class ClaimStatus(StrEnum):
 
 
 class MovementType(StrEnum):
-    """Why stock moved."""
+    """The type of a stock movement."""
 
     RESTOCK = "restock"
     USAGE = "usage"
@@ -131,7 +135,7 @@ class MovementType(StrEnum):
 
 
 class AuditOutcome(StrEnum):
-    """Whether what the entry tells of was done, refused by a rule, or failed at sign-in."""
+    """The outcome of an audited action."""
 
     SUCCESS = "success"
     REFUSED = "refused"

@@ -1,12 +1,15 @@
-"""Every table of the clinic, and nothing else: no queries, clocks, permissions or serialisation.
+"""The database tables. This module has no queries, clock, permissions or serialization.
 
-Contract of this file
-- A class is a table, its docstring says what one *row* is, parents come before children.
-- Instants are aware UTC, money is `Decimal` with two places, enums are stored by value with a CHECK.
-- Constraint names are part of the interface: `errors.CONSTRAINTS` turns them into messages.
-- Exclusion constraints and triggers live in the migrations, since the two engines spell them differently.
-- `__entity__` names a row in the audit; a child names the parent it belongs to by `__part_of__`.
-- Attributes under "computed fields" are not stored: the domain's service computes them for the rows it shows.
+Conventions:
+- One class is one table. Its docstring describes one row. Parent tables come before child tables.
+- Instants are aware datetimes in UTC. Money is a `Decimal` with two places.
+- Enumerations are stored by value, with a CHECK constraint.
+- Constraint names are part of the interface: `errors.CONSTRAINTS` maps them to error messages.
+- Exclusion constraints and triggers are in the migrations, because their SQL differs between the engines.
+- `__entity__` is the name of a row in the audit log.
+- `__part_of__` is the entity of the parent row and the column with its id. A change of the child is audited
+  as a change of the parent.
+- Attributes under "computed fields" are not stored. The service of the domain computes them for a response.
 """
 
 from __future__ import annotations
@@ -36,7 +39,6 @@ from column_types import (
     MONEY_TOP,
     BigId,
     Day,
-    Fold,
     Id,
     Instant,
     JsonDict,
@@ -45,6 +47,7 @@ from column_types import (
     Money,
     Name,
     Note,
+    SearchKey,
     Short,
 )
 from enums import (
@@ -66,9 +69,9 @@ from enums import (
 
 
 class Base(DeclarativeBase):
-    """The declarative base of every table: names its constraints, knows its place in the audit."""
+    """The declarative base class: naming of constraints, and the audit entity of a table."""
 
-    __allow_unmapped__ = True  # for the computed fields
+    __allow_unmapped__ = True  # computed fields are annotated without Mapped
     __entity__: ClassVar[str | None] = None
     __part_of__: ClassVar[tuple[str, str] | None] = None
 
@@ -84,12 +87,15 @@ class Base(DeclarativeBase):
 
 
 def _ref(target: str, *, index: bool = True, ondelete: str | None = None, unique: bool = False) -> Any:
-    """A foreign key to `target`'s id, indexed unless an index of the table already begins with it."""
+    """Return a foreign key column to the id of `target`.
+
+    Pass `index=False` if another index of the table begins with this column.
+    """
     return mapped_column(BigId, ForeignKey(f"{target}.id", ondelete=ondelete), index=index, unique=unique)
 
 
 def _enum(kind: type[StrEnum], **options: Any) -> Any:
-    """A column holding the enum's value, guarded by a CHECK that lists the values."""
+    """Return a column that stores the value of an enumeration, with a CHECK constraint."""
     return mapped_column(
         Enum(
             kind,
@@ -104,9 +110,10 @@ def _enum(kind: type[StrEnum], **options: Any) -> Any:
 
 
 def _money_check(column: str, *, low: str = ">= 0") -> CheckConstraint:
-    """Bounds on both sides: NaN and infinity pass a one-sided check on PostgreSQL.
+    """Return a CHECK constraint with a lower and an upper bound for an amount.
 
-    `low` has to mean the same in SQLite's cents and PostgreSQL's units: compare with zero, not with a cent.
+    The upper bound is needed: on PostgreSQL, NaN and infinity are above every number. SQLite stores cents and
+    PostgreSQL stores units. A `low` of zero means the same on both.
     """
     return CheckConstraint(f"{column} {low} AND {column} <= {MONEY_TOP}", name=f"{column}_range")
 
@@ -114,15 +121,15 @@ def _money_check(column: str, *, low: str = ">= 0") -> CheckConstraint:
 # --- Mixins --------------------------------------------------------------------------------------------
 
 
-class Stamped:
-    """When the row was made and last changed; set by `services.audit.audit_log` at the flush."""
+class Timestamped:
+    """The instants of creation and last change. `services.audit.audit_log` sets them at each flush."""
 
     created_at: Mapped[Instant]
     updated_at: Mapped[Instant]
 
 
-class Versioned(Stamped):
-    """A row with a strong ETag: the version rises by one with every change of a stored column."""
+class Versioned(Timestamped):
+    """A row with a strong ETag. Each change of a stored column increments the version by one."""
 
     version: Mapped[int] = mapped_column(default=1)
 
@@ -136,7 +143,7 @@ class Versioned(Stamped):
 
 
 class User(Versioned, Base):
-    """Somebody who can sign in, or has asked to."""
+    """A user account. A self-registered account is inactive until an administrator activates it."""
 
     __tablename__ = "users"
     __entity__ = "user"
@@ -144,7 +151,7 @@ class User(Versioned, Base):
 
     id: Mapped[Id]
     name: Mapped[Name]
-    name_fold: Mapped[Fold]
+    name_fold: Mapped[SearchKey]
     email: Mapped[str] = mapped_column(String(254), unique=True)  # lower case
     phone: Mapped[Short | None]
     password_hash: Mapped[str] = mapped_column(String(100))
@@ -156,12 +163,15 @@ class User(Versioned, Base):
 
     @property
     def doctor_id(self) -> int | None:
-        """The doctor this user is, if any."""
+        """Return the id of the doctor record of this user, or None."""
         return self.doctor.id if self.doctor else None
 
 
 class UserSession(Base):
-    """One sign-in on one device, alive until it expires or ends; its counter names the current tokens."""
+    """One sign-in on one device. It is valid until it expires or ends.
+
+    The tokens contain the counter. A token with an older counter is retired.
+    """
 
     __tablename__ = "user_sessions"
     __part_of__ = ("user", "user_id")
@@ -184,7 +194,7 @@ class UserSession(Base):
 
 
 class PasswordReset(Base):
-    """A one-time right to set a new password; the token itself is never stored, only its SHA-256."""
+    """A one-time token to set a new password. Only the SHA-256 hash of the token is stored."""
 
     __tablename__ = "password_resets"
     __part_of__ = ("user", "user_id")
@@ -198,7 +208,7 @@ class PasswordReset(Base):
 
 
 class Patient(Versioned, Base):
-    """Somebody the clinic cares for."""
+    """A patient of the clinic."""
 
     __tablename__ = "patients"
     __entity__ = "patient"
@@ -211,7 +221,7 @@ class Patient(Versioned, Base):
     id: Mapped[Id]
     file_number: Mapped[str] = mapped_column(String(50), unique=True)
     name: Mapped[Name]
-    name_fold: Mapped[Fold]
+    name_fold: Mapped[SearchKey]
     gender: Mapped[Gender | None] = _enum(Gender)
     date_of_birth: Mapped[Day | None]
     phone: Mapped[Short | None]
@@ -236,7 +246,7 @@ class Patient(Versioned, Base):
 
 
 class MedicalHistory(Versioned, Base):
-    """What one patient brings along: allergies, conditions, medications, and what is told of the rest."""
+    """The medical history of one patient: allergies, conditions, medications and notes."""
 
     __tablename__ = "medical_histories"
     __entity__ = "medical_history"
@@ -256,7 +266,7 @@ class MedicalHistory(Versioned, Base):
 
 
 class Allergy(Base):
-    """A substance one patient must not get."""
+    """A known allergy of a patient to a substance."""
 
     __tablename__ = "allergies"
     __part_of__ = ("medical_history", "medical_history_id")
@@ -265,13 +275,13 @@ class Allergy(Base):
     id: Mapped[Id]
     medical_history_id: Mapped[int] = _ref("medical_histories", index=False, ondelete="CASCADE")
     substance: Mapped[Name]
-    substance_fold: Mapped[Fold] = mapped_column(index=True)
+    substance_fold: Mapped[SearchKey] = mapped_column(index=True)
     reaction: Mapped[Line | None]
     severity: Mapped[AllergySeverity] = _enum(AllergySeverity, default=AllergySeverity.UNKNOWN)
 
 
 class Condition(Base):
-    """A diagnosis a patient lives with, or has left behind."""
+    """An active or resolved condition of a patient."""
 
     __tablename__ = "conditions"
     __part_of__ = ("medical_history", "medical_history_id")
@@ -279,14 +289,14 @@ class Condition(Base):
     id: Mapped[Id]
     medical_history_id: Mapped[int] = _ref("medical_histories", ondelete="CASCADE")
     name: Mapped[Line]
-    name_fold: Mapped[Fold] = mapped_column(index=True)
+    name_fold: Mapped[SearchKey] = mapped_column(index=True)
     icd10: Mapped[str | None] = mapped_column(String(10), index=True)
     since: Mapped[Day | None]
     status: Mapped[ConditionStatus] = _enum(ConditionStatus, default=ConditionStatus.ACTIVE)
 
 
 class HomeMedication(Base):
-    """A medicine a patient takes that this clinic did not prescribe."""
+    """A medicine that a patient takes and that this clinic did not prescribe."""
 
     __tablename__ = "home_medications"
     __part_of__ = ("medical_history", "medical_history_id")
@@ -299,7 +309,7 @@ class HomeMedication(Base):
 
 
 class Doctor(Versioned, Base):
-    """Somebody patients are seen by; may or may not sign in."""
+    """A doctor. A doctor with a user account can sign in."""
 
     __tablename__ = "doctors"
     __entity__ = "doctor"
@@ -312,7 +322,7 @@ class Doctor(Versioned, Base):
     id: Mapped[Id]
     user_id: Mapped[int | None] = _ref("users", index=False, unique=True)
     name: Mapped[Name]
-    name_fold: Mapped[Fold]
+    name_fold: Mapped[SearchKey]
     email: Mapped[str | None] = mapped_column(String(254))
     phone: Mapped[Short | None]
     specialty: Mapped[Short]
@@ -336,7 +346,7 @@ class Doctor(Versioned, Base):
 
 
 class ScheduleWindow(Base):
-    """Hours of one weekday in which a doctor works, in the clinic's zone; half-open."""
+    """A half-open interval of working hours of a doctor on one weekday, in the time zone of the clinic."""
 
     __tablename__ = "schedule_windows"
     __part_of__ = ("doctor", "doctor_id")
@@ -353,8 +363,8 @@ class ScheduleWindow(Base):
     end: Mapped[time] = mapped_column(Time())
 
 
-class TimeOff(Stamped, Base):
-    """A stretch in which a doctor does not work, whatever the weekly hours say; half-open."""
+class TimeOff(Timestamped, Base):
+    """A half-open interval of a doctor's leave. It takes precedence over the weekly schedule."""
 
     __tablename__ = "time_off"
     __entity__ = "time_off"
@@ -373,7 +383,7 @@ class TimeOff(Stamped, Base):
 
 
 class Appointment(Versioned, Base):
-    """A patient's time with a doctor, half-open. `blocked_until` is the end with the doctor's buffer."""
+    """A booked appointment: a half-open interval. `blocked_until` is the end plus the doctor buffer."""
 
     __tablename__ = "appointments"
     __entity__ = "appointment"
@@ -414,7 +424,7 @@ class Appointment(Versioned, Base):
 
     @property
     def duration(self) -> int:
-        """Length in minutes."""
+        """Return the duration in minutes."""
         return int((self.end - self.start).total_seconds() // 60)
 
 
@@ -422,7 +432,7 @@ class Appointment(Versioned, Base):
 
 
 class Visit(Versioned, Base):
-    """One encounter of a patient with a doctor: open until signed, then read-only; or voided."""
+    """An encounter of a patient with a doctor. A visit is open, signed (read-only) or void."""
 
     __tablename__ = "visits"
     __entity__ = "visit"
@@ -433,7 +443,7 @@ class Visit(Versioned, Base):
         Index("ix_visits_date", "date"),
         Index("ix_visits_follow_up_date", "follow_up_date"),
         Index("ix_visits_appointment_id", "appointment_id"),
-        # one visit to an appointment; a voided one does not count
+        # An appointment has at most one visit. Void visits do not count.
         Index(
             "uq_visits_appointment_id",
             "appointment_id",
@@ -476,12 +486,12 @@ class Visit(Versioned, Base):
 
     @property
     def status(self) -> str:
-        """`open`, `signed` or `void`."""
+        """Return `open`, `signed` or `void`."""
         return "void" if self.voided_at else "signed" if self.signed_at else "open"
 
 
 class Diagnosis(Base):
-    """What was found at a visit."""
+    """A diagnosis of a visit."""
 
     __tablename__ = "diagnoses"
     __part_of__ = ("visit", "visit_id")
@@ -493,7 +503,7 @@ class Diagnosis(Base):
 
 
 class Addendum(Base):
-    """A correction to a signed visit: added, never changed."""
+    """A correction to a signed visit. Addenda are append-only."""
 
     __tablename__ = "addenda"
     __part_of__ = ("visit", "visit_id")
@@ -508,7 +518,7 @@ class Addendum(Base):
 
 
 class Treatment(Versioned, Base):
-    """A procedure or service given, or to be given, at a visit."""
+    """A planned or performed procedure or service of a visit."""
 
     __tablename__ = "treatments"
     __entity__ = "treatment"
@@ -521,7 +531,7 @@ class Treatment(Versioned, Base):
 
     id: Mapped[Id]
     visit_id: Mapped[int] = _ref("visits")
-    patient_id: Mapped[int] = _ref("patients")  # the visit's, kept for look-ups and the audit
+    patient_id: Mapped[int] = _ref("patients")  # copy of visits.patient_id, for queries and the audit
     doctor_id: Mapped[int] = _ref("doctors", index=False)
     name: Mapped[Name]
     description: Mapped[Note | None]
@@ -531,7 +541,7 @@ class Treatment(Versioned, Base):
     notes: Mapped[Note | None]
     stock_taken_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
-    billing_id: Mapped[int | None] = _ref("billings")  # the bill that charges it; none once that is void
+    billing_id: Mapped[int | None] = _ref("billings")  # the bill with its charge; NULL if that is void
 
     visit: Mapped[Visit] = relationship(back_populates="treatments")
     patient: Mapped[Patient] = relationship()
@@ -545,7 +555,7 @@ class Treatment(Versioned, Base):
 
 
 class Prescription(Versioned, Base):
-    """What a doctor ordered a patient to take."""
+    """A prescription of one or more medicines."""
 
     __tablename__ = "prescriptions"
     __entity__ = "prescription"
@@ -557,7 +567,7 @@ class Prescription(Versioned, Base):
 
     id: Mapped[Id]
     visit_id: Mapped[int] = _ref("visits")
-    patient_id: Mapped[int] = _ref("patients", index=False)  # the visit's, kept for the safety gate
+    patient_id: Mapped[int] = _ref("patients", index=False)  # copy of visits.patient_id, for the safety check
     doctor_id: Mapped[int] = _ref("doctors", index=False)
     details: Mapped[Note | None]
     status: Mapped[PrescriptionStatus] = _enum(PrescriptionStatus, default=PrescriptionStatus.ACTIVE)
@@ -579,11 +589,11 @@ class Prescription(Versioned, Base):
 
     # computed fields
     warnings: list[dict[str, str]] | None = None
-    shown_status: PrescriptionStatus  # set beside `status` once its days are compared with today
+    shown_status: PrescriptionStatus  # `status`, or expired after `expires_on`
 
 
 class PrescribedMedication(Base):
-    """One medicine of a prescription: at most quantity x (1 + refills) is dispensed."""
+    """One medicine of a prescription. At most quantity x (1 + refills) may be dispensed."""
 
     __tablename__ = "prescribed_medications"
     __part_of__ = ("prescription", "prescription_id")
@@ -612,12 +622,12 @@ class PrescribedMedication(Base):
 
     @property
     def remaining(self) -> int | None:
-        """How much may still be dispensed; None where no quantity was prescribed."""
+        """Return the quantity that may still be dispensed, or None without a prescribed quantity."""
         return None if self.quantity is None else self.quantity * (1 + self.refills) - self.dispensed
 
 
 class Dispensing(Base):
-    """Medicine handed out on a prescription."""
+    """One dispensing of a prescribed medicine."""
 
     __tablename__ = "dispensings"
     __part_of__ = ("prescription", "prescription_id")
@@ -639,7 +649,7 @@ class Dispensing(Base):
 
 
 class InvoiceCounter(Base):
-    """The last invoice number of a year: locked while the next is taken, so that there is no gap."""
+    """The last invoice number of a year. The row lock while a number is assigned prevents gaps."""
 
     __tablename__ = "invoice_counters"
 
@@ -648,7 +658,7 @@ class InvoiceCounter(Base):
 
 
 class Billing(Versioned, Base):
-    """A bill. It holds no sums: what it amounts to and what is paid are its ledger rows."""
+    """A bill. It stores no totals: its amount and its payments are sums of ledger entries."""
 
     __tablename__ = "billings"
     __entity__ = "billing"
@@ -663,7 +673,7 @@ class Billing(Versioned, Base):
     invoice_number: Mapped[str] = mapped_column(String(30), unique=True)
     patient_id: Mapped[int] = _ref("patients", index=False)
     visit_id: Mapped[int | None] = _ref("visits")
-    doctor_id: Mapped[int | None] = _ref("doctors", index=False)  # who the revenue is counted for
+    doctor_id: Mapped[int | None] = _ref("doctors", index=False)  # revenue is reported for this doctor
     discount_reason: Mapped[Line | None]
     tax_rate: Mapped[Decimal] = mapped_column(Numeric(5, 2), default=Decimal("0.00"))
     payment_method: Mapped[PaymentMethod | None] = _enum(PaymentMethod)
@@ -697,7 +707,7 @@ class Billing(Versioned, Base):
 
 
 class BillingItem(Base):
-    """One line of a bill. Its charge is a ledger row; the line says what for."""
+    """One line of a bill: description, quantity and unit price. The charge is a ledger entry."""
 
     __tablename__ = "billing_items"
     __part_of__ = ("billing", "billing_id")
@@ -714,8 +724,8 @@ class BillingItem(Base):
     unit_price: Mapped[Money]
 
 
-class Refund(Stamped, Base):
-    """Money asked back on a bill, and what was decided."""
+class Refund(Timestamped, Base):
+    """A refund request for a bill, and the decision."""
 
     __tablename__ = "refunds"
     __part_of__ = ("billing", "billing_id")
@@ -723,8 +733,8 @@ class Refund(Stamped, Base):
 
     id: Mapped[Id]
     billing_id: Mapped[int] = _ref("billings")
-    payment_id: Mapped[int | None] = _ref("ledger_entries", index=False)  # the payment it gives back
-    entry_id: Mapped[int | None] = _ref("ledger_entries", index=False)  # the row that paid it out
+    payment_id: Mapped[int | None] = _ref("ledger_entries", index=False)  # the refunded payment
+    entry_id: Mapped[int | None] = _ref("ledger_entries", index=False)  # the ledger entry of the refund
     amount: Mapped[Money]
     reason: Mapped[Line]
     status: Mapped[RefundStatus] = _enum(RefundStatus)
@@ -736,7 +746,7 @@ class Refund(Stamped, Base):
 
 
 class Claim(Versioned, Base):
-    """What an insurer is asked to pay of a bill."""
+    """A claim for a bill to an insurer."""
 
     __tablename__ = "claims"
     __entity__ = "claim"
@@ -753,7 +763,7 @@ class Claim(Versioned, Base):
 
     id: Mapped[Id]
     billing_id: Mapped[int] = _ref("billings")
-    patient_id: Mapped[int] = _ref("patients")  # the bill's, kept for the audit
+    patient_id: Mapped[int] = _ref("patients")  # copy of billings.patient_id, for the audit
     insurer: Mapped[Name]
     policy_number: Mapped[Short]
     claim_number: Mapped[Short | None]
@@ -771,10 +781,10 @@ class Claim(Versioned, Base):
 
 
 class LedgerEntry(Base):
-    """One signed movement of a patient's account: positive raises what the patient owes.
+    """A signed posting to the account of a patient. A positive amount raises the balance due.
 
-    Never changed, never deleted (triggers refuse both). A row without bill lies on the account itself:
-    the patient's credit. Every balance and every revenue figure is a sum of these rows.
+    Triggers refuse updates and deletes. An entry without a bill is credit of the patient. Every balance and
+    every revenue figure is a sum of these entries.
     """
 
     __tablename__ = "ledger_entries"
@@ -783,13 +793,13 @@ class LedgerEntry(Base):
         _money_check("amount", low=f">= -{MONEY_TOP}"),
         Index("ix_ledger_entries_patient_id", "patient_id"),
         Index("ix_ledger_entries_billing_kind", "billing_id", "kind"),
-        # with all that revenue is summed by, so that the rows themselves need not be read
+        # Contains all columns of the revenue report, for an index-only scan.
         Index(
             "ix_ledger_entries_occurred_at",
             "occurred_at",
             postgresql_include=["kind", "amount", "method", "doctor_id", "reverses_id"],
         ),
-        # a row is reversed at most once
+        # An entry is reversed at most once.
         Index("uq_ledger_entries_reverses_id", "reverses_id", unique=True),
     )
 
@@ -801,23 +811,23 @@ class LedgerEntry(Base):
     method: Mapped[PaymentMethod | None] = _enum(PaymentMethod)
     reference: Mapped[Short | None]
     reason: Mapped[Line | None]
-    occurred_at: Mapped[Instant]  # when the money moved; a payment may be entered later
+    occurred_at: Mapped[Instant]  # date of the payment, which may be recorded later
     reverses_id: Mapped[int | None] = _ref("ledger_entries", index=False)
     claim_id: Mapped[int | None] = _ref("claims", index=False)
     item_id: Mapped[int | None] = _ref("billing_items", index=False)
-    visit_id: Mapped[int | None] = _ref("visits")  # the visit with which it was paid on the account
+    visit_id: Mapped[int | None] = _ref("visits")  # the visit of a payment to the account, without a bill
     created_by_id: Mapped[int | None] = _ref("users", index=False)
     created_at: Mapped[Instant]
-    doctor_id: Mapped[int | None] = mapped_column(BigId)  # the bill's, which never changes either
+    doctor_id: Mapped[int | None] = mapped_column(BigId)  # copy of billings.doctor_id, which never changes
 
     billing: Mapped[Billing | None] = relationship(back_populates="entries")
     created_by: Mapped[User | None] = relationship()
 
 
 class BillingStanding(Base):
-    """Since when the ledger rows of one bill sum to nothing; kept by a trigger with every row posted.
+    """The instant since when a bill is settled (balance zero), or NULL. A trigger updates it at each posting.
 
-    It holds no sum: it tells where there is nothing to sum, so that open bills are found among millions.
+    It stores no sum. Queries for open bills skip settled bills with it and stay fast with millions of bills.
     """
 
     __tablename__ = "billing_standings"
@@ -832,7 +842,7 @@ class BillingStanding(Base):
 
 
 class InventoryItem(Versioned, Base):
-    """Something the clinic keeps in stock. `quantity` always equals the sum of its movements."""
+    """An item in stock. `quantity` always equals the sum of its stock movements."""
 
     __tablename__ = "inventory_items"
     __entity__ = "inventory_item"
@@ -846,7 +856,7 @@ class InventoryItem(Versioned, Base):
 
     id: Mapped[Id]
     name: Mapped[Name]
-    name_fold: Mapped[Fold]
+    name_fold: Mapped[SearchKey]
     sku: Mapped[Short | None] = mapped_column(unique=True)
     description: Mapped[Note | None]
     category: Mapped[Short | None]
@@ -866,17 +876,17 @@ class InventoryItem(Versioned, Base):
 
     @property
     def low_stock(self) -> bool:
-        """At or under the minimum."""
+        """Return True if the quantity is at or below the minimum."""
         return self.quantity <= self.min_quantity
 
     @property
     def stock_value(self) -> Decimal:
-        """Quantity at unit cost."""
+        """Return quantity times unit cost."""
         return self.quantity * self.unit_cost
 
 
 class InventoryLot(Base):
-    """Units of one item that share a lot number and an expiry date; both may be unknown."""
+    """Units of one item with the same lot number and expiry date. Both may be unknown."""
 
     __tablename__ = "inventory_lots"
     __part_of__ = ("inventory_item", "item_id")
@@ -896,7 +906,7 @@ class InventoryLot(Base):
 
 
 class StockMovement(Base):
-    """One signed change of one lot: never changed, never deleted (triggers refuse both)."""
+    """A signed change of the quantity of one lot. Triggers refuse updates and deletes."""
 
     __tablename__ = "stock_movements"
     __part_of__ = ("inventory_item", "item_id")
@@ -911,7 +921,7 @@ class StockMovement(Base):
     item_id: Mapped[int] = _ref("inventory_items", index=False)
     lot_id: Mapped[int] = _ref("inventory_lots")
     type: Mapped[MovementType] = _enum(MovementType)
-    quantity: Mapped[int]  # signed: what the stock rose by
+    quantity: Mapped[int]  # signed: positive adds to the stock
     unit_cost: Mapped[Money | None]
     reason: Mapped[Line | None]
     treatment_id: Mapped[int | None] = _ref("treatments")
@@ -922,13 +932,13 @@ class StockMovement(Base):
     created_by: Mapped[User | None] = relationship()
 
     @property
-    def stated(self) -> int:
-        """The quantity as it was entered: positive, but for an adjustment."""
+    def entered_quantity(self) -> int:
+        """Return the quantity as entered by the user: always positive, except in an adjustment."""
         return self.quantity if self.type is MovementType.ADJUSTMENT else abs(self.quantity)
 
 
 class InventoryUsage(Base):
-    """How much of an item a treatment takes when it is completed."""
+    """The quantity of an item that a treatment consumes at its completion."""
 
     __tablename__ = "inventory_usages"
     __part_of__ = ("treatment", "treatment_id")
@@ -945,13 +955,13 @@ class InventoryUsage(Base):
     item: Mapped[InventoryItem] = relationship()
 
 
-# --- Trust ---------------------------------------------------------------------------------------------
+# --- Audit and idempotency -----------------------------------------------------------------------------
 
 
 class AuditLog(Base):
-    """One thing that was done, read or refused, chained by a keyed hash to the entry before it.
+    """An audit entry: one action, read or refusal. Its MAC covers the MAC of the previous entry of its chain.
 
-    Never changed, never deleted (triggers refuse both).
+    Triggers refuse updates and deletes.
     """
 
     __tablename__ = "audit_logs"
@@ -966,7 +976,7 @@ class AuditLog(Base):
     chain: Mapped[int]
     number: Mapped[int] = mapped_column(BigInteger())
     at: Mapped[Instant]
-    user_id: Mapped[int | None] = mapped_column(BigId)  # no foreign key: an entry outlives whom it names
+    user_id: Mapped[int | None] = mapped_column(BigId)  # no foreign key: the entry outlives the user
     user_name: Mapped[Name | None]
     role: Mapped[str | None] = mapped_column(String(30))
     action: Mapped[Short]
@@ -984,9 +994,10 @@ class AuditLog(Base):
 
 
 class AuditSubject(Base):
-    """A patient whom an audit entry concerns: the index behind "who looked at this record".
+    """The patient of an audit entry. This table is the index for the access log of a patient.
 
-    No foreign key: it is written with its entry, neither is ever removed, and the check cost more than both.
+    It has no foreign keys. It is written together with its entry, and neither is ever removed.
+    The foreign key check took longer than both inserts.
     """
 
     __tablename__ = "audit_subjects"
@@ -996,7 +1007,7 @@ class AuditSubject(Base):
 
 
 class AuditHead(Base):
-    """The end of one chain: locked while an entry is appended, so that the chain cannot fork."""
+    """The number and MAC of the last entry of one audit chain. The row lock at each append prevents forks."""
 
     __tablename__ = "audit_heads"
 
@@ -1006,7 +1017,10 @@ class AuditHead(Base):
 
 
 class IdempotencyKey(Base):
-    """The first answer to a request that may be sent again; kept for a day, in its own transaction."""
+    """The stored response of a request with an `Idempotency-Key`, kept for 24 hours.
+
+    It is written in the transaction of the request.
+    """
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (UniqueConstraint("user_id", "key"),)

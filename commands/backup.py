@@ -92,8 +92,8 @@ def check(file: Path) -> None:
 def restore(file: Path) -> None:
     """Restore the backup in FILE into the empty database of the settings. "-" is standard input.
 
-    Stop the server first. Changes nothing and exits with 1 if the file is damaged, or has a MAC under another
-    AUDIT_KEY, or is from another engine or a newer schema, or if the database is not empty.
+    Stop the server first. Changes nothing and exits with 1 if the file is damaged or has a MAC under another
+    AUDIT_KEY. The same applies to a file from another engine or a newer schema, and to a database with rows.
     """
     engine_name = _engine_name()
     # A SQLite file is moved into place at the end, which needs the same file system.

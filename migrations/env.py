@@ -1,7 +1,7 @@
-"""How migrations are run: by `flask db ...` on the application's database, or on a given `sqlalchemy.url`.
+"""The Alembic environment: `flask db ...` on the database of the application, or a given `sqlalchemy.url`.
 
-Everything a command does is one transaction, on SQLite too: a migration that was killed half-way left
-nothing, and is run again. Two that start at once wait for each other.
+Each command is one transaction, also on SQLite. An interrupted migration leaves no changes and can run again.
+Concurrent migrations wait for each other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from database.engine import engine_options, register
 from extensions import db
 from models import Base
 
-LOCK = 7_205_411_338  # any number, as long as nobody else of this database takes it
+LOCK = 7_205_411_338  # an arbitrary number, for the advisory lock of migrations only
 
 
 @contextmanager
@@ -37,10 +37,10 @@ def _engine() -> Iterator[Engine]:
         engine.dispose()
 
 
-def _is_the_models(_object: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
-    """Whether autogenerate compares it: it must not remove the guards, which no model can spell."""
-    guard = kind == "index" and name is not None and (name.startswith("ex_") or name.endswith("_trgm"))
-    return not (reflected and guard)
+def _include_object(_object: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
+    """Return False for the indexes that only the migrations define: autogenerate would drop them."""
+    hand_written = kind == "index" and name is not None and (name.startswith("ex_") or name.endswith("_trgm"))
+    return not (reflected and hand_written)
 
 
 def _run(**target: Any) -> None:
@@ -48,11 +48,11 @@ def _run(**target: Any) -> None:
         target_metadata=Base.metadata,
         transactional_ddl=True,
         compare_type=True,
-        include_object=_is_the_models,
+        include_object=_include_object,
         **target,
     )
     with context.begin_transaction():
-        if context.get_context().dialect.name == "postgresql":  # SQLite lets one writer in anyway
+        if context.get_context().dialect.name == "postgresql":  # SQLite has one writer at a time anyway
             context.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
         context.run_migrations()
 

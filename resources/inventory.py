@@ -115,7 +115,7 @@ def _movement_members(item: InventoryItem, rows: list[StockMovement]) -> dict[st
         "id": first.id,
         "item_id": item.id,
         "type": first.type,
-        "quantity": sum(movement.stated for movement in rows),
+        "quantity": sum(movement.entered_quantity for movement in rows),
         "change": sum(movement.quantity for movement in rows),
         "item_quantity": item.quantity,
         "reason": first.reason,

@@ -104,7 +104,7 @@ class MovementOut(Out):
     id: int
     item_id: int
     type: MovementType
-    quantity: int = Field(validation_alias="stated")
+    quantity: int = Field(validation_alias="entered_quantity")
     change: int = Field(validation_alias="quantity")
     lot_number: str | None = Field(validation_alias=AliasPath("lot", "lot_number"))
     expires_on: DayOut | None = Field(validation_alias=AliasPath("lot", "expires_on"))

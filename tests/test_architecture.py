@@ -1,4 +1,4 @@
-"""The house's rules, held by machines: who may import whom, who commits, how long a file may get."""
+"""The architecture: imports between layers, the commit point, sizes of files, docstrings."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ MODULES = (
     *("app", "column_types", "config", "create_admin", "enums", "errors", "extensions", "gc_freeze"),
     *("metrics_directory", "models", "run", "server"),
 )
-OURS = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
+PROJECT = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
-# what a layer may import of ours; dependencies point down
-BASE = {"column_types", "config", "enums", "errors"}
-BELOW = BASE | {"cache", "database", "extensions", "models", "security"}
+# The modules of the project that a layer may import. Dependencies point down.
+LOWEST = {"column_types", "config", "enums", "errors"}
+LOWER = LOWEST | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
-    "app": OURS - {"tests", "app", "create_admin"},
+    "app": PROJECT - {"tests", "app", "create_admin"},
     "server": {"config", "gc_freeze", "metrics_directory"},
     "run": {"app", "config", "create_admin", "server"},
     "gc_freeze": set(),
     "metrics_directory": set(),
-    "create_admin": BELOW | {"app", "schemas", "services", "commands"},
-    "commands": BELOW | {"schemas", "services", "commands"},
-    "resources": BELOW | {"api", "schemas", "services", "resources"},
-    "api": BELOW | {"schemas", "services", "api"},
-    "schemas": BASE | {"models", "security.sanitize", "schemas"},
-    "services": BELOW | {"services"},
-    "security": BELOW,
+    "create_admin": LOWER | {"app", "schemas", "services", "commands"},
+    "commands": LOWER | {"schemas", "services", "commands"},
+    "resources": LOWER | {"api", "schemas", "services", "resources"},
+    "api": LOWER | {"schemas", "services", "api"},
+    "schemas": LOWEST | {"models", "security.sanitize", "schemas"},
+    "services": LOWER | {"services"},
+    "security": LOWER,
     "extensions": {"database", "models"},
-    "cache": BASE | {"cache"},
+    "cache": LOWEST | {"cache"},
     "database": {"config", "database", "errors"},
     "models": {"column_types", "enums"},
     "column_types": set(),
@@ -47,14 +47,14 @@ MAY_COMMIT = {"api/request_cycle.py", "create_admin.py"}
 
 
 def sources() -> list[Path]:
-    """Every source file of the server."""
+    """Return the source files of the server."""
     return [ROOT / f"{name}.py" for name in MODULES] + [
         path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))
     ]
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """The modules a file imports, with their lines."""
+    """Yield the modules that a file imports, with their lines."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -64,7 +64,7 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def layer(path: Path) -> str:
-    """Which layer a file belongs to."""
+    """Return the layer of a file."""
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -79,28 +79,28 @@ def test_dependencies_point_down(path: Path) -> None:
     wrong = [
         f"line {line}: {module}"
         for module, line in imports(path)
-        if module.split(".")[0] in OURS
+        if module.split(".")[0] in PROJECT
         and module.split(".")[0] not in allowed
-        and not any(module.startswith(one) or one.startswith(module) for one in allowed if "." in one)
+        and not any(module.startswith(part) or part.startswith(module) for part in allowed if "." in part)
     ]
 
-    assert not wrong, f"{name(path)} imports what lies above it: {wrong}"
+    assert not wrong, f"{name(path)} imports a higher layer: {wrong}"
 
 
 @pytest.mark.parametrize("package", ["services", "schemas"])
-def test_rules_know_nothing_of_http(package: str) -> None:
-    found = [
+def test_services_and_schemas_do_not_import_flask(package: str) -> None:
+    violations = [
         f"{name(path)}:{line}"
         for path in sorted((ROOT / package).rglob("*.py"))
         for module, line in imports(path)
         if module.split(".")[0].startswith(("flask", "werkzeug"))
     ]
 
-    assert found == []
+    assert violations == []
 
 
 def test_only_the_framework_and_the_commands_commit() -> None:
-    found = [
+    violations = [
         f"{name(path)}:{node.lineno}"
         for path in sources()
         if name(path) not in MAY_COMMIT and layer(path) not in ("commands", "database")
@@ -108,11 +108,11 @@ def test_only_the_framework_and_the_commands_commit() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "commit"
     ]
 
-    assert found == []
+    assert violations == []
 
 
 def test_the_clock_is_read_in_one_place() -> None:
-    found = [
+    violations = [
         f"{name(path)}:{node.lineno}"
         for path in sources()
         if name(path) != "services/clock.py"
@@ -123,10 +123,10 @@ def test_the_clock_is_read_in_one_place() -> None:
         and node.value.id in ("datetime", "date")
     ]
 
-    assert found == []
+    assert violations == []
 
 
-def test_no_source_but_the_models_is_over_500_lines() -> None:
+def test_no_source_except_the_models_has_over_500_lines() -> None:
     long = {
         name(path): lines
         for path in sources()
@@ -136,7 +136,7 @@ def test_no_source_but_the_models_is_over_500_lines() -> None:
     assert long == {}
 
 
-def test_no_function_is_over_60_lines() -> None:
+def test_no_function_has_over_60_lines() -> None:
     long = [
         f"{name(path)}:{node.lineno} {node.name}"
         for path in sources()
@@ -147,22 +147,22 @@ def test_no_function_is_over_60_lines() -> None:
     assert long == []
 
 
-def test_no_module_has_a_name_that_says_nothing() -> None:
+def test_no_module_has_a_vague_name() -> None:
     assert [name(path) for path in sources() if path.stem in FORBIDDEN_NAMES] == []
 
 
-def test_every_module_says_what_it_is_for() -> None:
-    silent = [
+def test_every_module_has_a_docstring() -> None:
+    undocumented = [
         name(path)
         for path in sources()
         if path.name != "__init__.py" and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ]
 
-    assert silent == []
+    assert undocumented == []
 
 
-def test_every_public_function_of_the_rules_says_what_it_does() -> None:
-    silent = [
+def test_every_public_function_has_a_docstring() -> None:
+    undocumented = [
         f"{name(path)}:{node.lineno} {node.name}"
         for path in sources()
         if layer(path) in ("api", "commands", "resources", "schemas", "security", "services")
@@ -172,37 +172,37 @@ def test_every_public_function_of_the_rules_says_what_it_does() -> None:
         and not ast.get_docstring(node)
     ]
 
-    assert silent == []
+    assert undocumented == []
 
 
 # Files outside database/ that name a driver or a dialect. This list may only shrink.
-KNOW_A_DRIVER = {"config.py"}  # the URL schemes of the setting DATABASE_URI
+NAMES_A_DRIVER = {"config.py"}  # URL schemes of the setting DATABASE_URI
 
 
-def test_only_the_database_folder_knows_drivers_and_dialects() -> None:
-    found = {
+def test_only_the_database_folder_names_drivers_and_dialects() -> None:
+    violations = {
         name(path)
         for path in sources()
         if layer(path) not in ("commands", "database")
         and re.search(r"psycopg2|\.dialect\b|prefix_with", path.read_text(encoding="utf-8"))
     }
 
-    assert found == KNOW_A_DRIVER
+    assert violations == NAMES_A_DRIVER
 
 
 def test_session_info_has_no_string_keys() -> None:
-    found = [
+    violations = [
         f"{name(path)}:{number}"
         for path in sources()
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(r"""\binfo(\[|\.(get|pop|setdefault)\()["']""", line)
     ]
 
-    assert found == []
+    assert violations == []
 
 
 def test_no_source_uses_the_global_session_state_of_flask_below_the_api() -> None:
-    found = [
+    violations = [
         f"{name(path)}:{line}"
         for path in sources()
         if layer(path) in ("cache", "database", "schemas", "services")
@@ -210,4 +210,4 @@ def test_no_source_uses_the_global_session_state_of_flask_below_the_api() -> Non
         if module.split(".")[0] == "flask"
     ]
 
-    assert found == []
+    assert violations == []

@@ -1,6 +1,7 @@
-"""Every table as it first was, in the order of the models.
+"""The initial tables, in the order of the models.
 
-Self-contained: the models go on changing, this revision does not. The database's own guards follow in 0002.
+This revision does not import the models, because they change later. Triggers and exclusion constraints are
+in 0002.
 """
 
 from __future__ import annotations
@@ -26,34 +27,34 @@ METADATA = sa.MetaData(
         "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
-BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # what SQLite numbers by itself
+BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite numbers INTEGER keys only
 INSTANT = sa.DateTime(timezone=True)
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
-MONEY = sa.Numeric(12, 2).with_variant(sa.BigInteger(), "sqlite")  # SQLite has no decimals: cents
+MONEY = sa.Numeric(12, 2).with_variant(sa.BigInteger(), "sqlite")  # SQLite has no decimal type: cents
 
 
 def table(name: str, *parts: sa.schema.SchemaItem) -> None:
-    """Declare a table; `upgrade` makes them all."""
+    """Declare a table. `upgrade` creates all of them."""
     sa.Table(name, METADATA, *parts)
 
 
 def key() -> sa.Column[Any]:
-    """The number of the row."""
+    """Return the id column."""
     return sa.Column("id", BIG_ID, primary_key=True)
 
 
 def ref(name: str, target: str, *, ondelete: str | None = None, **options: Any) -> sa.Column[Any]:
-    """A foreign key to the id of `target`."""
+    """Return a foreign key column to the id of `target`."""
     return sa.Column(name, BIG_ID, sa.ForeignKey(f"{target}.id", ondelete=ondelete), **options)
 
 
 def enum(name: str, *values: str) -> sa.Enum:
-    """Text with a CHECK, named after the enum, that lists the values."""
+    """Return a text column with a CHECK constraint on the values of the enumeration."""
     return sa.Enum(*values, name=name, native_enum=False, length=30, create_constraint=True)
 
 
 def stamps() -> tuple[sa.Column[Any], ...]:
-    """When the row was made and last changed."""
+    """Return the columns for the instants of creation and last change."""
     return tuple(sa.Column(name, INSTANT, nullable=False) for name in ("created_at", "updated_at"))
 
 
@@ -613,7 +614,7 @@ table(
     sa.UniqueConstraint("treatment_id", "item_id"),
 )
 
-# --- Trust ---------------------------------------------------------------------------------------------
+# --- Audit and idempotency -----------------------------------------------------------------------------
 
 table(
     "audit_logs",
@@ -670,14 +671,14 @@ table(
 
 
 def upgrade() -> None:
-    """Make the tables, parents first, and their indexes."""
-    for made in METADATA.sorted_tables:
-        op.execute(CreateTable(made))
-        for index in sorted(made.indexes, key=lambda index: str(index.name)):
+    """Create the tables, parents first, and their indexes."""
+    for new_table in METADATA.sorted_tables:
+        op.execute(CreateTable(new_table))
+        for index in sorted(new_table.indexes, key=lambda index: str(index.name)):
             op.execute(CreateIndex(index))
 
 
 def downgrade() -> None:
-    """Remove the tables, children first."""
-    for made in reversed(METADATA.sorted_tables):
-        op.execute(DropTable(made))
+    """Drop the tables, children first."""
+    for new_table in reversed(METADATA.sorted_tables):
+        op.execute(DropTable(new_table))

@@ -1,12 +1,14 @@
-"""What the database refuses by itself, on both engines and under the same names.
+"""Exclusion constraints, append-only triggers, audit chain heads and trigram indexes.
 
-- Two appointments of one doctor, or of one patient, never overlap; nor do two windows of one weekday. Ranges
-  are half-open, so back-to-back is none. Cancelled, missed and overbooked appointments do not block.
-- What happened is only added to: the audit, the ledger, stock movements, addenda, dispensings.
-- The heads of the audit's chains are there from the first day and never go back.
-- On PostgreSQL, indexes for searches that match parts of words.
+- Appointments of one doctor or of one patient do not overlap. Schedule windows of one weekday do not overlap.
+  Intervals are half-open: adjacent appointments do not overlap. Cancelled, missed and overbooked appointments
+  do not block.
+- The audit log, the ledger, stock movements, addenda and dispensings are append-only.
+- The heads of the audit chains exist from the start, and their numbers never decrease.
+- On PostgreSQL, trigram indexes serve searches for parts of words.
 
-PostgreSQL says it by EXCLUDE constraints and triggers, SQLite by triggers whose message is the name.
+The constraint names are the same on both engines. PostgreSQL has EXCLUDE constraints and triggers. SQLite has
+triggers that raise the constraint name as the message.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ TRIGRAMS = (
     ("conditions", "name_fold"),
     ("allergies", "substance_fold"),
 )
-# name -> (table, columns that must be equal, start, end, which rows count)
+# constraint name -> (table, columns with equal values, start, end, conditions on the rows that block)
 OVERLAPS: dict[str, tuple[str, tuple[str, ...], str, str, tuple[str, ...]]] = {
     "ex_appointments_doctor": (
         "appointments",
@@ -51,7 +53,7 @@ OVERLAPS: dict[str, tuple[str, tuple[str, ...], str, str, tuple[str, ...]]] = {
 
 
 def upgrade() -> None:
-    """Begin to refuse, and lay the first link of every chain."""
+    """Create the constraints, the triggers and the head of each audit chain."""
     chain, number = sa.column("chain", sa.Integer()), sa.column("number", sa.BigInteger())
     heads = sa.table(HEADS, chain, number, sa.column("mac", sa.String()))
     op.bulk_insert(heads, [{"chain": each, "number": 0, "mac": ""} for each in range(CHAINS)])
@@ -62,7 +64,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse no more. The extensions stay: they may serve others in this database."""
+    """Drop them. The extensions stay: other schemas of this database may use them."""
     if op.get_context().dialect.name == "sqlite":
         _unguard_sqlite()
     else:
@@ -78,7 +80,7 @@ def _guard_postgresql() -> None:
     op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
     for name, (table, equal, start, end, counted) in OVERLAPS.items():
         stretch = f"tstzrange({start}, {end}, '[)')"
-        if table == "schedule_windows":  # there is no range of times of day: seconds since midnight
+        if table == "schedule_windows":  # PostgreSQL has no range of times: use seconds since midnight
             stretch = f"numrange(extract(epoch FROM {start}), extract(epoch FROM {end}), '[)')"
         parts = ", ".join([f"{column} WITH =" for column in equal] + [f"{stretch} WITH &&"])
         where = f" WHERE ({' AND '.join(counted).format(row='')})" if counted else ""
@@ -120,7 +122,7 @@ def _unguard_postgresql() -> None:
 
 def _guard_sqlite() -> None:
     for name, (table, equal, start, end, counted) in OVERLAPS.items():
-        # AFTER, since a new row has its id only then
+        # An AFTER trigger: a new row has no id before.
         clash = [f"other.id <> NEW.id AND other.{start} < NEW.{end} AND NEW.{start} < other.{end}"]
         clash += [f"other.{column} = NEW.{column}" for column in equal]
         clash += [condition.format(row="other.") for condition in counted]

@@ -1,9 +1,9 @@
-"""What a clinic of a million patients needs, so that nothing that is asked every day reads a big table whole.
+"""Indexes for a clinic with a million patients: no daily query scans a large table.
 
-- Indexes for lists in the order of their dates, and for who made, signed or restocked something.
-- On PostgreSQL, indexes for searches that match parts of numbers, addresses and names of medicines.
-- Which bills are settled, kept by a trigger of the ledger: to find what is open, nothing else is summed.
-- Whom a ledger row is counted for, and an index of all that revenue is summed by.
+- Indexes for lists in date order, and for the columns of creator, signer and restock date.
+- On PostgreSQL, trigram indexes for searches for parts of numbers, addresses and medicine names.
+- The table of settled bills, updated by a trigger on the ledger. Queries for open bills sum only the others.
+- The doctor of a ledger entry, and a covering index for the revenue report.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INDEXES = {
     "ix_visits_appointment_id": ("visits", ["appointment_id"]),
     "ix_billings_created_by_id": ("billings", ["created_by_id"]),
 }
-# Columns that are searched by parts whatever their case.
+# Columns with a search for parts of the text, without regard to case.
 TRIGRAMS = (
     ("patients", "file_number"),
     ("patients", "email"),
@@ -41,7 +41,7 @@ TRIGRAMS = (
     ("billings", "invoice_number"),
     ("billings", "insurer_reference"),
 )
-# Those that were there before.
+# Trigram indexes of migration 0002.
 OLDER_TRIGRAMS = (
     ("patients", "name_fold"),
     ("patients", "phone_digits"),
@@ -50,7 +50,8 @@ OLDER_TRIGRAMS = (
     ("conditions", "name_fold"),
     ("allergies", "substance_fold"),
 )
-# kB of new entries that a search has to read through; of the usual four megabytes it takes milliseconds.
+# Each search reads the pending list of a GIN index. This is its maximum size in kB. The default of 4 MB takes
+# milliseconds per search.
 PENDING = "gin_pending_list_limit"
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 GUARD = "append_only_ledger_entries"
@@ -59,7 +60,7 @@ SETTLED = "CASE WHEN sum(amount) = 0 THEN max(occurred_at) END"
 
 
 def upgrade() -> None:
-    """Make the indexes, and say of every bill that has ledger rows how it stands."""
+    """Create the indexes and the table of settled bills, and fill it from the ledger."""
     for name, (table, columns) in INDEXES.items():
         op.create_index(name, table, columns)
     op.create_table(
@@ -71,7 +72,7 @@ def upgrade() -> None:
     )
     op.create_index(f"ix_{STANDINGS}_settled_at", STANDINGS, ["settled_at"])
     op.add_column("ledger_entries", sa.Column("doctor_id", BIG_ID, nullable=True))
-    _tell_doctors()
+    _set_doctors()
     op.drop_index("ix_ledger_entries_occurred_kind", "ledger_entries")
     op.create_index(
         "ix_ledger_entries_occurred_at", "ledger_entries", ["occurred_at"], postgresql_include=SUMMED
@@ -81,13 +82,13 @@ def upgrade() -> None:
         "WHERE billing_id IS NOT NULL GROUP BY billing_id"
     )
     if op.get_context().dialect.name == "sqlite":
-        _keep_sqlite()
+        _create_trigger_sqlite()
     else:
-        _keep_postgresql()
+        _create_indexes_and_trigger_postgresql()
 
 
 def downgrade() -> None:
-    """Back to what was there."""
+    """Restore the previous schema."""
     op.execute(
         "DROP TRIGGER settle_billings"
         + ("" if op.get_context().dialect.name == "sqlite" else " ON ledger_entries")
@@ -106,26 +107,26 @@ def downgrade() -> None:
         op.drop_index(name, table)
 
 
-def _tell_doctors() -> None:
-    """Rows that were there are of their bill's doctor; the guard that keeps them as they are looks away."""
-    told = (
+def _set_doctors() -> None:
+    """Copy the doctor of the bill to existing entries, with the append-only trigger disabled."""
+    statement = (
         "UPDATE ledger_entries SET doctor_id = billings.doctor_id FROM billings "
         "WHERE billings.id = ledger_entries.billing_id AND billings.doctor_id IS NOT NULL"
     )
     if op.get_context().dialect.name == "sqlite":
         op.execute(f"DROP TRIGGER {GUARD}_update")
-        op.execute(told)
+        op.execute(statement)
         op.execute(
             f"CREATE TRIGGER {GUARD}_update BEFORE UPDATE ON ledger_entries "
             f"BEGIN SELECT RAISE(ABORT, '{GUARD}'); END"
         )
     else:
         op.execute(f"ALTER TABLE ledger_entries DISABLE TRIGGER {GUARD}_update")
-        op.execute(told)
+        op.execute(statement)
         op.execute(f"ALTER TABLE ledger_entries ENABLE TRIGGER {GUARD}_update")
 
 
-def _keep_sqlite() -> None:
+def _create_trigger_sqlite() -> None:
     op.execute(
         f"""
         CREATE TRIGGER settle_billings AFTER INSERT ON ledger_entries WHEN NEW.billing_id IS NOT NULL BEGIN
@@ -140,13 +141,13 @@ def _keep_sqlite() -> None:
     )
 
 
-def _keep_postgresql() -> None:
+def _create_indexes_and_trigger_postgresql() -> None:
     for table, column in TRIGRAMS:
         name = f"ix_{table}_{column}_trgm"
         op.execute(f"CREATE INDEX {name} ON {table} USING gin ({column} gin_trgm_ops) WITH ({PENDING} = 128)")
     for table, column in OLDER_TRIGRAMS:
         op.execute(f"ALTER INDEX ix_{table}_{column}_trgm SET ({PENDING} = 128)")
-    # A statement at a time, however many rows it posts. Whoever posts to a bill holds it locked.
+    # The trigger runs once per statement. A transaction that posts to a bill holds the lock of the bill.
     op.execute(
         f"""
         CREATE FUNCTION settle_billings() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$

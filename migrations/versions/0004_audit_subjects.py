@@ -1,7 +1,8 @@
-"""The index of patients in the audit refers to its entries without a foreign key.
+"""Drop the foreign key from the audit subjects to the audit entries.
 
-It is written by the statement that writes the entry, neither is ever removed, and `flask audit verify` names
-an index row of nothing. The key's check, once for each patient shown, cost more than the whole entry.
+The check of the key ran once for each patient of a list, and took longer than the insert of the entry.
+The statement that writes the entry also writes its subjects. Neither is ever removed.
+`flask audit verify` reports a subject without an entry.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Drop the key."""
+    """Drop the foreign key."""
     if op.get_context().dialect.name == "sqlite":
-        _make_anew()
+        _recreate_table()
     else:
         op.drop_constraint(KEY, TABLE, type_="foreignkey")
 
 
 def downgrade() -> None:
-    """Bring the key back, which fails where a row refers to nothing."""
+    """Create the foreign key again. This fails if a subject has no entry."""
     if op.get_context().dialect.name == "sqlite":
-        _make_anew(sa.ForeignKeyConstraint(["audit_id"], ["audit_logs.id"], name=KEY))
+        _recreate_table(sa.ForeignKeyConstraint(["audit_id"], ["audit_logs.id"], name=KEY))
     else:
         op.create_foreign_key(KEY, TABLE, "audit_logs", ["audit_id"], ["id"])
 
 
-def _make_anew(*constraints: sa.Constraint) -> None:
-    """SQLite's tables keep their constraints: the rows move to a new one, with index and guards."""
+def _recreate_table(*constraints: sa.Constraint) -> None:
+    """Copy the rows to a new table: SQLite cannot drop a constraint from a table."""
     op.drop_index(INDEX, TABLE)
     for event in ("update", "delete"):
         op.execute(f"DROP TRIGGER append_only_{TABLE}_{event}")

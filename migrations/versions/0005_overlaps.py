@@ -1,7 +1,7 @@
-"""SQLite looks for an overlap among the neighbours alone, not among all that a doctor ever did.
+"""Check overlaps on SQLite against the neighbouring intervals only, not all appointments of a doctor.
 
-What is stored does not overlap, so that a new stretch meets one that begins inside it or the last that began
-before it: two looks into an index, however many there are.
+Stored intervals do not overlap. So a new interval can only overlap one that starts inside it, or the last one
+that starts before it. These are two index look-ups, independent of the number of rows.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Ask the neighbours."""
+    """Create triggers that check the neighbouring intervals."""
     _replace(_among_neighbours)
 
 
 def downgrade() -> None:
-    """Ask all."""
+    """Create triggers that check all intervals."""
     _replace(_among_all)
 
 
@@ -39,11 +39,11 @@ def _among_all(others: str, start: str, end: str) -> str:
 
 def _replace(clash: Callable[[str, str, str], str]) -> None:
     if op.get_context().dialect.name != "sqlite":
-        return  # PostgreSQL's EXCLUDE constraints have an index of their own
+        return  # the EXCLUDE constraints of PostgreSQL have an index
     overlaps = context.script.get_revision("0002").module.OVERLAPS
     for name, (table, equal, start, end, counted) in overlaps.items():
         same = ["other.id <> NEW.id", *(f"other.{column} = NEW.{column}" for column in equal)]
-        # the sign keeps SQLite from the index of the status, which finds nearly everything
+        # The unary plus excludes the index on the status, which matches almost every row.
         same += [condition.format(row="+other.") for condition in counted]
         others = f"SELECT other.{end} FROM {table} AS other WHERE {' AND '.join(same)}"  # noqa: S608
         counts = [condition.format(row="NEW.") for condition in counted]

@@ -1,7 +1,7 @@
-"""What is searched all day has no new entries waiting beside its index, which every search reads through.
+"""Disable the pending lists of the trigram indexes on patients.
 
-A search with a typo reads them several times: beside registrations it took PostgreSQL twice the time that it
-takes alone. Registering a patient now writes the indexes' entries at once.
+Each search reads the pending list of an index. A search with a typo reads it several times: during
+registrations it took PostgreSQL twice the time. A registration now writes its index entries immediately.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# where `q` looks for patients
+# the indexes of the patient search parameter `q`
 INDEXES = tuple(
     f"ix_patients_{column}_trgm" for column in ("name_fold", "file_number", "phone_digits", "email")
 )
 
 
 def upgrade() -> None:
-    """Write entries at once, and those that wait now."""
+    """Disable the pending lists and write their entries to the indexes."""
     if op.get_context().dialect.name == "sqlite":
-        return  # it has no such indexes
+        return  # SQLite has no trigram indexes
     for name in INDEXES:
         op.execute(f"ALTER INDEX {name} SET (fastupdate = off)")
         op.execute(f"SELECT gin_clean_pending_list('{name}')")
 
 
 def downgrade() -> None:
-    """Let entries wait again."""
+    """Enable the pending lists again."""
     if op.get_context().dialect.name == "sqlite":
         return
     for name in INDEXES:

@@ -176,7 +176,7 @@ def _field_names(model: type[Base]) -> dict[str, str]:
 
 
 def patient_of(row: Any) -> int | None:
-    """Return the id of the patient whom a row belongs to, None if the row does not name one."""
+    """Return the id of the patient of a row, or None for a row without a patient."""
     return row.id if isinstance(row, Patient) else getattr(row, "patient_id", None)
 
 

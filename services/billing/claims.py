@@ -97,9 +97,12 @@ def update(
     """Change the status of a claim, and post payments of the insurer. The claim and its bill are locked.
 
     `approved_amount` defaults to the claimed amount, and `paid_amount` to the approved amount. A higher
-    `paid_amount` posts a payment of the difference. Raises 409 `invalid_transition` with the allowed
-    transitions, 409 `conflict` above the claimed or approved amount, 409 `overpayment` above the bill's
-    balance without `allow_credit`, and 422 for a missing reason or amount.
+    `paid_amount` posts a payment of the difference. Errors:
+
+    - 409 `invalid_transition`, with the allowed transitions.
+    - 409 `conflict` above the claimed or approved amount.
+    - 409 `overpayment` above the balance of the bill, without `allow_credit`.
+    - 422 for a missing reason or amount.
     """
     bill = claim.billing
     require_not_void(bill)

@@ -1,4 +1,4 @@
-"""What the database refuses by itself, whoever asks: overlaps, a changed past, heads that go back."""
+"""Database constraints: overlapping intervals, append-only tables, and audit heads that only move forward."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def put(engine: Engine, table: type[Base], **values: Any) -> int:
 
 
 def book(engine: Engine, start: datetime = NINE, minutes: int = 30, **values: Any) -> int:
-    """Insert an appointment of patient 1 with doctor 1, unless told otherwise."""
+    """Insert an appointment, by default of patient 1 with doctor 1."""
     end = start + timedelta(minutes=minutes)
     row = {"patient_id": 1, "doctor_id": 1, "start": start, "end": end, "blocked_until": end, **STAMPS}
     return put(engine, Appointment, **(row | values))

@@ -19,7 +19,7 @@ from tests.conftest import NewDatabase, settings_for
 from tests.support.clinic import Clinic
 from tests.support.furnished import Rows, furnish
 
-GROWN, SIZE = 400, 1_000_000  # patients there are, and that PostgreSQL is told of
+GROWN, SIZE = 400, 1_000_000  # patients in the database, and in the statistics of PostgreSQL
 MANY = SIZE // 1_000  # rows of which the first page is found soon, wherever it begins to read
 # Tables that stay small however many patients come; reading them whole is the quickest way.
 SMALL = {
