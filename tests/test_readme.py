@@ -18,15 +18,15 @@ PASSWORD = "quiet harbour under seven stars"
 
 
 def block(heading: str) -> str:
-    """The first bash block under a heading."""
-    found = re.search(rf"## {heading}\n.*?```bash\n(.*?)```", README, re.S)
-    assert found, heading
-    return found[1]
+    """Return the first bash block under a heading."""
+    match = re.search(rf"## {heading}\n.*?```bash\n(.*?)```", README, re.S)
+    assert match, heading
+    return match[1]
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """An environment in which `curl` is the stand-in."""
+    """Return an environment in which `curl` is a test program."""
     curl = tmp_path / "curl"
     curl.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "support" / "curl.py"} "$@"\n')
     curl.chmod(0o755)
