@@ -15,6 +15,10 @@ import sys
 from functools import partial
 from typing import Any
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports prints no traceback
+
+import structlog
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -98,6 +102,7 @@ def load_application(target: str) -> Any:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     application = import_string(target)()
     gc_freeze.freeze_loaded_objects()
+    structlog.get_logger().info("worker ready")
     return application
 
 

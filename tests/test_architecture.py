@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
 MODULES = (
     *("app", "column_types", "config", "create_admin", "enums", "errors", "extensions", "gc_freeze"),
-    *("metrics_directory", "models", "server"),
+    *("metrics_directory", "models", "run", "server"),
 )
 PROJECT = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
@@ -23,6 +23,7 @@ LOWER = LOWEST | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
     "app": PROJECT - {"tests", "app", "create_admin"},
     "server": {"config", "gc_freeze", "metrics_directory"},
+    "run": {"app", "config", "create_admin", "server"},
     "gc_freeze": set(),
     "metrics_directory": set(),
     "create_admin": LOWER | {"app", "schemas", "services", "commands"},

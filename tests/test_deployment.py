@@ -19,7 +19,7 @@ from config import Settings, load
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = "https://pypi.org/simple"
-NOT_SERVED = {"deploy", "docs", "instance", "tests"}  # top-level directories that the server does not use
+NOT_SERVED = {"deploy", "docs", "instance", "tests", "run.py"}  # what the server does not use
 SETTINGS = {name.upper() for name in Settings.model_fields}
 SECRETS = {"JWT_SECRET_KEY", "AUDIT_KEY", "METRICS_TOKEN"}
 
@@ -91,11 +91,11 @@ def test_the_requirements_are_the_lock(path: str, section: str) -> None:
 # --- Settings ---
 
 
-def test_the_example_names_every_setting_and_no_other() -> None:
+def test_the_example_lists_exactly_the_settings() -> None:
     assert set(example_settings()) == SETTINGS
 
 
-def test_the_example_holds_no_secret() -> None:
+def test_the_example_contains_no_secret() -> None:
     assert {name for name in SECRETS if example_settings()[name]} == set()
 
 
@@ -104,11 +104,11 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.delenv(name, raising=False)
     shutil.copy(ROOT / ".env.example", tmp_path / ".env")
 
-    example, bare = load(tmp_path / ".env").model_dump(), load(tmp_path / "none").model_dump()
+    example, defaults = load(tmp_path / ".env").model_dump(), load(tmp_path / "none").model_dump()
 
-    chosen = {"jwt_secret_key", "audit_key", "allowed_origins", "database_uri", "environment"}
-    assert {name: example[name] for name in example.keys() - chosen} == {
-        name: bare[name] for name in bare.keys() - chosen
+    environment_specific = {"jwt_secret_key", "audit_key", "allowed_origins", "database_uri", "environment"}
+    assert {name: example[name] for name in example.keys() - environment_specific} == {
+        name: defaults[name] for name in defaults.keys() - environment_specific
     }
     assert load(tmp_path / ".env").database_url == load(tmp_path / "none").database_url
 
@@ -155,13 +155,13 @@ def test_a_worker_excludes_its_loaded_objects_from_garbage_collection(start_work
 # --- The image ---
 
 
-def test_the_image_holds_every_source_of_the_server() -> None:
+def test_the_image_contains_every_source_of_the_server() -> None:
     directories = {
         path.name
         for path in ROOT.iterdir()
         if path.is_dir() and not path.name.startswith((".", "__")) and any(path.rglob("*.*"))
     }
-    sources = {path.name for path in ROOT.glob("*.py")} | (directories - NOT_SERVED)
+    sources = ({path.name for path in ROOT.glob("*.py")} | directories) - NOT_SERVED
 
     copied = dockerfile_sources()
 
@@ -169,7 +169,7 @@ def test_the_image_holds_every_source_of_the_server() -> None:
     assert set(re.findall(r"^!(.+)$", read(".dockerignore"), re.M)) == copied
 
 
-def test_the_image_starts_from_nothing_but_the_named_files() -> None:
+def test_the_build_context_excludes_files_by_default() -> None:
     rules = [line for line in read(".dockerignore").splitlines() if line and not line.startswith("#")]
 
     assert rules[0] == "*"
@@ -188,7 +188,7 @@ def test_the_image_runs_the_server_without_root_and_without_secrets() -> None:
 # --- The composed services ---
 
 
-def test_only_the_proxy_is_reachable_from_outside() -> None:
+def test_only_the_proxy_publishes_ports() -> None:
     services = compose()["services"]
 
     published = {name for name, service in services.items() if service.get("ports")}
@@ -199,7 +199,7 @@ def test_only_the_proxy_is_reachable_from_outside() -> None:
     assert services["postgres"]["networks"] == services["redis"]["networks"] == ["back"]
 
 
-def test_every_service_says_whether_it_is_well() -> None:
+def test_every_service_has_a_health_check() -> None:
     services = compose()["services"]
 
     for name in ("postgres", "redis", "nginx"):
@@ -209,7 +209,7 @@ def test_every_service_says_whether_it_is_well() -> None:
     assert services["nginx"]["depends_on"]["app"] == {"condition": "service_healthy"}
 
 
-def test_the_composed_server_gets_known_settings_and_no_built_in_secret() -> None:
+def test_the_composed_server_gets_known_settings_and_no_default_secret() -> None:
     environment = compose()["services"]["app"]["environment"]
 
     assert set(environment) <= SETTINGS
@@ -219,7 +219,7 @@ def test_the_composed_server_gets_known_settings_and_no_built_in_secret() -> Non
     assert "${POSTGRES_PASSWORD:?}" in environment["DATABASE_URI"]
 
 
-def test_callers_cannot_choose_the_address_they_are_known_by() -> None:
+def test_the_proxy_overwrites_the_forwarded_address_of_the_client() -> None:
     proxy = read("deploy/nginx.conf")
 
     assert compose()["services"]["app"]["environment"]["TRUSTED_PROXIES"] == "1"

@@ -61,7 +61,7 @@ def test_an_admin_created_with_options_can_sign_in(run: Run, make_clinic: MakeCl
     made = run(*ADA, typed=f"{PASSWORD}\n")
 
     assert made.exit_code == 0, made.output
-    assert made.output == "Admin 1 is made: ada@clinic.com.\n"
+    assert made.output == "Created admin 1: ada@clinic.com.\n"
     clinic = make_clinic()
     assert log_in(clinic, "ada@clinic.com", PASSWORD) == 200
     assert users(clinic) == [("ada@clinic.com", "admin", True)]
