@@ -34,10 +34,7 @@ AVOIDED = re.compile(
     re.IGNORECASE,
 )
 # Files and folders that still break a rule. This list may only shrink.
-NOT_YET = {
-    "tests/benchmarks",
-    "tests/robustness",
-}
+NOT_YET = {"tests/benchmarks", "tests/robustness"}
 
 
 def files() -> list[Path]:
