@@ -1,7 +1,7 @@
 """The application server: `python server.py` serves the application with granian.
 
-SIGTERM and SIGINT stop it after the requests in flight. SIGHUP replaces the workers one after the other, with
-the code and the settings of that moment. The supported alternative is
+SIGTERM and SIGINT stop it after the requests in flight. SIGHUP replaces the workers one after the other: the
+new ones load the code and `.env` again, but keep the environment. The supported alternative is
 `gunicorn -c gunicorn.conf.py 'app:create_app()'`.
 """
 
@@ -100,6 +100,7 @@ def load_application(target: str) -> Any:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if sys.platform == "linux":  # a worker whose main process was killed would keep the port
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    sys.modules.pop("config", None)  # the main process imported it; after SIGHUP it may be an old version
     application = import_string(target)()
     gc_freeze.freeze_loaded_objects()
     structlog.get_logger().info("worker ready")
