@@ -12,12 +12,13 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOST=0.0.0.0 \
     PORT=5000 \
     ENVIRONMENT=production
-# /var/lib/clinic holds what must outlive the container, such as the exported heads of the audit chains.
+# /var/lib/clinic keeps the exported heads of the audit chains when the container is replaced.
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin clinic \
     && install -d -o clinic -g clinic /var/lib/clinic
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/clinic
-COPY app.py column_types.py config.py create_admin.py enums.py errors.py extensions.py gunicorn.conf.py models.py ./
+COPY app.py column_types.py config.py create_admin.py enums.py errors.py extensions.py gc_freeze.py \
+    gunicorn.conf.py metrics_directory.py models.py server.py ./
 COPY api ./api
 COPY cache ./cache
 COPY commands ./commands
@@ -32,4 +33,4 @@ USER clinic
 EXPOSE 5000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/health/live\", timeout=4)"]
-CMD ["gunicorn", "-c", "gunicorn.conf.py", "app:create_app()"]
+CMD ["python", "server.py"]

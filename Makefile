@@ -1,58 +1,79 @@
-# Needs Python 3.11 and make. `make run` serves the clinic on http://127.0.0.1:5000.
+# Needs Python 3.11 to 3.14 and make. `make run` serves the clinic on http://127.0.0.1:5000.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$name -c '$(SUPPORTED)' 2>/dev/null && command -v $$name && break; done)
 PIPENV_VERSION = 2026.10.3
-PY = .venv/bin/python
-FLASK = FLASK_DEBUG=0 .venv/bin/flask --app app
-INSTALLED = .venv/.installed
+VENV = .venv
+PY = $(VENV)/bin/python
+# Every file is checked against the hashes of the lock. Python compiles a module when it first imports it:
+# compiling all of them takes longer than the download.
+INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes
+FLASK = FLASK_DEBUG=0 $(VENV)/bin/flask --app app
+RUNTIME = $(VENV)/.runtime
+DEVELOPMENT = $(VENV)/.development
 
 .DEFAULT_GOAL := help
-.PHONY: help setup migrate run demo test drill check bench robustness lock clean
+.PHONY: help setup migrate run demo test test-all drill check bench robustness lock clean
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED)  ## Install the locked packages into .venv; starts nothing
+setup: $(DEVELOPMENT)  ## Install all locked packages into .venv; starts nothing
 
-# Every file is checked against the hashes of the lock. The stamp comes last: a broken setup is repeated.
-$(INSTALLED): requirements.txt requirements-dev.txt
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	@test -x $(PY) || "$(PYTHON)" -m venv .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes \
-		-r requirements.txt -r requirements-dev.txt
+# The stamp comes last: an interrupted installation is repeated.
+$(RUNTIME): requirements.txt
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || \
+		{ echo "Install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(PY) || { echo "Create the Python environment $(VENV) ..."; "$(PYTHON)" -m venv $(VENV); }
+	@echo "Install the packages of the server into $(VENV), about 35 MB ..."
+	@$(INSTALL) -r requirements.txt
 	@touch $@
 
-migrate: setup  ## Bring the database to the newest schema
+$(DEVELOPMENT): $(RUNTIME) requirements-dev.txt
+	@echo "Install the packages for development into $(VENV), about 80 MB ..."
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+migrate: $(RUNTIME)  ## Upgrade the database to the newest schema
 	@$(FLASK) db upgrade
 
-run: migrate  ## Serve on 127.0.0.1; the first run makes the secrets and the first admin
-	@$(PY) create_admin.py --first
-	@FLASK_DEBUG=0 HOST=127.0.0.1 exec $(PY) -m gunicorn -c gunicorn.conf.py 'app:create_app()'
+run: $(RUNTIME)  ## Serve on 127.0.0.1; the first run creates secrets, database and first admin
+	@FLASK_DEBUG=0 HOST=127.0.0.1 exec $(PY) run.py
 
-demo: migrate  ## Fill the database with a made-up clinic
+demo: migrate  ## Load synthetic patients, visits and bills into the database
 	@$(FLASK) demo load
 
-test: setup  ## Run the tests; ARGS="-k word" narrows them down
+test: setup  ## Run the tests; ARGS="-k word" selects some
 	@$(PY) -m pytest -n 2 $(ARGS)
 
-drill: setup  ## Back up the whole made-up clinic, restore it and verify it, on both databases
+test-all:  ## Run the tests on each Python 3.11 to 3.14 of this machine
+	@for version in 3.11 3.12 3.13 3.14; do \
+		python=$$(ls "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
+		python=$${python:-$$(command -v python$$version)}; \
+		"$$python" -c '$(SUPPORTED)' 2>/dev/null || { echo "No Python $$version here."; continue; }; \
+		echo "Python $$version:"; \
+		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python" || exit 1; \
+	done
+
+drill: setup  ## Back up the synthetic clinic, restore it and verify it, on both databases
 	@CLINIC_ROBUSTNESS=long $(PY) -m pytest tests/robustness/test_backups.py -n 2 -k demo_clinic
 
-check: setup  ## Everything that must pass before a change lands
+check: setup  ## Run every check that a change must pass
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict
-	@$(MAKE) --no-print-directory test drill
+	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term:skip-covered"
+	@$(MAKE) --no-print-directory drill
 
-robustness: setup  ## Attack the clinic for hours; ARGS="-k races" narrows it down
+robustness: setup  ## Run the long robustness tests, for hours; ARGS="-k races" selects some
 	@CLINIC_ROBUSTNESS=long $(PY) -m pytest tests/robustness -n 0 -p no:cacheprovider -o faulthandler_timeout=0 $(ARGS)
 
-bench: setup  ## Measure the clinic beside two yardsticks; ARGS="--help" tells more
+bench: setup  ## Measure the server beside two baselines; ARGS="--help" lists the options
 	@$(PY) -m tests.benchmarks $(ARGS)
 
-# The settings of this machine's pip stay out of the lock.
-lock:  ## Resolve the Pipfile anew and write the lock and both requirements files
+# Without this machine's pip settings: another index must not get into the lock.
+lock:  ## Resolve the Pipfile and write the lock and both requirements files
 	@test -x .venv-pipenv/bin/pipenv || "$(PYTHON)" -m venv .venv-pipenv
 	@.venv-pipenv/bin/pip install --quiet --disable-pip-version-check pipenv==$(PIPENV_VERSION)
 	@env -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null \
@@ -60,5 +81,5 @@ lock:  ## Resolve the Pipfile anew and write the lock and both requirements file
 	@.venv-pipenv/bin/pipenv requirements --hash --exclude-index >requirements.txt
 	@.venv-pipenv/bin/pipenv requirements --dev-only --hash --exclude-index >requirements-dev.txt
 
-clean:  ## Remove what setup and tests made; keeps .env and the database
-	@rm -rf .venv .venv-pipenv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean:  ## Remove environments and caches; keeps .env and the database
+	@rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -34,9 +34,9 @@ from resources.appointment import (
 from resources.audit import AuditLogList
 from resources.auth import (
     ChangePassword,
+    CurrentUser,
     Login,
     Logout,
-    Me,
     RefreshToken,
     Register,
     ResetPassword,
@@ -44,47 +44,47 @@ from resources.auth import (
     SessionList,
 )
 from resources.billings import (
-    BillingDetail,
+    BillingItem,
     BillingList,
-    BillingPayments,
-    BillingRefund,
-    BillingRefunds,
+    BillingPaymentList,
+    BillingRefundItem,
+    BillingRefundList,
     BillingVoid,
     BillingWriteOff,
     ClaimItem,
     ClaimList,
 )
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
-from resources.inventory import InventoryAlerts, InventoryDetail, InventoryList, InventoryMovements
+from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.patient import (
     PatientAccessLog,
     PatientAccount,
-    PatientHistory,
     PatientItem,
     PatientList,
+    PatientMedicalHistory,
     PatientSearch,
     PatientTimeline,
 )
 from resources.prescription import PrescriptionDispense, PrescriptionItem, PrescriptionList
-from resources.root import Live, Metrics, OpenApi, Ready, Root
+from resources.root import HealthLive, HealthReady, Metrics, OpenApiDocument, Root
 from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, TimeOffList
-from resources.treatments import TreatmentDetail, TreatmentList
+from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserPasswordReset
-from resources.visit import VisitAddenda, VisitItem, VisitList, VisitSignature
+from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 
 # The URL map: one line per endpoint. The API documentation keeps this order.
 ROUTES: list[tuple[type[ApiResource], str]] = [
     (Root, "/"),
-    (OpenApi, "/openapi.json"),
-    (Live, "/health/live"),
-    (Ready, "/health/ready"),
+    (OpenApiDocument, "/openapi.json"),
+    (HealthLive, "/health/live"),
+    (HealthReady, "/health/ready"),
     (Metrics, "/metrics"),
     (Register, "/auth/register"),
     (Login, "/auth/login"),
     (RefreshToken, "/auth/refresh-token"),
     (Logout, "/auth/logout"),
-    (Me, "/auth/me"),
+    (CurrentUser, "/auth/me"),
     (ChangePassword, "/auth/change-password"),
     (ResetPassword, "/auth/reset-password"),
     (SessionList, "/auth/sessions"),
@@ -95,7 +95,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),
     (PatientItem, "/patients/<int:patient_id>"),
-    (PatientHistory, "/patients/<int:patient_id>/medical-history"),
+    (PatientMedicalHistory, "/patients/<int:patient_id>/medical-history"),
     (PatientAccount, "/patients/<int:patient_id>/account"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
@@ -113,22 +113,22 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
     (VisitList, "/visits"),
     (VisitItem, "/visits/<int:visit_id>"),
-    (VisitSignature, "/visits/<int:visit_id>/sign"),
-    (VisitAddenda, "/visits/<int:visit_id>/addenda"),
+    (VisitSign, "/visits/<int:visit_id>/sign"),
+    (VisitAddendumList, "/visits/<int:visit_id>/addenda"),
     (TreatmentList, "/treatments"),
-    (TreatmentDetail, "/treatments/<int:treatment_id>"),
+    (TreatmentItem, "/treatments/<int:treatment_id>"),
     (PrescriptionList, "/prescriptions"),
     (PrescriptionItem, "/prescriptions/<int:prescription_id>"),
     (PrescriptionDispense, "/prescriptions/<int:prescription_id>/dispense"),
     (InventoryList, "/inventory"),
     (InventoryAlerts, "/inventory/alerts"),
-    (InventoryDetail, "/inventory/<int:item_id>"),
-    (InventoryMovements, "/inventory/<int:item_id>/movements"),
+    (InventoryItemResource, "/inventory/<int:item_id>"),
+    (InventoryMovementList, "/inventory/<int:item_id>/movements"),
     (BillingList, "/billings"),
-    (BillingDetail, "/billings/<int:billing_id>"),
-    (BillingPayments, "/billings/<int:billing_id>/payments"),
-    (BillingRefunds, "/billings/<int:billing_id>/refunds"),
-    (BillingRefund, "/billings/<int:billing_id>/refunds/<int:refund_id>"),
+    (BillingItem, "/billings/<int:billing_id>"),
+    (BillingPaymentList, "/billings/<int:billing_id>/payments"),
+    (BillingRefundList, "/billings/<int:billing_id>/refunds"),
+    (BillingRefundItem, "/billings/<int:billing_id>/refunds/<int:refund_id>"),
     (BillingWriteOff, "/billings/<int:billing_id>/write-off"),
     (BillingVoid, "/billings/<int:billing_id>/void"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
@@ -158,7 +158,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.before_request(audit_chain.ensure_export_thread)
     register_routes(PlainApi(app))
     register_commands(app)
-    registry.entries(app)  # fail now if a route has no endpoint declaration
+    registry.registered_endpoints(app)  # fail now if a route has no endpoint declaration
     return app
 
 

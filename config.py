@@ -1,8 +1,7 @@
-"""Settings: read from the environment or `.env`, checked once, every error at once.
+"""Settings from the environment and `.env`, checked once, with all errors reported together.
 
-Not by pydantic-settings, for which a variable set to nothing does not hide what `.env` says.
-
-`load()` reads and checks; `use()` makes the result the application's; `settings()` is what everybody asks.
+`load()` reads and checks them, `use()` makes them the settings of the application, `settings()` returns them.
+Why this does not use pydantic-settings: docs/adr/0004-settings-reader.md.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from sqlalchemy.exc import ArgumentError
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
 SECRETS = ("JWT_SECRET_KEY", "AUDIT_KEY")
-MIN_SECRET = 32  # bytes: RFC 7518 section 3.2 asks for a key as long as the hash output
-# What the secrets of examples and tutorials are made of; random ones keep most of their characters.
-WORDS = re.compile(
+MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: at least as long as the hash output
+# Words in the secrets of examples and tutorials. A random secret loses few characters without them.
+GUESSABLE_WORDS = re.compile(
     "your|change|secret|example|default|password|jwt|super|key|token|here|this|that|value|very|long|string|"
     "random|replace|with|please|must|should|least|bytes|characters|character|secure|insecure|production|"
     "development|dev|testing|test|flask|clinic|management|system|server|backend|local|only|not|use|for|the|"
@@ -37,28 +36,30 @@ WORDS = re.compile(
     "[-_ .!]",
     re.I,
 )
-MIN_VARIETY = 8  # different characters beyond those words
+MIN_DISTINCT = 8  # different characters that are left without those words
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
-CURRENCY = re.compile(r"[A-Z]{3}")
 Environment = Literal["development", "production", "testing"]
+# Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
+# password check need a thread, but no connection.
+SERVER_THREADS = 40
 
-
-_zones = cache(available_timezones)  # reads a directory tree
+_time_zones = cache(available_timezones)  # reads a directory tree
 
 
 class SettingsError(Exception):
-    """What is wrong with the settings, a line each; names the variables, never their values."""
+    """Invalid settings: one line per environment variable, which never contains its value."""
 
 
 class Settings(BaseModel):
-    """All settings; the environment variable is the name in capitals.
+    """All settings. The environment variable of a field is its name in capitals.
 
-    Where the clinic runs comes first: what is checked in production only looks back at it.
+    `environment` and `flask_env` come first: pydantic validates fields in order, and the checks of production
+    read these two.
     """
 
     model_config = ConfigDict(
         extra="forbid",
-        hide_input_in_errors=True,  # it would print secrets
+        hide_input_in_errors=True,  # the input contains secrets
         validate_default=True,
         frozen=True,
     )
@@ -75,11 +76,11 @@ class Settings(BaseModel):
     allowed_origins: tuple[str, ...] = ()
     port: int = Field(5000, ge=1, le=65535)
     host: str = "127.0.0.1"
-    redis_url: str | None = None
+    redis_url: str | None = Field(None, pattern="^(redis|rediss|unix)://")
     sqlalchemy_echo: bool = False
     clinic_timezone: str = "UTC"
-    currency: str = "USD"
-    default_phone_region: str = "US"
+    currency: str = Field("USD", pattern="^[A-Z]{3}$")  # ISO 4217
+    default_phone_region: str = "US"  # ISO 3166
     registration: Literal["open", "closed"] = "open"
     audit_key: str = ""
     audit_heads_file: Path | None = None
@@ -90,17 +91,20 @@ class Settings(BaseModel):
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
     bcrypt_cost: int = Field(12, ge=4, le=15)
-    web_concurrency: int = Field(2, ge=1, le=64)  # gunicorn's worker processes
+    # Per worker. The upper limit leaves threads for every other request.
+    password_check_queue: int = Field(20, ge=1, le=SERVER_THREADS - 10)
+    web_concurrency: int = Field(2, ge=1, le=64)  # worker processes of the server
 
     @property
     def production(self) -> bool:
-        """Either variable says so: the stricter one wins."""
+        """Return True if one of the two variables is `production`: the stricter one wins."""
         return "production" in (self.environment, self.flask_env)
 
     @property
     def database_url(self) -> str:
-        """The SQLAlchemy URL; SQLite's relative files lie in `instance/`."""
-        url = make_url(_scheme(_chosen(self.database_uri, self.supabase_uri, production=self.production)))
+        """Return the SQLAlchemy URL. A relative SQLite file is in the folder `instance/`."""
+        uri = _primary_uri(self.database_uri, self.supabase_uri, production=self.production)
+        url = make_url(_sqlalchemy_url(uri))
         if url.drivername.startswith("sqlite") and url.database and not Path(url.database).is_absolute():
             folder = ROOT / "instance"
             folder.mkdir(exist_ok=True)
@@ -109,22 +113,22 @@ class Settings(BaseModel):
 
     @property
     def replica_url(self) -> str | None:
-        """The SQLAlchemy URL of the read replica that answers reports, if there is one."""
-        return _scheme(self.analytics_database_uri) if self.analytics_database_uri else None
+        """Return the SQLAlchemy URL of the read replica for reports, or None."""
+        return _sqlalchemy_url(self.analytics_database_uri) if self.analytics_database_uri else None
 
     @property
     def zone(self) -> ZoneInfo:
-        """The clinic's one time zone."""
+        """Return the time zone of the clinic."""
         return ZoneInfo(self.clinic_timezone)
 
     @property
     def heads_file(self) -> Path:
-        """Where the audit's heads are exported to."""
+        """Return the file to which the last entries of the audit chains are exported."""
         return self.audit_heads_file or ROOT / "instance" / "audit-heads.json"
 
     @field_validator("environment", "flask_env", mode="before")
     @classmethod
-    def _lower(cls, value: Any) -> Any:
+    def _to_lower_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator("flask_debug")
@@ -137,10 +141,10 @@ class Settings(BaseModel):
     @field_validator("jwt_secret_key", "audit_key")
     @classmethod
     def _check_secret(cls, value: str, info: ValidationInfo) -> str:
-        if len(value.encode()) < MIN_SECRET:
-            raise ValueError(f"missing or shorter than {MIN_SECRET} bytes")
-        if _in_production(info) and len(set(WORDS.sub("", value))) < MIN_VARIETY:
-            raise ValueError("a well-known or guessable value; take a random one")
+        if len(value.encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"missing or shorter than {MIN_SECRET_BYTES} bytes")
+        if _in_production(info) and len(set(GUESSABLE_WORDS.sub("", value))) < MIN_DISTINCT:
+            raise ValueError("a well-known or guessable value; use a random one")
         return value
 
     @field_validator("allowed_origins", mode="before")
@@ -154,24 +158,17 @@ class Settings(BaseModel):
     @classmethod
     def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "*" in value:
-            raise ValueError("'*' cannot go with credentials; name the exact origins")
+            raise ValueError("'*' is not allowed with credentials; list the exact origins")
         for origin in value:
             if not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise ValueError("an origin is scheme://host[:port], without a path")
+                raise ValueError("write an origin as scheme://host[:port], without a path")
         return value
 
     @field_validator("clinic_timezone")
     @classmethod
     def _check_zone(cls, value: str) -> str:
-        if value not in _zones():
+        if value not in _time_zones():
             raise ValueError("not an IANA time zone such as Europe/Berlin")
-        return value
-
-    @field_validator("currency")
-    @classmethod
-    def _check_currency(cls, value: str) -> str:
-        if not CURRENCY.fullmatch(value):
-            raise ValueError("not an ISO 4217 code such as USD")
         return value
 
     @field_validator("rate_limit_default", "rate_limit_login_account", "rate_limit_login_address")
@@ -182,7 +179,7 @@ class Settings(BaseModel):
         except ValueError:
             rates = []
         if len(rates) != 1 or rates[0].amount < 1:
-            raise ValueError("a rate reads like '600 per minute' or '10 per 15 minutes'")
+            raise ValueError("write a rate such as '600 per minute' or '10 per 15 minutes'")
         return value
 
     @field_validator("default_phone_region")
@@ -190,13 +187,6 @@ class Settings(BaseModel):
     def _check_region(cls, value: str) -> str:
         if value not in SUPPORTED_REGIONS:
             raise ValueError("not an ISO 3166 country code such as US")
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _check_redis(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("not a Redis URL such as redis://localhost:6379/0")
         return value
 
     @field_validator("database_uri", "supabase_uri", "analytics_database_uri")
@@ -210,80 +200,51 @@ class Settings(BaseModel):
             if url.drivername not in DRIVERS:
                 raise ValueError("only postgresql:// and sqlite:// are supported")
             if url.drivername.startswith("sqlite") and url.database in (None, "", ":memory:"):
-                raise ValueError("name a file such as sqlite:///clinic.db; what is in memory is lost")
+                raise ValueError(
+                    "give a file such as sqlite:///clinic.db; a database in memory is lost on exit"
+                )
         return value
 
     @field_validator("analytics_database_uri")
     @classmethod
     def _check_replica(cls, value: str | None, info: ValidationInfo) -> str | None:
-        given = info.data.get
-        followed = _chosen(given("database_uri"), given("supabase_uri"), production=_in_production(info))
-        if value is not None and any(uri.startswith("sqlite") for uri in (value, followed)):
+        uris = info.data.get("database_uri"), info.data.get("supabase_uri")
+        primary = _primary_uri(*uris, production=_in_production(info))
+        if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
             raise ValueError("only PostgreSQL has read replicas")
         return value
 
 
-def _chosen(database_uri: str | None, supabase_uri: str | None, *, production: bool) -> str:
-    """The database that is meant, as it was written."""
+def _primary_uri(database_uri: str | None, supabase_uri: str | None, *, production: bool) -> str:
     return database_uri or (supabase_uri if production else None) or "sqlite:///clinic.db"
 
 
-def _scheme(url: str) -> str:
-    """SQLAlchemy's name for what hosts of PostgreSQL call postgres://."""
+def _sqlalchemy_url(url: str) -> str:
+    # PostgreSQL hosts write postgres://, which SQLAlchemy does not accept
     return "postgresql://" + url.removeprefix("postgres://") if url.startswith("postgres://") else url
 
 
 def _in_production(info: ValidationInfo) -> bool:
-    # one that is wrong itself is missing here: judged as strictly as production
+    # An invalid variable is absent from `info.data`. Then the strict checks of production apply.
     return "production" in (info.data.get(name, "production") for name in ("environment", "flask_env"))
 
 
-def kept_secrets(env_file: Path = ENV_FILE) -> dict[str, str]:
-    """Development's secrets: what `.env` holds, and made at random and written there where it holds none.
-
-    Raises `SettingsError` where they cannot be written.
-    """
-    known = _filled(dotenv_values(env_file))
-    missing = [name for name in SECRETS if name not in known | _filled(os.environ)]
-    if missing:
-        try:
-            known = _keep(env_file, missing)
-        except OSError as failure:
-            raise SettingsError(f"{', '.join(missing)}: missing, and cannot be kept: {failure}") from None
-    return {name: known[name] for name in SECRETS if name in known}
-
-
-def _keep(env_file: Path, missing: list[str]) -> dict[str, str]:
-    """Make the missing secrets, readable by the file's owner alone; what is in the file by then."""
-    env_file.touch(mode=0o600)
-    with env_file.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # of several processes that start at once one makes them
-        for name in missing:
-            if name not in _filled(dotenv_values(env_file)):
-                set_key(env_file, name, secrets.token_urlsafe(48), quote_mode="never")
-        env_file.chmod(0o600)
-        return _filled(dotenv_values(env_file))
-
-
-def _filled(values: Mapping[str, str | None]) -> dict[str, str]:
-    """The variables that hold something: an empty value is an unset one."""
-    return {name: value for name, value in values.items() if value and value.strip()}
-
-
 def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
-    """Read and check all settings. The environment wins over `.env`, `overrides` over both.
+    """Read and check all settings. The environment overrides `.env`, and `overrides` override both.
 
-    A variable that the environment sets to nothing is unset, whatever `.env` says; of development's secrets
-    the kept ones count then. Raises `SettingsError` with one line for every variable that is wrong.
+    An empty variable counts as unset. An empty variable of the environment also hides the value in `.env`,
+    except for the secrets of development, which `.env` stores. Raises `SettingsError` with one line for each
+    invalid variable.
     """
-    values = _filled(dotenv_values(env_file)) if env_file is not None else {}
-    values = {name: value for name, value in values.items() if name not in os.environ} | _filled(os.environ)
-    where = {values.get(name, "").strip().lower() for name in ("ENVIRONMENT", "FLASK_ENV")}
-    if env_file is not None and "production" not in where:
-        values = kept_secrets(env_file) | values
-    known = {name: values[name.upper()] for name in Settings.model_fields if name.upper() in values}
+    stored = dotenv_values(env_file) if env_file is not None else {}
+    values = _non_empty({**stored, **os.environ})
+    environments = {values.get(name, "").strip().lower() for name in ("ENVIRONMENT", "FLASK_ENV")}
+    missing = [name for name in SECRETS if name not in values]
+    if missing and env_file is not None and "production" not in environments:
+        values |= _development_secrets(env_file, missing)
+    values = {name: values[name.upper()] for name in Settings.model_fields if name.upper() in values}
     try:
-        return Settings(**(known | overrides))
+        return Settings(**(values | overrides))
     except ValidationError as failure:
         lines = []
         for error in failure.errors(include_input=False, include_url=False, include_context=False):
@@ -292,17 +253,52 @@ def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
         raise SettingsError("\n".join(lines)) from None
 
 
-_active: Settings | None = None
+def _non_empty(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value and value.strip()}
 
 
-def use(chosen: Settings) -> None:
-    """Make these the application's settings."""
-    global _active
-    _active = chosen
+def _development_secrets(env_file: Path, names: list[str]) -> dict[str, str]:
+    """Return these secrets from `env_file`. Generate the missing ones and store them there.
+
+    Raises `SettingsError` if they cannot be stored.
+    """
+    stored = _non_empty(dotenv_values(env_file))
+    if any(name not in stored for name in names):
+        try:
+            stored = _store_secrets(env_file, names)
+        except OSError as failure:
+            missing = ", ".join(name for name in names if name not in stored)
+            raise SettingsError(f"{missing}: missing, and cannot be stored: {failure}") from None
+    return {name: stored[name] for name in names}
+
+
+def _store_secrets(env_file: Path, names: list[str]) -> dict[str, str]:
+    """Generate the missing secrets in `env_file`, readable by its owner only. Return its variables."""
+    folder = os.open(env_file.parent, os.O_RDONLY)
+    try:
+        # Of several processes that start together, one generates the secrets. The lock is on the folder:
+        # set_key replaces the file, so that a lock on the file would stay with the old one.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        env_file.touch(mode=0o600)
+        for name in names:
+            if name not in _non_empty(dotenv_values(env_file)):
+                set_key(env_file, name, secrets.token_urlsafe(48), quote_mode="never")
+        env_file.chmod(0o600)
+        return _non_empty(dotenv_values(env_file))
+    finally:
+        os.close(folder)  # releases the lock
+
+
+_active: list[Settings] = []  # empty before `use`
+
+
+def use(new_settings: Settings) -> None:
+    """Make these the settings of the application."""
+    _active[:] = [new_settings]
 
 
 def settings() -> Settings:
-    """The application's settings."""
-    if _active is None:
-        raise RuntimeError("settings are asked for before the application was created")
-    return _active
+    """Return the settings of the application."""
+    if not _active:
+        raise RuntimeError("there are no settings before the application is created")
+    return _active[0]

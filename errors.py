@@ -1,6 +1,6 @@
-"""What can go wrong, as values: one exception, one table of stable codes, one table of constraints.
+"""The errors of the API: one exception, the table of its codes, and the table of database constraints.
 
-Services raise `ClinicError(code, message)`; `api.endpoint` renders it as RFC 9457 problem details.
+Services raise `ClinicError(code, message)`. `api.problem_details` renders it as RFC 9457 problem details.
 """
 
 from __future__ import annotations
@@ -8,73 +8,78 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-# code -> (HTTP status, title). The codes are part of the API: never rename one.
+# Code -> (HTTP status, title). The codes are part of the API: do not rename one.
 CODES: dict[str, tuple[int, str]] = {
-    # the request could not be read
+    # the request cannot be parsed
     "bad_request": (400, "Bad request"),
     "malformed_json": (400, "The body is not valid JSON"),
-    "duplicate_member": (400, "The body names a member twice"),
+    "duplicate_member": (400, "The body contains a member twice"),
     "too_deep": (400, "The body is nested too deeply"),
     "member_name_too_long": (400, "A member name is too long"),
     "payload_too_large": (413, "The body is too large"),
-    "unsupported_media_type": (415, "The body has the wrong media type"),
-    # who are you
+    "unsupported_media_type": (415, "The media type is not supported"),
+    # authentication
     "unauthorized": (401, "Sign in first"),
     "token_invalid": (401, "The token is not valid"),
     "token_expired": (401, "The token has expired"),
     "token_revoked": (401, "The session has ended"),
     "invalid_credentials": (401, "Wrong e-mail or password"),
-    # you may not
-    "forbidden": (403, "Your role may not do this"),
+    # authorization
+    "forbidden": (403, "Your role does not have this permission"),
     "account_inactive": (403, "The account is not active"),
     "registration_closed": (403, "Registration is closed"),
     "origin_not_allowed": (403, "The origin is not allowed"),
-    # not there
+    # routes and rows
     "not_found": (404, "Not found"),
-    "method_not_allowed": (405, "The method is not allowed here"),
-    # conflicts with the state of things
-    "conflict": (409, "This conflicts with the state of things"),
-    "already_exists": (409, "There is one already"),
-    "possible_duplicate": (409, "This looks like a patient already on file"),
+    "method_not_allowed": (405, "The method is not allowed"),
+    # conflicts with the current state
+    "conflict": (409, "Conflict with the current state"),
+    "already_exists": (409, "The value already exists"),
+    "possible_duplicate": (409, "A similar patient is already registered"),
     "appointment_conflict": (409, "The appointment is not possible"),
-    "invalid_transition": (409, "This step is not possible from here"),
-    "booked_appointments": (409, "There are booked appointments"),
-    "in_use": (409, "Something depends on this"),
-    "last_admin": (409, "The last active admin must stay"),
-    "read_only": (409, "This can no longer be changed"),
-    "insufficient_stock": (409, "There is not enough in stock"),
-    "overpayment": (409, "This is more than is owed"),
-    "insufficient_credit": (409, "The patient's credit does not suffice"),
-    "excessive_refund": (409, "This is more than was paid"),
+    "invalid_transition": (409, "The status cannot change in this way"),
+    "booked_appointments": (409, "The doctor has booked appointments"),
+    "in_use": (409, "The record is in use"),
+    "last_admin": (409, "The last active administrator cannot be removed"),
+    "read_only": (409, "The record is read-only"),
+    "insufficient_stock": (409, "The stock is not sufficient"),
+    "overpayment": (409, "The amount is above the balance"),
+    "insufficient_credit": (409, "The credit of the patient is not sufficient"),
+    "excessive_refund": (409, "The refund is above the paid amount"),
     "nothing_to_bill": (409, "There is nothing to bill"),
-    "safety_alert": (409, "The prescription is not safe as it is"),
-    "excessive_dispensing": (409, "This is more than was prescribed"),
+    "safety_alert": (409, "The prescription has safety alerts"),
+    "excessive_dispensing": (409, "The quantity is above the prescribed quantity"),
     "request_in_progress": (409, "The same request is still running"),
     # preconditions
     "stale_version": (412, "The record has changed since you read it"),
-    "if_match_required": (428, "If-Match is needed"),
-    # readable but wrong
+    "if_match_required": (428, "If-Match is required"),
+    # validation
     "validation_failed": (422, "Some values are wrong"),
-    "idempotency_mismatch": (422, "The key was used for another request"),
-    # slow down, come back
+    "idempotency_mismatch": (422, "The idempotency key belongs to another request"),
+    # limits and availability
     "too_many_requests": (429, "Too many requests"),
     "unavailable": (503, "Temporarily unavailable"),
-    "internal_error": (500, "Something went wrong on our side"),
+    "internal_error": (500, "Internal error"),
 }
 
 
-MAX_ERRORS = 50  # entries of `errors` in one answer
-MAX_PATH_PART = 100  # characters of one member name that an error repeats
-MAX_PATH = 1_000  # characters of a whole path
+MAX_ERRORS = 50  # entries of `errors` in one response
+MAX_PATH_PART = 100  # characters of one name in a field path
+MAX_PATH = 1_000  # characters of a field path
 
 
 class ClinicError(Exception):
-    """A refusal the caller can read.
+    """An error that the caller may read.
 
-    `code`: a key of `CODES`; `message`: a plain sentence that says what to do, without any value the
-    caller may not read; `errors`: field path -> description, the first `MAX_ERRORS` of them;
-    `errors_omitted`: the number of the others; `retry_after`: seconds; `members`: further members of the
-    problem document, such as the clashes of a refused booking.
+    - `code`: a key of `CODES`.
+    - `message`: a plain sentence that says what to do. It contains no value that the caller may not read.
+    - `errors`: field path -> description, at most `MAX_ERRORS`.
+    - `errors_omitted`: the number of further errors.
+    - `retry_after`: seconds.
+    - `members`: further members of the problem details, such as the conflicts of a refused booking.
+    - `commits_changes`: the request has changed rows that must be committed, such as an ended session.
+    - `entity`, `entity_id`, `patient_id`, `shown_patient_ids`: the refused row, and the patients that
+      the error shows to the caller. They are for the audit log only.
     """
 
     def __init__(
@@ -96,16 +101,14 @@ class ClinicError(Exception):
         self.errors_omitted = errors_omitted + max(0, len(errors or {}) - MAX_ERRORS)
         self.retry_after = retry_after
         self.members = members
-        self.keeps_work = (
-            False  # the refusal itself changed something that must stay, such as ending a session
-        )
+        self.commits_changes = False
         self.entity: str | None = None
         self.entity_id: int | None = None
         self.patient_id: int | None = None
-        self.shown_patient_ids: tuple[int, ...] = ()  # whom the refusal itself names, for the audit
+        self.shown_patient_ids: tuple[int, ...] = ()
 
     def about(self, entity: str | None, entity_id: int | None, patient_id: int | None = None) -> ClinicError:
-        """Name the row that was refused, for the audit alone; never shown to the caller."""
+        """Set the refused row for the audit log and return the error. The caller does not see the row."""
         self.entity, self.entity_id, self.patient_id = entity, entity_id, patient_id
         return self
 
@@ -116,23 +119,27 @@ def shorten_path(path: str) -> str:
 
 
 def invalid(field: str, problem: str) -> ClinicError:
-    """A 422 about one field."""
+    """Return a 422 `validation_failed` for one field."""
     return ClinicError("validation_failed", f"{field}: {problem}", errors={field: problem})
 
 
-def not_found(what: str) -> ClinicError:
-    """A 404: not there, or not the caller's to see; both read the same."""
-    return ClinicError("not_found", f"There is no such {what.replace('_', ' ')}.")
+def not_found(entity: str) -> ClinicError:
+    """Return a 404. It is the same for a row that does not exist and one that the caller may not read."""
+    return ClinicError("not_found", f"There is no such {entity.replace('_', ' ')}.")
 
 
-# Constraint name -> (code, field, message). What the database refuses in the end reads as clearly as what
-# a service refuses beforehand.
+# Constraint name -> (code, field, message). A violation that only the database detects gets the same kind of
+# message as one that a service detects.
 CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
     "uq_users_email": ("already_exists", "email", "This e-mail address is already registered."),
-    "uq_patients_file_number": ("already_exists", "file_number", "This file number is already taken."),
-    "uq_doctors_license_number": ("already_exists", "license_number", "This licence number is taken."),
-    "uq_doctors_user_id": ("already_exists", "user_id", "This user is already a doctor's."),
-    "uq_inventory_items_sku": ("already_exists", "sku", "This SKU is already taken."),
+    "uq_patients_file_number": ("already_exists", "file_number", "This file number is already in use."),
+    "uq_doctors_license_number": (
+        "already_exists",
+        "license_number",
+        "This licence number is already in use.",
+    ),
+    "uq_doctors_user_id": ("already_exists", "user_id", "This user already belongs to a doctor."),
+    "uq_inventory_items_sku": ("already_exists", "sku", "This SKU is already in use."),
     "uq_allergies_medical_history_id_substance_fold": (
         "already_exists",
         "allergies",
@@ -141,36 +148,48 @@ CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
     "uq_inventory_usages_treatment_id_item_id": (
         "already_exists",
         "inventory_items",
-        "An item is named twice; name it once with the whole quantity.",
+        "An item occurs twice. Send it once with the total quantity.",
     ),
     "uq_schedule_windows_doctor_id_weekday_start": (
         "already_exists",
         "windows",
-        "Two windows of one day begin at the same time.",
+        "Two windows of one day start at the same time.",
     ),
     "ex_schedule_windows_overlap": ("conflict", "windows", "Two windows of one day overlap."),
     "uq_visits_appointment_id": ("conflict", "appointment_id", "This appointment already has a visit."),
-    "ex_appointments_doctor": ("appointment_conflict", None, "The doctor already has an appointment then."),
-    "ex_appointments_patient": ("appointment_conflict", None, "The patient already has an appointment then."),
+    "ex_appointments_doctor": (
+        "appointment_conflict",
+        None,
+        "The doctor already has an appointment at this time.",
+    ),
+    "ex_appointments_patient": (
+        "appointment_conflict",
+        None,
+        "The patient already has an appointment at this time.",
+    ),
     "ck_inventory_items_quantity_not_negative": (
         "insufficient_stock",
         "quantity",
-        "There is not enough in stock.",
+        "The stock is not sufficient.",
     ),
     "ck_inventory_lots_quantity_not_negative": (
         "insufficient_stock",
         "quantity",
-        "There is not enough of this lot in stock.",
+        "The stock of this lot is not sufficient.",
     ),
     "ck_prescribed_medications_dispensed_range": (
         "excessive_dispensing",
         "items",
-        "This is more than was prescribed.",
+        "The quantity is above the prescribed quantity.",
     ),
     "ck_claims_approved_within_claimed": (
         "conflict",
         "approved_amount",
-        "Not more than was claimed can be approved.",
+        "The approved amount must not be above the claimed amount.",
     ),
-    "ck_claims_paid_within_approved": ("conflict", "paid_amount", "Not more than was approved can be paid."),
+    "ck_claims_paid_within_approved": (
+        "conflict",
+        "paid_amount",
+        "The paid amount must not be above the approved amount.",
+    ),
 }

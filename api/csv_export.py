@@ -1,4 +1,4 @@
-"""Tables for spreadsheets: CSV by RFC 4180, in which no cell is taken for a formula."""
+"""CSV exports by RFC 4180, in which a spreadsheet reads no cell as a formula."""
 
 from __future__ import annotations
 
@@ -10,47 +10,51 @@ from typing import Any
 
 from flask import Response, request
 
-MEDIA = "text/csv"
+MEDIA_TYPE = "text/csv"
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-# What spreadsheets run as a formula, or drop before they look again (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# First characters of a formula, and characters that a spreadsheet drops before it looks for one
+# (OWASP, CSV injection).
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
-def wanted(chosen: str | None) -> bool:
-    """Whether the caller asks for CSV: by `?format=`, else by `Accept`."""
-    if chosen is not None:
-        return chosen == "csv"
-    return request.accept_mimetypes.best_match(["application/json", MEDIA]) == MEDIA
+def is_requested(format_name: str | None) -> bool:
+    """Return True for a CSV request. The query parameter `format` has precedence over `Accept`."""
+    if format_name is not None:
+        return format_name == "csv"
+    return request.accept_mimetypes.best_match(["application/json", MEDIA_TYPE]) == MEDIA_TYPE
 
 
-def cell(value: Any) -> str:
-    """A value as a cell: numbers as they are, text that begins like a formula behind an apostrophe."""
+def format_cell(value: Any) -> str:
+    """Return a value as the text of a cell, with an apostrophe before a possible formula."""
     text = "" if value is None else str(value)
-    return "'" + text if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+    return "'" + text if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
 
 
-def answer(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Response:
-    """The rows as a download `name`.csv."""
+def csv_response(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Response:
+    """Return a response that a browser saves as `name`.csv."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(header)
-    writer.writerows([cell(value) for value in row] for row in rows)
-    response = Response(text.getvalue(), mimetype=MEDIA)
+    writer.writerows([format_cell(value) for value in row] for row in rows)
+    response = Response(text.getvalue(), mimetype=MEDIA_TYPE)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     return response
 
 
-def flat(members: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested members as one row: names joined by dots, rows of a list named by their first member."""
-    found: dict[str, Any] = {}
+def flatten(members: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested members as one row.
+
+    Dots join the names of the levels. The first value of a list element that is not null is its name.
+    """
+    cells: dict[str, Any] = {}
     for name, value in members.items():
-        here = f"{path}{name}"
+        path = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            found |= flat(value, f"{here}.")
+            cells |= flatten(value, f"{path}.")
         elif isinstance(value, list):
-            for row in value:
-                key = next((str(part) for part in row.values() if part is not None), "")
-                found |= flat(row, f"{here}.{key}.")
+            for element in value:
+                key = next((str(part) for part in element.values() if part is not None), "")
+                cells |= flatten(element, f"{path}.{key}.")
         else:
-            found[here] = value
-    return found
+            cells[path] = value
+    return cells

@@ -12,51 +12,66 @@ from pydantic import BaseModel
 from api.serialization import Serializer
 from schemas.base import Out
 from security.permissions import Permission
-from services.listing.paging import ListSpec
+from services.listing.spec import ListSpec
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class EndpointSpec:
-    """What one method of one route declares; read by the dispatcher, the documents and the tests.
+    """The declaration of one HTTP method of one route.
 
-    `loads` fetches the row that the path names, `loads(actor, **path, lock=bool)`; `body` is the schema of
-    what comes in, a merge patch where the method is PATCH; `params` the schema of a query string, `lists`
-    the listing that reads it instead; `returns` how the answer is shown, `many` that it is an array;
-    `dry_run_returns` what `?dry_run=true` answers in its place, with 200.
-    `search` wraps the list in an envelope. A `report` is read from the replica, where there is one. `errors`
-    adds codes that only this operation answers, for the documents.
+    The request cycle, the API documentation and the tests read it. The members, in order:
+
+    - `permission`: the caller needs it.
+    - `body`: the schema of the request body. PATCH and PUT apply it as a merge patch.
+    - `query`: the schema of the query string.
+    - `list_spec`: the list that the query string filters, sorts and pages. It replaces `query`.
+    - `search`: the list is wrapped in an object with `pagination` and `search_params`.
+    - `report`: the endpoint reads from the replica, if one is configured.
+    - `many`: the response is an array, without a list.
+    - `load`: loads the row of the path, `load(actor, **path, lock=bool)`. It locks the row for a change.
+    - `returns`: the serializer or the schema of the response.
+    - `dry_run_returns`: the schema of the response to `?dry_run=true`, which has status 200.
+    - `status`: the status of a success.
+    - `media_types`: the media types of a success.
+    - `errors`: codes that this endpoint adds to the common ones, for the documentation.
+    - `idempotent`: a POST accepts `Idempotency-Key`.
+    - `summary`, `description`: the docstring of the method.
     """
 
     permission: Permission
     body: type[BaseModel] | None = None
-    params: type[BaseModel] | None = None
-    lists: ListSpec[Any] | None = None
+    query: type[BaseModel] | None = None
+    list_spec: ListSpec[Any] | None = None
     search: bool = False
     report: bool = False
     many: bool = False
-    loads: Callable[..., Any] | None = None
+    load: Callable[..., Any] | None = None
     returns: Serializer | type[Out] | None = None
     dry_run_returns: type[Out] | None = None
     status: int = 200
-    media: tuple[str, ...] = ("application/json",)
+    media_types: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()
-    idempotent: bool = True  # a POST that honours Idempotency-Key
+    idempotent: bool = True
     summary: str = ""
     description: str = ""
 
 
-def endpoint(permission: Permission, **declared: Any) -> Callable[[Method], Method]:
-    """Declare a method of an `ApiResource`. Its docstring is the operation's summary."""
+def endpoint(permission: Permission, **members: Any) -> Callable[[Method], Method]:
+    """Declare a method of an `ApiResource` as an endpoint.
 
-    def decorate(method: Method) -> Method:
-        text = inspect.getdoc(method)
-        if not text:
+    `members` are those of `EndpointSpec`. The first line of the docstring is the summary of the endpoint, the
+    rest its description. A method without docstring raises TypeError.
+    """
+
+    def declare(method: Method) -> Method:
+        docstring = inspect.getdoc(method)
+        if not docstring:
             raise TypeError(f"{method.__qualname__} needs a docstring: it is the endpoint's summary")
-        summary, _, description = text.partition("\n")
-        operation = EndpointSpec(permission, summary=summary, description=description.strip(), **declared)
-        method.operation = operation  # type: ignore[attr-defined]
+        summary, _, description = docstring.partition("\n")
+        spec = EndpointSpec(permission, summary=summary, description=description.strip(), **members)
+        method.spec = spec  # type: ignore[attr-defined]
         return method
 
-    return decorate
+    return declare

@@ -1,4 +1,4 @@
-"""ETags of stored records, and `If-Match`."""
+"""Entity tags of stored rows, and `If-Match`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from errors import ClinicError
 
 
 def etag(row: Any) -> str:
-    """The strong validator of the stored record."""
+    """Return the strong entity tag of a stored row: its version."""
     return f'"{row.version}"'
 
 
 def check_if_match(row: Any, header: str | None) -> None:
-    """412 unless one of the versions named is the stored one; weak validators never match."""
+    """Raise 412 `stale_version` unless the header contains the tag of the row. Weak tags never match."""
     if header is None or header.strip() == "*":
         return
     if etag(row) not in [part.strip() for part in header.split(",")]:

@@ -1,10 +1,10 @@
-"""What happens around every request: its id, the limits, the security headers, and the one error shape."""
+"""Hooks around every request: request id, rate limit, security headers, CORS, and the log line."""
 
 from __future__ import annotations
 
 import re
 import time
-from random import getrandbits  # names a request and keeps no secret: not worth a system call
+from random import getrandbits  # a request id is no secret: `secrets` would cost a system call
 
 import structlog
 from flask import Flask, Response, g, request
@@ -24,48 +24,49 @@ from services.users.sessions import revoked_key
 log = structlog.get_logger()
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
-OPEN_PATHS = ("/health/live", "/health/ready", "/metrics")  # probes are not limited
-CACHEABLE = ("/", "/openapi.json", "/health/live", "/health/ready")
-EXPOSED = (
+UNLIMITED_PATHS = ("/health/live", "/health/ready", "/metrics")  # probes have no rate limit
+CACHEABLE_PATHS = ("/", "/openapi.json", "/health/live", "/health/ready")
+EXPOSED_HEADERS = (
     "X-Total-Count, X-Total-Count-Capped, Content-Range, Content-Disposition, Link, ETag, Location, "
     "Retry-After, Idempotency-Replayed, X-Request-ID"
 ).split(", ")
-ALLOWED = "Authorization, Content-Type, Range, If-Match, Idempotency-Key, X-Request-ID".split(", ")
-ALWAYS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"))
-# an API answers data; nothing in an answer may run, load or be framed
+ALLOWED_HEADERS = "Authorization, Content-Type, Range, If-Match, Idempotency-Key, X-Request-ID".split(", ")
+SECURITY_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"))
+# Responses are data: a browser must not run, load or frame anything in them.
 CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
 def init_app(app: Flask) -> None:
-    """Hang the hooks on the application."""
-    chosen = settings()
-    if chosen.trusted_proxies:
-        hops = chosen.trusted_proxies
+    """Register the hooks and the error handler on the application."""
+    if hops := settings().trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
-    if chosen.allowed_origins:
-        allow_origins(app, list(chosen.allowed_origins))
-    app.before_request(begin)
-    app.after_request(finish)
+    if origins := settings().allowed_origins:
+        allow_origins(app, list(origins))
+    app.before_request(begin_request)
+    app.after_request(finish_request)
     app.teardown_request(lambda _error: deadline.clear())
     app.register_error_handler(Exception, render_error)
 
 
 def allow_origins(app: Flask, origins: list[str]) -> None:
-    """CORS for the exact origins, on errors too."""
+    """Send CORS headers to exactly these origins, also on errors."""
     cors.init_app(
         app,
         origins=origins,
         always_send=False,
         supports_credentials=True,
-        expose_headers=EXPOSED,
-        allow_headers=ALLOWED,
+        expose_headers=EXPOSED_HEADERS,
+        allow_headers=ALLOWED_HEADERS,
         methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"],
         max_age=600,
     )
 
 
-def begin() -> None:
-    """Create the context of the request and count it: by user with a genuine token, otherwise by address."""
+def begin_request() -> None:
+    """Create the request context and apply the rate limit, or raise 429 `too_many_requests`.
+
+    A request with a genuine token counts for its user, another one for its address.
+    """
     deadline.start()
     header = request.headers.get("X-Request-ID", "")
     request_id = header if REQUEST_ID.fullmatch(header) else f"{getrandbits(128):032x}"
@@ -73,7 +74,7 @@ def begin() -> None:
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
     read_token(context)
-    if request.path in OPEN_PATHS or request.method == "OPTIONS":
+    if request.path in UNLIMITED_PATHS or request.method == "OPTIONS":
         return
     rate = settings().rate_limit_default
     if context.token is None:
@@ -85,18 +86,18 @@ def begin() -> None:
         raise ClinicError("too_many_requests", "Slow down; try again later.", retry_after=wait)
 
 
-def finish(response: Response) -> Response:
-    """The headers of every answer, and its line in the log."""
+def finish_request(response: Response) -> Response:
+    """Add the common headers to a response, count it, and log it."""
     headers, context = response.headers, current_context()
-    headers.extend((("X-Request-ID", context.request_id), *ALWAYS))
+    headers.extend((("X-Request-ID", context.request_id), *SECURITY_HEADERS))
     headers.setdefault("Content-Security-Policy", CSP)
-    if request.path not in CACHEABLE or response.status_code >= 400:
+    if request.path not in CACHEABLE_PATHS or response.status_code >= 400:
         headers["Cache-Control"] = "no-store"
     if settings().production:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     route = str(request.url_rule or "unmatched")
     seconds = time.perf_counter() - context.started
-    metrics.observe(request.method, route, response.status_code, seconds)
+    metrics.record_request(request.method, route, response.status_code, seconds)
     log.info(
         "request",
         method=request.method,

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON line per event, with the request's id and never a value of a patient's record."""
+"""Structured logs: one JSON line per event, with the request id and without values of patient records."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from typing import TextIO, cast
 
 import structlog
 
-LONGEST_CHAIN = 10  # exceptions that led to each other
+MAX_CAUSES = 10  # exceptions of one chain that are logged
 
 
-class Lines(io.TextIOBase):
-    """A stream that loses what it cannot write: no request fails because the disk of its log is full."""
+class LossyStream(io.TextIOBase):
+    """A text stream that drops what it cannot write: a full log disk must not fail a request."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
+        """Write the text, or drop it on an OSError."""
         with suppress(OSError):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """Flush the stream. Ignore an OSError."""
         with suppress(OSError):
             self.stream.flush()
 
 
 def configure(*, production: bool) -> None:
-    """Set up structlog: JSON lines in production, readable ones else.
+    """Configure structlog: JSON lines in production, readable lines in development.
 
-    Tracebacks show no local variables, and in production no messages either.
+    Tracebacks contain no local variables, and in production no exception messages.
     """
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -45,11 +47,11 @@ def configure(*, production: bool) -> None:
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
     if production:
-        renderer = structlog.processors.JSONRenderer(serializer=_written)
-        processors.append(structlog.processors.ExceptionRenderer(trace))
+        renderer = structlog.processors.JSONRenderer(serializer=_to_json)
+        processors.append(structlog.processors.ExceptionRenderer(format_exception))
     structlog.configure(
         processors=[*processors, renderer],
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, Lines(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, LossyStream(sys.stderr))),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
@@ -59,25 +61,25 @@ def configure(*, production: bool) -> None:
 _ENCODER = json.JSONEncoder(default=repr)
 
 
-def _written(event: dict[str, object], **_options: object) -> str:
-    return _ENCODER.encode(event)  # json.dumps would make an encoder for every line
+def _to_json(event: dict[str, object], **_options: object) -> str:
+    return _ENCODER.encode(event)  # json.dumps with `default` creates an encoder for each line
 
 
-def trace(exc_info: structlog.typing.ExcInfo) -> list[dict[str, object]]:
-    """An exception and its causes by type and place, the outermost first.
+def format_exception(exc_info: structlog.typing.ExcInfo) -> list[dict[str, object]]:
+    """Return type, SQLSTATE and frames of an exception and its causes, the outermost first.
 
-    Never a message: a database quotes the row that it refuses, a parser the text that it cannot read.
+    Messages are left out: a database message quotes the refused row, a parser message the text.
     """
-    told: list[dict[str, object]] = []
-    one: BaseException | None = exc_info[1]
-    while one is not None and len(told) < LONGEST_CHAIN:
-        frames = traceback.extract_tb(one.__traceback__)
-        told.append(
+    causes: list[dict[str, object]] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None and len(causes) < MAX_CAUSES:
+        frames = traceback.extract_tb(error.__traceback__)
+        causes.append(
             {
-                "type": f"{type(one).__module__}.{type(one).__qualname__}",
-                "state": getattr(one, "pgcode", None),
+                "type": f"{type(error).__module__}.{type(error).__qualname__}",
+                "state": getattr(error, "pgcode", None),
                 "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
             }
         )
-        one = one.__cause__ or one.__context__
-    return told
+        error = error.__cause__ or error.__context__
+    return causes

@@ -1,4 +1,4 @@
-"""What the operator counts: requests and their time, for Prometheus, over all worker processes."""
+"""Request metrics for Prometheus, over all worker processes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
 
-def observe(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one answer. `route` is the rule, not the path: an id is nobody's business here.
+def record_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count one request and its duration.
 
-    A caller can make methods up, and must not make up series to keep: those are `other`.
+    `route` is the URL rule, not the path: metrics must not contain ids. A method that is not in `METHODS`
+    counts as `other`, since each label value that a caller invents would be a new time series.
     """
-    number, time = _series(method if method in METHODS else "other", route, status)
-    number.inc()
-    time.observe(seconds)
+    count, duration = _series(method if method in METHODS else "other", route, status)
+    count.inc()
+    duration.observe(seconds)
 
 
 @cache
@@ -36,7 +37,7 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 
 def exposition() -> bytes:
-    """The text that Prometheus reads, summed over the workers where gunicorn runs several."""
+    """Return the metrics in Prometheus text format, summed over the workers if there are several."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

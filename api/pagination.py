@@ -1,4 +1,4 @@
-"""Paging headers of a list, and the envelope of a search."""
+"""Pagination: the headers of a list, and the body of a search."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from urllib.parse import urlencode
 
 from flask import request
 
-from services.listing.paging import Page
+from services.listing.spec import Page
+
+# Query parameters that select a page. The links replace them.
+PAGE_PARAMETERS = ("page", "per_page", "_start", "_end", "range", "after", "_page", "_per_page")
 
 
 def list_headers(page: Page[Any], name: str) -> dict[str, str]:
-    """Paging in headers: the body of a list is a bare array."""
+    """Return `X-Total-Count`, `Content-Range` and `Link`: the body of a list is a bare array."""
     query = page.query
     first = query.offset
     last = first + len(page.rows) - 1
@@ -30,32 +33,29 @@ def list_headers(page: Page[Any], name: str) -> dict[str, str]:
 
 
 def _links(page: Page[Any]) -> dict[str, str]:
+    """Return the URLs of the first, previous, next and last page, by link relation."""
     query = page.query
-    kept = [
-        (name, text)
-        for name, text in request.args.items(multi=True)
-        if name not in ("page", "per_page", "_start", "_end", "range", "after", "_page", "_per_page")
-    ]
-
-    same = f"{request.path}?{urlencode([*kept, ('per_page', query.limit)])}"
+    filters = [(name, text) for name, text in request.args.items(multi=True) if name not in PAGE_PARAMETERS]
+    base = f"{request.path}?{urlencode([*filters, ('per_page', query.limit)])}"
+    is_full = len(page.rows) == query.limit
     if query.after is not None:
-        return {"next": f"{same}&after={page.rows[-1].id}"} if len(page.rows) == query.limit else {}
+        return {"next": f"{base}&after={page.rows[-1].id}"} if is_full else {}
     number = query.offset // query.limit + 1
     last = max(1, -(-page.total // query.limit))
-    links = {"first": f"{same}&page=1"}
+    links = {"first": f"{base}&page=1"}
     if number > 1:
-        links["prev"] = f"{same}&page={min(number - 1, last)}"
-    if number < last or (page.capped and len(page.rows) == query.limit):
-        links["next"] = f"{same}&page={number + 1}"
+        links["prev"] = f"{base}&page={min(number - 1, last)}"
+    if number < last or (page.capped and is_full):
+        links["next"] = f"{base}&page={number + 1}"
     if not page.capped:
-        links["last"] = f"{same}&page={last}"
+        links["last"] = f"{base}&page={last}"
     return links
 
 
 def search_body(page: Page[Any], name: str, rows: bytes) -> bytes:
-    """The envelope of a search."""
+    """Return the body of a search: the rows as the member `name`, `pagination` and `search_params`."""
     query = page.query
-    rest = {
+    members = {
         "pagination": {
             "page": query.offset // query.limit + 1,
             "per_page": query.limit,
@@ -64,4 +64,4 @@ def search_body(page: Page[Any], name: str, rows: bytes) -> bytes:
         },
         "search_params": query.params,
     }
-    return b'{"' + name.encode() + b'":' + rows + b"," + json.dumps(rest).encode()[1:]
+    return b'{"' + name.encode() + b'":' + rows + b"," + json.dumps(members).encode()[1:]

@@ -15,8 +15,8 @@ from errors import CODES, ClinicError
 log = structlog.get_logger()
 
 
-def problem(error: ClinicError) -> Response:
-    """A refusal as RFC 9457 problem details: one shape for every status."""
+def problem_response(error: ClinicError) -> Response:
+    """Return an error as RFC 9457 problem details, with the same members for every status."""
     document = {
         "type": f"about:blank#{error.code}",
         "title": error.title,
@@ -39,25 +39,32 @@ def problem(error: ClinicError) -> Response:
 
 
 def render_error(error: Exception) -> Response:
-    """Whatever was raised, in the one shape; what we did not foresee is logged whole and shown as nothing."""
+    """Render an exception as problem details.
+
+    An unexpected exception is logged with its traceback. Its response is a 500 without details.
+    """
     if isinstance(error, ClinicError):
-        return problem(error)
+        return problem_response(error)
     if isinstance(error, HTTPException):
-        return _render_http(error)
+        return _render_http_error(error)
     log.error("unexpected", exc_info=error)
-    return problem(ClinicError("internal_error", "Something went wrong on our side; quote the request id."))
+    return problem_response(
+        ClinicError("internal_error", "An internal error occurred. Report the request id.")
+    )
 
 
-def _render_http(error: HTTPException) -> Response:
+def _render_http_error(error: HTTPException) -> Response:
     codes = {status: code for code, (status, _title) in reversed(CODES.items())}
     status = error.code or 500
     if isinstance(error, MethodNotAllowed):
-        taken = ", ".join(sorted(error.valid_methods or []))
-        response = problem(ClinicError("method_not_allowed", f"This route takes {taken} only."))
-        response.headers["Allow"] = taken
+        methods = ", ".join(sorted(error.valid_methods or []))
+        response = problem_response(
+            ClinicError("method_not_allowed", f"Use one of these methods: {methods}.")
+        )
+        response.headers["Allow"] = methods
         return response
     if status == 404:
-        return problem(ClinicError("not_found", "There is no such route; GET / lists them all."))
+        return problem_response(ClinicError("not_found", "There is no such route. GET / lists all routes."))
     if 300 <= status < 400:
         return Response(error.get_response().get_data(), status, dict(error.get_headers()))
-    return problem(ClinicError(codes.get(status, "bad_request"), "The request could not be read."))
+    return problem_response(ClinicError(codes.get(status, "bad_request"), "The request could not be read."))

@@ -1,4 +1,4 @@
-"""Reading a request's body: strict JSON, one object, and nothing in it that could not be stored."""
+"""Request bodies: one strict JSON object, without text that cannot be stored, validated by its schema."""
 
 from __future__ import annotations
 
@@ -11,51 +11,69 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from api.request_context import current_context
 from errors import MAX_ERRORS, ClinicError, shorten_path
 from security.sanitize import text_problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BODY = 256 * 1024  # bytes
-MAX_DEPTH = 32
+MAX_DEPTH = 32  # levels of nesting
 MAX_NAME = 100  # characters of a member name
-EXACT = 2**53  # up to here a float holds every whole number
+MAX_EXACT_FLOAT = 2**53  # up to here a float represents every whole number
 
 
 def raw_body() -> bytes:
-    """The body's bytes, 413 above `MAX_BODY`."""
+    """Return the bytes of the body, or raise 413 for more than `MAX_BODY`."""
+    too_large = ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
     if (request.content_length or 0) > MAX_BODY:
-        raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
-    request.max_content_length = MAX_BODY + 1  # a body in chunks does not say how long it will be
-    raw = request.get_data(cache=True)
-    if len(raw) > MAX_BODY:
-        raise ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
-    return raw
+        raise too_large
+    request.max_content_length = MAX_BODY + 1  # a chunked body has no Content-Length
+    body = request.get_data(cache=True)
+    # A server may pass on the part of a body that it got before the client disconnected. An empty body would
+    # then read as an empty object, and optional members would be lost.
+    is_cut_short = len(body) < (request.content_length or 0)
+    if is_cut_short or (not body and "Transfer-Encoding" in request.headers):
+        raise ClinicError("bad_request", "The body is incomplete. Send the whole request again.")
+    if len(body) > MAX_BODY:
+        raise too_large
+    return body
 
 
 def json_object() -> dict[str, Any]:
-    """The body as one JSON object; an empty body is an empty object."""
-    raw = raw_body()
-    if not raw:
+    """Return the body as one JSON object. An empty body is an empty object.
+
+    The body is decoded once for each request and kept as `RequestContext.body`. A loader that must lock more
+    rows than the path names reads their ids there, before the body is validated. Raises 400 for a body that
+    is not one strict JSON object, 413 for a large one, and 415 for another media type.
+    """
+    context = current_context()
+    if context.body is None:
+        context.body = _decode(raw_body())
+    return context.body
+
+
+def _decode(body: bytes) -> dict[str, Any]:
+    if not body:
         return {}
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise ClinicError("unsupported_media_type", "Send JSON with Content-Type: application/json.")
     try:
-        value = _DECODER.decode(raw.decode("utf-8"))
+        value = _DECODER.decode(body.decode("utf-8"))
     except RecursionError:
         raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.") from None
     except UnicodeDecodeError:
         raise ClinicError("malformed_json", "The body must be UTF-8.") from None
-    except ValueError as problem:
-        where = f" (line {problem.lineno})" if isinstance(problem, json.JSONDecodeError) else ""
-        raise ClinicError("malformed_json", f"The body is not valid JSON{where}.") from None
+    except ValueError as error:
+        position = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ClinicError("malformed_json", f"The body is not valid JSON{position}.") from None
     if not isinstance(value, dict):
         raise ClinicError("malformed_json", "The body must be one JSON object.")
     _check_depth(value, MAX_DEPTH)
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ClinicError("duplicate_member", "A member may appear only once in an object.")
@@ -64,17 +82,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _number(text: str) -> float | int:
-    """JSON knows one kind of number: 30.0 is a whole one."""
+def _parse_number(text: str) -> float | int:
+    """Parse a number with a fraction or an exponent. JSON has one number type: 30.0 is a whole number."""
     value = float(text)
-    return int(value) if value.is_integer() and abs(value) <= EXACT else value
+    return int(value) if value.is_integer() and abs(value) <= MAX_EXACT_FLOAT else value
 
 
-def _constant(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise ClinicError("malformed_json", f"{name} is not JSON.")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_parse_number
+)
 
 
 def _check_depth(value: Any, levels: int) -> None:
@@ -89,8 +109,7 @@ def _check_depth(value: Any, levels: int) -> None:
 def _check_texts(members: dict[str, Any]) -> None:
     """Raise 422 for names and texts that cannot be stored.
 
-    A path is built for a problem only: a body of 100 kB may have so many elements under so long names that
-    the paths of all would take gigabytes.
+    A path is built only for a problem: the paths of all elements of a body of 100 kB can take gigabytes.
     """
     problems = _text_problems(members, [])
     first = dict(itertools.islice(problems, MAX_ERRORS))
@@ -107,7 +126,7 @@ def _text_problems(value: Any, path: list[str]) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict):
         for name, member in value.items():
             if text_problem(name):
-                yield ".".join(path) or "body", "a member's name holds characters that cannot be stored"
+                yield ".".join(path) or "body", "a member name contains characters that cannot be stored"
             else:
                 yield from _text_problems_below(name, member, path)
     elif isinstance(value, list):
@@ -123,21 +142,21 @@ def _text_problems_below(name: str, value: Any, path: list[str]) -> Iterator[tup
 
 
 def validate(model: type[Model], members: dict[str, Any]) -> Model:
-    """Return the members as the declared schema, or raise 422 that names each wrong one."""
+    """Return the members as the declared schema, or raise 422 with each wrong member."""
     _check_texts(members)
     try:
         return model.model_validate_json(json.dumps(members), strict=True)
-    except ValidationError as failure:
-        raise wrong_fields(field_errors(failure)) from None
+    except ValidationError as error:
+        raise wrong_fields(field_errors(error)) from None
 
 
 def field_errors(failure: ValidationError) -> dict[str, str]:
-    """pydantic's errors as field path -> sentence; never with the value, which may be a patient's."""
-    found: dict[str, str] = {}
+    """Return pydantic's errors as field path -> sentence, without the value: it may be a patient's data."""
+    sentences: dict[str, str] = {}
     for error in failure.errors(include_input=False, include_url=False, include_context=True):
         path = ".".join(str(part) for part in error["loc"]) or "body"
-        found.setdefault(path, _sentence(error))
-    return found
+        sentences.setdefault(path, _sentence(error))
+    return sentences
 
 
 def _sentence(error: ErrorDetails) -> str:
@@ -150,19 +169,20 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def wrong_fields(errors: dict[str, str], *, omitted: int = 0) -> ClinicError:
-    """Return a 422 whose message names the first fields, since front ends show nothing else.
+    """Return a 422 whose message contains the first fields: many front ends show only the message.
 
-    `omitted` counts further problems that `errors` does not contain.
+    `omitted` is the number of further problems, which `errors` does not contain.
     """
     first = itertools.islice(errors.items(), 5)
-    shown = "; ".join(f"{shorten_path(field)}: {problem}" for field, problem in first)
-    message = shown + ("." if not shown.endswith(".") else "")
-    return ClinicError("validation_failed", message, errors=errors, errors_omitted=omitted)
+    message = "; ".join(f"{shorten_path(field)}: {problem}" for field, problem in first)
+    return ClinicError(
+        "validation_failed", message.removesuffix(".") + ".", errors=errors, errors_omitted=omitted
+    )
 
 
 def validate_query(model: type[Model], members: dict[str, str]) -> Model:
-    """A query string as its declared schema: text read leniently, 422 naming each wrong parameter."""
+    """Return a query string as its declared schema, or raise 422 with each wrong parameter."""
     try:
         return model.model_validate_strings(members)
-    except ValidationError as failure:
-        raise wrong_fields(field_errors(failure)) from None
+    except ValidationError as error:
+        raise wrong_fields(field_errors(error)) from None

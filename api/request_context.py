@@ -21,7 +21,7 @@ class RequestContext:
     `token` holds the claims of a genuine access token, `token_error` the refusal of another one. `revoked` is
     the answer of Redis for the token's session. `actor` is the verified caller, None before that and for
     visitors. `session_idle` says that the last use of the session must be noted. `row` is the loaded row that
-    the path names.
+    the path names. `body` is the decoded JSON body, None before `request_body.json_object` decoded it.
     """
 
     request_id: str
@@ -34,6 +34,7 @@ class RequestContext:
     session_idle: bool = False
     path: dict[str, Any] = field(default_factory=dict)
     row: Any = None
+    body: dict[str, Any] | None = None
 
     @property
     def route(self) -> str:

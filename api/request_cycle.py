@@ -28,13 +28,13 @@ from api.etags import check_if_match, etag
 from api.merge_patch import real_changes
 from api.pagination import list_headers, search_body
 from api.request_context import SAFE_METHODS, RequestContext, current_actor, visitor
-from api.serialization import Answer, Serializer
+from api.serialization import EndpointResult, Serializer
 from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey
 from services import idempotency, remembered
 from services.audit import audit_log
-from services.listing.paging import Page
+from services.listing.spec import Page
 from services.users import sessions
 
 log = structlog.get_logger()
@@ -76,6 +76,8 @@ def _attempt(
         try:
             identify(context, spec.permission)
             response = _perform(method, spec, context, members)
+            if not audit_log.append_pending(context.actor or visitor(), context.route):
+                sessions.verify_remembered()
         except ClinicError:
             sessions.verify_remembered()
             raise
@@ -86,7 +88,7 @@ def _attempt(
         if refusal.entity is None and context.row is not None:
             row = context.row
             refusal.about(row.__entity__, row.id, audit_log.patient_of(row))
-        if refusal.keeps_work:
+        if refusal.commits_changes:
             _commit_refusal(context)
         else:
             _rollback()
@@ -138,8 +140,6 @@ def _perform(
         idempotency.finish(key, response.status_code, headers, response.get_data(as_text=True))
     if context.session_idle and context.actor is not None and context.actor.session_id is not None:
         sessions.touch(context.actor.session_id)
-    if not audit_log.append_pending(context.actor or visitor(), context.route):
-        sessions.verify_remembered()
     return response
 
 
@@ -174,17 +174,17 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
     """Return the arguments of the method: the loaded row or the ids of the path, the body and the query."""
     pairs = list(request.args.items(multi=True)) if request.query_string else []
     arguments: dict[str, Any] = {}
-    if spec.lists is not None:
-        arguments["listed"] = list_query.read_list(spec.lists, pairs)
+    if spec.list_spec is not None:
+        arguments["query"] = list_query.read_list(spec.list_spec, pairs)
     else:
-        list_query.refuse_unknown(pairs, set(spec.params.model_fields) if spec.params else set())
-        if spec.params is not None:
-            arguments["params"] = request_body.validate_query(spec.params, dict(pairs))
+        list_query.refuse_unknown(pairs, set(spec.query.model_fields) if spec.query else set())
+        if spec.query is not None:
+            arguments["query"] = request_body.validate_query(spec.query, dict(pairs))
     unsafe = request.method not in SAFE_METHODS
-    if spec.loads is None:
+    if spec.load is None:
         arguments |= context.path
     else:
-        arguments["row"] = context.row = spec.loads(current_actor(), **context.path, lock=unsafe)
+        arguments["row"] = context.row = spec.load(current_actor(), **context.path, lock=unsafe)
     if spec.body is not None:
         if request.method in ("PATCH", "PUT") and isinstance(spec.returns, Serializer):
             members = real_changes(spec, members, context.row)
@@ -199,14 +199,14 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
 
 
 def _respond(spec: EndpointSpec, context: RequestContext, result: Any) -> Response:
-    answer = result if isinstance(result, Answer) else Answer(result)
+    answer = result if isinstance(result, EndpointResult) else EndpointResult(result)
     value, headers, returns = answer.value, dict(answer.headers), spec.returns
     status = answer.status or spec.status
-    if isinstance(value, Page) and isinstance(returns, Serializer) and spec.lists is not None:
+    if isinstance(value, Page) and isinstance(returns, Serializer) and spec.list_spec is not None:
         rows = serialization.dump(returns, context.actor, value.rows)
         _record_read(returns, value.rows, "search" if spec.search else "list")
-        headers |= list_headers(value, spec.lists.name)
-        content = search_body(value, spec.lists.name, rows) if spec.search else rows
+        headers |= list_headers(value, spec.list_spec.name)
+        content = search_body(value, spec.list_spec.name, rows) if spec.search else rows
     elif isinstance(returns, Serializer):
         content = serialization.dump(returns, context.actor, value)
         _record_read(returns, value if isinstance(value, list) else [value], "read")
@@ -217,8 +217,8 @@ def _respond(spec: EndpointSpec, context: RequestContext, result: Any) -> Respon
     else:
         content = serialization.dump_plain(returns, value)
     response = serialization.json_response(content, status, headers)
-    if answer.decorate is not None:
-        answer.decorate(response)
+    if answer.change_cookies is not None:
+        answer.change_cookies(response)
     return response
 
 
@@ -240,7 +240,7 @@ def _record_read(serializer: Serializer, rows: list[Any], action: str) -> None:
 
 def _is_audited(refusal: ClinicError) -> bool:
     """Return True for a refusal that may be an attack or a mistake of a person, not of a program."""
-    if refusal.keeps_work:
+    if refusal.commits_changes:
         return False  # committed with its own entry
     if refusal.status == 401:
         return refusal.code != "unauthorized"  # a request without a token

@@ -17,32 +17,37 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 
 class PlainApi(Api):
-    """Flask-RESTful without its error handling, which answers 500 where Flask's handlers know better."""
+    """Flask-RESTful without its error handling: Flask's error handlers render every exception."""
 
     def handle_error(self, e: Exception) -> Any:
+        """Raise the exception again, for Flask's error handlers."""
         raise e
 
 
 class ApiResource(Resource):
-    """A resource of the clinic. Every method is declared by `endpoint`, or the class cannot be made."""
+    """A resource whose methods are all declared with `endpoint`.
+
+    A subclass with an undeclared method, or with a permission that the permission table does not contain,
+    raises TypeError when it is defined.
+    """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         patch = getattr(cls, "patch", None)
         if patch is not None and not hasattr(cls, "put"):
-            cls.put = patch  # grids replace whole rows: the same merge
+            cls.put = patch  # data grids send whole rows with PUT: apply them as a merge patch
         super().__init_subclass__(**kwargs)
         for name in METHODS:
             method = getattr(cls, name, None)
-            if method is not None and not hasattr(method, "operation"):
+            if method is not None and not hasattr(method, "spec"):
                 raise TypeError(f"{cls.__name__}.{name} declares no permission: use @endpoint(...)")
-            if method is not None and method.operation.permission not in TABLE:
+            if method is not None and method.spec.permission not in TABLE:
                 raise TypeError(f"{cls.__name__}.{name}: its permission is not in the table")
 
     def dispatch_request(self, *_args: Any, **path: Any) -> Response:
-        """Serve one request."""
+        """Serve one request. Raise 404 for an id that no column can hold."""
         method = getattr(self, "get" if request.method == "HEAD" else request.method.lower())
         if any(isinstance(value, int) and value > MAX_INT for value in path.values()):
             raise ClinicError("not_found", "There is no such row: no id is that large.")
         context = current_context()
         context.path = path
-        return request_cycle.serve(method, method.operation, context)
+        return request_cycle.serve(method, method.spec, context)

@@ -1,4 +1,4 @@
-"""Shaping answers: rows through their declared schema, less what the role may not see, as JSON bytes."""
+"""Response bodies: rows as JSON by their declared schema, without the fields that the role may not read."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ ComputedFields = Callable[[Actor, Sequence[Any]], None]
 
 @dataclass(frozen=True)
 class Serializer:
-    """How rows of one kind are shown: the schema, and the service that computes what is not stored.
+    """The representation of one kind of row.
 
-    `entity` is the row's name in the audit where it is part of a patient's record; reads are then noted.
+    `out` is the schema, `computed_fields` the service that computes the fields that are not stored. `entity`
+    is the name of the row in the audit log, for rows of a patient's record: reads of them are recorded.
     """
 
     out: type[Out]
@@ -31,13 +32,17 @@ class Serializer:
 
 
 @dataclass
-class Answer:
-    """A value with what HTTP says beside it."""
+class EndpointResult:
+    """The return value of an endpoint, with status, headers and cookies.
+
+    Without `status` the response has the status of the declaration. `change_cookies` is called with the
+    response.
+    """
 
     value: Any
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    decorate: Callable[[Response], None] | None = None  # cookies
+    change_cookies: Callable[[Response], None] | None = None
 
 
 @lru_cache
@@ -46,56 +51,57 @@ def _adapter(out: type[Out], many: bool) -> TypeAdapter[Any]:
 
 
 @lru_cache
-def unseen(out: type[Out], role: Role | None) -> dict[str, Any]:
-    """What pydantic leaves out for this role: hidden fields here and in nested rows."""
-    spec: dict[str, Any] = {}
-    secret = hidden(getattr(out, "area", ""), role)
+def excluded_fields(out: type[Out], role: Role | None) -> dict[str, Any]:
+    """Return pydantic's `exclude` argument for a role: hidden fields of the schema and of nested schemas."""
+    exclude: dict[str, Any] = {}
+    hidden_names = hidden(getattr(out, "area", ""), role)
     for name, info in out.model_fields.items():
-        if name in secret:
-            spec[name] = True
+        if name in hidden_names:
+            exclude[name] = True
             continue
-        nested, many = _nested(info.annotation)
-        inner = unseen(nested, role) if nested is not None else {}
+        nested, many = _nested_schema(info.annotation)
+        inner = excluded_fields(nested, role) if nested is not None else {}
         if inner:
-            spec[name] = {"__all__": inner} if many else inner
-    return spec
+            exclude[name] = {"__all__": inner} if many else inner
+    return exclude
 
 
-def _nested(annotation: Any) -> tuple[type[Out] | None, bool]:
+def _nested_schema(annotation: Any) -> tuple[type[Out] | None, bool]:
+    """Return the schema in a type annotation, and True if it is the element of a list."""
     if isinstance(annotation, type) and issubclass(annotation, Out):
         return annotation, False
     for argument in get_args(annotation):
-        found, many = _nested(argument)
-        if found is not None:
-            return found, many or getattr(annotation, "__origin__", None) is list
+        schema, many = _nested_schema(argument)
+        if schema is not None:
+            return schema, many or getattr(annotation, "__origin__", None) is list
     return None, False
 
 
-def dump(view: Serializer, actor: Actor | None, value: Any) -> bytes:
-    """One row or a list of them as JSON."""
+def dump(serializer: Serializer, actor: Actor | None, value: Any) -> bytes:
+    """Return one row or a list of rows as JSON, without the fields that are hidden from the actor."""
     many = isinstance(value, list)
-    if view.computed_fields is not None and actor is not None:
-        view.computed_fields(actor, value if many else [value])
-    adapter = _adapter(view.out, many)
-    shaped = adapter.validate_python(value, from_attributes=True)
-    spec = unseen(view.out, actor.role) if actor is not None else {}
-    exclude: Any = ({"__all__": spec} if many else spec) if spec else None
-    return adapter.dump_json(shaped, exclude=exclude, by_alias=False)
+    if serializer.computed_fields is not None and actor is not None:
+        serializer.computed_fields(actor, value if many else [value])
+    adapter = _adapter(serializer.out, many)
+    model = adapter.validate_python(value, from_attributes=True)
+    fields = excluded_fields(serializer.out, actor.role) if actor is not None else {}
+    exclude: Any = ({"__all__": fields} if many else fields) if fields else None
+    return adapter.dump_json(model, exclude=exclude, by_alias=False)
 
 
-def shown(view: Serializer, actor: Actor, row: Any) -> dict[str, Any]:
-    """The row as this caller reads it, for comparing with what it sends back."""
-    found: dict[str, Any] = json.loads(dump(view, actor, row))
-    return found
+def dump_dict(serializer: Serializer, actor: Actor, row: Any) -> dict[str, Any]:
+    """Return the JSON members of a row, as the actor reads them."""
+    members: dict[str, Any] = json.loads(dump(serializer, actor, row))
+    return members
 
 
 def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """The bytes as an answer."""
+    """Return a response with a JSON body."""
     return Response(body, status, headers, mimetype="application/json")
 
 
 def dump_plain(out: Any, value: Any) -> bytes:
-    """A value that is not a row, through its declared type where there is one."""
+    """Return a value that is not a row as JSON, by its declared schema if it has one."""
     if isinstance(value, BaseModel):
         return value.model_dump_json().encode()
     if out is not None:

@@ -268,7 +268,7 @@ def _dump_postgresql(data: Path) -> BackupHeader:
         # Referenced tables come first. The last item has no table: it lists the cyclic foreign keys.
         for name, _keys in inspector.get_sorted_table_and_fkc_names():
             if name not in (None, REVISION_TABLE):
-                columns = [info["name"] for info in inspector.get_columns(name)]
+                columns = [column["name"] for column in inspector.get_columns(name)]
                 file.write(json.dumps({"table": name, "columns": columns}).encode() + b"\n")
                 cursor.copy_expert(_copy_statement("COPY {} ({}) TO STDOUT", name, columns), file)
                 file.write(END_OF_TABLE)

@@ -87,7 +87,7 @@ def create(name: str, email: str, role: str, phone: str | None, inactive: bool, 
 def activate(user: str) -> None:
     """Activate a user. USER is an id or an e-mail address."""
     with audited_transaction("flask users activate") as actor:
-        row = accounts.named(actor, user)
+        row = accounts.get_by_id_or_email(actor, user)
         message = f"{row.email} is active{' already' if row.is_active else ''}."
         accounts.update(actor, row, is_active=True)
     click.echo(message)
@@ -101,7 +101,7 @@ def deactivate(user: str) -> None:
     Refuses the last active admin and exits with 1.
     """
     with audited_transaction("flask users deactivate") as actor:
-        row = accounts.named(actor, user)
+        row = accounts.get_by_id_or_email(actor, user)
         message = f"{row.email} is inactive{'' if row.is_active else ' already'}."
         accounts.deactivate(actor, row)
     click.echo(message)
@@ -116,7 +116,7 @@ def reset_password(user: str) -> None:
     POST /auth/reset-password {"token": "...", "new_password": "..."}
     """
     with audited_transaction("flask users reset-password") as actor:
-        row = accounts.named(actor, user)
+        row = accounts.get_by_id_or_email(actor, user)
         token, reset = sign_in.issue_reset(actor, row)
         until = clock.local(reset.expires_at).strftime("%Y-%m-%d %H:%M %Z")
         message = f"One-time token for {row.email}, valid until {until}, for POST /auth/reset-password:"

@@ -1,11 +1,11 @@
-"""Makes the reference data of this folder from its sources: `python -m data.build drugs|icd10|demo`.
+"""Build the reference data of this folder from its sources: `python -m data.build drugs|icd10|demo`.
 
     drugs  SOURCE  FDA National Drug Code extract (CSV, gzip) and `data/curated/*.csv` -> drugs.json.gz
     icd10          the installed package simple-icd-10-cm                              -> icd10cm.txt.gz
     demo   FOLDER  Synthea extracts (CSV, gzip) and `--prices` procedure_prices.csv     -> demo/*.csv.gz
 
-Run from the project's root. The outputs are the same byte for byte when the sources are. What each file
-holds, where it comes from and under which licence stands in `data/NOTICE.md`.
+Run it from the root of the project. The same sources give the same output, byte for byte. The content, the
+source and the licence of each file are in `data/NOTICE.md`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from services.clinical.drugs import (
     DATA_VERSION,
     SALT_WORDS,
     is_noise,
-    key,
+    normalize,
 )
 from services.clinical.icd10 import RELEASE
 
 HERE: Final = Path(__file__).resolve().parent
 CURATED: Final = HERE / "curated"
 
-# Extracts for skin tests and homeopathic mixtures: never prescribed as drugs, thousands of botanical names.
+# Extracts for skin tests, with thousands of botanical names. They are not prescribed as drugs.
 _ALLERGENIC = re.compile(r"Allergenic Extract|Chemical Allergen")
-_MOST_SUBSTANCES = 6
+_MAX_SUBSTANCES = 6  # products with more substances are homeopathic mixtures
 _DYES = frozenset({"d&c yellow no. 10", "d&c yellow no. 8"})
-_WATERS = re.compile(r"(anhydrous|\w*hydrate|unspecified|form|hemi-pentahydrate)$")
-# With one of these alone a salt would lose its meaning: sodium chloride is no sodium.
+_HYDRATES = re.compile(r"(anhydrous|\w*hydrate|unspecified|form|hemi-pentahydrate)$")
+# A name that consists of these words keeps its salt: sodium chloride is not sodium.
 _NOT_ALONE = frozenset(
     """
     acetic aluminum ammonium amyl barium benzalkonium benzethonium bismuth calcium cetylpyridinium choline
@@ -48,7 +48,8 @@ _NOT_ALONE = frozenset(
     selenium silver sodium stannous strontium sulfur thallous titanium trisodium trolamine zinc monobasic
     """.split()
 )
-_INCIDENTAL: Final = (
+# Two products may both contain one of these without being a duplicate.
+_DILUENTS_AND_GASES: Final = (
     "air",
     "carbon dioxide",
     "dextrose",
@@ -61,26 +62,28 @@ _INCIDENTAL: Final = (
 
 
 def write_gzip(path: Path, content: bytes) -> None:
-    """Without name and time inside, so that the same content gives the same file."""
+    """Write a gzip file without name and time, so that the same content gives the same bytes."""
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(gzip.compress(content, 9, mtime=0))
     print(f"{path.relative_to(HERE.parent)}: {path.stat().st_size:,} bytes")
 
 
 def read_curated(name: str) -> list[dict[str, str]]:
+    """Return the rows of `data/curated/<name>.csv`."""
     with (CURATED / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def fingerprint() -> str:
-    """SHA-256 of the curated files: tells a table made before the last change of one of them."""
+    """Return the SHA-256 of the curated files. A different value in the table means that it is outdated."""
     digest = hashlib.sha256()
     for path in sorted(CURATED.glob("*.csv")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def listed(cell: str) -> list[str]:
+def split_cell(cell: str) -> list[str]:
+    """Return the values of a cell; `;` separates them."""
     return [part for part in cell.split(";") if part]
 
 
@@ -89,7 +92,7 @@ def listed(cell: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Product:
-    """One row of the directory, its substances without their salts."""
+    """A product of the directory, with its substances without salts."""
 
     names: tuple[str, ...]
     ingredients: frozenset[str]
@@ -97,11 +100,14 @@ class Product:
 
 
 def base_substance(substance: str, synonyms: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Amoxicillin trihydrate -> amoxicillin; sodium chloride stays; one spelling for each substance."""
+    """Return the ingredients of a substance by their standard names, without salt and hydrate.
+
+    "amoxicillin trihydrate" gives "amoxicillin". "sodium chloride" does not change.
+    """
     words = substance.replace(",", "").split()
     if words[0] == "anhydrous":
         words = words[1:]
-    while len(words) > 1 and _WATERS.fullmatch(words[-1]):
+    while len(words) > 1 and _HYDRATES.fullmatch(words[-1]):
         words.pop()
     whole = list(words)
     while len(words) > 1 and words[-1] in SALT_WORDS:
@@ -109,16 +115,17 @@ def base_substance(substance: str, synonyms: dict[str, tuple[str, ...]]) -> tupl
     if all(word in _NOT_ALONE for word in words):
         words = whole
     name = " ".join(words)
-    return synonyms.get(key(name), (name,))
+    return synonyms.get(normalize(name), (name,))
 
 
 def read_products(source: Path, synonyms: dict[str, tuple[str, ...]]) -> Iterator[Product]:
-    renamed = {row["source_class"]: row["class"] for row in read_curated("class_names")}
+    """Read the products of the directory, without extracts for skin tests and homeopathic mixtures."""
+    class_names = {row["source_class"]: row["class"] for row in read_curated("class_names")}
     with gzip.open(source, "rt", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             substances = [s for s in row["substances"].split("; ") if s not in _DYES]
-            given = row["established_pharmacologic_classes"]
-            if not substances or len(substances) > _MOST_SUBSTANCES or _ALLERGENIC.search(given):
+            classes = row["established_pharmacologic_classes"]
+            if not substances or len(substances) > _MAX_SUBSTANCES or _ALLERGENIC.search(classes):
                 continue
             bases = [base for s in substances for base in base_substance(s, synonyms)]
             names = [name for name in (row["brand"], row["generic"]) if name != "n/a"]
@@ -127,15 +134,15 @@ def read_products(source: Path, synonyms: dict[str, tuple[str, ...]]) -> Iterato
             yield Product(
                 names=tuple(names),
                 ingredients=frozenset(bases),
-                classes=frozenset(filter(None, (renamed.get(c, c) for c in given.split("; ")))),
+                classes=frozenset(filter(None, (class_names.get(c, c) for c in classes.split("; ")))),
             )
 
 
 def derive_classes(products: list[Product]) -> dict[str, set[str]]:
-    """Ingredient -> classes.
+    """Return the classes of each ingredient.
 
-    Products of one ingredient say it plainly; what a combination adds to the classes of its known ingredients
-    belongs to the unknown one, if there is only one.
+    A product with one ingredient gives its classes to that ingredient. A combination has further classes
+    besides those of its known ingredients. They belong to its unknown ingredient if there is only one.
     """
     classes: dict[str, set[str]] = defaultdict(set)
     for product in products:
@@ -143,84 +150,98 @@ def derive_classes(products: list[Product]) -> dict[str, set[str]]:
             classes[next(iter(product.ingredients))] |= product.classes
     combinations = [p for p in products if len(p.ingredients) > 1]
     while True:
-        learnt: dict[str, set[str]] = defaultdict(set)
+        additions: dict[str, set[str]] = defaultdict(set)
         for product in combinations:
             unknown = [i for i in product.ingredients if not classes[i]]
             rest = product.classes.difference(*(classes[i] for i in product.ingredients))
             if len(unknown) == 1 and rest:
-                learnt[unknown[0]] |= rest
-        if not learnt:
+                additions[unknown[0]] |= rest
+        if not additions:
             return classes
-        for ingredient, found in learnt.items():
-            classes[ingredient] |= found
+        for ingredient, new_classes in additions.items():
+            classes[ingredient] |= new_classes
 
 
 def curate_classes(classes: dict[str, set[str]]) -> None:
-    """Adds what the source leaves out and takes away what misleads."""
+    """Add the classes that the source does not have, and remove the misleading ones."""
     for row in read_curated("classes"):
-        for ingredient in listed(row["ingredients"]):
+        for ingredient in split_cell(row["ingredients"]):
             classes[ingredient].add(row["class"])
     for row in read_curated("ingredients"):
-        classes[row["ingredient"]] -= set(listed(row["not_classes"]))
+        classes[row["ingredient"]] -= set(split_cell(row["not_classes"]))
 
 
 def collect_names(
     products: list[Product], ingredients: list[str], synonyms: dict[str, tuple[str, ...]]
 ) -> dict[str, frozenset[str]]:
-    """Name -> ingredients. Where products of one name differ: what they share, else all of it."""
+    """Return the ingredients of each name.
+
+    Products with the same name may differ. Then the name means their shared ingredients; if they share none,
+    it means all of them.
+    """
     meanings: dict[str, list[frozenset[str]]] = defaultdict(list)
     for product in products:
         for name in product.names:
-            meanings[key(name)].append(product.ingredients)
+            meanings[normalize(name)].append(product.ingredients)
     names = {n: frozenset.intersection(*sets) or frozenset.union(*sets) for n, sets in meanings.items()}
     for ingredient in ingredients:
-        names[key(ingredient)] = frozenset({ingredient})
-    names.update({name: frozenset(found) for name, found in synonyms.items()})
-    # A brand named like a dose form would be found in every name; procaine is a drug as well as a salt.
-    telling = {key(ingredient) for ingredient in ingredients}
-    return {n: found for n, found in names.items() if n and (" " in n or n in telling or not is_noise(n))}
+        names[normalize(ingredient)] = frozenset({ingredient})
+    names.update({name: frozenset(members) for name, members in synonyms.items()})
+    # A brand with the name of a dose form would match every name. Procaine is a drug and also a salt.
+    own_names = {normalize(ingredient) for ingredient in ingredients}
+    return {
+        name: members
+        for name, members in names.items()
+        if name and (" " in name or name in own_names or not is_noise(name))
+    }
 
 
 def expand_allergens(classes: dict[str, set[str]]) -> tuple[dict[str, Any], dict[str, list[tuple[str, str]]]]:
-    """Allergen terms, and what single ingredients may cross-react with."""
+    """Return the allergen terms, and the cross-reactions (ingredient, reason) of each ingredient."""
     of_ingredient: dict[str, set[tuple[str, str]]] = defaultdict(set)
     of_class: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for row in read_curated("cross_reactivity"):
-        pairs = {(hit, row["reason"]) for hit in listed(row["hit_ingredients"])}
-        for ingredient in listed(row["allergy_ingredients"]):
+        pairs = {(name, row["reason"]) for name in split_cell(row["cross_reactive_ingredients"])}
+        for ingredient in split_cell(row["allergy_ingredients"]):
             of_ingredient[ingredient] |= {pair for pair in pairs if pair[0] != ingredient}
-        for name in listed(row["allergy_classes"]):
-            of_class[name] |= pairs
+        for class_name in split_cell(row["allergy_classes"]):
+            of_class[class_name] |= pairs
     terms: dict[str, Any] = {}
+    mentioned_ingredients, mentioned_classes = set(of_ingredient), set[str]()
     for row in read_curated("allergens"):
-        groups, hits = listed(row["classes"]), listed(row["ingredients"])
-        cross = {pair for name in groups for pair in of_class[name]}
-        cross |= {(i, "labelled as contraindicated in this allergy") for i in listed(row["contraindicated"])}
-        terms[key(row["term"])] = (row["kind"], hits, groups, sorted(cross))
-    mentioned = {hit for _, hits, _, cross in terms.values() for hit in [*hits, *(i for i, _ in cross)]}
-    mentioned |= set(of_ingredient) | {hit for pairs in of_ingredient.values() for hit, _ in pairs}
-    check_known("ingredient", mentioned, classes)
-    check_known(
-        "class", {g for _, _, groups, _ in terms.values() for g in groups}, set().union(*classes.values())
-    )
+        class_names, ingredients = split_cell(row["classes"]), split_cell(row["ingredients"])
+        pairs = {pair for class_name in class_names for pair in of_class[class_name]}
+        pairs |= {
+            (name, "labelled as contraindicated in this allergy")
+            for name in split_cell(row["contraindicated"])
+        }
+        terms[normalize(row["term"])] = (row["kind"], ingredients, class_names, sorted(pairs))
+        mentioned_classes |= set(class_names)
+        mentioned_ingredients |= {*ingredients, *(name for name, _ in pairs)}
+    mentioned_ingredients |= {name for pairs in of_ingredient.values() for name, _ in pairs}
+    check_known("ingredient", mentioned_ingredients, classes)
+    check_known("class", mentioned_classes, set().union(*classes.values()))
     return terms, {name: sorted(pairs) for name, pairs in of_ingredient.items() if pairs}
 
 
 def check_known(what: str, mentioned: set[str], known: Iterable[str]) -> None:
+    """Exit with an error if a curated file names an unknown ingredient or class."""
     if missing := mentioned - set(known):
         raise SystemExit(f"curated files name an unknown {what}: {', '.join(sorted(missing))}")
 
 
 def build_drugs(source: Path) -> None:
-    """Writes drugs.json.gz; stops if the rules name an ingredient or class that nothing else knows."""
-    synonyms = {key(row["name"]): tuple(listed(row["ingredients"])) for row in read_curated("synonyms")}
+    """Write drugs.json.gz. Exit with an error if a rule names an unknown ingredient or class."""
+    synonyms = {
+        normalize(row["name"]): tuple(split_cell(row["ingredients"])) for row in read_curated("synonyms")
+    }
     products = list(read_products(source, synonyms))
     classes = derive_classes(products)
     for product in products:
         for ingredient in product.ingredients:
             classes[ingredient] |= set()
     curate_classes(classes)
-    for ingredient in (i for found in synonyms.values() for i in found):
+    for ingredient in (name for members in synonyms.values() for name in members):
         classes[ingredient] |= set()
     terms, cross = expand_allergens(classes)
     rules = read_curated("class_rules")
@@ -234,12 +255,12 @@ def build_drugs(source: Path) -> None:
         "curated": fingerprint(),
         "classes": class_names,
         "ingredients": [(i, sorted(class_names.index(c) for c in classes[i])) for i in ingredients],
-        "names": {name: sorted(number[i] for i in found) for name, found in sorted(names.items())},
+        "names": {name: sorted(number[i] for i in members) for name, members in sorted(names.items())},
         "allergens": terms,
         "cross_reactive": cross,
-        "alarming": [row["class"] for row in rules if row["on_allergy"] == "yes"],
-        "duplicable": [row["class"] for row in rules if row["on_duplicate"] == "yes"],
-        "incidental": _INCIDENTAL,
+        "allergy_classes": [row["class"] for row in rules if row["on_allergy"] == "yes"],
+        "duplicate_classes": [row["class"] for row in rules if row["on_duplicate"] == "yes"],
+        "diluents_and_gases": _DILUENTS_AND_GASES,
     }
     print(f"{len(ingredients):,} ingredients, {len(names):,} names, {len(terms):,} allergens")
     write_gzip(HERE / "drugs.json.gz", json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode())
@@ -249,11 +270,11 @@ def build_drugs(source: Path) -> None:
 
 
 def build_icd10() -> None:
-    """Writes icd10cm.txt.gz: `code TAB title` in the order of the codes, the release in the first line."""
-    import simple_icd_10_cm as icd  # type: ignore[import-untyped]  # 200 MB: here and nowhere else
+    """Write icd10cm.txt.gz: the release, then lines `code TAB title` in the order of the codes."""
+    import simple_icd_10_cm as icd  # type: ignore[import-untyped]  # takes 200 MB, so only this command loads it
 
     codes = [c for c in icd.get_all_codes(True) if icd.is_category(c) or not icd.is_chapter_or_block(c)]
-    # The package breaks some titles over lines; a category that is also a block has one title of each.
+    # Some titles of the package contain line breaks. A category that is also a block is there twice.
     titles = {code: " ".join(icd.get_description(code).split()) for code in codes}
     lines = [f"#\t{RELEASE}", *(f"{code}\t{titles[code]}" for code in sorted(titles))]
     print(f"{len(titles):,} codes")
@@ -262,7 +283,7 @@ def build_icd10() -> None:
 
 # --- Demo population ---
 
-# Kept columns in order; `name=source` where the source calls it otherwise.
+# Columns to write, in order; `name=source` where the source uses another name.
 _DEMO_COLUMNS: Final = {
     "patients": "id given family gender birth_date death phone line city state postal insurance",
     "practitioners": "id given family npi",
@@ -272,61 +293,62 @@ _DEMO_COLUMNS: Final = {
     "allergies": "patient_id code display criticality",
     "medication_requests": "encounter_id code display authored status dosage",
 }
+# Columns that refer to the ids of another table.
 _REFERENCES = {"patient_id": "patients", "encounter_id": "encounters", "practitioner": "practitioners"}
 _INSTANTS = frozenset({"start", "end", "authored"})
 _DATES = frozenset({"onset", "abatement", "death"})
-
 
 _DISPLAY = re.compile(r'"display": "([^"]*)"')
 
 
 def dosage_text(cell: str) -> str:
-    """FHIR dosage as a prescriber writes it: "1 every 6 h", "as needed"; instructions follow a semicolon."""
+    """Return a FHIR dosage as text: "1 every 6 h", "as needed"; instructions follow after a semicolon."""
     if not cell:
         return ""
     try:
         (dose,) = json.loads(cell)
-    except ValueError:  # the extract cuts cells at 300 characters, after the first instruction's display name
-        found = _DISPLAY.search(cell)
-        return found[1] if found else ""
+    except ValueError:  # the extract cuts cells at 300 characters, after the display of the first instruction
+        match = _DISPLAY.search(cell)
+        return match[1] if match else ""
     text = "as needed" if dose["asNeededBoolean"] else ""
     if repeat := dose.get("timing", {}).get("repeat"):
         amount = dose.get("doseAndRate", [{}])[0].get("doseQuantity", {}).get("value", 1)
-        often = f"{repeat['frequency']} times " if repeat["frequency"] != 1 else ""
-        text = f"{amount} {often}every {repeat['period']} {repeat['periodUnit']}"
+        times = f"{repeat['frequency']} times " if repeat["frequency"] != 1 else ""
+        text = f"{amount} {times}every {repeat['period']} {repeat['periodUnit']}"
     notes = [note["text"] for note in dose.get("additionalInstruction", [])]
     return "; ".join(filter(None, [text, *notes]))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a compressed CSV file."""
     with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def usual_insurance(folder: Path) -> dict[str, str]:
-    """The kind of insurance of each patient's latest claim."""
+def latest_insurance(folder: Path) -> dict[str, str]:
+    """Return the kind of insurance of each patient's latest claim."""
     claims = sorted(read_rows(folder / "claims.csv.gz"), key=lambda claim: claim["created"])
     return {claim["patient_id"]: claim["insurance"] for claim in claims}
 
 
 def build_demo(folder: Path, prices: Path) -> None:
-    """Writes demo/*.csv.gz: small ids, instants without their offset (they are UTC), prices joined in."""
+    """Write demo/*.csv.gz, with integer ids, prices, and instants in UTC without the offset."""
     with prices.open(newline="", encoding="utf-8") as file:
-        typical = {row["CODE"]: f"{float(row['MODE']):.2f}" for row in csv.DictReader(file)}
-    insurance = usual_insurance(folder)
+        typical_prices = {row["CODE"]: f"{float(row['MODE']):.2f}" for row in csv.DictReader(file)}
+    insurance = latest_insurance(folder)
     tables = {table: read_rows(folder / f"{table}.csv.gz") for table in _DEMO_COLUMNS}
-    small = {
-        column: {row["id"]: str(n) for n, row in enumerate(tables[table], start=1)}
+    new_ids = {
+        column: {row["id"]: str(number) for number, row in enumerate(tables[table], start=1)}
         for column, table in _REFERENCES.items()
     }
     for table, columns in _DEMO_COLUMNS.items():
         for number, row in enumerate(tables[table], start=1):
-            row["price"] = typical.get(row.get("code", ""), "")
+            row["price"] = typical_prices.get(row.get("code", ""), "")
             row["insurance"] = insurance.get(row["id"], "") if table == "patients" else ""
             row["dosage"] = dosage_text(row.get("dosage", ""))
             row["id"] = str(number)
-            for column in small.keys() & row.keys():
-                row[column] = small[column].get(row[column], "")  # some encounters name no practitioner
+            for column in new_ids.keys() & row.keys():
+                row[column] = new_ids[column].get(row[column], "")  # some encounters have no practitioner
             for column in _INSTANTS & row.keys():
                 row[column] = row[column].removesuffix("+00:00")
             for column in _DATES & row.keys():
@@ -335,6 +357,7 @@ def build_demo(folder: Path, prices: Path) -> None:
 
 
 def write_csv(path: Path, columns: str, rows: list[dict[str, str]]) -> None:
+    """Write the columns of the rows as compressed CSV; `columns` has the form of `_DEMO_COLUMNS`."""
     names, _, sources = zip(*(column.partition("=") for column in columns.split()), strict=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -346,6 +369,7 @@ def write_csv(path: Path, columns: str, rows: list[dict[str, str]]) -> None:
 
 
 def main() -> None:
+    """Parse the command line and build one kind of data."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -356,13 +380,13 @@ def main() -> None:
     demo = commands.add_parser("demo")
     demo.add_argument("folder", type=Path)
     demo.add_argument("--prices", type=Path, required=True)
-    chosen = parser.parse_args()
-    if chosen.command == "drugs":
-        build_drugs(chosen.source)
-    elif chosen.command == "icd10":
+    arguments = parser.parse_args()
+    if arguments.command == "drugs":
+        build_drugs(arguments.source)
+    elif arguments.command == "icd10":
         build_icd10()
     else:
-        build_demo(chosen.folder, chosen.prices)
+        build_demo(arguments.folder, arguments.prices)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
 
 from database import postgresql, sqlite
@@ -37,3 +39,19 @@ def register(engine: Engine) -> None:
 
 def _driver(name: str) -> Any:
     return sqlite if name == "sqlite" else postgresql
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Return a connection that reads one snapshot of the database and blocks no writer."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("BEGIN")  # deferred: blocks no writer
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+        return
+    options: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as connection:
+        yield connection

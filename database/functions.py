@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import table as table_clause
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 
 
@@ -80,3 +81,17 @@ def in_page(key: Any, page: Select[Any], *, postgresql: bool) -> ColumnElement[b
         key == any_(func.array(page.scalar_subquery())) if postgresql else key.in_(page)
     )
     return condition
+
+
+def insert_or_update(
+    connection: Connection,
+    model: type[Any],
+    *,
+    key: Mapping[str, Any],
+    new: Mapping[str, Any],
+    changes: Mapping[str, Any],
+) -> Any:
+    """Return an INSERT of a row with `key` and `new`, which sets `changes` if a row with the key exists."""
+    insert = postgresql.insert if is_postgresql(connection) else sqlite.insert
+    statement = insert(model).values({**key, **new})
+    return statement.on_conflict_do_update(index_elements=list(key), set_=dict(changes))

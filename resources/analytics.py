@@ -1,4 +1,4 @@
-"""Reports over HTTP, as JSON and as CSV."""
+"""Endpoints of reports, as JSON and as CSV."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from schemas.analytics import (
     DashboardOut,
+    DateRangeQuery,
     PatientStatsOut,
     PerformanceOut,
     PerformanceQuery,
     RevenueOut,
     RevenueQuery,
-    SpanQuery,
 )
 from security.permissions import Permission
 from services.reports import (
@@ -29,86 +29,102 @@ from services.reports import (
 )
 from services.reports.periods import Unit
 
-MEDIA = ("application/json", csv_export.MEDIA)
-COLUMNS = ("period", "start", "end", "billed", "collected", "refunded", "net", "revenue")
+MEDIA_TYPES = ("application/json", csv_export.MEDIA_TYPE)
+REVENUE_COLUMNS = ("period", "start", "end", "billed", "collected", "refunded", "net", "revenue")
 UNITS: dict[str, Unit] = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
 
 
-def _figures(name: str, members: Mapping[str, Any]) -> Response:
-    """A report that is no table, as one figure a line."""
-    return csv_export.answer(name, ("figure", "value"), csv_export.flat(members).items())
+def _csv_by_figure(name: str, members: Mapping[str, Any]) -> Response:
+    """Return a report that is not a table as CSV with one line for each figure."""
+    return csv_export.csv_response(name, ("figure", "value"), csv_export.flatten(members).items())
 
 
 class RevenueReport(ApiResource):
-    """/analytics/revenue"""
+    """Route `/analytics/revenue`."""
 
-    @endpoint(Permission.ANALYTICS_FINANCE, params=RevenueQuery, returns=RevenueOut, media=MEDIA, report=True)
-    def get(self, params: RevenueQuery) -> RevenueOut | Response:
-        """Revenue by day, week, month or year, by method and doctor, and what is still owed."""
-        found = RevenueOut.model_validate(
+    @endpoint(
+        Permission.ANALYTICS_FINANCE,
+        query=RevenueQuery,
+        returns=RevenueOut,
+        media_types=MEDIA_TYPES,
+        report=True,
+    )
+    def get(self, query: RevenueQuery) -> RevenueOut | Response:
+        """Report revenue by period, payment method and doctor, and the open amounts."""
+        report = RevenueOut.model_validate(
             revenue.report(
-                start_date=params.start_date,
-                end_date=params.end_date,
-                group_by=UNITS.get(params.group_by) or cast(Unit, params.group_by),
-                doctor_id=params.doctor_id,
+                start_date=query.start_date,
+                end_date=query.end_date,
+                group_by=UNITS.get(query.group_by) or cast(Unit, query.group_by),
+                doctor_id=query.doctor_id,
             )
         )
-        if not csv_export.wanted(params.format):
-            return found
-        rows = [[row.model_dump(mode="json")[name] for name in COLUMNS] for row in found.data]
-        return csv_export.answer("revenue", COLUMNS, rows)
+        if not csv_export.is_requested(query.format):
+            return report
+        rows = [[row.model_dump(mode="json")[name] for name in REVENUE_COLUMNS] for row in report.data]
+        return csv_export.csv_response("revenue", REVENUE_COLUMNS, rows)
 
 
 class DoctorPerformance(ApiResource):
-    """/analytics/doctor-performance"""
+    """Route `/analytics/doctor-performance`."""
 
     @endpoint(
         Permission.ANALYTICS_PERFORMANCE,
-        params=PerformanceQuery,
+        query=PerformanceQuery,
         returns=PerformanceOut,
         many=True,
-        media=MEDIA,
+        media_types=MEDIA_TYPES,
         report=True,
     )
-    def get(self, params: PerformanceQuery) -> list[PerformanceOut] | Response:
-        """How doctors' work went; a doctor sees the own line only."""
+    def get(self, query: PerformanceQuery) -> list[PerformanceOut] | Response:
+        """Report appointments, visits and revenue of doctors. Doctors: own only."""
         lines = doctor_performance.report(
             current_actor(),
-            start_date=params.start_date,
-            end_date=params.end_date,
-            doctor_id=params.doctor_id,
+            start_date=query.start_date,
+            end_date=query.end_date,
+            doctor_id=query.doctor_id,
         )
-        found = [PerformanceOut.model_validate(line) for line in lines]
-        if not csv_export.wanted(params.format):
-            return found
-        rows = [csv_export.flat(row.model_dump(mode="json")) for row in found]
+        report = [PerformanceOut.model_validate(line) for line in lines]
+        if not csv_export.is_requested(query.format):
+            return report
+        rows = [csv_export.flatten(row.model_dump(mode="json")) for row in report]
         header = list(rows[0]) if rows else list(PerformanceOut.model_fields)
-        return csv_export.answer("doctor-performance", header, [list(row.values()) for row in rows])
+        return csv_export.csv_response("doctor-performance", header, [list(row.values()) for row in rows])
 
 
 class PatientStats(ApiResource):
-    """/analytics/patient-stats"""
+    """Route `/analytics/patient-stats`."""
 
     @endpoint(
-        Permission.ANALYTICS_PATIENTS, params=SpanQuery, returns=PatientStatsOut, media=MEDIA, report=True
+        Permission.ANALYTICS_PATIENTS,
+        query=DateRangeQuery,
+        returns=PatientStatsOut,
+        media_types=MEDIA_TYPES,
+        report=True,
     )
-    def get(self, params: SpanQuery) -> PatientStatsOut | Response:
-        """Who the patients are, how their number grows, and what they come for."""
-        stats = patient_stats.report(start_date=params.start_date, end_date=params.end_date)
-        found = PatientStatsOut.model_validate(stats)
-        if not csv_export.wanted(params.format):
-            return found
-        return _figures("patient-stats", found.model_dump(mode="json"))
+    def get(self, query: DateRangeQuery) -> PatientStatsOut | Response:
+        """Report the number of patients, their demographics, growth and frequent diagnoses."""
+        stats = patient_stats.report(start_date=query.start_date, end_date=query.end_date)
+        report = PatientStatsOut.model_validate(stats)
+        if not csv_export.is_requested(query.format):
+            return report
+        return _csv_by_figure("patient-stats", report.model_dump(mode="json"))
 
 
 class Dashboard(ApiResource):
-    """/analytics/dashboard"""
+    """Route `/analytics/dashboard`."""
 
-    @endpoint(Permission.DASHBOARD_READ, params=SpanQuery, returns=DashboardOut, media=MEDIA, report=True)
-    def get(self, params: SpanQuery) -> DashboardOut | Response:
-        """Today's numbers, as far as your role may know them, and those of the days asked for."""
-        numbers = dashboard.show(current_actor(), start_date=params.start_date, end_date=params.end_date)
-        found = DashboardOut.model_validate(numbers)
-        if not csv_export.wanted(params.format):
-            return found
-        return _figures("dashboard", found.model_dump(mode="json"))
+    @endpoint(
+        Permission.DASHBOARD_READ,
+        query=DateRangeQuery,
+        returns=DashboardOut,
+        media_types=MEDIA_TYPES,
+        report=True,
+    )
+    def get(self, query: DateRangeQuery) -> DashboardOut | Response:
+        """Report the key figures of today and of a period, as far as the role may read them."""
+        numbers = dashboard.show(current_actor(), start_date=query.start_date, end_date=query.end_date)
+        report = DashboardOut.model_validate(numbers)
+        if not csv_export.is_requested(query.format):
+            return report
+        return _csv_by_figure("dashboard", report.model_dump(mode="json"))

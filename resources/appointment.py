@@ -1,4 +1,4 @@
-"""Appointments over HTTP."""
+"""Endpoints of appointments."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from models import Appointment
-from resources.doctor import named_ids
+from resources.doctor import positive_ids
 from schemas.appointment import (
     AppointmentCancel,
     AppointmentCreate,
     AppointmentOut,
     AppointmentPatch,
+    BookingCheckOut,
     CancelQuery,
-    JudgementOut,
-    Rehearsal,
+    DryRunQuery,
 )
 from security.permissions import Actor, Permission
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.scheduling import appointment_search, appointments
 from services.scheduling.booking_rules import BookingCheck
 
@@ -31,120 +31,132 @@ APPOINTMENT = Serializer(
 )
 
 
-def _held(actor: Actor, appointment_id: int, *, lock: bool = False) -> Appointment:
-    """The appointment; for a change locked together with the doctor and the patient it is to move to."""
+def _load(actor: Actor, appointment_id: int, *, lock: bool = False) -> Appointment:
+    """Return an appointment, for a change locked with the new doctor and the new patient in the body."""
     members = request_body.json_object() if lock else {}
     return appointments.get(
         actor,
         appointment_id,
         lock=lock,
-        doctors=named_ids(members, "doctor_id"),
-        patients=named_ids(members, "patient_id"),
+        doctors=positive_ids(members, "doctor_id"),
+        patients=positive_ids(members, "patient_id"),
     )
 
 
-def _judgement(verdict: BookingCheck | None) -> Response:
-    """What a dry run answers: always 200, `possible` says the rest."""
-    refused = verdict is not None and not verdict.possible
-    told = {
+def _dry_run_response(check: BookingCheck | None) -> Response:
+    """Return the response to a dry run: always 200. Without a check, the change has no booking rules."""
+    refused = check is not None and not check.possible
+    members = {
         "possible": not refused,
-        "conflicts": verdict.conflicts if verdict is not None else [],
-        "next_available": verdict.next_available() if verdict is not None and refused else [],
+        "conflicts": check.conflicts if check is not None else [],
+        "next_available": check.next_available() if check is not None and refused else [],
     }
-    return serialization.json_response(serialization.dump_plain(JudgementOut, told))
+    return serialization.json_response(serialization.dump_plain(BookingCheckOut, members))
 
 
 class AppointmentList(ApiResource):
-    """/appointments"""
+    """Route `/appointments`."""
 
-    @endpoint(Permission.APPOINTMENTS_READ, lists=appointment_search.LIST, returns=APPOINTMENT)
-    def get(self, listed: ListQuery) -> Page[Appointment]:
+    @endpoint(Permission.APPOINTMENTS_READ, list_spec=appointment_search.LIST, returns=APPOINTMENT)
+    def get(self, query: ListQuery) -> Page[Appointment]:
         """List appointments.
 
-        `start_date` and `end_date` (or FullCalendar's `start`, `end`, `timeZone`) are the range of their
-        start: dates include the last day, date-times exclude the end.
+        `start_date` and `end_date` (or FullCalendar's `start`, `end`, `timeZone`) limit the start of the
+        appointments. A date as the end is included, a date-time is not.
         """
-        return appointment_search.find(current_actor(), listed)
+        return appointment_search.find(current_actor(), query)
 
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
         body=AppointmentCreate,
-        params=Rehearsal,
+        query=DryRunQuery,
         returns=APPOINTMENT,
-        dry_run_returns=JudgementOut,
+        dry_run_returns=BookingCheckOut,
         status=201,
         errors=("appointment_conflict",),
     )
-    def post(self, data: AppointmentCreate, params: Rehearsal) -> Appointment | Response:
-        """Book a slot with a doctor; a doctor the own ones.
+    def post(self, data: AppointmentCreate, query: DryRunQuery) -> Appointment | Response:
+        """Book an appointment. Doctors: own only.
 
-        A refusal names every clash in `conflicts` and offers `next_available`. `?dry_run=true` answers 200
-        with the judgement `{possible, conflicts, next_available}` and books nothing.
+        A refusal has every conflict in `conflicts` and the next free times in `next_available`.
+        `?dry_run=true` books nothing and answers 200 with `{possible, conflicts, next_available}`.
         """
         values = data.model_dump()
-        if params.dry_run:
-            return _judgement(appointments.dry_run(current_actor(), **values))
+        if query.dry_run:
+            return _dry_run_response(appointments.dry_run(current_actor(), **values))
         return appointments.book(current_actor(), **values)
 
 
 class AppointmentSearch(ApiResource):
-    """/appointments/search"""
+    """Route `/appointments/search`."""
 
-    @endpoint(Permission.APPOINTMENTS_READ, lists=appointment_search.LIST, search=True, returns=APPOINTMENT)
-    def get(self, listed: ListQuery) -> Page[Appointment]:
+    @endpoint(
+        Permission.APPOINTMENTS_READ, list_spec=appointment_search.LIST, search=True, returns=APPOINTMENT
+    )
+    def get(self, query: ListQuery) -> Page[Appointment]:
         """Search appointments by patient, doctor and reason."""
-        return appointment_search.find(current_actor(), listed)
+        return appointment_search.find(current_actor(), query)
 
 
 class AppointmentItem(ApiResource):
-    """/appointments/<appointment_id>"""
+    """Route `/appointments/<appointment_id>`."""
 
-    @endpoint(Permission.APPOINTMENTS_READ, loads=appointments.get, returns=APPOINTMENT)
+    @endpoint(Permission.APPOINTMENTS_READ, load=appointments.get, returns=APPOINTMENT)
     def get(self, row: Appointment) -> Appointment:
-        """Show an appointment with the steps it allows."""
+        """Show an appointment with its allowed transitions."""
         return row
 
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
-        loads=_held,
+        load=_load,
         body=AppointmentPatch,
-        params=Rehearsal,
+        query=DryRunQuery,
         returns=APPOINTMENT,
-        dry_run_returns=JudgementOut,
+        dry_run_returns=BookingCheckOut,
         errors=("appointment_conflict", "invalid_transition"),
     )
-    def patch(self, row: Appointment, data: BaseModel, params: Rehearsal) -> Appointment | Response:
-        """Move an appointment, hand it over, or say how it ended; a doctor the own ones.
+    def patch(self, row: Appointment, data: BaseModel, query: DryRunQuery) -> Appointment | Response:
+        """Move, reassign or close an appointment. Doctors: own only.
 
-        Only a scheduled one moves; a new start alone keeps the duration. A missed one is booked again with
-        `status` scheduled, a new `date` and a `status_reason` within 7 days. `?dry_run=true` as for booking.
+        Only a scheduled appointment can move. A new start alone keeps the duration. To book a missed
+        appointment again within 7 days, send `status` scheduled, a new `date` and a `status_reason`.
+        `?dry_run=true` checks the change as for a booking and stores nothing.
         """
         values = data.model_dump(exclude_unset=True)
-        if params.dry_run:
-            return _judgement(appointments.dry_run_update(current_actor(), row, **values))
+        if query.dry_run:
+            return _dry_run_response(appointments.dry_run_update(current_actor(), row, **values))
         return appointments.update(current_actor(), row, **values)
 
     @endpoint(
         Permission.APPOINTMENTS_WRITE,
-        loads=_held,
+        load=_load,
         body=AppointmentCancel,
-        params=CancelQuery,
+        query=CancelQuery,
         returns=APPOINTMENT,
         errors=("invalid_transition",),
     )
-    def delete(self, row: Appointment, data: AppointmentCancel, params: CancelQuery) -> Appointment:
-        """Cancel an appointment: its time is free at once, and it stays visible.
+    def delete(self, row: Appointment, data: AppointmentCancel, query: CancelQuery) -> Appointment:
+        """Cancel an appointment. Doctors: own only.
 
-        `cancellation_reason` and `cancelled_by` come in the body or the query string.
+        Its time is free at once. The appointment stays visible. Send `cancellation_reason` and `cancelled_by`
+        in the body or in the query string.
         """
-        told = params.model_dump(exclude_none=True) | data.model_dump(exclude_none=True)
-        return appointments.cancel(current_actor(), row, **told)
+        details = query.model_dump(exclude_none=True) | data.model_dump(exclude_none=True)
+        return appointments.cancel(current_actor(), row, **details)
 
 
 class AppointmentCheckIn(ApiResource):
-    """/appointments/<appointment_id>/check-in"""
+    """Route `/appointments/<appointment_id>/check-in`."""
 
-    @endpoint(Permission.APPOINTMENTS_WRITE, loads=_held, returns=APPOINTMENT, errors=("invalid_transition",))
+    @endpoint(
+        Permission.APPOINTMENTS_WRITE,
+        load=appointments.get,
+        returns=APPOINTMENT,
+        errors=("invalid_transition",),
+    )
     def post(self, row: Appointment) -> Appointment:
-        """Note that the patient has arrived; the first time counts."""
+        """Record the arrival of the patient. Doctors: own only.
+
+        A second check-in does not change the time of the first.
+        """
         return appointments.check_in(current_actor(), row)

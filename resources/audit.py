@@ -1,4 +1,4 @@
-"""The audit over HTTP."""
+"""Endpoints of the audit log."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from models import AuditLog
 from schemas.audit import AuditLogOut
 from security.permissions import Permission
 from services.audit import audit_search
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 ENTRY = Serializer(AuditLogOut)
 
 
 class AuditLogList(ApiResource):
-    """/audit-logs"""
+    """Route `/audit-logs`."""
 
-    @endpoint(Permission.AUDIT_READ, lists=audit_search.LIST, returns=ENTRY)
-    def get(self, listed: ListQuery) -> Page[AuditLog]:
-        """List what was done, read and refused, and by whom."""
-        return audit_search.find(current_actor(), listed)
+    @endpoint(Permission.AUDIT_READ, list_spec=audit_search.LIST, returns=ENTRY)
+    def get(self, query: ListQuery) -> Page[AuditLog]:
+        """List the audit log: changes, reads and refused requests, with their users."""
+        return audit_search.find(current_actor(), query)

@@ -1,4 +1,4 @@
-"""Signing in and out over HTTP, and what users do about themselves."""
+"""Endpoints of sign-in, sessions and the account of the signed-in user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from api.authentication import bearer_token, check_origin, optional_actor
 from api.endpoint import endpoint
 from api.request_context import current_actor, current_context, set_actor, visitor
 from api.resource import ApiResource
-from api.serialization import Answer, Serializer
+from api.serialization import EndpointResult, Serializer
 from errors import ClinicError
 from models import User, UserSession
 from resources.users import USER
@@ -30,7 +30,7 @@ from schemas.base import Message
 from security import tokens
 from security.permissions import Permission
 from security.tokens import Claims
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.users import accounts, sessions, sign_in
 from services.users.sessions import Pair
 
@@ -38,29 +38,29 @@ SESSION = Serializer(SessionOut, computed_fields=sessions.add_computed_fields)
 ACCESS_COOKIE, REFRESH_COOKIE = "access_token_cookie", "refresh_token_cookie"
 
 
-def _tokens(message: str, user: User, pair: Pair) -> Answer:
-    """A session's tokens, in the body and as cookies that live as long as they do."""
-    access, refresh = (
+def _token_result(message: str, user: User, pair: Pair) -> EndpointResult:
+    """Return the tokens of a session, in the body and as cookies with the same lifetime."""
+    access_s, refresh_s = (
         int(lifetime.total_seconds()) for lifetime in (tokens.access_lifetime(), tokens.refresh_lifetime())
     )
 
     def set_cookies(response: Response) -> None:
-        set_access_cookies(response, pair.access_token, max_age=access)
-        set_refresh_cookies(response, pair.refresh_token, max_age=refresh)
+        set_access_cookies(response, pair.access_token, max_age=access_s)
+        set_refresh_cookies(response, pair.refresh_token, max_age=refresh_s)
 
-    told = {
+    members = {
         "message": message,
         "access_token": pair.access_token,
         "refresh_token": pair.refresh_token,
         "token_type": "Bearer",
-        "expires_in": access,
+        "expires_in": access_s,
         "user": user,
     }
-    return Answer(told, decorate=set_cookies)
+    return EndpointResult(members, change_cookies=set_cookies)
 
 
 class Register(ApiResource):
-    """/auth/register"""
+    """Route `/auth/register`."""
 
     @endpoint(
         Permission.PUBLIC,
@@ -70,18 +70,19 @@ class Register(ApiResource):
         idempotent=False,
         errors=("registration_closed", "already_exists"),
     )
-    def post(self, data: RegisterIn) -> Answer:
-        """Ask for an account, which an admin activates.
+    def post(self, data: RegisterIn) -> EndpointResult:
+        """Register a user account.
 
-        With an admin's token it creates an active account of any role.
+        An administrator must activate it. With an administrator's token, the account may have any role and is
+        active at once.
         """
         user = accounts.register(optional_actor() or visitor(), **data.model_dump())
         message = "The account is ready." if user.is_active else "An administrator will activate the account."
-        return Answer({"message": message, "user": user}, headers={"Location": f"/users/{user.id}"})
+        return EndpointResult({"message": message, "user": user}, headers={"Location": f"/users/{user.id}"})
 
 
 class Login(ApiResource):
-    """/auth/login"""
+    """Route `/auth/login`."""
 
     @endpoint(
         Permission.PUBLIC,
@@ -90,25 +91,27 @@ class Login(ApiResource):
         idempotent=False,
         errors=("invalid_credentials", "account_inactive"),
     )
-    def post(self, data: LoginIn) -> Answer:
-        """Sign in: a session's tokens, in the body and as HttpOnly cookies."""
-        device = request.user_agent.string
+    def post(self, data: LoginIn) -> EndpointResult:
+        """Sign in.
+
+        The tokens of the new session are in the body and in HttpOnly cookies.
+        """
         actor, user, pair = sign_in.sign_in(
-            visitor(), email=data.email, password=data.password, device=device
+            visitor(), email=data.email, password=data.password, device=request.user_agent.string
         )
         set_actor(actor)
-        return _tokens("Signed in.", user, pair)
+        return _token_result("Signed in.", user, pair)
 
 
-def _refresh_claims(given: str | None) -> Claims:
-    """Body, bearer token, cookie: what was put into the request on purpose comes first.
+def _refresh_claims(body_token: str | None) -> Claims:
+    """Return the claims of the refresh token: from the body, else the bearer token, else the cookie.
 
-    Clients send their access token with everything: a bearer token that is none for refreshing gives way to
-    the cookie.
+    Clients send their access token as bearer token with every request. If it is not a refresh token and there
+    is a cookie, the cookie is read. Raises 401, and 403 for a cookie from a foreign origin.
     """
     bearer, cookie = bearer_token(), request.cookies.get(REFRESH_COOKIE)
-    if given:
-        return tokens.read(given, tokens.REFRESH)
+    if body_token:
+        return tokens.read(body_token, tokens.REFRESH)
     if bearer is not None:
         try:
             return tokens.read(bearer, tokens.REFRESH)
@@ -116,7 +119,7 @@ def _refresh_claims(given: str | None) -> Claims:
             if not cookie:
                 raise
     if not cookie:
-        message = "Send the refresh token as bearer token, as cookie, or as refresh_token in the body."
+        message = "Send the refresh token as bearer token, as cookie, or as `refresh_token` in the body."
         raise ClinicError("unauthorized", message)
     claims = tokens.read(cookie, tokens.REFRESH)
     check_origin()
@@ -124,7 +127,7 @@ def _refresh_claims(given: str | None) -> Claims:
 
 
 class RefreshToken(ApiResource):
-    """/auth/refresh-token"""
+    """Route `/auth/refresh-token`."""
 
     @endpoint(
         Permission.PUBLIC,
@@ -133,19 +136,23 @@ class RefreshToken(ApiResource):
         idempotent=False,
         errors=("unauthorized", "token_invalid", "token_expired", "token_revoked", "origin_not_allowed"),
     )
-    def post(self, data: RefreshIn) -> Answer:
-        """Exchange the refresh token for a new pair.
+    def post(self, data: RefreshIn) -> EndpointResult:
+        """Exchange a refresh token for new tokens.
 
-        The old one is retired: used again after a few seconds it ends the session.
+        The old refresh token becomes invalid. Its use after a few seconds ends the session, because it may be
+        stolen.
         """
         actor, user, pair = sessions.rotate(visitor(), _refresh_claims(data.refresh_token))
         set_actor(actor)
-        return _tokens("Refreshed.", user, pair)
+        return _token_result("Refreshed.", user, pair)
 
 
 def _presented_claims() -> list[Claims]:
-    """The genuine tokens of the request, expired ones too; a foreign page's use of the cookies is refused."""
-    found = []
+    """Return the claims of all genuine tokens of the request, also of expired ones.
+
+    Raises 403 for a cookie that a page of a foreign origin sends.
+    """
+    claims_of_tokens = []
     for token, by_cookie in (
         (bearer_token(), False),
         (request.cookies.get(ACCESS_COOKIE), True),
@@ -155,74 +162,74 @@ def _presented_claims() -> list[Claims]:
             claims = tokens.read(token or "", tokens.ACCESS, tokens.REFRESH, allow_expired=True)
         except ClinicError:
             continue
-        if by_cookie and "Origin" in request.headers:  # without one it was no browser's page
+        if by_cookie and "Origin" in request.headers:  # pages in browsers always send it with POST
             check_origin()
-        found.append(claims)
-    return found
+        claims_of_tokens.append(claims)
+    return claims_of_tokens
 
 
 class Logout(ApiResource):
-    """/auth/logout"""
+    """Route `/auth/logout`."""
 
     @endpoint(Permission.PUBLIC, returns=Message, idempotent=False, errors=("origin_not_allowed",))
-    def post(self) -> Answer:
-        """End the session of either token, if there is one, and clear the cookies."""
+    def post(self) -> EndpointResult:
+        """Sign out: end the session of the tokens and clear the cookies."""
         for claims in sorted(_presented_claims(), key=lambda claims: claims.session_id):
             actor = sessions.sign_out(visitor(), claims)
             if current_context().actor is None and actor.user_id is not None:
                 set_actor(actor)
-        return Answer({"message": "Signed out."}, decorate=unset_jwt_cookies)
+        return EndpointResult({"message": "Signed out."}, change_cookies=unset_jwt_cookies)
 
 
-class Me(ApiResource):
-    """/auth/me"""
+class CurrentUser(ApiResource):
+    """Route `/auth/me`."""
 
-    @endpoint(Permission.SIGNED_IN, loads=accounts.me, returns=USER)
+    @endpoint(Permission.SIGNED_IN, load=accounts.me, returns=USER)
     def get(self, row: User) -> User:
         """Show the signed-in user."""
         return row
 
-    @endpoint(Permission.SIGNED_IN, loads=accounts.me, body=UserPatch, returns=USER)
+    @endpoint(Permission.SIGNED_IN, load=accounts.me, body=UserPatch, returns=USER)
     def patch(self, row: User, data: Any) -> User:
-        """Change one's own name and phone."""
+        """Change the name or phone of the signed-in user."""
         return accounts.update_own(row, **data.model_dump(exclude_unset=True))
 
 
 class ChangePassword(ApiResource):
-    """/auth/change-password"""
+    """Route `/auth/change-password`."""
 
     @endpoint(Permission.SIGNED_IN, body=ChangePasswordIn, returns=Message, idempotent=False)
     def post(self, data: ChangePasswordIn) -> dict[str, str]:
-        """Change one's password; ends one's other sessions."""
+        """Change the password of the signed-in user and end their other sessions."""
         sign_in.change_password(current_actor(), **data.model_dump())
-        return {"message": "The password is changed; other sessions have ended."}
+        return {"message": "The password is changed. The other sessions have ended."}
 
 
 class ResetPassword(ApiResource):
-    """/auth/reset-password"""
+    """Route `/auth/reset-password`."""
 
     @endpoint(
         Permission.PUBLIC, body=ResetPasswordIn, returns=Message, idempotent=False, errors=("token_invalid",)
     )
     def post(self, data: ResetPasswordIn) -> dict[str, str]:
-        """Set a new password by a one-time token; ends all sessions of its user."""
+        """Set a new password with a one-time token and end all sessions of the user."""
         sign_in.reset_password(**data.model_dump())
-        return {"message": "The password is changed; sign in with it."}
+        return {"message": "The password is changed. Sign in with the new password."}
 
 
 class SessionList(ApiResource):
-    """/auth/sessions"""
+    """Route `/auth/sessions`."""
 
-    @endpoint(Permission.SIGNED_IN, lists=sessions.LIST, returns=SESSION)
-    def get(self, listed: ListQuery) -> Page[UserSession]:
-        """List one's own sessions: device, address, last use."""
-        return sessions.find(current_actor(), listed)
+    @endpoint(Permission.SIGNED_IN, list_spec=sessions.LIST, returns=SESSION)
+    def get(self, query: ListQuery) -> Page[UserSession]:
+        """List the sessions of the signed-in user, with device, address and last use."""
+        return sessions.find(current_actor(), query)
 
 
 class SessionItem(ApiResource):
-    """/auth/sessions/<session_id>"""
+    """Route `/auth/sessions/<session_id>`."""
 
-    @endpoint(Permission.SIGNED_IN, loads=sessions.get, returns=SESSION)
+    @endpoint(Permission.SIGNED_IN, load=sessions.get, returns=SESSION)
     def delete(self, row: UserSession) -> UserSession:
-        """End one of one's own sessions."""
+        """End a session of the signed-in user."""
         return sessions.end_own(current_actor(), row)

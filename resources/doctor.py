@@ -1,4 +1,4 @@
-"""Doctors over HTTP."""
+"""Endpoints of doctors."""
 
 from __future__ import annotations
 
@@ -13,96 +13,106 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from models import Doctor
-from schemas.base import MAX_ID
-from schemas.doctor import DoctorCreate, DoctorOut, DoctorPatch, Settlement, SettlementQuery
+from schemas.doctor import ConflictResolution, ConflictResolutionQuery, DoctorCreate, DoctorOut, DoctorPatch
+from schemas.fields import MAX_ID
 from security.permissions import Actor, Permission
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.scheduling import doctors
 
 DOCTOR = Serializer(DoctorOut, computed_fields=doctors.add_computed_fields)
 
 
-def named_ids(members: dict[str, Any], *names: str) -> list[int]:
-    """The ids that a body names and the service will lock, so that all are locked in one order."""
-    values = [members.get(name) for name in names]
-    return [value for value in values if type(value) is int and 0 < value <= MAX_ID]
+def positive_ids(members: dict[str, Any], name: str) -> list[int]:
+    """Return the member of a body as a list of at most one id. A member that is not an id is left out.
+
+    Loaders use it before the body is validated: all rows must be locked together, in one order.
+    """
+    value = members.get(name)
+    return [value] if type(value) is int and 0 < value <= MAX_ID else []
 
 
-def held(actor: Actor, doctor_id: int, *, lock: bool = False) -> Doctor:
-    """The doctor of the path; for a change locked together with the one who is to take the appointments."""
+def load_with_replacement(actor: Actor, doctor_id: int, *, lock: bool = False) -> Doctor:
+    """Return a doctor, for a change locked with the doctor who takes over the appointments.
+
+    `reassign_to` is a member of the body, of its `on_conflict`, or a query parameter.
+    """
     if not lock:
         return doctors.get(actor, doctor_id)
     members = request_body.json_object()
-    handover = members.get("on_conflict")
-    others = named_ids(members, "reassign_to")
-    if isinstance(handover, dict):
-        others += named_ids(handover, "reassign_to")
-    asked = request.args.get("reassign_to", "")
-    if asked.isascii() and asked.isdigit():
-        others += named_ids({"reassign_to": int(asked[:20])}, "reassign_to")
-    return doctors.get(actor, doctor_id, lock=True, others=others)
+    replacements = positive_ids(members, "reassign_to")
+    on_conflict = members.get("on_conflict")
+    if isinstance(on_conflict, dict):
+        replacements += positive_ids(on_conflict, "reassign_to")
+    parameter = request.args.get("reassign_to", "")
+    if parameter.isascii() and parameter.isdigit():
+        replacements += positive_ids({"reassign_to": int(parameter[:20])}, "reassign_to")
+    return doctors.get(actor, doctor_id, lock=True, others=replacements)
 
 
 class DoctorList(ApiResource):
-    """/doctors"""
+    """Route `/doctors`."""
 
-    @endpoint(Permission.DOCTORS_READ, lists=doctors.LIST, returns=DOCTOR)
-    def get(self, listed: ListQuery) -> Page[Doctor]:
+    @endpoint(Permission.DOCTORS_READ, list_spec=doctors.LIST, returns=DOCTOR)
+    def get(self, query: ListQuery) -> Page[Doctor]:
         """List doctors."""
-        return doctors.find(current_actor(), listed)
+        return doctors.find(current_actor(), query)
 
     @endpoint(
         Permission.DOCTORS_MANAGE, body=DoctorCreate, returns=DOCTOR, status=201, errors=("already_exists",)
     )
     def post(self, data: DoctorCreate) -> Doctor:
-        """Add a doctor, with a user to sign in where `user` or `user_id` says so."""
+        """Add a doctor.
+
+        `user` creates a user account for the doctor, `user_id` links an existing one.
+        """
         return doctors.create(current_actor(), **data.model_dump())
 
 
 class DoctorSearch(ApiResource):
-    """/doctors/search"""
+    """Route `/doctors/search`."""
 
-    @endpoint(Permission.DOCTORS_READ, lists=doctors.LIST, search=True, returns=DOCTOR)
-    def get(self, listed: ListQuery) -> Page[Doctor]:
+    @endpoint(Permission.DOCTORS_READ, list_spec=doctors.LIST, search=True, returns=DOCTOR)
+    def get(self, query: ListQuery) -> Page[Doctor]:
         """Search doctors by name, specialty, licence number, e-mail or phone."""
-        return doctors.find(current_actor(), listed)
+        return doctors.find(current_actor(), query)
 
 
 class DoctorItem(ApiResource):
-    """/doctors/<doctor_id>"""
+    """Route `/doctors/<doctor_id>`."""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, returns=DOCTOR)
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, returns=DOCTOR)
     def get(self, row: Doctor) -> Doctor:
         """Show a doctor."""
         return row
 
     @endpoint(
         Permission.DOCTORS_WRITE,
-        loads=held,
+        load=load_with_replacement,
         body=DoctorPatch,
         returns=DOCTOR,
         errors=("already_exists", "booked_appointments", "appointment_conflict"),
     )
     def patch(self, row: Doctor, data: BaseModel) -> Doctor:
-        """Change a doctor; a doctor the own profile.
+        """Change a doctor. Doctors: own only.
 
-        Licence, fee, user and activity are an administrator's to change. `is_active` false over booked
-        appointments needs `on_conflict` or `reassign_to`.
+        Only an administrator changes licence, fee, user and `is_active`. To deactivate a doctor with booked
+        appointments, send `on_conflict` or `reassign_to`.
         """
         return doctors.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
     @endpoint(
         Permission.DOCTORS_MANAGE,
-        loads=held,
-        body=Settlement,
-        params=SettlementQuery,
+        load=load_with_replacement,
+        body=ConflictResolution,
+        query=ConflictResolutionQuery,
         returns=DOCTOR,
         errors=("booked_appointments", "appointment_conflict"),
     )
-    def delete(self, row: Doctor, data: Settlement, params: SettlementQuery) -> Doctor:
+    def delete(self, row: Doctor, data: ConflictResolution, query: ConflictResolutionQuery) -> Doctor:
         """Deactivate a doctor.
 
-        What is booked is settled as `on_conflict` or `reassign_to` say, in the body or the query string.
+        `on_conflict` or `reassign_to`, in the body or in the query string, cancels or reassigns the booked
+        appointments.
         """
-        chosen = params.model_dump(exclude_none=True) | data.model_dump(exclude_none=True)
-        return doctors.deactivate(current_actor(), row, **chosen)
+        choice = query.model_dump(exclude_none=True) | data.model_dump(exclude_none=True)
+        return doctors.deactivate(current_actor(), row, **choice)

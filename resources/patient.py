@@ -1,4 +1,4 @@
-"""Patients over HTTP."""
+"""Endpoints of patients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from api.endpoint import endpoint
 from api.pagination import list_headers
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import Answer, Serializer, shown
+from api.serialization import EndpointResult, Serializer, dump_dict
 from models import AuditLog, MedicalHistory, Patient
 from resources.audit import ENTRY
 from schemas.base import DoctorRef, Out
@@ -33,7 +33,7 @@ from schemas.patient import (
 from security.permissions import Actor, Permission
 from services.audit import audit_search
 from services.billing import account_statement
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.patients import (
     medical_history,
     patient_search,
@@ -54,12 +54,12 @@ DETAILS: dict[str, type[Out]] = {
 
 
 class PatientList(ApiResource):
-    """/patients"""
+    """Route `/patients`."""
 
-    @endpoint(Permission.PATIENTS_READ, lists=patient_search.LIST, returns=PATIENT)
-    def get(self, listed: ListQuery) -> Page[Patient]:
+    @endpoint(Permission.PATIENTS_READ, list_spec=patient_search.LIST, returns=PATIENT)
+    def get(self, query: ListQuery) -> Page[Patient]:
         """List patients."""
-        return patient_search.find(current_actor(), listed)
+        return patient_search.find(current_actor(), query)
 
     @endpoint(
         Permission.PATIENTS_WRITE,
@@ -74,29 +74,29 @@ class PatientList(ApiResource):
 
 
 class PatientSearch(ApiResource):
-    """/patients/search"""
+    """Route `/patients/search`."""
 
-    @endpoint(Permission.PATIENTS_READ, lists=patient_search.LIST, search=True, returns=PATIENT)
-    def get(self, listed: ListQuery) -> Page[Patient]:
-        """Search patients by name, number, phone, insurance, age and history.
+    @endpoint(Permission.PATIENTS_READ, list_spec=patient_search.LIST, search=True, returns=PATIENT)
+    def get(self, query: ListQuery) -> Page[Patient]:
+        """Search patients by name, file number, phone, insurance, age and medical history.
 
-        `q` looks in name, file number, phone digits and e-mail; accents and case do not matter, parts of
-        words match, and one typo in a name or e-mail address is forgiven where nothing else is found.
+        `q` searches name, file number, phone digits and e-mail. Accents and case are ignored, and parts of
+        words match. If nothing matches, names and e-mail addresses may differ by one typo.
         """
-        return patient_search.find(current_actor(), listed)
+        return patient_search.find(current_actor(), query)
 
 
 class PatientItem(ApiResource):
-    """/patients/<patient_id>"""
+    """Route `/patients/<patient_id>`."""
 
-    @endpoint(Permission.PATIENTS_READ, loads=patients.read, returns=PATIENT)
+    @endpoint(Permission.PATIENTS_READ, load=patients.read, returns=PATIENT)
     def get(self, row: Record) -> Record:
         """Show a patient."""
         return row
 
     @endpoint(
         Permission.PATIENTS_WRITE,
-        loads=patients.get,
+        load=patients.get,
         body=PatientPatch,
         returns=PATIENT,
         errors=("possible_duplicate", "already_exists", "in_use"),
@@ -105,23 +105,23 @@ class PatientItem(ApiResource):
         """Change a patient."""
         return patients.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
-    @endpoint(Permission.PATIENTS_ARCHIVE, loads=patients.get, returns=PATIENT, errors=("in_use",))
+    @endpoint(Permission.PATIENTS_ARCHIVE, load=patients.get, returns=PATIENT, errors=("in_use",))
     def delete(self, row: Patient) -> Patient:
-        """Archive a patient without future appointments and open balance."""
+        """Archive a patient without future appointments and without an open balance."""
         return patients.archive(current_actor(), row)
 
 
-class PatientHistory(ApiResource):
-    """/patients/<patient_id>/medical-history"""
+class PatientMedicalHistory(ApiResource):
+    """Route `/patients/<patient_id>/medical-history`."""
 
-    @endpoint(Permission.HISTORY_READ, loads=medical_history.get, returns=HISTORY)
+    @endpoint(Permission.HISTORY_READ, load=medical_history.get, returns=HISTORY)
     def get(self, row: MedicalHistory) -> MedicalHistory:
         """Show a patient's medical history."""
         return row
 
     @endpoint(
         Permission.HISTORY_WRITE,
-        loads=medical_history.get,
+        load=medical_history.get,
         body=MedicalHistoryPatch,
         returns=HISTORY,
         errors=("already_exists",),
@@ -129,32 +129,34 @@ class PatientHistory(ApiResource):
     def patch(self, row: MedicalHistory, data: BaseModel) -> MedicalHistory:
         """Change a patient's medical history.
 
-        A list is replaced as a whole; a plain text for a list, or in it, is read as one entry.
+        A list is replaced as a whole. A plain text in place of a list, or in a list, is one entry.
         """
         return medical_history.update(current_actor(), row, **data.model_dump())
 
 
 class PatientAccount(ApiResource):
-    """/patients/<patient_id>/account"""
+    """Route `/patients/<patient_id>/account`."""
 
-    @endpoint(Permission.BILLINGS_READ, params=PageQuery, returns=AccountOut)
-    def get(self, patient_id: int, params: PageQuery) -> account_statement.Statement:
-        """Show what a patient owes: balance, open bills, and the ledger, newest first."""
-        return account_statement.of_patient(current_actor(), patient_id, **params.model_dump())
+    @endpoint(Permission.BILLINGS_READ, query=PageQuery, returns=AccountOut)
+    def get(self, patient_id: int, query: PageQuery) -> account_statement.AccountStatement:
+        """Show the account of a patient: balance, open bills, and ledger entries, newest first."""
+        return account_statement.of_patient(current_actor(), patient_id, **query.model_dump())
 
 
 class PatientTimeline(ApiResource):
-    """/patients/<patient_id>/timeline"""
+    """Route `/patients/<patient_id>/timeline`."""
 
-    @endpoint(Permission.PATIENTS_READ, params=TimelineQuery, many=True, returns=TimelineEventOut)
-    def get(self, patient_id: int, params: TimelineQuery) -> Answer:
-        """Show what happened to a patient, and what is to come, newest first, as the role may see it."""
+    @endpoint(Permission.PATIENTS_READ, query=TimelineQuery, many=True, returns=TimelineEventOut)
+    def get(self, patient_id: int, query: TimelineQuery) -> EndpointResult:
+        """Show past and future events of a patient, newest first, as far as the role may read them."""
         actor = current_actor()
-        page = timeline.of_patient(actor, patient_id, **params.model_dump())
-        return Answer([_event(actor, event) for event in page.rows], headers=list_headers(page, "timeline"))
+        page = timeline.of_patient(actor, patient_id, **query.model_dump())
+        return EndpointResult(
+            [_event_members(actor, event) for event in page.rows], headers=list_headers(page, "timeline")
+        )
 
 
-def _event(actor: Actor, event: timeline.Event) -> dict[str, Any]:
+def _event_members(actor: Actor, event: timeline.Event) -> dict[str, Any]:
     doctor = event.doctor
     return {
         "type": event.type,
@@ -165,14 +167,14 @@ def _event(actor: Actor, event: timeline.Event) -> dict[str, Any]:
         "doctor_id": doctor.id if doctor else None,
         "doctor_name": doctor.name if doctor else None,
         "doctor": DoctorRef.model_validate(doctor) if doctor else None,
-        "details": shown(Serializer(DETAILS[event.type]), actor, event.row),
+        "details": dump_dict(Serializer(DETAILS[event.type]), actor, event.row),
     }
 
 
 class PatientAccessLog(ApiResource):
-    """/patients/<patient_id>/access-log"""
+    """Route `/patients/<patient_id>/access-log`."""
 
-    @endpoint(Permission.AUDIT_READ, loads=patients.get, lists=audit_search.LIST, returns=ENTRY)
-    def get(self, row: Patient, listed: ListQuery) -> Page[AuditLog]:
-        """Show who looked at a patient's record or changed it, and when."""
-        return audit_search.access_log(current_actor(), row, listed)
+    @endpoint(Permission.AUDIT_READ, load=patients.get, list_spec=audit_search.LIST, returns=ENTRY)
+    def get(self, row: Patient, query: ListQuery) -> Page[AuditLog]:
+        """List the reads and changes of a patient's record, with user and time."""
+        return audit_search.access_log(current_actor(), row, query)

@@ -1,4 +1,4 @@
-"""Prescriptions over HTTP."""
+"""Endpoints of prescriptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schemas.prescription import (
 )
 from security.permissions import Permission
 from services.clinical import prescriptions
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 PRESCRIPTION = Serializer(
     PrescriptionOut, computed_fields=prescriptions.add_computed_fields, entity="prescription"
@@ -28,12 +28,12 @@ PRESCRIPTION = Serializer(
 
 
 class PrescriptionList(ApiResource):
-    """/prescriptions"""
+    """Route `/prescriptions`."""
 
-    @endpoint(Permission.PRESCRIPTIONS_READ, lists=prescriptions.LIST, returns=PRESCRIPTION)
-    def get(self, listed: ListQuery) -> Page[Prescription]:
+    @endpoint(Permission.PRESCRIPTIONS_READ, list_spec=prescriptions.LIST, returns=PRESCRIPTION)
+    def get(self, query: ListQuery) -> Page[Prescription]:
         """List prescriptions."""
-        return prescriptions.find(current_actor(), listed)
+        return prescriptions.find(current_actor(), query)
 
     @endpoint(
         Permission.PRESCRIPTIONS_WRITE,
@@ -43,58 +43,64 @@ class PrescriptionList(ApiResource):
         errors=("safety_alert", "read_only"),
     )
     def post(self, data: PrescriptionIn) -> Prescription:
-        """Prescribe at an open visit.
+        """Prescribe medications at an open visit. Doctors: own only.
 
-        The patient's allergies and medications are checked first: a hit is 409 `safety_alert` with `alerts`
-        `[{code, medication, with, prescription_id, message}]`, which `override_reason` passes. What could
-        not be checked is in `warnings`.
+        The patient's allergies and medications are checked first. An alert is 409 `safety_alert` with
+        `alerts`: `[{code, medication, with, prescription_id, message}]`. An `override_reason` overrides it.
+        `warnings` lists the medications that could not be checked.
         """
         return prescriptions.prescribe(current_actor(), **data.model_dump())
 
 
 class PrescriptionItem(ApiResource):
-    """/prescriptions/<prescription_id>"""
+    """Route `/prescriptions/<prescription_id>`."""
 
-    @endpoint(Permission.PRESCRIPTIONS_READ, loads=prescriptions.get, returns=PRESCRIPTION)
+    @endpoint(Permission.PRESCRIPTIONS_READ, load=prescriptions.get, returns=PRESCRIPTION)
     def get(self, row: Prescription) -> Prescription:
         """Show a prescription."""
         return row
 
     @endpoint(
         Permission.PRESCRIPTIONS_WRITE,
-        loads=prescriptions.get,
+        load=prescriptions.get,
         body=PrescriptionPatch,
         returns=PRESCRIPTION,
         errors=("read_only", "safety_alert", "invalid_transition"),
     )
     def patch(self, row: Prescription, data: BaseModel) -> Prescription:
-        """Change a prescription of which nothing is dispensed yet, or end it by its status."""
+        """Change a prescription that is not dispensed yet, or end it by its `status`. Doctors: own only."""
         return prescriptions.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
     @endpoint(
         Permission.PRESCRIPTIONS_WRITE,
-        loads=prescriptions.get,
+        load=prescriptions.get,
         body=CancelPrescriptionIn,
-        params=CancelPrescriptionIn,
+        query=CancelPrescriptionIn,
         returns=PRESCRIPTION,
         errors=("invalid_transition",),
     )
-    def delete(self, row: Prescription, data: Any, params: Any) -> Prescription:
-        """Cancel a prescription, with the reason in the body or the query."""
-        reason = data.cancellation_reason or params.cancellation_reason
+    def delete(self, row: Prescription, data: Any, query: Any) -> Prescription:
+        """Cancel a prescription. Doctors: own only.
+
+        Send the reason in the body or in the query string.
+        """
+        reason = data.cancellation_reason or query.cancellation_reason
         return prescriptions.cancel(current_actor(), row, reason)
 
 
 class PrescriptionDispense(ApiResource):
-    """/prescriptions/<prescription_id>/dispense"""
+    """Route `/prescriptions/<prescription_id>/dispense`."""
 
     @endpoint(
         Permission.PRESCRIPTIONS_DISPENSE,
-        loads=prescriptions.get,
+        load=prescriptions.get,
         body=DispenseIn,
         returns=PRESCRIPTION,
         errors=("excessive_dispensing", "safety_alert", "conflict"),
     )
     def post(self, row: Prescription, data: DispenseIn) -> Prescription:
-        """Hand out medicine: at most quantity x (1 + refills) of each."""
+        """Dispense medications of a prescription. Doctors: own only.
+
+        The maximum of each medication is quantity x (1 + refills).
+        """
         return prescriptions.dispense(current_actor(), row, **data.model_dump())

@@ -1,4 +1,4 @@
-"""The way in: what the API offers, whether it is well, and its figures."""
+"""Endpoints of the service itself: API documentation, health and metrics."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from api import metrics
 from api.docs import html
-from api.docs.index import guide
-from api.docs.openapi import document
+from api.docs.index import index_document
+from api.docs.openapi import openapi_document
 from api.endpoint import endpoint
 from api.resource import ApiResource
 from api.serialization import json_response
@@ -24,69 +24,80 @@ from services.schema_version import expected_revision, stored_revision
 
 
 @lru_cache(maxsize=4)
-def _openapi(app: Flask) -> bytes:
-    return json.dumps(document(app)).encode()
+def _openapi_json(app: Flask) -> bytes:
+    return json.dumps(openapi_document(app)).encode()
 
 
 @lru_cache(maxsize=4)
-def _guide(app: Flask) -> tuple[bytes, str]:
-    told = guide(app)
-    return json.dumps(told).encode(), html.render(told)
+def _index(app: Flask) -> tuple[bytes, str]:
+    """Return the document of `GET /` as JSON and as an HTML page."""
+    document = index_document(app)
+    return json.dumps(document).encode(), html.render(document)
 
 
 def _app() -> Flask:
-    found: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return found
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
 
 
 class Root(ApiResource):
-    """/"""
+    """Route `/`."""
 
-    @endpoint(Permission.PUBLIC, media=("application/json", "text/html"))
+    @endpoint(Permission.PUBLIC, media_types=("application/json", "text/html"))
     def get(self) -> Response:
-        """Describe the whole API: JSON, or a page for browsers."""
-        told, text = _guide(_app())
+        """Describe the API, as JSON or as an HTML page for browsers."""
+        document, page = _index(_app())
         if request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html":
             headers = {"Vary": "Accept", "Content-Security-Policy": html.CSP}
-            return Response(text, headers=headers, mimetype="text/html")
-        return json_response(told, headers={"Vary": "Accept"})
+            return Response(page, headers=headers, mimetype="text/html")
+        return json_response(document, headers={"Vary": "Accept"})
 
 
-class OpenApi(ApiResource):
-    """/openapi.json"""
+class OpenApiDocument(ApiResource):
+    """Route `/openapi.json`."""
 
     @endpoint(Permission.PUBLIC)
     def get(self) -> Response:
-        """The API as an OpenAPI 3.1 document."""
-        return json_response(_openapi(_app()))
+        """Describe the API as an OpenAPI 3.1 document."""
+        return json_response(_openapi_json(_app()))
 
 
-class Live(ApiResource):
-    """/health/live"""
+class HealthLive(ApiResource):
+    """Route `/health/live`."""
 
     @endpoint(Permission.PUBLIC, returns=LiveOut)
     def get(self) -> dict[str, str]:
-        """Whether the process answers."""
+        """Report that the process answers."""
         return {"status": "ok"}
 
 
-class Ready(ApiResource):
-    """/health/ready"""
+class HealthReady(ApiResource):
+    """Route `/health/ready`."""
 
     @endpoint(Permission.PUBLIC, returns=ReadyOut)
     def get(self) -> dict[str, str]:
-        """Whether requests can be served: 503 without database or with wrong migrations."""
+        """Report that requests can be served.
+
+        503 without a database, or with migrations of another version.
+        """
         db.session.execute(text("SELECT 1"))
         if stored_revision() != expected_revision():
-            raise ClinicError("unavailable", "The database's schema is not this version's.", retry_after=5)
-        reached = redis_store.call(lambda client: bool(client.ping()), False)
-        return {"status": "ok", "database": "ok", "redis": "ok" if reached else "degraded"}
+            raise ClinicError(
+                "unavailable",
+                "The database schema belongs to another version: run the migrations.",
+                retry_after=5,
+            )
+        has_redis = redis_store.call(lambda client: bool(client.ping()), False)
+        return {"status": "ok", "database": "ok", "redis": "ok" if has_redis else "degraded"}
 
 
 class Metrics(ApiResource):
-    """/metrics"""
+    """Route `/metrics`."""
 
-    @endpoint(Permission.METRICS_READ, media=("text/plain",))
+    @endpoint(Permission.METRICS_READ, media_types=("text/plain",))
     def get(self) -> Response:
-        """Figures for Prometheus: an admin's, or with `METRICS_TOKEN` as the bearer token."""
+        """Export metrics for Prometheus.
+
+        Prometheus sends `METRICS_TOKEN` as bearer token.
+        """
         return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""A doctor's hours, free times and time off over HTTP."""
+"""Endpoints of a doctor's working hours, free slots and time off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from models import Doctor, TimeOff
-from resources.doctor import held
+from resources.doctor import load_with_replacement
 from schemas.doctor import (
     AvailabilityOut,
     AvailabilityQuery,
@@ -18,7 +18,7 @@ from schemas.doctor import (
     TimeOffOut,
 )
 from security.permissions import Permission
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.scheduling import doctors, schedules, time_off
 from services.scheduling.availability import Availability
 from services.scheduling.schedules import Schedule
@@ -27,72 +27,78 @@ TIME_OFF = Serializer(TimeOffOut)
 
 
 class DoctorSchedule(ApiResource):
-    """/doctors/<doctor_id>/schedule"""
+    """Route `/doctors/<doctor_id>/schedule`."""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, params=ScheduleQuery, returns=ScheduleOut)
-    def get(self, row: Doctor, params: ScheduleQuery) -> Schedule:
-        """Show a doctor's weekly hours and a stretch of days: today to a week ahead, or at most 62 days."""
-        return schedules.show(current_actor(), row, params.start_date, params.end_date)
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, query=ScheduleQuery, returns=ScheduleOut)
+    def get(self, row: Doctor, query: ScheduleQuery) -> Schedule:
+        """Show a doctor's weekly working hours and the schedule of a period.
 
-    @endpoint(Permission.DOCTORS_WRITE, loads=doctors.get, body=ScheduleIn, returns=ScheduleOut)
+        The default period is today and the next 7 days. The maximum is 62 days.
+        """
+        return schedules.show(current_actor(), row, query.start_date, query.end_date)
+
+    @endpoint(Permission.DOCTORS_WRITE, load=doctors.get, body=ScheduleIn, returns=ScheduleOut)
     def put(self, row: Doctor, data: ScheduleIn) -> Schedule:
-        """Set a doctor's weekly hours, all of them; a doctor the own ones.
+        """Replace a doctor's weekly working hours. Doctors: own only.
 
-        Without windows the doctor is bookable at any hour. What is booked stays booked.
+        A doctor without working hours can be booked at any time. Booked appointments do not change.
         """
         return schedules.replace_windows(current_actor(), row, data.model_dump()["windows"])
 
 
 class DoctorAvailability(ApiResource):
-    """/doctors/<doctor_id>/availability"""
+    """Route `/doctors/<doctor_id>/availability`."""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, params=AvailabilityQuery, returns=AvailabilityOut)
-    def get(self, row: Doctor, params: AvailabilityQuery) -> Availability:
-        """Show a doctor's free times of one day or of at most 62.
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, query=AvailabilityQuery, returns=AvailabilityOut)
+    def get(self, row: Doctor, query: AvailabilityQuery) -> Availability:
+        """Show a doctor's free slots of one day, or of a period of at most 62 days.
 
-        They lie on the doctor's grid of `slot_minutes`; a gap that holds the duration but no time of the grid
-        offers its beginning.
+        Slots start every `slot_minutes` of the doctor. A gap that is long enough, but contains no such start,
+        has one slot at its beginning.
         """
         return schedules.get_availability(
             current_actor(),
             row,
-            day=params.date,
-            first=params.start_date,
-            last=params.end_date,
-            duration=params.duration,
+            day=query.date,
+            first=query.start_date,
+            last=query.end_date,
+            duration=query.duration,
         )
 
 
 class TimeOffList(ApiResource):
-    """/doctors/<doctor_id>/time-off"""
+    """Route `/doctors/<doctor_id>/time-off`."""
 
-    @endpoint(Permission.DOCTORS_READ, loads=doctors.get, lists=time_off.LIST, returns=TIME_OFF)
-    def get(self, row: Doctor, listed: ListQuery) -> Page[TimeOff]:
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, list_spec=time_off.LIST, returns=TIME_OFF)
+    def get(self, row: Doctor, query: ListQuery) -> Page[TimeOff]:
         """List a doctor's time off."""
-        return time_off.find(current_actor(), row, listed)
+        return time_off.find(current_actor(), row, query)
 
     @endpoint(
         Permission.DOCTORS_WRITE,
-        loads=held,
+        load=load_with_replacement,
         body=TimeOffIn,
         returns=TIME_OFF,
         status=201,
         errors=("booked_appointments", "appointment_conflict"),
     )
     def post(self, row: Doctor, data: TimeOffIn) -> TimeOff:
-        """Take time off, settling what is booked as `on_conflict` or `reassign_to` say; a doctor the own."""
+        """Add time off for a doctor. Doctors: own only.
+
+        `on_conflict` or `reassign_to` cancels or reassigns the booked appointments.
+        """
         return time_off.create(current_actor(), row, **data.model_dump())
 
 
 class TimeOffItem(ApiResource):
-    """/doctors/<doctor_id>/time-off/<time_off_id>"""
+    """Route `/doctors/<doctor_id>/time-off/<time_off_id>`."""
 
-    @endpoint(Permission.DOCTORS_READ, loads=time_off.get, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_READ, load=time_off.get, returns=TIME_OFF)
     def get(self, row: TimeOff) -> TimeOff:
-        """Show a time off."""
+        """Show a doctor's time off."""
         return row
 
-    @endpoint(Permission.DOCTORS_WRITE, loads=time_off.get, returns=TIME_OFF)
+    @endpoint(Permission.DOCTORS_WRITE, load=time_off.get, returns=TIME_OFF)
     def delete(self, row: TimeOff) -> TimeOff:
-        """Take a time off back."""
+        """Delete a doctor's time off. Doctors: own only."""
         return time_off.delete(current_actor(), row)

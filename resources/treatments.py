@@ -1,4 +1,4 @@
-"""Treatments over HTTP."""
+"""Endpoints of treatments."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from models import Treatment
 from schemas.treatment import TreatmentIn, TreatmentOut, TreatmentPatch, TreatmentVoidIn
 from security.permissions import Permission
 from services.clinical import treatments
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 
 TREATMENT = Serializer(TreatmentOut, computed_fields=treatments.add_computed_fields, entity="treatment")
 
 
 class TreatmentList(ApiResource):
-    """/treatments"""
+    """Route `/treatments`."""
 
-    @endpoint(Permission.TREATMENTS_READ, lists=treatments.LIST, returns=TREATMENT)
-    def get(self, listed: ListQuery) -> Page[Treatment]:
+    @endpoint(Permission.TREATMENTS_READ, list_spec=treatments.LIST, returns=TREATMENT)
+    def get(self, query: ListQuery) -> Page[Treatment]:
         """List treatments."""
-        return treatments.find(current_actor(), listed)
+        return treatments.find(current_actor(), query)
 
     @endpoint(
         Permission.TREATMENTS_ORDER,
@@ -33,40 +33,46 @@ class TreatmentList(ApiResource):
         errors=("read_only", "insufficient_stock"),
     )
     def post(self, data: TreatmentIn) -> Treatment:
-        """Record a treatment of an open visit; a completed one takes its stock."""
+        """Record a treatment of an open visit. Doctors: own only.
+
+        A completed treatment uses its items from stock.
+        """
         return treatments.create(current_actor(), **data.model_dump())
 
 
-class TreatmentDetail(ApiResource):
-    """/treatments/<treatment_id>"""
+class TreatmentItem(ApiResource):
+    """Route `/treatments/<treatment_id>`."""
 
-    @endpoint(Permission.TREATMENTS_READ, loads=treatments.get, returns=TREATMENT)
+    @endpoint(Permission.TREATMENTS_READ, load=treatments.get, returns=TREATMENT)
     def get(self, row: Treatment) -> Treatment:
-        """Show a treatment with the lots it used."""
+        """Show a treatment with its used lots."""
         return row
 
     @endpoint(
         Permission.TREATMENTS_WRITE,
-        loads=treatments.get,
+        load=treatments.get,
         body=TreatmentPatch,
         returns=TREATMENT,
         errors=("read_only", "invalid_transition", "insufficient_stock"),
     )
     def patch(self, row: Treatment, data: BaseModel) -> Treatment:
-        """Change a treatment, or carry it out: completing takes its stock."""
+        """Change or complete a treatment. Doctors: own only.
+
+        Completion uses its items from stock.
+        """
         return treatments.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
     @endpoint(
         Permission.TREATMENTS_ORDER,
-        loads=treatments.get,
+        load=treatments.get,
         body=TreatmentVoidIn,
-        params=TreatmentVoidIn,
+        query=TreatmentVoidIn,
         returns=TREATMENT,
         errors=("read_only",),
     )
-    def delete(self, row: Treatment, data: TreatmentVoidIn, params: TreatmentVoidIn) -> Treatment:
-        """Void a treatment; the stock it took goes back to the same lots.
+    def delete(self, row: Treatment, data: TreatmentVoidIn, query: TreatmentVoidIn) -> Treatment:
+        """Void a treatment and return its stock to the same lots. Doctors: own only.
 
-        The reason comes in the body or the query.
+        Send the reason in the body or in the query string.
         """
-        return treatments.void(current_actor(), row, data.reason or params.reason)
+        return treatments.void(current_actor(), row, data.reason or query.reason)

@@ -1,4 +1,4 @@
-"""Users over HTTP."""
+"""Endpoints of users."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from api.serialization import Serializer
 from models import User
 from schemas.account import PasswordResetOut, UserCreate, UserOut, UserPatch
 from security.permissions import Permission
-from services.listing.paging import ListQuery, Page
+from services.listing.spec import ListQuery, Page
 from services.users import accounts, sign_in
 
 USER = Serializer(UserOut)
 
 
 class UserList(ApiResource):
-    """/users"""
+    """Route `/users`."""
 
-    @endpoint(Permission.USERS_MANAGE, lists=accounts.LIST, returns=USER)
-    def get(self, listed: ListQuery) -> Page[User]:
+    @endpoint(Permission.USERS_MANAGE, list_spec=accounts.LIST, returns=USER)
+    def get(self, query: ListQuery) -> Page[User]:
         """List users."""
-        return accounts.find(current_actor(), listed)
+        return accounts.find(current_actor(), query)
 
     @endpoint(Permission.USERS_MANAGE, body=UserCreate, returns=USER, status=201, errors=("already_exists",))
     def post(self, data: UserCreate) -> User:
@@ -32,39 +32,40 @@ class UserList(ApiResource):
 
 
 class UserItem(ApiResource):
-    """/users/<user_id>"""
+    """Route `/users/<user_id>`."""
 
-    @endpoint(Permission.SIGNED_IN, loads=accounts.get, returns=USER)
+    @endpoint(Permission.SIGNED_IN, load=accounts.get, returns=USER)
     def get(self, row: User) -> User:
-        """Show a user: any for admins, themselves for the others."""
+        """Show a user. All but administrators: own only."""
         return row
 
     @endpoint(
         Permission.SIGNED_IN,
-        loads=accounts.get,
+        load=accounts.get,
         body=UserPatch,
         returns=USER,
         errors=("already_exists", "last_admin"),
     )
     def patch(self, row: User, data: Any) -> User:
-        """Change a user: everything for admins, their own name and phone for the others.
+        """Change a user. All but administrators: own name and phone only.
 
-        `is_active` deactivates and brings back; a role holds from the user's next request.
+        `is_active` false deactivates the user, true activates them again. A new role applies from the user's
+        next request.
         """
         return accounts.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
-    @endpoint(Permission.USERS_MANAGE, loads=accounts.get, returns=USER, errors=("last_admin",))
+    @endpoint(Permission.USERS_MANAGE, load=accounts.get, returns=USER, errors=("last_admin",))
     def delete(self, row: User) -> User:
         """Deactivate a user and end their sessions."""
         return accounts.deactivate(current_actor(), row)
 
 
 class UserPasswordReset(ApiResource):
-    """/users/<user_id>/password-reset"""
+    """Route `/users/<user_id>/password-reset`."""
 
-    @endpoint(Permission.USERS_MANAGE, loads=accounts.get, returns=PasswordResetOut, idempotent=False)
+    @endpoint(Permission.USERS_MANAGE, load=accounts.get, returns=PasswordResetOut, idempotent=False)
     def post(self, row: User) -> dict[str, Any]:
-        """Issue a one-time token, good for an hour, with which the user sets a new password."""
+        """Issue a one-time token for a new password. It is valid for one hour."""
         token, reset = sign_in.issue_reset(current_actor(), row)
-        message = "Hand this token to the user: it is shown only now."
+        message = "Give this token to the user. It is not shown again."
         return {"message": message, "token": token, "expires_at": reset.expires_at}

@@ -1,4 +1,4 @@
-"""Accounts and sessions: what comes in and goes out. No answer ever holds a password or its hash."""
+"""Requests and responses of users and sessions. No response contains a password or its hash."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from enums import Role
-from schemas.base import Email, In, InstantOut, Name, Out, Password, Phone, partial
+from schemas.base import In, Out, patch_model
+from schemas.fields import Email, InstantOut, Name, Password, Phone
 
 
-def _trimmed(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value  # phones add a blank after what they complete
+def _trim(value: Any) -> Any:
+    # the keyboard of a phone adds a blank after a completed word
+    return value.strip() if isinstance(value, str) else value
 
 
-Address = Annotated[Email, BeforeValidator(_trimmed)]
-Secret = Annotated[
+LoginEmail = Annotated[Email, BeforeValidator(_trim)]
+EnteredPassword = Annotated[
     Password,
     WithJsonSchema(
         {
@@ -35,68 +37,68 @@ NewPassword = Annotated[
             "minLength": 12,
             "maxLength": 1024,
             "examples": ["a quiet harbour at dawn"],
-            "description": "At least 12 characters, of any kind, and not a common password.",
+            "description": "At least 12 characters. Common passwords are refused.",
         }
     ),
 ]
 Token = Annotated[str, StringConstraints(max_length=4096)]
 
 
-# --- In ------------------------------------------------------------------------------------------------
+# --- Requests ------------------------------------------------------------------------------------------
 
 
 class UserCreate(In):
-    """A user whom an admin adds."""
+    """A new user, created by an admin."""
 
     name: Annotated[Name, Field(examples=["Grace Mwangi"])]
-    email: Address
+    email: LoginEmail
     password: NewPassword
     role: Role
     phone: Phone | None = None
     is_active: bool = True
 
 
-UserPatch = partial(UserCreate, "UserPatch", without=frozenset({"password"}))
+UserPatch = patch_model(UserCreate, "UserPatch", without=frozenset({"password"}))
 
 
 class RegisterIn(In):
-    """An account somebody asks for; `role` is only what they would like to be."""
+    """A registration. `role` is a request: an admin decides about the account."""
 
     name: Annotated[Name, Field(examples=["Grace Mwangi"])]
-    email: Address
+    email: LoginEmail
     password: NewPassword
     role: Role = Role.RECEPTIONIST
     phone: Phone | None = None
 
 
 class LoginIn(In):
-    """Somebody signs in."""
+    """The credentials of a sign-in."""
 
-    email: Annotated[Address, Field(examples=["admin@clinic.com"])]
-    password: Secret
+    email: Annotated[LoginEmail, Field(examples=["admin@clinic.com"])]
+    password: EnteredPassword
 
 
 class RefreshIn(In):
-    """The refresh token, where it is neither the bearer token nor a cookie."""
+    """The refresh token, if it is neither the bearer token nor a cookie."""
 
     refresh_token: Token | None = None
 
 
 class ChangePasswordIn(In):
-    """A new password for oneself."""
+    """A new password for the signed-in user."""
 
-    current_password: Secret
+    current_password: EnteredPassword
     new_password: NewPassword
 
 
 class ResetPasswordIn(In):
-    """A new password by a one-time token."""
+    """A new password, authorised by a one-time token."""
 
     token: Token
     new_password: NewPassword
 
 
-# --- Out -----------------------------------------------------------------------------------------------
+# --- Responses -----------------------------------------------------------------------------------------
 
 
 class UserOut(Out):
@@ -110,20 +112,20 @@ class UserOut(Out):
     phone: str | None
     role: Role
     is_active: bool
-    doctor_id: int | None = Field(description="The doctor this user is, where the role is doctor.")
+    doctor_id: int | None = Field(description="The doctor of this user, if the role is doctor.")
     created_at: InstantOut
     last_login_at: InstantOut | None
 
 
 class RegisterOut(Out):
-    """What became of a registration."""
+    """The result of a registration."""
 
     message: str
     user: UserOut
 
 
 class SignedInUser(Out):
-    """Who signed in."""
+    """The signed-in user."""
 
     id: int
     name: str
@@ -132,7 +134,7 @@ class SignedInUser(Out):
 
 
 class TokensOut(Out):
-    """The tokens of a session; the same two are set as HttpOnly cookies."""
+    """The tokens of a session. They are also set as HttpOnly cookies."""
 
     message: str
     access_token: str
@@ -151,14 +153,14 @@ class SessionOut(Out):
     device: str | None
     address: str | None
     created_at: InstantOut
-    last_used_at: InstantOut = Field(description="To the minute.")
+    last_used_at: InstantOut = Field(description="Exact to one minute.")
     expires_at: InstantOut
     ended_at: InstantOut | None
     is_current: bool
 
 
 class PasswordResetOut(Out):
-    """A one-time token for `POST /auth/reset-password`, shown only now."""
+    """A one-time token for `POST /auth/reset-password`, shown only once."""
 
     message: str
     token: str

@@ -1,4 +1,4 @@
-"""Reports: what they are asked for and what they answer. Rates are parts of one, null of nothing."""
+"""Requests and responses of reports. Rates are from 0 to 1, and null if the denominator is zero."""
 
 from __future__ import annotations
 
@@ -8,66 +8,67 @@ from typing import Annotated, Literal
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
 from enums import PaymentMethod, Role
-from schemas.base import DayIn, DayOut, Id, MoneyOut, Out
+from schemas.base import Out
+from schemas.fields import DayIn, DayOut, Id, MoneyOut
 
 
-class SpanQuery(BaseModel):
-    """The days of a report, both included; by default the last 30. `format=csv` answers a table."""
+class DateRangeQuery(BaseModel):
+    """The days of a report. The default is the last 30 days. `format=csv` returns a table."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     start_date: Annotated[
-        DayIn | None, Field(description="The first day; by default 29 before the last.")
+        DayIn | None, Field(description="The first day. Default: 29 days before the last day.")
     ] = None
-    end_date: Annotated[DayIn | None, Field(description="The last day; by default today.")] = None
+    end_date: Annotated[DayIn | None, Field(description="The last day, included. Default: today.")] = None
     format: Annotated[
-        Literal["json", "csv"] | None, Field(description="Which form; by default what Accept asks for.")
+        Literal["json", "csv"] | None, Field(description="The format. Default: by the header Accept.")
     ] = None
 
 
-class RevenueQuery(SpanQuery):
-    """Revenue in periods; of one doctor's bills where named."""
+class RevenueQuery(DateRangeQuery):
+    """Revenue by period, of all doctors or of one."""
 
     group_by: Annotated[
         Literal["day", "week", "month", "year", "daily", "weekly", "monthly", "yearly"],
-        Field(description="How long the periods are."),
+        Field(description="The length of the periods."),
     ] = "day"
-    doctor_id: Annotated[Id | None, Field(description="The bills of this doctor only.")] = None
+    doctor_id: Annotated[Id | None, Field(description="Only the bills of this doctor.")] = None
 
 
-class PerformanceQuery(SpanQuery):
-    """Performance of all doctors, or of one."""
+class PerformanceQuery(DateRangeQuery):
+    """The performance of all doctors or of one."""
 
-    doctor_id: Annotated[Id | None, Field(description="This doctor only.")] = None
+    doctor_id: Annotated[Id | None, Field(description="Only this doctor.")] = None
 
 
 # --- Revenue -------------------------------------------------------------------------------------------
 
 
-class MovedOut(Out):
-    """Money that moved; `net` = `collected` - `refunded`."""
+class CollectedSums(Out):
+    """Collected and refunded money. `net` = `collected` - `refunded`."""
 
     collected: MoneyOut
     refunded: MoneyOut
     net: MoneyOut
 
 
-class MoneySums(MovedOut):
-    """What was billed (charges and taxes less reversals, before discount), and the money that moved."""
+class RevenueSums(CollectedSums):
+    """Billed and collected money. `billed` = charges + taxes - reversals, before discount."""
 
     billed: MoneyOut
 
 
-class RevenueTotals(MoneySums):
-    """The whole span; `outstanding` is what bills were owed at its end."""
+class RevenueTotals(RevenueSums):
+    """The totals of all days. `outstanding` is the unpaid amount of all bills at the end of the last day."""
 
     discounted: MoneyOut
     written_off: MoneyOut
     outstanding: MoneyOut
 
 
-class RevenuePeriod(MoneySums):
-    """One day, week, month or year, cut to the days asked for; `revenue` is `net`."""
+class RevenuePeriod(RevenueSums):
+    """The part of a day, week, month or year that is in the requested days. `revenue` is `net`."""
 
     period: str
     start: date
@@ -75,24 +76,24 @@ class RevenuePeriod(MoneySums):
     revenue: MoneyOut
 
 
-class MethodRevenue(MovedOut):
-    """The money that moved by one method."""
+class MethodRevenue(CollectedSums):
+    """Collected and refunded money of one payment method."""
 
     method: PaymentMethod
 
 
-class DoctorRevenue(MoneySums):
-    """One doctor's bills; without doctor: items billed without one, and money on patients' accounts."""
+class DoctorRevenue(RevenueSums):
+    """The bills of a doctor. Null: items without a doctor, and money on accounts of patients."""
 
     doctor_id: int | None
     doctor_name: str | None
 
 
 class RevenueOut(Out):
-    """Revenue of a span; every figure is a sum of ledger rows.
+    """The revenue report. Every amount is a sum of ledger entries.
 
-    `ageing`: what bills were owed at its end by days since they were due: `current`, `1-30`, `31-60`,
-    `61-90`, `90+`.
+    `ageing` is the unpaid amount at the end of the last day, by days since the due date: `current`, `1-30`,
+    `31-60`, `61-90`, `90+`.
     """
 
     totals: RevenueTotals
@@ -106,7 +107,7 @@ class RevenueOut(Out):
 
 
 class StatusCounts(Out):
-    """Appointments by what became of them."""
+    """The number of appointments by status."""
 
     total: int
     scheduled: int
@@ -116,7 +117,7 @@ class StatusCounts(Out):
 
 
 class PerformanceOut(Out):
-    """How one doctor's work went; `total_revenue` is collected less refunded."""
+    """The performance of a doctor. `total_revenue` = collected - refunded."""
 
     doctor_id: int = Field(validation_alias=AliasPath("doctor", "id"))
     doctor_name: str = Field(validation_alias=AliasPath("doctor", "name"))
@@ -137,7 +138,7 @@ class PerformanceOut(Out):
 
 
 class GrowthOut(Out):
-    """One month."""
+    """The number of patients in a month."""
 
     month: str
     new_patients: int
@@ -145,7 +146,7 @@ class GrowthOut(Out):
 
 
 class DiagnosisCountOut(Out):
-    """How often a diagnosis was made."""
+    """The number of times that a diagnosis was made."""
 
     icd10: str | None
     description: str
@@ -153,7 +154,7 @@ class DiagnosisCountOut(Out):
 
 
 class PatientStatsOut(Out):
-    """Who the patients are; age groups `0-17`, `18-34`, `35-49`, `50-64`, `65+`, `unknown`."""
+    """Patient statistics. Age groups: `0-17`, `18-34`, `35-49`, `50-64`, `65+`, `unknown`."""
 
     total_patients: int
     active_patients: int
@@ -169,13 +170,13 @@ class PatientStatsOut(Out):
 # --- Dashboard -----------------------------------------------------------------------------------------
 
 
-def _without_part(value: object) -> bool:
-    """Whether the caller's role has no part in it: it is then left out."""
+def _is_none(value: object) -> bool:
+    """Return True for a value that the role of the caller may not see."""
     return value is None
 
 
-class PeriodNumbers(Out):
-    """What happened in the days asked for. `money` is absent for roles that see no bills."""
+class DashboardPeriod(Out):
+    """The numbers of the requested days. `money` is absent for roles that may not see bills."""
 
     start_date: date = Field(validation_alias=AliasPath("span", "start"))
     end_date: date = Field(validation_alias=AliasPath("span", "end"))
@@ -183,11 +184,11 @@ class PeriodNumbers(Out):
     visits: int
     patients_seen: int
     new_patients: int
-    money: MoneySums | None = Field(None, exclude_if=_without_part)
+    money: RevenueSums | None = Field(None, exclude_if=_is_none)
 
 
 class DashboardOut(Out):
-    """Today's numbers for the caller's role, and those of the days asked for under `period`."""
+    """The numbers of today for the role of the caller. `period` has those of the requested days."""
 
     date: DayOut = Field(validation_alias=AliasPath("today", "span", "start"))
     role: Role | None
@@ -196,11 +197,9 @@ class DashboardOut(Out):
     visits: int = Field(validation_alias=AliasPath("today", "visits"))
     patients_seen: int = Field(validation_alias=AliasPath("today", "patients_seen"))
     new_patients: int = Field(validation_alias=AliasPath("today", "new_patients"))
-    money: MoneySums | None = Field(
-        None, validation_alias=AliasPath("today", "money"), exclude_if=_without_part
-    )
-    outstanding: MoneyOut | None = Field(None, exclude_if=_without_part)
-    refund_requests: int | None = Field(None, exclude_if=_without_part)
-    unsigned_visits: int | None = Field(None, exclude_if=_without_part)
+    money: RevenueSums | None = Field(None, validation_alias=AliasPath("today", "money"), exclude_if=_is_none)
+    outstanding: MoneyOut | None = Field(None, exclude_if=_is_none)
+    refund_requests: int | None = Field(None, exclude_if=_is_none)
+    unsigned_visits: int | None = Field(None, exclude_if=_is_none)
     low_stock_items: int
-    period: PeriodNumbers
+    period: DashboardPeriod

@@ -1,4 +1,4 @@
-"""Appointments: what comes in and goes out."""
+"""Requests and responses of appointments."""
 
 from __future__ import annotations
 
@@ -7,27 +7,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 from enums import AppointmentStatus, CancelledBy
-from schemas.base import (
-    Id,
-    In,
-    InstantOrDay,
-    InstantOut,
-    Line,
-    Note,
-    OfDoctor,
-    OfPatient,
-    Out,
-    PersonRef,
-    Short,
-    given,
-    partial,
-)
+from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, patch_model, require_any
+from schemas.fields import Id, InstantOrDay, InstantOut, Line, Note, Short
 
 Minutes = Annotated[int, Field(ge=5, le=480, examples=[30])]
 
 
 class _AppointmentIn(In):
-    """`date` is the start, `start` its alias; `duration` in minutes or `end`."""
+    """An appointment. `start` is an alias of `date`. The length is `duration` in minutes, or `end`."""
 
     patient_id: Id
     doctor_id: Id
@@ -43,10 +30,10 @@ class _AppointmentIn(In):
 
 
 class AppointmentCreate(_AppointmentIn):
-    """An appointment to book; patient, doctor and date are required. The duration is the doctor's slot."""
+    """A new appointment. Patient, doctor and date are required. The default duration is the doctor's slot."""
 
     model_config = ConfigDict(
-        json_schema_extra=given("date", "start")
+        json_schema_extra=require_any("date", "start")
         | {"examples": [{"patient_id": 1, "doctor_id": 1, "date": "2030-03-04T09:00:00Z"}]}
     )
 
@@ -54,7 +41,7 @@ class AppointmentCreate(_AppointmentIn):
 
 
 class _AppointmentChange(_AppointmentIn):
-    """A change of an appointment; a new start alone keeps the duration."""
+    """Changes of an appointment. A new start without an end or duration keeps the duration."""
 
     status: AppointmentStatus
     status_reason: Line | None
@@ -62,17 +49,17 @@ class _AppointmentChange(_AppointmentIn):
     cancelled_by: CancelledBy | None
 
 
-AppointmentPatch = partial(_AppointmentChange, "AppointmentPatch")
+AppointmentPatch = patch_model(_AppointmentChange, "AppointmentPatch")
 
 
-class Rehearsal(BaseModel):
-    """`dry_run` answers the judgement and changes nothing."""
+class DryRunQuery(BaseModel):
+    """The option to check a booking without saving it."""
 
-    dry_run: bool = Field(False, description="Judge it, and change nothing.")
+    dry_run: bool = Field(False, description="Check the booking rules and save nothing.")
 
 
 class AppointmentCancel(In):
-    """Why, and on whose wish."""
+    """The cancellation of an appointment: the reason and who cancelled it."""
 
     cancellation_reason: Annotated[
         Line | None, Field(validation_alias=AliasChoices("cancellation_reason", "reason"))
@@ -81,14 +68,14 @@ class AppointmentCancel(In):
 
 
 class CancelQuery(BaseModel):
-    """The same in a query string."""
+    """The cancellation of an appointment, as a query string."""
 
-    cancellation_reason: Annotated[Line | None, Field(description="Why.")] = None
-    cancelled_by: Annotated[CancelledBy | None, Field(description="On whose wish.")] = None
+    cancellation_reason: Annotated[Line | None, Field(description="The reason for the cancellation.")] = None
+    cancelled_by: Annotated[CancelledBy | None, Field(description="Who cancelled the appointment.")] = None
 
 
 class AppointmentOut(OfPatient, OfDoctor):
-    """An appointment with what it can become."""
+    """An appointment with the allowed changes of its status."""
 
     area: ClassVar[str] = "appointment"
 
@@ -117,22 +104,22 @@ class AppointmentOut(OfPatient, OfDoctor):
 
 
 class ConflictOut(Out):
-    """One thing that stands in the way of a booking."""
+    """A conflict that refuses a booking."""
 
     code: str
     message: str
 
 
-class OfferOut(Out):
-    """A free time."""
+class SlotOut(Out):
+    """A free slot."""
 
     start: InstantOut
     end: InstantOut
 
 
-class JudgementOut(Out):
-    """What a booking would be told: whether it is possible, every clash, the doctor's next free times."""
+class BookingCheckOut(Out):
+    """The result of a booking check: all conflicts, and the next free slots of the doctor."""
 
     possible: bool
     conflicts: list[ConflictOut]
-    next_available: list[OfferOut]
+    next_available: list[SlotOut]

@@ -1,13 +1,14 @@
-"""The audit: what goes out. Nothing comes in: entries are written by what they record."""
+"""Responses of the audit log. There are no requests: the services write the entries."""
 
 from __future__ import annotations
 
 from enums import AuditOutcome
-from schemas.base import InstantOut, Out
+from schemas.base import Out
+from schemas.fields import InstantOut
 
 
 class AuditLogOut(Out):
-    """One thing that was done, read or refused. It names changed fields, never values."""
+    """An audit entry: a change, an access or a refusal. It contains changed fields, never values."""
 
     id: int
     at: InstantOut

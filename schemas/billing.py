@@ -1,4 +1,4 @@
-"""Bills, payments, refunds and claims: what comes in and goes out."""
+"""Requests and responses of bills, payments, refunds and insurance claims."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from pydantic import (
 )
 
 from enums import ClaimStatus, PaymentMethod, RefundStatus
-from schemas.base import (
+from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, patch_model, require_any
+from schemas.fields import (
     Code,
     DayIn,
     DayOut,
-    DoctorRef,
     Id,
-    In,
     InstantOrDay,
     InstantOut,
     Line,
@@ -30,21 +29,16 @@ from schemas.base import (
     MoneyOut,
     Name,
     Note,
-    OfPatient,
-    Out,
-    PersonRef,
     PositiveMoneyIn,
     Quantity,
     RequiredLine,
     Short,
-    given,
-    partial,
 )
 
-ITEMS_AT_MOST = 200  # lines of one bill
+MAX_ITEMS = 200  # lines of one bill
 
 
-def _percent(value: Decimal) -> Decimal:
+def _check_percent(value: Decimal) -> Decimal:
     if value > 100:
         raise ValueError("must be at most 100 percent")
     return value
@@ -52,7 +46,7 @@ def _percent(value: Decimal) -> Decimal:
 
 Percent = Annotated[
     MoneyIn,
-    AfterValidator(_percent),
+    AfterValidator(_check_percent),
     WithJsonSchema(
         {
             "anyOf": [
@@ -65,11 +59,11 @@ Percent = Annotated[
 ]
 
 
-# --- In ------------------------------------------------------------------------------------------------
+# --- Requests ------------------------------------------------------------------------------------------
 
 
 class BillingItemIn(In):
-    """A line to bill. An item `consultation` costs the doctor's fee where it names no price."""
+    """A bill item. The default price of the item `consultation` is the fee of the doctor."""
 
     description: Annotated[RequiredLine, Field(examples=["Consultation"])]
     quantity: Quantity = 1
@@ -77,7 +71,7 @@ class BillingItemIn(In):
 
 
 class BillingChange(In):
-    """What can change of a bill; `amount_paid` upwards pays the difference by `payment_method`."""
+    """Changes of a bill. A higher `amount_paid` adds a payment of the difference by `payment_method`."""
 
     due_date: DayIn | None = None
     notes: Note | None = None
@@ -88,13 +82,13 @@ class BillingChange(In):
 
 
 class BillingIn(BillingChange):
-    """A bill over a visit's completed treatments, over one treatment, or over items for a patient.
+    """A bill for the completed treatments of a visit, for one treatment, or for items of a patient.
 
-    `tax_rate` is a percentage of what the discount leaves; `doctor_id` says whose revenue the items are.
+    `tax_rate` is a percentage of the subtotal less the discount. The revenue of items goes to `doctor_id`.
     """
 
     model_config = ConfigDict(
-        json_schema_extra=given("visit_id", "treatment_id", "patient_id")
+        json_schema_extra=require_any("visit_id", "treatment_id", "patient_id")
         | {
             "examples": [
                 {
@@ -109,17 +103,17 @@ class BillingIn(BillingChange):
     treatment_id: Id | None = None
     patient_id: Id | None = None
     doctor_id: Id | None = None
-    items: Annotated[list[BillingItemIn], Field(min_length=1, max_length=ITEMS_AT_MOST)] | None = None
+    items: Annotated[list[BillingItemIn], Field(min_length=1, max_length=MAX_ITEMS)] | None = None
     tax_rate: Percent = Decimal("0.00")
     insurer_reference: Short | None = None
     allow_credit: bool = False
 
 
-BillingPatch = partial(BillingChange, "BillingPatch")
+BillingPatch = patch_model(BillingChange, "BillingPatch")
 
 
 class PaymentIn(In):
-    """Money received on a bill; the method `credit` spends the patient's credit."""
+    """A payment of a bill. The method `credit` uses the credit of the patient."""
 
     amount: PositiveMoneyIn
     method: PaymentMethod
@@ -129,7 +123,7 @@ class PaymentIn(In):
 
 
 class RefundIn(In):
-    """Money asked back, of the whole bill or of one payment."""
+    """A request for a refund of a bill or of one payment."""
 
     amount: PositiveMoneyIn
     reason: Annotated[RequiredLine, Field(examples=["Billed twice"])]
@@ -137,29 +131,29 @@ class RefundIn(In):
 
 
 class RefundDecision(In):
-    """The decision on a refund that was asked for."""
+    """The decision on a requested refund."""
 
     status: Literal[RefundStatus.APPROVED, RefundStatus.REJECTED]
 
 
-RefundPatch = partial(RefundDecision, "RefundPatch")
+RefundPatch = patch_model(RefundDecision, "RefundPatch")
 
 
 class WriteOffIn(In):
-    """What the clinic gives up of a balance, and why."""
+    """The write-off of an amount, with the reason."""
 
     amount: PositiveMoneyIn
     reason: Annotated[RequiredLine, Field(examples=["Hardship"])]
 
 
 class VoidIn(In):
-    """Why a bill is made void."""
+    """The reason for voiding a bill."""
 
     reason: Annotated[RequiredLine, Field(examples=["Made out to the wrong patient"])]
 
 
 class ClaimIn(In):
-    """What an insurer is to be asked for."""
+    """A claim to an insurer."""
 
     insurer: Annotated[Name, Field(examples=["Acme Health"])]
     policy_number: Annotated[Code, Field(examples=["AH-104-22"])]
@@ -167,31 +161,31 @@ class ClaimIn(In):
     claim_number: Code | None = None
 
 
-def _kept(value: Any) -> Any:
+def _check_not_null(value: Any) -> Any:
     if value is None:
-        raise ValueError("can be changed, not taken away")
+        raise ValueError("must not be null; it can only be changed")
     return value
 
 
 class ClaimChange(In):
-    """A claim's next step; `allow_credit` keeps what the insurer pays beyond the balance as credit."""
+    """The next step of a claim. `allow_credit` books a payment above the balance as credit."""
 
     status: Annotated[ClaimStatus, Field(examples=["submitted"])]
-    approved_amount: Annotated[MoneyIn | None, AfterValidator(_kept)]
+    approved_amount: Annotated[MoneyIn | None, AfterValidator(_check_not_null)]
     paid_amount: MoneyIn
-    reason: Annotated[Line | None, AfterValidator(_kept)]
-    claim_number: Annotated[Code | None, AfterValidator(_kept)]
+    reason: Annotated[Line | None, AfterValidator(_check_not_null)]
+    claim_number: Annotated[Code | None, AfterValidator(_check_not_null)]
     allow_credit: bool = False
 
 
-ClaimPatch = partial(ClaimChange, "ClaimPatch")
+ClaimPatch = patch_model(ClaimChange, "ClaimPatch")
 
 
-# --- Out -----------------------------------------------------------------------------------------------
+# --- Responses -----------------------------------------------------------------------------------------
 
 
 class BillingItemOut(Out):
-    """A line of a bill."""
+    """A bill item."""
 
     id: int
     treatment_id: int | None
@@ -202,20 +196,20 @@ class BillingItemOut(Out):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def amount(self) -> MoneyOut:
-        """Quantity at unit price."""
+        """Return the quantity times the unit price."""
         return self.quantity * self.unit_price
 
 
-def _received(amount: Decimal) -> Decimal:
+def _negate(amount: Decimal) -> Decimal:
     return -amount
 
 
 class PaymentOut(Out):
-    """Money received on a bill, from the patient, an insurer, or the patient's credit; positive."""
+    """A payment of a bill by the patient, an insurer, or credit. The amount is positive."""
 
     id: int
-    # in the ledger it lowers what the patient owes
-    amount: Annotated[MoneyOut, BeforeValidator(_received)]
+    # in the ledger a payment is negative: it reduces the debt of the patient
+    amount: Annotated[MoneyOut, BeforeValidator(_negate)]
     method: PaymentMethod | None
     reference: str | None
     received_at: InstantOut = Field(validation_alias="occurred_at")
@@ -226,7 +220,7 @@ class PaymentOut(Out):
 
 
 class RefundOut(Out):
-    """Money asked back, and what was decided."""
+    """A refund with its decision."""
 
     id: int
     billing_id: int
@@ -241,7 +235,7 @@ class RefundOut(Out):
 
 
 class ClaimOut(Out):
-    """A claim and the steps it can take."""
+    """A claim with the allowed changes of its status."""
 
     area: ClassVar[str] = "claim"
 
@@ -263,9 +257,9 @@ class ClaimOut(Out):
 
 
 class BillingOut(OfPatient):
-    """A bill. `amount` = `subtotal` - `discount` + `tax`; `balance` is what is still owed of it.
+    """A bill. `amount` = `subtotal` - `discount` + `tax`. `balance` is the unpaid amount.
 
-    `account_balance` is over all bills of the patient: positive is owed, negative is credit.
+    `account_balance` is the balance of all bills of the patient: positive is debt, negative is credit.
     """
 
     area: ClassVar[str] = "billing"

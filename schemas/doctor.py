@@ -1,4 +1,4 @@
-"""Doctors, their hours and time off: what comes in and goes out."""
+"""Requests and responses of doctors, their working hours and time off."""
 
 from __future__ import annotations
 
@@ -18,74 +18,71 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.appointment import AppointmentOut
-from schemas.base import (
+from schemas.appointment import AppointmentOut, Minutes, SlotOut
+from schemas.base import In, OfDoctor, Out, patch_model, require_any
+from schemas.fields import (
     Code,
     DayIn,
     DayOut,
     Email,
     Id,
-    In,
     InstantOrDay,
     InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
     Name,
-    OfDoctor,
-    Out,
     Password,
     Phone,
-    given,
     parse_day,
     parse_instant_or_day,
-    partial,
 )
 
 
-def _listed(value: Any) -> Any:
+def _read_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 Specialty = Annotated[Name, Field(max_length=100, examples=["cardiology"])]
-Texts = Annotated[
+NameList = Annotated[
     list[Name],
     Field(max_length=50),
-    BeforeValidator(_listed, json_schema_input_type=Annotated[list[Name], Field(max_length=50)] | Name),
+    BeforeValidator(_read_list, json_schema_input_type=Annotated[list[Name], Field(max_length=50)] | Name),
 ]
-Minutes = Annotated[int, Field(ge=5, le=480, examples=[30])]
 
 
 # --- Profile -------------------------------------------------------------------------------------------
 
 
 class AccountIn(In):
-    """A user to make for the doctor."""
+    """The new user of a doctor."""
 
     email: Email
     password: Password
 
 
-class Handover(In):
-    """The doctor who takes all of the appointments."""
+class Reassignment(In):
+    """The doctor who takes over all conflicting appointments."""
 
     reassign_to: Id
 
 
-class Settlement(In):
-    """What becomes of booked appointments that are in the way: `"cancel"`, or another doctor takes all."""
+class ConflictResolution(In):
+    """The resolution for conflicting booked appointments: cancel them, or reassign them to another doctor."""
 
-    on_conflict: Literal["cancel"] | Handover | None = None
+    on_conflict: Literal["cancel"] | Reassignment | None = None
     reassign_to: Id | None = None
 
 
-class SettlementQuery(BaseModel):
-    """The same in a query string."""
+class ConflictResolutionQuery(BaseModel):
+    """The resolution for conflicting booked appointments, as a query string."""
 
     on_conflict: Annotated[
-        Literal["cancel"] | None, Field(description="Cancel the booked appointments that are in the way.")
+        Literal["cancel"] | None, Field(description="Cancel the conflicting appointments.")
     ] = None
-    reassign_to: Annotated[Id | None, Field(description="The doctor who takes all of them instead.")] = None
+    reassign_to: Annotated[
+        Id | None, Field(description="The doctor who takes over the conflicting appointments.")
+    ] = None
 
 
 class _Profile(In):
@@ -94,10 +91,10 @@ class _Profile(In):
     email: Email | None = None
     phone: Phone | None = None
     specialty: Specialty
-    specialties: Texts = Field(default_factory=list)
+    specialties: NameList = Field(default_factory=list)
     license_number: Code
     license_expires_on: DayIn | None = None
-    certifications: Texts = Field(default_factory=list)
+    certifications: NameList = Field(default_factory=list)
     consultation_fee: MoneyIn = Decimal("0.00")
     slot_minutes: Minutes = 30
     buffer_minutes: Annotated[int, Field(ge=0, le=240)] = 0
@@ -105,10 +102,10 @@ class _Profile(In):
 
 
 class DoctorCreate(_Profile):
-    """A new doctor. The name is the user's where `user_id` is given without one."""
+    """A new doctor. The default name is the name of the user `user_id`."""
 
     model_config = ConfigDict(
-        json_schema_extra=given("name", "user_id")
+        json_schema_extra=require_any("name", "user_id")
         | {
             "examples": [
                 {"name": "Amina Yusuf", "specialty": "cardiology", "license_number": "MD-20417"},
@@ -119,17 +116,17 @@ class DoctorCreate(_Profile):
     name: Annotated[Name, Field(examples=["Amina Yusuf"])] | None = None
 
 
-class _DoctorChange(_Profile, Settlement):
-    """A change of a doctor; `is_active` false over booked appointments says what becomes of them."""
+class _DoctorChange(_Profile, ConflictResolution):
+    """Changes of a doctor. `is_active` false needs a resolution for booked appointments."""
 
     name: Annotated[Name, Field(examples=["Amina Yusuf"])]
 
 
-DoctorPatch = partial(_DoctorChange, "DoctorPatch")
+DoctorPatch = patch_model(_DoctorChange, "DoctorPatch")
 
 
 class DoctorOut(Out):
-    """A doctor. `next_available` is the next free time of the usual length within 30 days."""
+    """A doctor. `next_available` is the next free slot of the usual length within 30 days."""
 
     area: ClassVar[str] = "doctor"
 
@@ -153,76 +150,78 @@ class DoctorOut(Out):
     updated_at: InstantOut
 
 
-# --- Hours ---------------------------------------------------------------------------------------------
+# --- Working hours -------------------------------------------------------------------------------------
 
 
-def _clock_time(value: Any) -> time:
-    found = re.fullmatch(r"(\d\d):(\d\d)(?::(\d\d))?", value, re.ASCII) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError("a time of the day reads HH:MM")
-    hour, minute, second = int(found[1]), int(found[2]), int(found[3] or 0)
+def _parse_clock_time(value: Any) -> time:
+    match = re.fullmatch(r"(\d\d):(\d\d)(?::(\d\d))?", value, re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a time of the day as HH:MM")
+    hour, minute, second = int(match[1]), int(match[2]), int(match[3] or 0)
     if (hour, minute, second) == (24, 0, 0):
-        return time.max  # the end of the day, which is no time of the day
+        return time.max  # `time` cannot represent 24:00, the end of the day
     try:
         return time(hour, minute, second)
     except ValueError:
-        raise ValueError("there is no such time of the day") from None
+        raise ValueError("this time of the day does not exist") from None
 
 
-def _clock_text(value: time) -> str:
+def _format_clock_time(value: time) -> str:
     if value == time.max:
         return "24:00"
     return value.strftime("%H:%M:%S" if value.second else "%H:%M")
 
 
-_CLOCK = {"type": "string", "pattern": r"^([01]\d|2[0-4]):[0-5]\d(:[0-5]\d)?$", "examples": ["09:00"]}
+_CLOCK_SCHEMA = {"type": "string", "pattern": r"^([01]\d|2[0-4]):[0-5]\d(:[0-5]\d)?$", "examples": ["09:00"]}
 ClockTime = Annotated[
     time,
-    BeforeValidator(lambda value: value if isinstance(value, time) else _clock_time(value)),
-    PlainSerializer(_clock_text, return_type=str, when_used="json"),
-    WithJsonSchema(_CLOCK),
+    BeforeValidator(lambda value: value if isinstance(value, time) else _parse_clock_time(value)),
+    PlainSerializer(_format_clock_time, return_type=str, when_used="json"),
+    WithJsonSchema(_CLOCK_SCHEMA),
 ]
 
 
 class WindowIn(In):
-    """Hours of one weekday (0 = Monday) in the clinic's zone; `24:00` is the end of the day."""
+    """Working hours on a weekday (0 = Monday) in the time zone of the clinic. The end may be `24:00`."""
 
     weekday: Annotated[int, Field(ge=0, le=6)]
     start: ClockTime
     end: Annotated[ClockTime, Field(examples=["13:00"])]
 
     @model_validator(mode="after")
-    def _in_order(self) -> WindowIn:
+    def _check_order(self) -> WindowIn:
         if self.start >= self.end:
             raise ValueError("the end must be after the start")
         return self
 
 
 class ScheduleIn(In):
-    """The weekly hours, all of them. What else a schedule shows may come back with them and is ignored."""
+    """The complete weekly working hours. Read-only members of a schedule are ignored."""
 
     windows: Annotated[list[WindowIn], Field(max_length=100)]
 
     @model_validator(mode="before")
     @classmethod
-    def _without_what_is_shown(cls, value: Any) -> Any:
+    def _drop_read_only(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: member for name, member in value.items() if name not in SHOWN_ONLY}
+        return {name: member for name, member in value.items() if name not in READ_ONLY}
 
 
-SHOWN_ONLY = frozenset({"time_off", "appointments", "days"})
+READ_ONLY = frozenset({"time_off", "appointments", "days"})
 
 
 class ScheduleQuery(BaseModel):
-    """The days to show, both included: from today for a week, at most 62."""
+    """A range of days, at most 62. The default is one week from today."""
 
-    start_date: Annotated[DayIn | None, Field(description="The first day; by default today.")] = None
-    end_date: Annotated[DayIn | None, Field(description="The last day; by default a week on.")] = None
+    start_date: Annotated[DayIn | None, Field(description="The first day. Default: today.")] = None
+    end_date: Annotated[
+        DayIn | None, Field(description="The last day, included. Default: one week after the first day.")
+    ] = None
 
 
 class WindowOut(Out):
-    """Hours of one weekday."""
+    """Working hours on a weekday."""
 
     weekday: int
     start: ClockTime
@@ -230,7 +229,7 @@ class WindowOut(Out):
 
 
 class TimeOffOut(OfDoctor):
-    """A stretch in which a doctor is away; half-open."""
+    """The absence of a doctor from `start` until `end`, which is excluded."""
 
     area: ClassVar[str] = "time_off"
 
@@ -243,7 +242,7 @@ class TimeOffOut(OfDoctor):
 
 
 class ScheduleDayOut(Out):
-    """Whether the doctor works on the day, and how many appointments are booked or done on it."""
+    """A day of a schedule. `booked` counts the booked and completed appointments."""
 
     date: DayOut
     working: bool
@@ -251,7 +250,7 @@ class ScheduleDayOut(Out):
 
 
 class ScheduleOut(Out):
-    """The weekly hours, and the days asked for."""
+    """The weekly working hours, and the requested days."""
 
     windows: list[WindowOut]
     time_off: list[TimeOffOut]
@@ -263,26 +262,19 @@ class ScheduleOut(Out):
 
 
 class AvailabilityQuery(ScheduleQuery):
-    """One `date`, or the days of a schedule; `duration` in minutes, by default the doctor's slot."""
+    """One `date` or a range of days. The default duration is the slot length of the doctor."""
 
-    date: Annotated[DayIn | None, Field(description="The one day to look at.")] = None
+    date: Annotated[DayIn | None, Field(description="One day.")] = None
     duration: Annotated[
-        Minutes | None, Field(description="Minutes; by default the doctor's usual length.")
+        Minutes | None, Field(description="Minutes. Default: the slot length of the doctor.")
     ] = None
 
 
 Reason = Literal["no_hours", "time_off", "full", "no_gap_long_enough", "license_expired", "inactive"]
 
 
-class SlotOut(Out):
-    """A time that can be booked."""
-
-    start: InstantOut
-    end: InstantOut
-
-
 class AvailableDayOut(Out):
-    """Whether a day has a free time, and why not."""
+    """A day with or without a free slot. `reason` says why there is none."""
 
     date: DayOut
     available: bool
@@ -290,7 +282,7 @@ class AvailableDayOut(Out):
 
 
 class AvailabilityOut(Out):
-    """The free times of the days asked for; without any, the `reason` of the day that comes nearest."""
+    """The free slots of the requested days. `reason` says why there are none."""
 
     available: bool
     slots: list[SlotOut]
@@ -307,7 +299,7 @@ def _end_or_last_day(value: Any) -> datetime:
         day = parse_day(value)
     except ValueError:
         return parse_instant_or_day(value)
-    return parse_instant_or_day((day + timedelta(days=1)).isoformat())  # a bare last day is included
+    return parse_instant_or_day((day + timedelta(days=1)).isoformat())  # a date as the end includes that day
 
 
 EndOrLastDay = Annotated[
@@ -322,8 +314,8 @@ EndOrLastDay = Annotated[
 ]
 
 
-class TimeOffIn(Settlement):
-    """A stretch off work: instants or days, of which the last is included."""
+class TimeOffIn(ConflictResolution):
+    """Time off of a doctor. `start` and `end` are date-times, or dates of which the last is included."""
 
     start: Annotated[InstantOrDay, Field(validation_alias=AliasChoices("start", "start_date"))]
     end: Annotated[EndOrLastDay, Field(validation_alias=AliasChoices("end", "end_date"))]

@@ -1,4 +1,4 @@
-"""Inventory: items, their movements, and what the alerts tell."""
+"""Requests and responses of inventory items, stock movements and stock alerts."""
 
 from __future__ import annotations
 
@@ -8,29 +8,16 @@ from typing import Annotated, ClassVar
 from pydantic import AliasPath, Field
 
 from enums import MovementType
-from schemas.base import (
-    Code,
-    DayIn,
-    DayOut,
-    In,
-    InstantOut,
-    Line,
-    MoneyIn,
-    MoneyOut,
-    Name,
-    Note,
-    Out,
-    Short,
-    partial,
-)
+from schemas.base import In, Out, patch_model
+from schemas.fields import Code, DayIn, DayOut, InstantOut, Line, MoneyIn, MoneyOut, Name, Note, Short
 
-MOST = 1_000_000  # units in one movement
-Units = Annotated[int, Field(ge=0, le=MOST)]
-SignedUnits = Annotated[int, Field(ge=-MOST, le=MOST, examples=[-3])]
+MAX_UNITS = 1_000_000  # in one movement
+Units = Annotated[int, Field(ge=0, le=MAX_UNITS)]
+SignedUnits = Annotated[int, Field(ge=-MAX_UNITS, le=MAX_UNITS, examples=[-3])]
 
 
 class ItemIn(In):
-    """An inventory item; only the name is required."""
+    """An inventory item. Only the name is required."""
 
     name: Annotated[Name, Field(examples=["Sterile gloves, medium"])]
     sku: Code | None = None
@@ -46,23 +33,23 @@ class ItemIn(In):
 
 
 class ItemCreate(ItemIn):
-    """A new item; a first quantity is its first restock, of the lot named."""
+    """A new item. A quantity is booked as a restock of the given lot."""
 
     lot_number: Code | None = None
     expires_on: DayIn | None = None
 
 
 class ItemChange(ItemIn):
-    """Changes of an item. `quantity` is what was counted, `quantity_adjustment` a signed difference."""
+    """Changes of an item. `quantity` is the counted stock, `quantity_adjustment` a signed difference."""
 
     quantity_adjustment: SignedUnits = 0
 
 
-ItemPatch = partial(ItemChange, "ItemPatch")
+ItemPatch = patch_model(ItemChange, "ItemPatch")
 
 
 class LotOut(Out):
-    """Units in stock that share a lot number and an expiry date, both of which may be unknown."""
+    """A lot in stock. Null: the lot number or the expiry date is unknown."""
 
     lot_number: str | None
     expires_on: DayOut | None
@@ -70,7 +57,7 @@ class LotOut(Out):
 
 
 class ItemOut(Out):
-    """An item with what is in stock of it; `lots` are those in stock, earliest expiry first."""
+    """An inventory item with its stock. `lots` are the lots in stock, earliest expiry first."""
 
     area: ClassVar[str] = "inventory_item"
 
@@ -99,7 +86,7 @@ class ItemOut(Out):
 
 
 class MovementIn(In):
-    """A change of stock. `quantity` is positive, whatever the type; only an adjustment is signed."""
+    """A stock movement. `quantity` is positive for all types except an adjustment, which is signed."""
 
     type: MovementType
     quantity: Annotated[SignedUnits, Field(examples=[10])]
@@ -110,7 +97,7 @@ class MovementIn(In):
 
 
 class MovementOut(Out):
-    """One change of one lot. `quantity` reads as it was given, `change` is what the stock rose by."""
+    """A stock movement of one lot. `quantity` is as in the request, `change` is the signed change."""
 
     area: ClassVar[str] = "stock_movement"
 
@@ -129,8 +116,8 @@ class MovementOut(Out):
     created_at: InstantOut
 
 
-class PostingOut(Out):
-    """A change of stock as it was asked for, and the lots it moved; `item_quantity` is what is left."""
+class StockChangeOut(Out):
+    """A stock change with its movements by lot. `item_quantity` is the remaining stock of the item."""
 
     id: int
     item_id: int
@@ -147,7 +134,7 @@ class PostingOut(Out):
 
 
 class AlertOut(Out):
-    """An item that runs low or is out, and how much of it to order."""
+    """An item to reorder, with the quantity to order."""
 
     item_id: int
     name: str
@@ -165,7 +152,7 @@ class AlertOut(Out):
 
 
 class LotAlertOut(Out):
-    """Units that expire soon or have expired; `days` until then, negative afterwards."""
+    """A lot that expires soon or has expired. `days` until expiry; negative after it."""
 
     item_id: int
     name: str
@@ -176,8 +163,13 @@ class LotAlertOut(Out):
 
 
 class AlertsOut(Out):
-    """What needs a hand: `low` (at or under the minimum, something left), `out` (nothing usable), lots that
-    expire within 30 days, lots that have expired, and everything to order."""
+    """Stock alerts.
+
+    * `low`: items at or below the minimum, with usable stock.
+    * `out`: items without usable stock.
+    * `expiring`, `expired`: lots that expire within 30 days or have expired.
+    * `reorder`: all items to order.
+    """
 
     low: list[AlertOut]
     out: list[AlertOut]

@@ -1,4 +1,4 @@
-"""Patients: what comes in and goes out."""
+"""Requests and responses of patients, medical histories, accounts and timelines."""
 
 from __future__ import annotations
 
@@ -8,36 +8,31 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasPath, BeforeValidator, Field
 
 from enums import AllergySeverity, ConditionStatus, Gender, LedgerKind, PaymentMethod
-from schemas.base import (
+from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, patch_model
+from schemas.fields import (
     Code,
     DayIn,
     DayOut,
-    DoctorRef,
     Email,
-    In,
     InstantOut,
     Line,
     MoneyOut,
     Name,
     Note,
-    OfPatient,
-    Out,
-    PersonRef,
     Phone,
     RequiredLine,
     Short,
-    partial,
 )
 
 BloodType = Literal["A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-"]
 FileNumber = Annotated[Code, Field(max_length=50, examples=["P-000123"])]
-MAX_ENTRIES = 500  # of one list of a medical history
+MAX_ENTRIES = 500  # in one list of a medical history
 
 # --- Person and contact --------------------------------------------------------------------------------
 
 
 class PatientIn(In):
-    """What is told of a patient; only the name is required."""
+    """The data of a patient. Only the name is required."""
 
     name: Annotated[Name, Field(examples=["John Doe"])]
     gender: Gender | None = None
@@ -56,24 +51,27 @@ class PatientIn(In):
 
 
 class PatientCreate(PatientIn):
-    """A registration. Without `file_number` one is issued; `allow_duplicate` says it is somebody else."""
+    """A new patient. Without `file_number` the clinic issues one.
+
+    `allow_duplicate` confirms that the patient is not one of the similar patients on file.
+    """
 
     file_number: FileNumber | None = None
     allow_duplicate: bool = False
 
 
 class PatientUpdate(PatientIn):
-    """A patient who is on file, and so has a file number."""
+    """Changes of a patient. The file number cannot be null."""
 
     file_number: FileNumber
     allow_duplicate: bool = False
 
 
-PatientPatch = partial(PatientUpdate, "PatientPatch")
+PatientPatch = patch_model(PatientUpdate, "PatientPatch")
 
 
 class PatientOut(Out):
-    """A patient as the caller's role may see them."""
+    """A patient. Members that the role of the caller may not see are absent."""
 
     area: ClassVar[str] = "patient"
 
@@ -106,7 +104,7 @@ class PatientOut(Out):
 
 
 class AllergyIn(In):
-    """A substance the patient must not get."""
+    """An allergy of the patient."""
 
     substance: Annotated[Name, Field(examples=["Penicillin"])]
     reaction: Line | None = None
@@ -114,7 +112,7 @@ class AllergyIn(In):
 
 
 class ConditionIn(In):
-    """A diagnosis the patient lives with, or has left behind."""
+    """A present or past condition of the patient."""
 
     name: Annotated[RequiredLine, Field(examples=["Type 2 diabetes mellitus"])]
     icd10: Annotated[Short, Field(examples=["E11.9"])] | None = None
@@ -123,15 +121,18 @@ class ConditionIn(In):
 
 
 class HomeMedicationIn(In):
-    """A medicine the patient takes that this clinic did not prescribe."""
+    """A medication of the patient that this clinic did not prescribe."""
 
     name: Annotated[Name, Field(examples=["Metformin"])]
     dosage: Name | None = None
     since: DayIn | None = None
 
 
-def _entries(member: str) -> Callable[[Any], Any]:
-    """Read a plain text as one entry, and a text in a list likewise: that is how notes are pasted."""
+def _read_entries(member: str) -> Callable[[Any], Any]:
+    """Return a validator that reads a text, alone or in a list, as an entry with this member.
+
+    Users paste their notes as plain text.
+    """
 
     def read(value: Any) -> Any:
         if isinstance(value, str):
@@ -146,22 +147,24 @@ def _entries(member: str) -> Callable[[Any], Any]:
 Allergies = Annotated[
     list[AllergyIn],
     Field(max_length=MAX_ENTRIES),
-    BeforeValidator(_entries("substance"), json_schema_input_type=list[AllergyIn | Name] | Name),
+    BeforeValidator(_read_entries("substance"), json_schema_input_type=list[AllergyIn | Name] | Name),
 ]
 Conditions = Annotated[
     list[ConditionIn],
     Field(max_length=MAX_ENTRIES),
-    BeforeValidator(_entries("name"), json_schema_input_type=list[ConditionIn | RequiredLine] | RequiredLine),
+    BeforeValidator(
+        _read_entries("name"), json_schema_input_type=list[ConditionIn | RequiredLine] | RequiredLine
+    ),
 ]
 HomeMedications = Annotated[
     list[HomeMedicationIn],
     Field(max_length=MAX_ENTRIES),
-    BeforeValidator(_entries("name"), json_schema_input_type=list[HomeMedicationIn | Name] | Name),
+    BeforeValidator(_read_entries("name"), json_schema_input_type=list[HomeMedicationIn | Name] | Name),
 ]
 
 
 class MedicalHistoryIn(In):
-    """What the patient brings along. A list is replaced as a whole; null empties it."""
+    """The medical history of a patient. A list is replaced as a whole. Null empties it."""
 
     allergies: Allergies | None = None
     conditions: Conditions | None = None
@@ -171,7 +174,7 @@ class MedicalHistoryIn(In):
     notes: Note | None = None
 
 
-MedicalHistoryPatch = partial(MedicalHistoryIn, "MedicalHistoryPatch")
+MedicalHistoryPatch = patch_model(MedicalHistoryIn, "MedicalHistoryPatch")
 
 
 class AllergyOut(Out):
@@ -192,7 +195,7 @@ class ConditionOut(Out):
 
 
 class HomeMedicationOut(Out):
-    """A medicine of somebody else's."""
+    """A medication that this clinic did not prescribe."""
 
     name: str
     dosage: str | None
@@ -200,7 +203,7 @@ class HomeMedicationOut(Out):
 
 
 class MedicalHistoryOut(OfPatient):
-    """A patient's medical history."""
+    """The medical history of a patient."""
 
     id: int
     allergies: list[AllergyOut]
@@ -217,14 +220,14 @@ class MedicalHistoryOut(OfPatient):
 
 
 class PageQuery(In):
-    """Which page of something that is not a stored list."""
+    """The page of a computed list."""
 
-    page: int = Field(1, ge=1, le=1_000_000, description="Which page, from 1.")
-    per_page: int = Field(20, ge=1, le=1_000, description="Rows on a page.")
+    page: int = Field(1, ge=1, le=1_000_000, description="Page number, from 1.")
+    per_page: int = Field(20, ge=1, le=1_000, description="Rows per page.")
 
 
 class AccountEntryOut(Out):
-    """One row of the ledger; positive raises what the patient owes."""
+    """A ledger entry. A positive amount increases the debt of the patient."""
 
     id: int
     billing_id: int | None
@@ -239,7 +242,7 @@ class AccountEntryOut(Out):
 
 
 class OpenBillOut(Out):
-    """A bill that is not settled."""
+    """A bill with a balance to pay."""
 
     id: int
     invoice_number: str
@@ -254,7 +257,7 @@ class OpenBillOut(Out):
 
 
 class AccountOut(Out):
-    """What a patient owes, and why: open bills, and the ledger, newest first."""
+    """The account statement of a patient: open bills and ledger entries, newest first."""
 
     patient_id: int
     patient_name: str
@@ -272,13 +275,13 @@ EventType = Literal["appointment", "visit", "treatment", "prescription", "billin
 
 
 class TimelineQuery(PageQuery):
-    """Which page of a timeline, and of what."""
+    """The page and the event type of a timeline."""
 
-    type: Annotated[EventType | None, Field(description="Events of this kind only.")] = None
+    type: Annotated[EventType | None, Field(description="Only events of this type.")] = None
 
 
 class TimelineEventOut(Out):
-    """Something that happened, or will, to a patient; `details` are those the caller's role may see."""
+    """A past or future event of a patient. `details` has the members that the caller may see."""
 
     type: EventType
     id: int
@@ -292,7 +295,7 @@ class TimelineEventOut(Out):
 
 
 class AppointmentDetails(Out):
-    """What a timeline shows of an appointment."""
+    """The timeline details of an appointment."""
 
     end: InstantOut
     type: str | None
@@ -301,7 +304,7 @@ class AppointmentDetails(Out):
 
 
 class VisitDetails(Out):
-    """What a timeline shows of a visit."""
+    """The timeline details of a visit."""
 
     area: ClassVar[str] = "visit"
 
@@ -313,7 +316,7 @@ class VisitDetails(Out):
 
 
 class TreatmentDetails(Out):
-    """What a timeline shows of a treatment."""
+    """The timeline details of a treatment."""
 
     area: ClassVar[str] = "treatment"
 
@@ -325,14 +328,14 @@ class TreatmentDetails(Out):
 
 
 class MedicationName(Out):
-    """A prescribed medicine by name."""
+    """The name and dosage of a prescribed medication."""
 
     name: str
     dosage: str | None
 
 
 class PrescriptionDetails(Out):
-    """What a timeline shows of a prescription."""
+    """The timeline details of a prescription."""
 
     visit_id: int
     details: str | None
@@ -341,7 +344,7 @@ class PrescriptionDetails(Out):
 
 
 class BillingDetails(Out):
-    """What a timeline shows of a bill."""
+    """The timeline details of a bill."""
 
     invoice_number: str
     visit_id: int | None

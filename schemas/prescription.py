@@ -1,4 +1,4 @@
-"""Prescriptions: what comes in and goes out, and what the safety gate says."""
+"""Requests and responses of prescriptions, with the results of the safety checks."""
 
 from __future__ import annotations
 
@@ -8,38 +8,21 @@ from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from enums import PrescriptionStatus
-from schemas.base import (
-    Clean,
-    DayIn,
-    DayOut,
-    Id,
-    In,
-    InstantIn,
-    InstantOut,
-    Line,
-    Name,
-    Note,
-    OfDoctor,
-    OfPatient,
-    Out,
-    PersonRef,
-    Quantity,
-    Short,
-    partial,
-)
+from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, patch_model
+from schemas.fields import Clean, DayIn, DayOut, Id, InstantIn, InstantOut, Line, Name, Note, Quantity, Short
 
-MOST = 100  # medications of one prescription, items of one dispensing
-SHOWN_ONLY = frozenset({"id", "dispensed", "remaining"})  # a grid sends them back with the rest
+MAX_ITEMS = 100  # medications of one prescription, items of one dispensing
+READ_ONLY = frozenset({"id", "dispensed", "remaining"})  # a data grid sends them back
 
-Words = Annotated[str, StringConstraints(max_length=200), Clean]
+ShortText = Annotated[str, StringConstraints(max_length=200), Clean]
 
 
 class MedicationIn(In):
-    """One medicine; only its name is required."""
+    """A medication to prescribe. Only the name is required."""
 
     name: Annotated[Name, Field(examples=["Amoxicillin 500 mg"])]
-    dosage: Annotated[Words, Field(examples=["500 mg"])] | None = None
-    frequency: Annotated[Words, Field(examples=["three times daily"])] | None = None
+    dosage: Annotated[ShortText, Field(examples=["500 mg"])] | None = None
+    frequency: Annotated[ShortText, Field(examples=["three times daily"])] | None = None
     route: Annotated[Short, Field(examples=["oral"])] | None = None
     duration_days: Annotated[int, Field(ge=1, le=3650, examples=[7])] | None = None
     quantity: Annotated[Quantity, Field(examples=[21])] | None = None
@@ -47,34 +30,38 @@ class MedicationIn(In):
     instructions: Note | None = None
 
 
-def _medication(value: Any) -> Any:
+def _read_medication(value: Any) -> Any:
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, dict):
-        return {name: member for name, member in value.items() if name not in SHOWN_ONLY}
+        return {name: member for name, member in value.items() if name not in READ_ONLY}
     return value
 
 
-def _listed(value: Any) -> Any:
+def _read_list(value: Any) -> Any:
     if value is None:
         return []
     return [value] if isinstance(value, str) else value
 
 
-# A plain string reads as a medication of that name.
-Medication = Annotated[MedicationIn, BeforeValidator(_medication, json_schema_input_type=MedicationIn | Name)]
+# A string is the name of a medication.
+Medication = Annotated[
+    MedicationIn, BeforeValidator(_read_medication, json_schema_input_type=MedicationIn | Name)
+]
 Medications = Annotated[
     list[Medication],
-    Field(max_length=MOST),
+    Field(max_length=MAX_ITEMS),
     BeforeValidator(
-        _listed,
-        json_schema_input_type=Annotated[list[MedicationIn | Name], Field(max_length=MOST)] | Name | None,
+        _read_list,
+        json_schema_input_type=Annotated[list[MedicationIn | Name], Field(max_length=MAX_ITEMS)]
+        | Name
+        | None,
     ),
 ]
 
 
 class VisitPrescriptionIn(In):
-    """What is prescribed at a visit: medications, or free text where there are none to name."""
+    """A prescription of a visit: medications, or free text in `details`."""
 
     details: Annotated[Note | None, Field(examples=["Take with food."])] = None
     medications: Medications = Field(default_factory=list)
@@ -85,7 +72,7 @@ class VisitPrescriptionIn(In):
 
 
 class PrescriptionIn(VisitPrescriptionIn):
-    """A prescription of its own; patient and doctor are the visit's, and must be where they are named."""
+    """A prescription for an existing visit. Patient and doctor, if given, must be those of the visit."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -103,44 +90,45 @@ class PrescriptionIn(VisitPrescriptionIn):
 
 
 class CancelPrescriptionIn(In):
-    """Why a prescription is cancelled."""
+    """The cancellation of a prescription."""
 
-    cancellation_reason: Annotated[Line | None, Field(description="Why it is cancelled.")] = None
-
-
-class _Changeable(CancelPrescriptionIn, VisitPrescriptionIn):
-    """What of a prescription can change before anything of it is dispensed; its status also after."""
+    cancellation_reason: Annotated[Line | None, Field(description="The reason for the cancellation.")] = None
 
 
-PrescriptionPatch = partial(_Changeable, "PrescriptionPatch")
+class _PrescriptionChange(CancelPrescriptionIn, VisitPrescriptionIn):
+    """Changes of a prescription. After the first dispensing only the status can change."""
 
 
-def _named(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError("name the medication by its id or by its name on the prescription")
+PrescriptionPatch = patch_model(_PrescriptionChange, "PrescriptionPatch")
+
+
+def _check_reference(value: Any) -> Any:
+    # a ValueError, because pydantic does not convert a TypeError
+    if type(value) not in (int, str):
+        raise ValueError("give the id of the medication or its name on the prescription")
     return value
 
 
 class DispenseItem(In):
-    """How much of which medication, named by its id or its name on the prescription."""
+    """A quantity of one medication. `medication` is its id or its name on the prescription."""
 
     medication: Annotated[
         int | str,
-        BeforeValidator(_named, json_schema_input_type=Id | Name),
+        BeforeValidator(_check_reference, json_schema_input_type=Id | Name),
         Field(examples=[1]),
     ]
     quantity: Quantity
 
 
 class DispenseIn(In):
-    """What is handed out. A doctor passes new safety alerts with a reason."""
+    """The dispensing of medications. A doctor overrides new safety alerts with a reason."""
 
-    items: Annotated[list[DispenseItem], Field(min_length=1, max_length=MOST)]
+    items: Annotated[list[DispenseItem], Field(min_length=1, max_length=MAX_ITEMS)]
     override_reason: Line | None = None
 
 
 class MedicationOut(Out):
-    """A medicine of a prescription, and how much of it was handed out."""
+    """A medication of a prescription, with the dispensed quantity."""
 
     id: int
     name: str
@@ -156,7 +144,7 @@ class MedicationOut(Out):
 
 
 class DispensingOut(Out):
-    """Medicine handed out."""
+    """One dispensing of one medication."""
 
     id: int
     medication_id: int
@@ -166,15 +154,15 @@ class DispensingOut(Out):
     created_at: InstantOut
 
 
-class Warned(TypedDict):
-    """What the safety gate could not check."""
+class SafetyWarning(TypedDict):
+    """A safety check that was not possible."""
 
     medication: str
     code: str
     message: str
 
 
-# `with` is no name that a class could give a member
+# the functional syntax, because `with` is a keyword
 OverriddenAlert = TypedDict(
     "OverriddenAlert",
     {
@@ -191,7 +179,7 @@ OverriddenAlert = TypedDict(
 
 
 class PrescriptionOut(OfPatient, OfDoctor):
-    """A prescription; an active one past `expires_on` reads expired."""
+    """A prescription. The status of an active one after `expires_on` is `expired`."""
 
     area: ClassVar[str] = "prescription"
 
@@ -205,7 +193,7 @@ class PrescriptionOut(OfPatient, OfDoctor):
     override_reason: str | None
     overridden_alerts: list[OverriddenAlert]
     cancellation_reason: str | None
-    warnings: list[Warned] | None
+    warnings: list[SafetyWarning] | None
     dispensings: list[DispensingOut]
     created_at: InstantOut
     updated_at: InstantOut

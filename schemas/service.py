@@ -1,4 +1,4 @@
-"""What the service tells of itself."""
+"""Responses of the health checks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from schemas.base import Out
 
 
 class LiveOut(Out):
-    """The process answers."""
+    """Liveness: the process answers."""
 
     status: Literal["ok"]
 
 
 class ReadyOut(Out):
-    """Requests can be served. Without Redis they are too, `degraded`: each process counts its own limits."""
+    """Readiness. Redis may be `degraded`: then each process counts its own rate limits."""
 
     status: Literal["ok"]
     database: Literal["ok"]

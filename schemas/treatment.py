@@ -1,4 +1,4 @@
-"""Treatments: what comes in and goes out."""
+"""Requests and responses of treatments."""
 
 from __future__ import annotations
 
@@ -7,43 +7,28 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from enums import TreatmentStatus
-from schemas.base import (
-    Code,
-    DayOut,
-    Id,
-    In,
-    InstantOut,
-    Line,
-    MoneyIn,
-    MoneyOut,
-    Name,
-    Note,
-    OfDoctor,
-    OfPatient,
-    Out,
-    Quantity,
-    partial,
-)
+from schemas.base import In, OfDoctor, OfPatient, Out, patch_model
+from schemas.fields import Code, DayOut, Id, InstantOut, Line, MoneyIn, MoneyOut, Name, Note, Quantity
 
 
 class UsageIn(In):
-    """Units of an inventory item that a treatment takes when it is completed."""
+    """Units of an inventory item. They leave the stock when the treatment is completed."""
 
     item_id: Id
     quantity: Quantity
 
 
-def _named_once(usages: list[UsageIn]) -> list[UsageIn]:
+def _check_unique_items(usages: list[UsageIn]) -> list[UsageIn]:
     if len({usage.item_id for usage in usages}) != len(usages):
-        raise ValueError("an item is named twice; name it once with the whole quantity")
+        raise ValueError("an item occurs twice; give it once with the total quantity")
     return usages
 
 
-Usages = Annotated[list[UsageIn], Field(max_length=100), AfterValidator(_named_once)]
+Usages = Annotated[list[UsageIn], Field(max_length=100), AfterValidator(_check_unique_items)]
 
 
 class VisitTreatmentIn(In):
-    """A treatment created along with its visit."""
+    """A treatment, created together with its visit."""
 
     doctor_id: Id | None = None
     name: Annotated[Name, Field(examples=["Wound dressing"])]
@@ -56,29 +41,31 @@ class VisitTreatmentIn(In):
 
 
 class TreatmentIn(VisitTreatmentIn):
-    """A treatment of a visit; the doctor is the visit's unless named."""
+    """A treatment for an existing visit. The default doctor is the doctor of the visit."""
 
     visit_id: Id
 
 
-TreatmentPatch = partial(TreatmentIn, "TreatmentPatch")
+TreatmentPatch = patch_model(TreatmentIn, "TreatmentPatch")
 
 
 class TreatmentVoidIn(In):
-    """Why a treatment is voided."""
+    """The reason for voiding a treatment."""
 
-    reason: Annotated[Line | None, Field(description="Why it is voided.", examples=["Entered twice"])] = None
+    reason: Annotated[
+        Line | None, Field(description="The reason for voiding the treatment.", examples=["Entered twice"])
+    ] = None
 
 
 class UsageOut(Out):
-    """Units of an item that the treatment needs."""
+    """Units of an inventory item that the treatment needs."""
 
     item_id: int
     quantity: int
 
 
 class UsedLotOut(Out):
-    """Units of one lot that the treatment took."""
+    """Units of one lot that the treatment used."""
 
     item_id: int
     name: str
@@ -88,7 +75,7 @@ class UsedLotOut(Out):
 
 
 class TreatmentOut(OfPatient, OfDoctor):
-    """A treatment with what it needs and what it took from stock."""
+    """A treatment with the needed items and the used lots."""
 
     area: ClassVar[str] = "treatment"
 

@@ -1,4 +1,4 @@
-"""Visits: what comes in and goes out, with vitals, diagnoses and addenda."""
+"""Requests and responses of visits, with vital signs, diagnoses and addenda."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasPath, ConfigDict, Field, computed_field, model_validator
 
 from enums import PaymentMethod
-from schemas.base import (
+from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, patch_model
+from schemas.fields import (
     Code,
     DayIn,
     DayOut,
     Id,
-    In,
     InstantOrDay,
     InstantOut,
     Line,
     MoneyIn,
     MoneyOut,
     Note,
-    OfDoctor,
-    OfPatient,
-    Out,
-    PersonRef,
     RequiredLine,
     RequiredNote,
     Short,
-    partial,
 )
 from schemas.prescription import PrescriptionOut, VisitPrescriptionIn
 from schemas.treatment import TreatmentOut, VisitTreatmentIn
@@ -35,15 +30,19 @@ from schemas.treatment import TreatmentOut, VisitTreatmentIn
 
 
 class VitalsIn(In):
-    """Vital signs and measures of one visit; each is optional.
+    """Vital signs and measurements of a visit. All are optional.
 
-    The ranges catch slips (a temperature in Fahrenheit, a height in metres, a digit too many); they are no
-    reference ranges, which would refuse the sickest. Blood pressure in mmHg within the 0-300 scale of
-    clinical manometers; heart rate up to 350 and respiratory rate up to 150 a minute, above what infants
-    in tachycardia or distress reach; temperature in degrees Celsius from deep accidental hypothermia
-    (stage HT IV is below 24, Brown et al., N Engl J Med 2012;367:1930) to 45; oxygen saturation in percent;
-    weight in kg and height in cm from the smallest surviving newborns to the largest people on record (635
-    kg, 272 cm).
+    The ranges catch input errors, such as Fahrenheit, a height in metres, or a digit too many. They are not
+    reference ranges, which would refuse very ill patients.
+
+    * Blood pressure: mmHg, within the scale 0-300 of clinical manometers.
+    * Heart rate and respiratory rate: per minute, up to 350 and 150. Infants in tachycardia or respiratory
+      distress stay below these limits.
+    * Temperature: degrees Celsius, up to 45. The minimum allows deep accidental hypothermia (stage HT IV is
+      below 24, Brown et al., N Engl J Med 2012;367:1930).
+    * Oxygen saturation: percent.
+    * Weight and height: kg and cm, from the smallest surviving newborns to the largest people on record
+      (635 kg, 272 cm).
     """
 
     systolic: Annotated[int, Field(ge=30, le=300, examples=[120])] | None = None
@@ -57,15 +56,15 @@ class VitalsIn(In):
 
     @model_validator(mode="before")
     @classmethod
-    def _ignore_computed(cls, value: Any) -> Any:
-        """Grids send back the BMI with the rest."""
+    def _drop_bmi(cls, value: Any) -> Any:
+        """Remove the computed BMI, which a data grid sends back."""
         if isinstance(value, dict):
             return {name: member for name, member in value.items() if name != "bmi"}
         return value
 
 
 class VitalsOut(Out):
-    """Vital signs in the units of `VitalsIn`; null where not measured."""
+    """Vital signs in the units of `VitalsIn`. Null: not measured."""
 
     systolic: int | None = None
     diastolic: int | None = None
@@ -76,24 +75,27 @@ class VitalsOut(Out):
     weight_kg: float | None = None
     height_cm: float | None = None
 
-    @computed_field(description="Body mass index, kg/m2, to one place.")  # type: ignore[prop-decorator]
+    @computed_field(description="Body mass index in kg/m2, rounded to one decimal place.")  # type: ignore[prop-decorator]
     @property
     def bmi(self) -> float | None:
-        """Body mass index (weight by the square of the height in metres), to one place."""
+        """Return the body mass index: weight divided by the square of the height in metres."""
         if self.weight_kg is None or self.height_cm is None:
             return None
         return round(self.weight_kg / (self.height_cm / 100) ** 2, 1)
 
 
 class DiagnosisIn(In):
-    """A diagnosis: an ICD-10-CM code, words, or both. A code alone is described by its official title."""
+    """A diagnosis: an ICD-10-CM code, a description, or both.
+
+    The default description is the official title of the code.
+    """
 
     icd10: Annotated[Code, Field(examples=["J02.9"])] | None = None
     description: Annotated[Line, Field(examples=["Acute pharyngitis, unspecified"])] | None = None
 
 
 class DiagnosisOut(Out):
-    """A diagnosis, the code as it is printed."""
+    """A diagnosis. The code has its printed form, with a dot."""
 
     icd10: str | None
     description: str
@@ -103,7 +105,7 @@ class DiagnosisOut(Out):
 
 
 class VisitIn(In):
-    """A visit to record; only the patient is required, and the doctor unless the caller is one."""
+    """A visit. The patient is required. The doctor is required unless the caller is a doctor."""
 
     patient_id: Id
     doctor_id: Id | None = None
@@ -120,7 +122,7 @@ class VisitIn(In):
 
 
 class VisitCreate(VisitIn):
-    """A new visit with what was done and prescribed, and what was paid."""
+    """A new visit with its treatments, prescriptions and payment."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -136,26 +138,26 @@ class VisitCreate(VisitIn):
     payment_method: PaymentMethod | None = None
 
 
-VisitPatch = partial(VisitIn, "VisitPatch")
+VisitPatch = patch_model(VisitIn, "VisitPatch")
 
 
 class VisitVoidIn(In):
-    """Why a visit is voided, in the body or the query."""
+    """The reason for voiding a visit, in the body or in the query string."""
 
     reason: Annotated[
         RequiredLine | None,
-        Field(description="Why it is voided.", examples=["Recorded for the wrong patient"]),
+        Field(description="The reason for voiding the visit.", examples=["Recorded for the wrong patient"]),
     ] = None
 
 
 class AddendumIn(In):
-    """A correction to a signed visit."""
+    """An addendum to a signed visit."""
 
     text: Annotated[RequiredNote, Field(examples=["The left knee, not the right."])]
 
 
 class AddendumOut(Out):
-    """A correction with its author and time."""
+    """An addendum with its author and time."""
 
     id: int
     visit_id: int
@@ -167,7 +169,7 @@ class AddendumOut(Out):
 
 
 class VisitOut(OfPatient, OfDoctor):
-    """A visit with everything that hangs on it."""
+    """A visit with its treatments, prescriptions, addenda and balance."""
 
     area: ClassVar[str] = "visit"
 

@@ -1,12 +1,12 @@
-"""Passwords that everybody tries first: the 30,000 most frequent of leaked ones, as zxcvbn lists them."""
+"""Common passwords: the 30,000 most frequent leaked ones in the list of zxcvbn, and simple patterns."""
 
 from __future__ import annotations
 
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])
-# What fingers type along: the alphabet, the digits, the rows and columns of keyboards.
-RUNS = (
+# The alphabet, the digits, and the rows and columns of keyboards. Passwords are also compared backwards.
+SEQUENCES = (
     "abcdefghijklmnopqrstuvwxyz",
     "0123456789" * 3,
     "qwertyuiopasdfghjklzxcvbnm",
@@ -14,21 +14,24 @@ RUNS = (
     "azertyuiopqsdfghjklmwxcvbn",
     "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p",
 )
+DIGITS_AND_MARKS = "0123456789!?.-_ "
 
 
 def is_common(password: str) -> bool:
-    """Whether a case-folded password is a listed one, one with digits or marks around it, one said over and
-    over, a run along the keyboard, or made of fewer than five different characters."""
-    core = password.strip("0123456789!?.-_ ")
+    """Return True for a common password. `password` is case-folded.
+
+    Common are: a listed password, also repeated or with digits or marks around it; a part of a sequence; and
+    a password with fewer than five different characters.
+    """
     return (
         password in COMMON
-        or core in COMMON
-        or _unit(password) in COMMON
-        or any(password in run or password in run[::-1] for run in RUNS)
+        or password.strip(DIGITS_AND_MARKS) in COMMON
+        or _repeated_part(password) in COMMON
+        or any(password in sequence or password in sequence[::-1] for sequence in SEQUENCES)
         or len(set(password)) < 5
     )
 
 
-def _unit(text: str) -> str:
-    """The shortest text that, said over and over, makes this one."""
+def _repeated_part(text: str) -> str:
+    """Return the shortest text whose repetition is `text`."""
     return text[: (text + text).find(text, 1)]

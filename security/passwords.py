@@ -1,6 +1,6 @@
-"""Passwords: bcrypt, the length that counts, and the ones everybody tries first.
+"""Password rules and bcrypt hashes.
 
-NIST SP 800-63B section 3.1.1: length and a block list, no composition rules.
+The rules follow NIST SP 800-63B section 3.1.1: a minimum length and a block list, no composition rules.
 """
 
 from __future__ import annotations
@@ -9,61 +9,92 @@ import os
 import sys
 import threading
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from config import settings
 from database import deadline
-from errors import invalid
+from errors import ClinicError, invalid
 from extensions import bcrypt
-from security.common_passwords import is_common
+from security.common_passwords import DIGITS_AND_MARKS, is_common
 
 MIN_LENGTH = 12  # characters
 
 
-def _step_back() -> None:
-    """Let every other thread go first: whoever tries passwords keeps nobody else waiting."""
-    if sys.platform == "linux":  # where a thread has a priority of its own
+def _lower_priority() -> None:
+    """Lower the CPU priority of this thread, so that sign-ins do not delay other requests."""
+    if sys.platform == "linux":  # on other systems the priority belongs to the process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-# bcrypt is all CPU, outside the interpreter's lock: more at once than this only slow each other down
-_hashers = ThreadPoolExecutor(2, "bcrypt", _step_back)
+# bcrypt uses only the CPU and releases the GIL. More than two threads would only slow each other down.
+HASHING_THREADS = 2
+_executor = ThreadPoolExecutor(HASHING_THREADS, "bcrypt", _lower_priority)
+_pending: set[Future[Any]] = set()  # hashes that run or wait
+_pending_lock = threading.Lock()
 
 
 def check_strength(password: str, *, field: str = "password", about: tuple[str, ...] = ()) -> None:
-    """422 unless the password is long enough, not a common one, and not in `about`, such as one's name."""
-    password = _normal(password)
+    """Refuse a weak password with 422 `validation_failed` on `field`.
+
+    A password is weak if it has fewer than `MIN_LENGTH` characters, is common, or is one of the texts `about`
+    the user, such as the name.
+    """
+    password = _normalize(password)
     if len(password) < MIN_LENGTH:
         raise invalid(field, f"must have at least {MIN_LENGTH} characters")
     folded = password.casefold()
     if is_common(folded):
-        raise invalid(field, "is too common; take several words that nobody would guess together")
-    if any(word.casefold() in (folded, folded.strip("0123456789!?.-_ ")) for word in about):
+        raise invalid(field, "is too common; use several words that do not belong together")
+    if any(text.casefold() in (folded, folded.strip(DIGITS_AND_MARKS)) for text in about):
         raise invalid(field, "must not be your name or e-mail address")
 
 
 def hash_password(password: str) -> str:
-    """The bcrypt hash. Longer passwords than bcrypt's 72 bytes are hashed with SHA-256 first, not cut."""
+    """Return the bcrypt hash.
+
+    bcrypt reads 72 bytes only. So a longer password is hashed with SHA-256 first.
+    """
     cost = settings().bcrypt_cost
-    with deadline.paused():
-        hashed: bytes = _hashers.submit(bcrypt.generate_password_hash, _normal(password), cost).result()
+    hashed: bytes = _run(bcrypt.generate_password_hash, _normalize(password), cost)
     return hashed.decode()
 
 
 def verify(password_hash: str | None, password: str) -> bool:
-    """Whether the password is the hash's; without a usable hash it takes the same time and is False."""
+    """Return True if the hash is of this password.
+
+    Without a usable hash return False in the same time, so that the time does not show if an account exists.
+    Raises 503 `unavailable` while `PASSWORD_CHECK_QUEUE` other checks wait.
+    """
     usable = password_hash is not None and password_hash.startswith("$2")
-    against = password_hash if usable else _dummy()
+    checked_hash = password_hash if usable else _dummy_hash()
+    matches: bool = _run(bcrypt.check_password_hash, checked_hash, _normalize(password))
+    return matches and usable
+
+
+def raise_if_queue_full() -> None:
+    """Raise 503 `unavailable` if `PASSWORD_CHECK_QUEUE` hashes of this process wait already."""
+    if len(_pending) >= HASHING_THREADS + settings().password_check_queue:
+        raise ClinicError("unavailable", "Too many sign-ins at this moment. Try again.", retry_after=2)
+
+
+def _run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a bcrypt function, computed in a hashing thread."""
+    with _pending_lock:
+        raise_if_queue_full()  # each waiting hash holds a thread of the server
+        future = _executor.submit(function, *arguments)
+        _pending.add(future)
+    future.add_done_callback(_pending.discard)
     with deadline.paused():
-        found: bool = _hashers.submit(bcrypt.check_password_hash, against, _normal(password)).result()
-    return found and usable
+        return future.result()
 
 
-def _normal(password: str) -> str:
-    # one keyboard sends é as one character, another as two; NIST SP 800-63B section 3.1.1.2 asks for NFKC
+def _normalize(password: str) -> str:
+    # Keyboards send é as one or as two characters. NIST SP 800-63B section 3.1.1.2 requires NFKC.
     return unicodedata.normalize("NFKC", password)
 
 
-def _dummy() -> str:
-    """A hash of nothing that costs what a real one costs."""
+def _dummy_hash() -> str:
+    """Return a hash that matches no password and costs the same time as a real one."""
     return f"$2b${settings().bcrypt_cost:02d}${'.' * 53}"

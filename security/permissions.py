@@ -1,6 +1,6 @@
-"""Who may do what: the one table. Blank is 403; a role has what its line lists and nothing else.
+"""Permissions: the table of roles and rights. Everything that it does not list is refused with 403.
 
-Two questions, two places: "may this role?" is here, "is this row theirs, in this state?" is in the service.
+This module checks the role. The services check if the row belongs to the caller and allows the change.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ A, D, R, T = Role.ADMIN, Role.DOCTOR, Role.RECEPTIONIST, Role.TECHNICIAN
 
 
 class Permission(StrEnum):
-    """One right; every method of every route names exactly one."""
+    """A right. Every method of every route requires exactly one."""
 
-    PUBLIC = "public"  # anybody, signed in or not
-    SIGNED_IN = "signed_in"  # any active user, about themselves
+    PUBLIC = "public"  # all callers, signed in or not
+    SIGNED_IN = "signed_in"  # all active users, for their own data
     USERS_MANAGE = "users.manage"
     AUDIT_READ = "audit.read"
     METRICS_READ = "metrics.read"
@@ -58,8 +58,8 @@ class Permission(StrEnum):
 
 P = Permission
 
-# What a role may ask for. "own" (the row's doctor is the caller's) and single fields of a row are judged by
-# the services: see the comments.
+# The roles of each right. The comments name further checks, which are in the services: "own" means that the
+# doctor of the row is the caller, and some roles may change single fields only.
 TABLE: dict[Permission, tuple[Role, ...]] = {
     P.PUBLIC: (A, D, R, T),
     P.SIGNED_IN: (A, D, R, T),
@@ -87,9 +87,9 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.PRESCRIPTIONS_READ: (A, D, T),
     P.PRESCRIPTIONS_WRITE: (A, D),  # D: own
     P.PRESCRIPTIONS_DISPENSE: (A, D, T),  # D: own
-    P.BILLINGS_READ: (A, D, R),  # D: own visits'
+    P.BILLINGS_READ: (A, D, R),  # D: bills of own visits
     P.BILLINGS_WRITE: (A, R),
-    P.REFUNDS_ASK: (A, R),  # R: a request that somebody else decides
+    P.REFUNDS_ASK: (A, R),  # R: request only; an admin decides
     P.BILLINGS_SETTLE: (A,),  # decide refunds, write off, void
     P.INVENTORY_READ: (A, D, R, T),
     P.INVENTORY_WRITE: (A, T),
@@ -100,7 +100,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.DASHBOARD_READ: (A, D, R, T),
 }
 
-# Fields of an area that a role may not see: absent for it in every answer, 403 as filter or sort.
+# Fields of an area that a role may not see: absent in responses, 403 as a filter or sort.
 CLINICAL = frozenset(
     {
         "summary",
@@ -115,7 +115,7 @@ CLINICAL = frozenset(
 )
 HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
     ("patient", T): frozenset({"account_balance"}),
-    ("patient", R): frozenset({"condition", "allergy"}),  # filters that would tell of the medical history
+    ("patient", R): frozenset({"condition", "allergy"}),  # filters on the medical history
     ("visit", R): CLINICAL,
     ("visit", T): frozenset({"amount_paid", "balance"}),
     ("treatment", R): frozenset({"notes"}),
@@ -125,8 +125,11 @@ HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who is asking: the signed-in user, a command acting for the clinic (no `user_id`, role admin), or
-    nobody that we know (neither), who may do nothing."""
+    """The caller of a service.
+
+    A signed-in user has a `user_id` and a role. A command has the role admin and no `user_id`. An anonymous
+    caller has neither and may do nothing.
+    """
 
     user_id: int | None
     name: str
@@ -137,20 +140,20 @@ class Actor:
     request_id: str | None = None
 
     def may(self, permission: Permission) -> bool:
-        """Whether the role's line lists the permission."""
+        """Return True if the role has the permission."""
         return self.role in TABLE[permission]
 
     def require(self, permission: Permission, message: str = "Your role may not do this.") -> None:
-        """403 unless the role may."""
+        """Raise 403 `forbidden` unless the role has the permission."""
         if not self.may(permission):
             raise ClinicError("forbidden", message)
 
     def require_own(self, doctor_id: int | None) -> None:
-        """403 for a doctor on another doctor's row; the other roles are not bound to a doctor."""
+        """Raise 403 `forbidden` for a doctor on a row of another doctor. Other roles pass."""
         if self.role is Role.DOCTOR and (self.doctor_id is None or doctor_id != self.doctor_id):
             raise ClinicError("forbidden", "You may change your own records only.")
 
 
 def hidden(area: str, role: Role | None) -> frozenset[str]:
-    """The fields of an area that the role may not see."""
+    """Return the fields of an area that the role may not see."""
     return HIDDEN.get((area, role), frozenset()) if role else frozenset()

@@ -1,26 +1,26 @@
-"""Free text without active HTML, and otherwise exactly as it was typed.
+"""Remove active HTML from free text, and leave all other text unchanged.
 
 Clinicians write ``BP <120/80 & HR >60``, ``if x<y then a>b`` and ``dose 5mg/kg <q6h> prn``. HTML sanitisers
-read these as broken markup and drop or re-encode parts of them, which changes what the record says. Here the
-``<`` that open active markup are found first, and only those tags are touched (a complete tag is given to
-bleach, alone). A text without any comes back as the same object.
+read these as broken markup. They drop or re-encode parts of them, which changes the medical record. This
+module first finds each ``<`` that opens active markup, and changes only those tags. A complete start tag is
+passed to bleach by itself. A text without active markup is returned as the same object.
 
-What is active, and therefore never survives:
+Active markup is always removed:
 
-* an element that runs, loads, embeds, submits, or changes how the parser reads on (``ACTIVE_ELEMENTS``),
-  terminated or not, since whatever is written after the text may terminate it;
-* any tag, of whatever name, with an event handler, a loading attribute (``ACTIVE_ATTRIBUTES``) or a
-  ``javascript:`` value;
-* comments, CDATA, document types and processing instructions.
+* Elements that run, load, embed, submit, or change how the parser continues (``ACTIVE_ELEMENTS``). They need
+  no closing ``>``, because the text after them may contain one.
+* Tags of any name with an event handler, a loading attribute (``ACTIVE_ATTRIBUTES``) or a ``javascript:``
+  value.
+* Comments, CDATA, document types and processing instructions.
 
-What is inert stays byte for byte: ``<b>bold</b>``, ``List<int>``, ``<j.doe@clinic.org>``, ``x<b and c>d``,
-entities as typed (``A&lt;script&gt;`` is neither decoded nor encoded), ``javascript:`` outside a tag. What is
-rendered as HTML, CSV or PDF still has to be escaped for that medium: this module is the second line.
+Inert text stays byte for byte: ``<b>bold</b>``, ``List<int>``, ``<j.doe@clinic.org>``, ``x<b and c>d``,
+entities (``A&lt;script&gt;`` is neither decoded nor encoded), and ``javascript:`` outside a tag. Output in
+HTML, CSV or PDF still has to be escaped: this module is the second line of defence.
 
-Every ``<`` is judged as if a parser stood in front of it in its initial state, whatever precedes it, and a
-tag is taken to reach as far as any parser might read it. So the verdict depends neither on the state that a
-particular parser is in nor on its treatment of broken markup. The price is that it errs on the side of
-"active": a letter right after ``<`` and ``onset=`` before the next ``>`` is taken for an event handler.
+Each ``<`` is checked as if a parser were in its initial state, whatever the text before it is. A tag is
+assumed to extend as far as any parser might read it. So the result does not depend on the state of a parser
+or on how it handles broken markup. The cost is false positives: a letter directly after ``<`` and ``onset=``
+before the next ``>`` count as an event handler.
 Sources: the tokenizer of the WHATWG HTML standard, section 13.2.5; the OWASP XSS filter evasion cheat sheet.
 """
 
@@ -31,20 +31,22 @@ from typing import NamedTuple
 
 from bleach.sanitizer import Cleaner
 
-# They keep their tag when active attributes are taken off it; all others lose the tag and keep the words.
+# These elements keep their tag without the active attributes. Others lose the tag and keep the text.
 FORMATTING_ELEMENTS = frozenset({"b", "br", "em", "i", "li", "ol", "p", "strong", "sub", "sup", "u", "ul"})
 
-_RUNNING = {"applet", "math", "meta", "script", "svg", "xml"}
-_LOADING = {"audio", "bgsound", "embed", "fencedframe", "iframe", "ilayer", "img", "video"}
-_ASKING = {"isindex", "keygen", "textarea"}
-# These change how a parser reads whatever follows them.
-_PARSING = {"frameset", "marquee", "noembed", "noframes", "noscript", "plaintext", "xmp"}
-# Words of English. "urine output <input since noon" and "Hb <base line" are sentences, not elements.
+_SCRIPT_ELEMENTS = {"applet", "math", "meta", "script", "svg", "xml"}
+_LOADING_ELEMENTS = {"audio", "bgsound", "embed", "fencedframe", "iframe", "ilayer", "img", "video"}
+_INPUT_ELEMENTS = {"isindex", "keygen", "textarea"}
+# These elements change how a parser reads the text after them.
+_PARSER_ELEMENTS = {"frameset", "marquee", "noembed", "noframes", "noscript", "plaintext", "xmp"}
+# These names are also English words: "urine output <input since noon" and "Hb <base line" are sentences.
 _LOADING_WORDS = {"base", "frame", "layer", "link", "object", "portal", "style"}
 _OTHER_WORDS = {"button", "form", "input", "listing", "select", "template", "title"}
 _ENGLISH_WORDS = frozenset(_LOADING_WORDS | _OTHER_WORDS)
 
-ACTIVE_ELEMENTS = frozenset(_RUNNING | _LOADING | _ASKING | _PARSING | _ENGLISH_WORDS)
+ACTIVE_ELEMENTS = frozenset(
+    _SCRIPT_ELEMENTS | _LOADING_ELEMENTS | _INPUT_ELEMENTS | _PARSER_ELEMENTS | _ENGLISH_WORDS
+)
 
 _URL_ATTRIBUTES = {"background", "dynsrc", "href", "imagesrcset", "lowsrc", "ping", "poster", "src", "srcset"}
 _OTHER_ATTRIBUTES = {"classid", "codebase", "datasrc", "formaction", "manifest", "srcdoc", "style", "xmlns"}
@@ -52,11 +54,11 @@ ACTIVE_ATTRIBUTES = frozenset(_URL_ATTRIBUTES | _OTHER_ATTRIBUTES)
 
 _SCRIPT_SCHEMES = ("javascript:", "vbscript:", "livescript:", "data:text/html", "data:image/svg")
 
-# Markup inside markup (``<scr<script>ipt>``) comes to light round by round; nobody nests it this deeply.
+# Each round uncovers nested markup such as ``<scr<script>ipt>``. Real text is never nested so deeply.
 _MAX_ROUNDS = 8
 
-# Characters of a value read for a scheme: blanks and character references may stretch "javascript:". The
-# attributes that load are active whatever their value, so this bounds work and not safety.
+# Characters of a value that are searched for a scheme. Blanks and character references can make "javascript:"
+# longer. Loading attributes are active with every value, so this limits the work and not the safety.
 _SCHEME_WINDOW = 256
 
 _OPENING = re.compile(
@@ -65,25 +67,25 @@ _OPENING = re.compile(
     r"|/?(?P<name>[a-z][^\s/<>\x00-\x1f]*))",
     re.IGNORECASE | re.ASCII,
 )
-# A tag that all parsers read alike. Never crossing a "<" and never giving back what it took keeps it linear.
+# A tag that all parsers read alike. It is linear: it never crosses a "<" and does not backtrack.
 _WELL_FORMED = re.compile(
     r"</?[a-z][^\s/<>\"'=`\x00-\x1f]*+"
     r"(?:\s++[^\s/<>\"'=`\x00-\x1f]++(?:\s*+=\s*+(?:\"[^\"<]*+\"|'[^'<]*+'|[^\s\"'=<>`]++))?+)*+"
     r"\s*+/?>",
     re.IGNORECASE | re.ASCII,
 )
-_BARE = re.compile(r"</?[a-z][^\s/<>]*+\s*+/?>", re.IGNORECASE | re.ASCII)
+_BARE_TAG = re.compile(r"</?[a-z][^\s/<>]*+\s*+/?>", re.IGNORECASE | re.ASCII)
 _NAME_AND_EQUALS = re.compile(r"([^ \t\n\r\f/>=]+)(\s*=[\s=]*)?")
 _NAME_PARTS = re.compile(r"[\s\"':\x00-\x1f]+")
 _BLANKS = re.compile(r"[\s\x00-\x1f]+")
 _VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s>]*")
 _OPENED_QUOTE = re.compile(r"=\s*[\"']")
-_KEPT_TAG = re.compile(r"<[a-z]+>")
+_START_TAG = re.compile(r"<[a-z]+>")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Edit(NamedTuple):
-    """Replace ``text[start:end]`` by ``replacement``, or by what bleach leaves of it where that is None."""
+    """A replacement of ``text[start:end]``. None means: by the result of bleach."""
 
     start: int
     end: int
@@ -91,10 +93,10 @@ class _Edit(NamedTuple):
 
 
 def sanitize(text: str) -> str:
-    """Return ``text`` without active HTML; everything else comes back byte for byte.
+    """Return ``text`` without active HTML. All other text is unchanged.
 
-    Idempotent, linear in the length, and still inert when a quote, ``>`` or ``-->`` follows. Never raises.
-    For free text only: not for passwords, codes, addresses or anything that is compared.
+    The function is idempotent, needs linear time and never raises. The result stays inert if a quote, ``>``
+    or ``-->`` follows it. Use it for free text only, not for passwords, codes, addresses or compared values.
     """
     if _OPENING.search(text) is None:
         return text
@@ -103,14 +105,15 @@ def sanitize(text: str) -> str:
         if not edits:
             return text
         text = _apply(text, edits)
-    # Still active: markup nested this deeply is an attack, and without "<" there is no markup at all.
+    # Markup that is nested more deeply is an attack. Without "<" there is no markup.
     return text if not _Markup(text).edits() else text.replace("<", "")
 
 
 def text_problem(text: str) -> str | None:
-    """Say why ``text`` cannot be stored and answered as Unicode, or return None where it can.
+    """Return the reason why ``text`` cannot be stored as Unicode, or None.
 
-    PostgreSQL has no NUL in text, half of a surrogate pair has no UTF-8 form. The text itself is not quoted.
+    PostgreSQL stores no NUL in text. An unpaired surrogate has no UTF-8 form. The reason does not quote the
+    text.
     """
     if "\x00" in text:
         return "must not contain the NUL character (U+0000)"
@@ -121,7 +124,7 @@ def text_problem(text: str) -> str | None:
 
 
 class _Markup:
-    """The places of one text that a parser could take for markup, each list in ascending order."""
+    """The positions in a text that a parser could read as markup. All lists are in ascending order."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -131,13 +134,13 @@ class _Markup:
         self.quotes = [match.start() for match in _OPENED_QUOTE.finditer(text)]
         named = (match for match in _NAME_AND_EQUALS.finditer(text) if match[2])
         active = [match for match in named if _is_active(text, match)]
-        # Where the name of an active attribute ends, and where its value begins.
+        # the end of the name of each active attribute, and the start of its value
         self.attributes = [match.end(1) for match in active]
         self.values = [match.end() for match in active]
         self.section_ends = {terminator: text.rfind(terminator) for terminator in ("-->", "]]>")}
 
     def edits(self) -> list[_Edit]:
-        """What has to change for nothing active to be left, in the order of the text, without overlaps."""
+        """Return the edits that remove all active markup, in the order of the text, without overlaps."""
         edits: list[_Edit] = []
         removed: set[str] = set()
         for opening in self.openings:
@@ -150,32 +153,32 @@ class _Markup:
             if opening["name"] and edit.start == opening.start():
                 removed.add(opening["name"].lower())
         removed -= FORMATTING_ELEMENTS
-        return self._with_partners(edits, removed) if removed else edits
+        return self._with_matching_tags(edits, removed) if removed else edits
 
-    def _with_partners(self, edits: list[_Edit], removed: set[str]) -> list[_Edit]:
-        """Add the bare tags of removed elements: ``<a href=...>`` takes its ``</a>`` along."""
-        partners = []
+    def _with_matching_tags(self, edits: list[_Edit], removed: set[str]) -> list[_Edit]:
+        """Add the bare tags of removed elements, such as the ``</a>`` of ``<a href=...>``."""
+        matching_tags = []
         ends = {edit.start: edit.end for edit in edits}
         done = 0
         for opening in self.openings:
             done = max(done, ends.get(opening.start(), 0))
             if opening.start() < done or (opening["name"] or "").lower() not in removed:
                 continue
-            bare = _BARE.match(self.text, opening.start())
+            bare = _BARE_TAG.match(self.text, opening.start())
             if bare is not None:
-                partners.append(_Edit(bare.start(), bare.end(), ""))
-        return sorted(edits + partners)
+                matching_tags.append(_Edit(bare.start(), bare.end(), ""))
+        return sorted(edits + matching_tags)
 
     def _edit(self, opening: re.Match[str]) -> _Edit | None:
         start = opening.start()
         if opening["section"]:
             terminator = "-->" if opening["section"] == "!--" else "]]>"
-            # "<!-->" is a whole comment. Without a terminator only the opening goes, and the words stay.
+            # "<!-->" is a complete comment. Without a terminator only the opening is removed.
             ends = self.section_ends[terminator] > start
             end = self.text.index(terminator, start + 2) + 3 if ends else opening.end()
             return _Edit(start, end, "")
         following = self._first(self.greater, start)
-        # A tag that is not well-formed is removed up to the next "<" at most: what is left is judged anew.
+        # A tag that is not well-formed is removed up to the next "<" at most. The next round checks the rest.
         limit = self._first(self.less, start + 1)
         if opening["declaration"]:
             return _Edit(start, following + 1 if following < limit else opening.end(), "")
@@ -197,7 +200,7 @@ class _Markup:
         return _Edit(start, value.end() if value else limit, "")
 
     def _is_sentence(self, opening: re.Match[str], end: int) -> bool:
-        """Whether this is "<" and a word of English: it gets a blank after the "<" and loses nothing.
+        """Return True for "<" before an English word. It gets a blank after the "<" and loses nothing.
 
         ``<input>`` and ``<base href=x`` are elements, ``output <input since noon`` is not.
         """
@@ -205,11 +208,11 @@ class _Markup:
             self.text[opening.start() + 1] != "/"
             and opening["name"].lower() in _ENGLISH_WORDS
             and "=" not in self.text[opening.start() : end]
-            and _BARE.match(self.text, opening.start()) is None
+            and _BARE_TAG.match(self.text, opening.start()) is None
         )
 
     def _active_attributes(self, start: int) -> tuple[int, int]:
-        """The slice of ``self.attributes`` that any parser might give to the tag at ``start``."""
+        """Return the bounds of the attributes that some parser might read in the tag at ``start``."""
         first = bisect_right(self.attributes, start)
         if first == len(self.attributes):
             return first, first
@@ -220,13 +223,13 @@ class _Markup:
             end = well_formed.end() if well_formed else len(self.text)
         return first, bisect_left(self.attributes, end, first)
 
-    def _first(self, places: list[int], start: int) -> int:
-        index = bisect_left(places, start)
-        return places[index] if index < len(places) else len(self.text)
+    def _first(self, positions: list[int], start: int) -> int:
+        index = bisect_left(positions, start)
+        return positions[index] if index < len(positions) else len(self.text)
 
 
 def _is_active(text: str, attribute: re.Match[str]) -> bool:
-    """Whether ``name=`` would make a tag active. A quote in a name may be the end of the value before it."""
+    """Return True if ``name=`` makes a tag active. A quote in a name may end the previous value."""
     for part in _NAME_PARTS.split(attribute[1].lower()):
         if part.startswith("on") or part in ACTIVE_ATTRIBUTES:
             return True
@@ -236,23 +239,25 @@ def _is_active(text: str, attribute: re.Match[str]) -> bool:
 
 def _apply(text: str, edits: list[_Edit]) -> str:
     tags = {text[edit.start : edit.end] for edit in edits if edit.replacement is None}
-    left = _left_by_bleach(tags) if tags else {}
+    cleaned_tags = _clean_tags(tags) if tags else {}
     pieces = []
     done = 0
     for edit in edits:
         pieces.append(text[done : edit.start])
-        pieces.append(left[text[edit.start : edit.end]] if edit.replacement is None else edit.replacement)
+        pieces.append(
+            cleaned_tags[text[edit.start : edit.end]] if edit.replacement is None else edit.replacement
+        )
         done = edit.end
     return "".join([*pieces, text[done:]])
 
 
-def _left_by_bleach(tags: set[str]) -> dict[str, str]:
-    """What bleach leaves of each start tag: ``<b>`` of ``<b onclick=x>``, nothing of ``<a href=x>``."""
-    # Made for each call: a Cleaner is not thread-safe.
+def _clean_tags(tags: set[str]) -> dict[str, str]:
+    """Return each start tag as bleach cleans it: ``<b onclick=x>`` to ``<b>``, ``<a href=x>`` to nothing."""
+    # a new one for each call, because a Cleaner is not thread-safe
     cleaner = Cleaner(tags=FORMATTING_ELEMENTS, attributes={}, strip=True)
-    left = {}
+    cleaned_tags = {}
     for tag in tags:
-        # bleach closes what it opens; the element's own end tag stands further on in the text.
-        kept = _KEPT_TAG.match(cleaner.clean(tag))
-        left[tag] = kept[0] if kept else ""
-    return left
+        # bleach adds an end tag; the end tag of the element follows later in the text
+        start_tag = _START_TAG.match(cleaner.clean(tag))
+        cleaned_tags[tag] = start_tag[0] if start_tag else ""
+    return cleaned_tags

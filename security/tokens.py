@@ -1,7 +1,8 @@
-"""JSON Web Tokens: what is in them, and whether they are ours. Whether a session lives, the database says.
+"""JSON Web Tokens: their claims, lifetimes and verification.
 
-A token names its user, its session and the session's counter, never a role: rights are read afresh from the
-database on every request, so that logout, deactivation and a role change hold from the next one on.
+A token contains its user, its session and the counter of the session, but no role. Every request reads the
+rights and the state of the session from the database. So a logout, a deactivation or a change of role takes
+effect with the next request.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from errors import ClinicError
 
 AUDIENCE = "clinic"
 ACCESS, REFRESH = "access", "refresh"
-MAX_LENGTH = 4096  # characters; longer ones are not worth parsing
+MAX_LENGTH = 4096  # characters; a valid token is much shorter
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a genuine token says."""
+    """The verified claims of a token."""
 
     user_id: int
     session_id: int
@@ -36,17 +37,17 @@ class Claims:
 
 
 def access_lifetime() -> timedelta:
-    """How long an access token is good for."""
+    """Return the lifetime of an access token."""
     return timedelta(minutes=settings().jwt_access_token_expires_minutes)
 
 
 def refresh_lifetime() -> timedelta:
-    """How long a refresh token, and with it a session without use, lives."""
+    """Return the lifetime of a refresh token, which is also that of an unused session."""
     return timedelta(days=settings().jwt_refresh_token_expires_days)
 
 
 def issue(user_id: int, session_id: int, counter: int) -> tuple[str, str]:
-    """An access and a refresh token of one session."""
+    """Return a new access token and a new refresh token of a session."""
     claims = {"sid": session_id, "cnt": counter}
     return (
         create_access_token(str(user_id), additional_claims=claims, expires_delta=access_lifetime()),
@@ -55,28 +56,34 @@ def issue(user_id: int, session_id: int, counter: int) -> tuple[str, str]:
 
 
 def read(token: str, *kinds: str, allow_expired: bool = False) -> Claims:
-    """The claims of a token of one of these kinds, or a 401 that says no more than it must."""
+    """Return the claims of a token of one of these kinds.
+
+    Raises 401 `token_expired`, or 401 `token_invalid` for all other errors, without the reason.
+    """
+    if len(token) > MAX_LENGTH:
+        raise _invalid()
     try:
-        if len(token) > MAX_LENGTH:
-            raise ValueError
-        claims = _verified(token, settings().jwt_secret_key)
-        user_id, session_id, counter = int(claims["sub"]), claims["sid"], claims["cnt"]
-        numbers = (user_id, session_id, counter)
-        if claims["type"] not in kinds or not all(type(n) is int and 0 <= n <= MAX_INT for n in numbers):
-            raise ValueError
-        if claims["exp"] <= time.time() and not allow_expired:
-            raise jwt.ExpiredSignatureError
-    except jwt.ExpiredSignatureError:
-        raise ClinicError("token_expired", "The token has expired; refresh it or sign in again.") from None
+        values = _decode(token, settings().jwt_secret_key)
+        kind, expired = values["type"], values["exp"] <= time.time()
+        user_id, session_id, counter = int(values["sub"]), values["sid"], values["cnt"]
     except (jwt.PyJWTError, JWTExtendedException, ValueError, KeyError, TypeError):
-        raise ClinicError("token_invalid", "The token is not valid; sign in again.") from None
-    return Claims(user_id, session_id, counter, "access" if claims["type"] == ACCESS else "refresh")
+        raise _invalid() from None
+    numbers = (user_id, session_id, counter)
+    if kind not in kinds or not all(type(number) is int and 0 <= number <= MAX_INT for number in numbers):
+        raise _invalid()
+    if expired and not allow_expired:
+        raise ClinicError("token_expired", "The token has expired; refresh it or sign in again.")
+    return Claims(user_id, session_id, counter, "access" if kind == ACCESS else "refresh")
+
+
+def _invalid() -> ClinicError:
+    return ClinicError("token_invalid", "The token is not valid; sign in again.")
 
 
 @lru_cache(maxsize=4096)
-def _verified(token: str, _key: str) -> dict[str, Any]:
-    """What a token says whose signature is ours, kept: the same bytes under the same key are as good again.
+def _decode(token: str, _key: str) -> dict[str, Any]:
+    """Return all claims of a token with a valid signature, even if it has expired.
 
-    Whether it has run out is another question every time. A token that is refused is not kept.
+    The result depends only on the token and the key, so it is cached. Errors are not cached.
     """
     return decode_token(token, allow_expired=True)

@@ -1,4 +1,4 @@
-"""The clock, read here and nowhere else, and the clinic's calendar."""
+"""The clock and the calendar of the clinic. No other module reads the system clock."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ from config import settings
 
 
 def now() -> datetime:
-    """The current instant, aware UTC."""
+    """Return the current time, aware UTC."""
     return datetime.now(UTC)
 
 
 def today() -> date:
-    """The clinic's date."""
+    """Return the current date in the time zone of the clinic."""
     return now().astimezone(settings().zone).date()
 
 
 def local(instant: datetime) -> datetime:
-    """The instant with the clinic's offset."""
+    """Return an instant in the time zone of the clinic."""
     return instant.astimezone(settings().zone)
 
 
 def at(day: date, clock_time: time) -> datetime:
-    """The instant of a wall-clock time of the clinic, aware UTC.
+    """Return the instant of a local time of the clinic, aware UTC.
 
-    A time in the spring gap moves by the gap (02:30 is read as 03:30), one in the autumn fold is the first.
+    A time in the spring gap moves by the gap: 02:30 is read as 03:30. Of an ambiguous time in autumn, the
+    first instant is returned.
     """
     return datetime.combine(day, clock_time, tzinfo=settings().zone).astimezone(UTC)
 
 
 def day_start(day: date) -> datetime:
-    """Midnight at which a day of the clinic begins, aware UTC."""
+    """Return the midnight at the start of a day of the clinic, aware UTC."""
     return at(day, time.min)
 
 
 def day_end(day: date) -> datetime:
-    """Midnight at which a day of the clinic ends (the next begins), aware UTC."""
+    """Return the midnight at the end of a day of the clinic, which starts the next day, aware UTC."""
     return day_start(day + timedelta(days=1))

@@ -1,7 +1,8 @@
-"""`Idempotency-Key`: the first answer is stored with its effect, and answers the same request again.
+"""`Idempotency-Key`: the response of the first request is stored, and repeated for the same request.
 
-Key row, effect and answer share one transaction, so that a crash leaves either all or nothing: a key cannot
-be wedged. A second caller waits on the unique index until the first has committed or rolled back.
+The key, the changes of the request and the response are written in one transaction. So a crash leaves all of
+them or none, and no key stays without a response. A second request with the key waits on the unique index
+until the first has committed or rolled back.
 """
 
 from __future__ import annotations
@@ -17,41 +18,41 @@ from extensions import db
 from models import IdempotencyKey
 from services import clock
 
-KEPT = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 MAX_LENGTH = 255
 
 
 def fingerprint(method: str, path: str, body: bytes) -> str:
-    """What makes two requests the same one."""
+    """Return the hash that identifies a request: of method, path with query, and body."""
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), body))).hexdigest()
 
 
-def begin(user_id: int, key: str, wanted: str) -> IdempotencyKey:
-    """The key's row: with an answer to replay, or new and ours to fill by `finish`.
+def begin(user_id: int, key: str, request_fingerprint: str) -> IdempotencyKey:
+    """Return the stored row of a key with the response to repeat, or a new row for `finish`.
 
-    Raises 422 where the key was used for another request. A key whose first request still runs makes the
-    insert wait; the database's lock timeout ends the wait.
+    Raises 422 for an invalid key, and `idempotency_mismatch` for a key of another request. While the first
+    request with the key runs, the insert waits. The lock timeout of the database ends the wait.
     """
     if not 1 <= len(key) <= MAX_LENGTH or not key.isprintable():
         raise invalid("Idempotency-Key", f"must have 1 to {MAX_LENGTH} printable characters")
     now = clock.now()
-    own = IdempotencyKey.user_id == user_id
-    db.session.execute(delete(IdempotencyKey).where(own, IdempotencyKey.created_at <= now - KEPT))
-    found = db.session.execute(
-        select(IdempotencyKey).where(own, IdempotencyKey.key == key)
+    of_user = IdempotencyKey.user_id == user_id
+    db.session.execute(delete(IdempotencyKey).where(of_user, IdempotencyKey.created_at <= now - RETENTION))
+    stored = db.session.execute(
+        select(IdempotencyKey).where(of_user, IdempotencyKey.key == key)
     ).scalar_one_or_none()
-    if found is not None:
-        if found.fingerprint != wanted:
+    if stored is not None:
+        if stored.fingerprint != request_fingerprint:
             raise ClinicError(
-                "idempotency_mismatch", "This Idempotency-Key was used for another request; take a new one."
+                "idempotency_mismatch", "This Idempotency-Key was used for another request. Send a new key."
             )
-        return found
-    row = IdempotencyKey(user_id=user_id, key=key, fingerprint=wanted, created_at=now)
+        return stored
+    row = IdempotencyKey(user_id=user_id, key=key, fingerprint=request_fingerprint, created_at=now)
     db.session.add(row)
     db.session.flush()
     return row
 
 
 def finish(row: IdempotencyKey, status: int, headers: dict[str, Any], body: str) -> None:
-    """Keep the answer beside the effect."""
+    """Store the response of the request."""
     row.status, row.headers, row.body = status, headers, body

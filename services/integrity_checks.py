@@ -1,7 +1,7 @@
-"""What must always be true of the stored clinic, asked of the database itself: `flask verify`.
+"""Integrity checks of the stored data, for `flask verify`.
 
-Each invariant is a query for the rows that break it. The rules hold by locks and constraints; this looks
-whether they did.
+Each check is a query for the rows that violate a rule. Locks and constraints enforce the rules. The checks
+detect violations in spite of them, for example after manual changes in the database.
 """
 
 from __future__ import annotations
@@ -42,81 +42,88 @@ RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)
 
 
 @dataclass(frozen=True)
-class Invariant:
-    """A sentence that must be true, and the query for the ids of rows that break it."""
+class IntegrityCheck:
+    """A rule, and the query for the ids of the rows that violate it."""
 
-    sentence: str
-    breaches: Select[Any]
+    rule: str
+    query: Select[Any]
 
 
-def _overlaps(owner: Any, end: Any, *wheres: Any) -> Select[Any]:
-    """Appointments that are not over when one of the same owner begins, which begins no earlier.
+def _overlaps(owner: Any, end: Any, *conditions: Any) -> Select[Any]:
+    """Select the appointments that end after the start of a later one of the same owner.
 
-    One walk backwards in time: a join of all with all takes hours in a busy clinic.
+    A window function scans each owner once, backwards in time. A self-join would take hours in a busy clinic.
     """
     order = (Appointment.start.desc(), Appointment.id.desc())
     following = func.min(Appointment.start).over(partition_by=owner, order_by=order, rows=(None, -1))
-    walked = (
+    scanned = (
         select(Appointment.id, end.label("end"), following.label("following"))
-        .where(Appointment.status.in_(OCCUPYING), *wheres)
+        .where(Appointment.status.in_(OCCUPYING), *conditions)
         .subquery()
     )
-    return select(walked.c.id).where(walked.c.following < walked.c.end)
+    return select(scanned.c.id).where(scanned.c.following < scanned.c.end)
 
 
-def _sum_of(column: Any, *wheres: Any) -> Any:
-    return select(func.coalesce(func.sum(column), 0)).where(*wheres).scalar_subquery()
+def _sum_of(column: Any, *conditions: Any) -> Any:
+    return select(func.coalesce(func.sum(column), 0)).where(*conditions).scalar_subquery()
 
 
-def _charged_otherwise() -> Select[Any]:
-    """Bills whose charges and items do not add up to the same; both are read once."""
+def _charges_unlike_items() -> Select[Any]:
+    """Select the bills whose charges and items have different sums. Both tables are read once."""
     charges = select(LedgerEntry.billing_id, LedgerEntry.amount).where(LedgerEntry.kind == LedgerKind.CHARGE)
     items = select(BillingItem.billing_id, -BillingItem.unit_price * BillingItem.quantity)
     both = union_all(charges, items).subquery()
     return select(both.c.billing_id).group_by(both.c.billing_id).having(func.sum(both.c.amount) != 0)
 
 
-def _unknown_standings() -> Select[Any]:
-    """Bills with ledger rows that are taken for settled and are not, or the other way round."""
-    summed = (
+def _wrong_standings() -> Select[Any]:
+    """Select the bills that are marked as settled but have a balance, or the reverse."""
+    balances = (
         select(LedgerEntry.billing_id, func.sum(LedgerEntry.amount).label("balance"))
         .where(LedgerEntry.billing_id.is_not(None))
         .group_by(LedgerEntry.billing_id)
         .subquery()
     )
     return (
-        select(summed.c.billing_id)
-        .outerjoin(BillingStanding, BillingStanding.billing_id == summed.c.billing_id)
+        select(balances.c.billing_id)
+        .outerjoin(BillingStanding, BillingStanding.billing_id == balances.c.billing_id)
         .where(
             or_(
                 BillingStanding.billing_id.is_(None),
-                (summed.c.balance == 0) != BillingStanding.settled_at.is_not(None),
+                (balances.c.balance == 0) != BillingStanding.settled_at.is_not(None),
             )
         )
     )
 
 
-def invariants() -> list[Invariant]:
-    """All of them, in the order in which they are asked."""
-    return [*_of_scheduling(), *_of_care(), *_of_bills(), *_of_accounts(), *_of_stock(), *_of_trust()]
-
-
-def _of_scheduling() -> list[Invariant]:
+def all_checks() -> list[IntegrityCheck]:
+    """Return all checks, in the order in which they run."""
     return [
-        Invariant(
+        *_scheduling_checks(),
+        *_clinical_checks(),
+        *_billing_checks(),
+        *_account_checks(),
+        *_stock_checks(),
+        *_session_checks(),
+    ]
+
+
+def _scheduling_checks() -> list[IntegrityCheck]:
+    return [
+        IntegrityCheck(
             "No doctor has two appointments at once.",
             _overlaps(Appointment.doctor_id, Appointment.blocked_until, Appointment.overbooked.is_(False)),
         ),
-        Invariant(
+        IntegrityCheck(
             "No patient has two appointments at once.", _overlaps(Appointment.patient_id, Appointment.end)
         ),
     ]
 
 
-def _of_care() -> list[Invariant]:
+def _clinical_checks() -> list[IntegrityCheck]:
     return [
-        Invariant(
-            "A visit agrees with its appointment, which is completed.",
+        IntegrityCheck(
+            "A visit has the patient and doctor of its appointment, which is completed.",
             select(Visit.id)
             .join(Appointment, Appointment.id == Visit.appointment_id)
             .where(
@@ -128,16 +135,16 @@ def _of_care() -> list[Invariant]:
                 ),
             ),
         ),
-        Invariant(
-            "A treatment's patient is its visit's.",
+        IntegrityCheck(
+            "A treatment has the patient of its visit.",
             select(Treatment.id).join(Visit).where(Treatment.patient_id != Visit.patient_id),
         ),
-        Invariant(
-            "A prescription's patient is its visit's.",
+        IntegrityCheck(
+            "A prescription has the patient of its visit.",
             select(Prescription.id).join(Visit).where(Prescription.patient_id != Visit.patient_id),
         ),
-        Invariant(
-            "What is dispensed equals its dispensings.",
+        IntegrityCheck(
+            "The dispensed quantity of a medication is the sum of its dispensings.",
             select(PrescribedMedication.id).where(
                 PrescribedMedication.dispensed
                 != _sum_of(Dispensing.quantity, Dispensing.medication_id == PrescribedMedication.id)
@@ -146,7 +153,7 @@ def _of_care() -> list[Invariant]:
     ]
 
 
-def _of_bills() -> list[Invariant]:
+def _billing_checks() -> list[IntegrityCheck]:
     billed_twice = (
         select(BillingItem.treatment_id)
         .join(Billing, Billing.id == BillingItem.billing_id)
@@ -155,9 +162,9 @@ def _of_bills() -> list[Invariant]:
         .having(func.count() > 1)
     )
     return [
-        Invariant("No treatment is billed twice.", billed_twice),
-        Invariant(
-            "A treatment's bill is not void and charges it.",
+        IntegrityCheck("No treatment is billed twice.", billed_twice),
+        IntegrityCheck(
+            "The bill of a treatment is not void and has an item for it.",
             select(Treatment.id).where(
                 Treatment.billing_id.is_not(None),
                 ~exists().where(
@@ -168,54 +175,51 @@ def _of_bills() -> list[Invariant]:
                 ),
             ),
         ),
-        Invariant(
-            "A bill's charges are its items.",
-            _charged_otherwise(),
-        ),
-        Invariant(
-            "No bill is paid beyond its amount.",
+        IntegrityCheck("The charges of a bill equal its items.", _charges_unlike_items()),
+        IntegrityCheck(
+            "No bill has a negative balance.",
             select(LedgerEntry.billing_id)
             .where(LedgerEntry.billing_id.is_not(None))
             .group_by(LedgerEntry.billing_id)
             .having(func.sum(LedgerEntry.amount) < 0),
         ),
-        Invariant(
-            "A void bill sums to nothing.",
+        IntegrityCheck(
+            "A void bill has no balance.",
             select(Billing.id)
             .join(LedgerEntry, LedgerEntry.billing_id == Billing.id)
             .where(Billing.voided_at.is_not(None))
             .group_by(Billing.id)
             .having(func.sum(LedgerEntry.amount) != 0),
         ),
-        Invariant("A bill is known as settled while its ledger rows sum to nothing.", _unknown_standings()),
-        Invariant("Invoice numbers have no gap.", _invoice_gaps()),
+        IntegrityCheck("A bill is marked as settled exactly if it has no balance.", _wrong_standings()),
+        IntegrityCheck("Invoice numbers have no gaps.", _invoice_gaps()),
     ]
 
 
-def _of_accounts() -> list[Invariant]:
+def _account_checks() -> list[IntegrityCheck]:
     reversed_entry = aliased(LedgerEntry)
     return [
-        Invariant(
-            "A ledger row lies on the account of its bill's patient.",
+        IntegrityCheck(
+            "A ledger entry has the patient of its bill.",
             select(LedgerEntry.id)
             .join(Billing, Billing.id == LedgerEntry.billing_id)
             .where(LedgerEntry.patient_id != Billing.patient_id),
         ),
-        Invariant(
-            "A ledger row is counted for the doctor of its bill, one on the account for none.",
+        IntegrityCheck(
+            "A ledger entry has the doctor of its bill, and none without a bill.",
             select(LedgerEntry.id)
             .outerjoin(Billing, Billing.id == LedgerEntry.billing_id)
             .where(LedgerEntry.doctor_id.is_distinct_from(Billing.doctor_id)),
         ),
-        Invariant(
-            "Money moved between a bill and the account is neither made nor lost.",
+        IntegrityCheck(
+            "The credit entries of a patient sum to zero.",
             select(LedgerEntry.patient_id)
             .where(LedgerEntry.kind == LedgerKind.CREDIT)
             .group_by(LedgerEntry.patient_id)
             .having(func.sum(LedgerEntry.amount) != 0),
         ),
-        Invariant(
-            "A reversal is the opposite of the row it names.",
+        IntegrityCheck(
+            "A reversal has the opposite amount of the entry that it reverses.",
             select(LedgerEntry.id)
             .outerjoin(reversed_entry, reversed_entry.id == LedgerEntry.reverses_id)
             .where(
@@ -223,8 +227,8 @@ def _of_accounts() -> list[Invariant]:
                 or_(reversed_entry.id.is_(None), LedgerEntry.amount != -reversed_entry.amount),
             ),
         ),
-        Invariant(
-            "An approved refund was paid out as it was asked.",
+        IntegrityCheck(
+            "An approved refund has a ledger entry of the same amount.",
             select(Refund.id)
             .outerjoin(LedgerEntry, LedgerEntry.id == Refund.entry_id)
             .where(
@@ -232,8 +236,8 @@ def _of_accounts() -> list[Invariant]:
                 or_(LedgerEntry.id.is_(None), LedgerEntry.amount != Refund.amount),
             ),
         ),
-        Invariant(
-            "What a claim was paid equals its ledger rows.",
+        IntegrityCheck(
+            "The paid amount of a claim equals its ledger entries.",
             select(Claim.id).where(
                 Claim.paid_amount != -_sum_of(LedgerEntry.amount, LedgerEntry.claim_id == Claim.id)
             ),
@@ -241,24 +245,24 @@ def _of_accounts() -> list[Invariant]:
     ]
 
 
-def _of_stock() -> list[Invariant]:
+def _stock_checks() -> list[IntegrityCheck]:
     item = aliased(InventoryItem)
     lot = aliased(InventoryLot)
     return [
-        Invariant(
+        IntegrityCheck(
             "An item's quantity is the sum of its movements.",
             select(item.id).where(
                 item.quantity != _sum_of(StockMovement.quantity, StockMovement.item_id == item.id)
             ),
         ),
-        Invariant(
+        IntegrityCheck(
             "A lot's quantity is the sum of its movements.",
             select(lot.id).where(
                 lot.quantity != _sum_of(StockMovement.quantity, StockMovement.lot_id == lot.id)
             ),
         ),
-        Invariant(
-            "A treatment that is not completed holds no stock.",
+        IntegrityCheck(
+            "A treatment that is not completed uses no stock.",
             select(Treatment.id).where(
                 Treatment.status != TreatmentStatus.COMPLETED,
                 _sum_of(StockMovement.quantity, StockMovement.treatment_id == Treatment.id) != 0,
@@ -267,23 +271,23 @@ def _of_stock() -> list[Invariant]:
     ]
 
 
-def _of_trust() -> list[Invariant]:
+def _session_checks() -> list[IntegrityCheck]:
     return [
-        Invariant(
-            "No session of a deactivated user is alive.",
+        IntegrityCheck(
+            "No deactivated user has an open session.",
             select(UserSession.id)
             .join(User, User.id == UserSession.user_id)
             .where(User.is_active.is_(False), UserSession.ended_at.is_(None)),
         ),
-        Invariant(
-            "Every idempotency key has its answer.",
+        IntegrityCheck(
+            "Every idempotency key has a response.",
             select(IdempotencyKey.id).where(IdempotencyKey.status.is_(None)),
         ),
     ]
 
 
 def _invoice_gaps() -> Select[Any]:
-    """Years whose counter differs from the number of their invoices (numbers are unique)."""
+    """Select the years whose counter differs from the number of invoices. The numbers are unique."""
     counted = (
         select(func.count())
         .where(Billing.invoice_number.like(literal("INV-") + cast(InvoiceCounter.year, String) + "-%"))
@@ -292,9 +296,9 @@ def _invoice_gaps() -> Select[Any]:
     return select(InvoiceCounter.year).where(InvoiceCounter.last_number != counted)
 
 
-def violations(*, most: int = 5) -> Iterator[tuple[str, list[int]]]:
-    """Every broken invariant with up to `most` of the rows that break it."""
-    for invariant in invariants():
-        found = list(db.session.execute(invariant.breaches.limit(most)).scalars())
-        if found:
-            yield invariant.sentence, found
+def violations(*, limit: int = 5) -> Iterator[tuple[str, list[int]]]:
+    """Yield each violated rule with the ids of at most `limit` rows that violate it."""
+    for check in all_checks():
+        ids = list(db.session.execute(check.query.limit(limit)).scalars())
+        if ids:
+            yield check.rule, ids

@@ -1,4 +1,4 @@
-"""Whether the database's schema is the one this version of the application was written for."""
+"""Schema revisions: the one that this version of the application expects, and the one in the database."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
 @lru_cache
 def expected_revision() -> str | None:
-    """The newest migration there is."""
+    """Return the revision of the newest migration."""
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
 def stored_revision() -> str | None:
-    """The migration the database stands at; None where it was never migrated."""
+    """Return the revision of the database, or None if it was never migrated."""
     try:
-        found = db.session.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        revision = db.session.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
     except DatabaseError as failure:
         if failure.connection_invalidated:
             raise
         db.session.rollback()
         return None
-    return str(found) if found else None
+    return str(revision) if revision else None

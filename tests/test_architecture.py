@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
-MODULES = ("app", "column_types", "config", "create_admin", "enums", "errors", "extensions", "models")
+MODULES = (
+    *("app", "column_types", "config", "create_admin", "enums", "errors", "extensions", "gc_freeze"),
+    *("metrics_directory", "models", "run", "server"),
+)
 OURS = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
 # what a layer may import of ours; dependencies point down
@@ -18,6 +22,10 @@ BASE = {"column_types", "config", "enums", "errors"}
 BELOW = BASE | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
     "app": OURS - {"tests", "app", "create_admin"},
+    "server": {"config", "gc_freeze", "metrics_directory"},
+    "run": {"app", "config", "create_admin", "server"},
+    "gc_freeze": set(),
+    "metrics_directory": set(),
     "create_admin": BELOW | {"app", "schemas", "services", "commands"},
     "commands": BELOW | {"schemas", "services", "commands"},
     "resources": BELOW | {"api", "schemas", "services", "resources"},
@@ -165,3 +173,41 @@ def test_every_public_function_of_the_rules_says_what_it_does() -> None:
     ]
 
     assert silent == []
+
+
+# Files outside database/ that name a driver or a dialect. This list may only shrink.
+KNOW_A_DRIVER = {"config.py"}  # the URL schemes of the setting DATABASE_URI
+
+
+def test_only_the_database_folder_knows_drivers_and_dialects() -> None:
+    found = {
+        name(path)
+        for path in sources()
+        if layer(path) not in ("commands", "database")
+        and re.search(r"psycopg2|\.dialect\b|prefix_with", path.read_text(encoding="utf-8"))
+    }
+
+    assert found == KNOW_A_DRIVER
+
+
+def test_session_info_has_no_string_keys() -> None:
+    found = [
+        f"{name(path)}:{number}"
+        for path in sources()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"""\binfo(\[|\.(get|pop|setdefault)\()["']""", line)
+    ]
+
+    assert found == []
+
+
+def test_no_source_uses_the_global_session_state_of_flask_below_the_api() -> None:
+    found = [
+        f"{name(path)}:{line}"
+        for path in sources()
+        if layer(path) in ("cache", "database", "schemas", "services")
+        for module, line in imports(path)
+        if module.split(".")[0] == "flask"
+    ]
+
+    assert found == []

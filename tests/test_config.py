@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused, and that no value is ever told."""
+"""Settings: sources and precedence, invalid values, and messages without values."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import secrets
 import stat
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import config
 from config import SECRETS, Settings, SettingsError, load
 from tests.support.servers import ROOT
 
@@ -19,47 +23,47 @@ GOOD: dict[str, Any] = {"jwt_secret_key": JWT, "audit_key": AUDIT}
 
 
 @pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment without any of our variables."""
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove all variables of the settings from the environment."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
 def problems(**values: Any) -> dict[str, str]:
-    """Variable -> what is wrong with it."""
+    """Return the invalid variables with their messages."""
     with pytest.raises(SettingsError) as raised:
         load(None, **values)
     return dict(line.split(": ", 1) for line in str(raised.value).splitlines())
 
 
-# --- Where they come from ------------------------------------------------------------------------------
+# --- Sources and defaults ------------------------------------------------------------------------------
 
 
-def test_what_nobody_sets_is_as_documented() -> None:
-    chosen = load(None, **GOOD)
+def test_unset_variables_have_the_documented_defaults() -> None:
+    settings = load(None, **GOOD)
 
-    assert (chosen.host, chosen.port) == ("127.0.0.1", 5000)
-    assert (chosen.jwt_access_token_expires_minutes, chosen.jwt_refresh_token_expires_days) == (15, 30)
-    assert (chosen.clinic_timezone, chosen.currency, chosen.registration) == ("UTC", "USD", "open")
-    assert (chosen.bcrypt_cost, chosen.rate_limit_default) == (12, "600 per minute")
-    assert (chosen.rate_limit_login_account, chosen.trusted_proxies) == ("10 per 15 minutes", 0)
-    assert (chosen.redis_url, chosen.flask_debug, chosen.production) == (None, False, False)
-    assert chosen.database_url.startswith("sqlite:///")
-    assert chosen.database_url.endswith("/instance/clinic.db")
+    assert (settings.host, settings.port) == ("127.0.0.1", 5000)
+    assert (settings.jwt_access_token_expires_minutes, settings.jwt_refresh_token_expires_days) == (15, 30)
+    assert (settings.clinic_timezone, settings.currency, settings.registration) == ("UTC", "USD", "open")
+    assert (settings.bcrypt_cost, settings.rate_limit_default) == (12, "600 per minute")
+    assert (settings.rate_limit_login_account, settings.trusted_proxies) == ("10 per 15 minutes", 0)
+    assert (settings.redis_url, settings.flask_debug, settings.production) == (None, False, False)
+    assert settings.database_url.startswith("sqlite:///")
+    assert settings.database_url.endswith("/instance/clinic.db")
 
 
-def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(f"PORT=6000\nHOST=0.0.0.0\nCURRENCY=\nJWT_SECRET_KEY={JWT}\nAUDIT_KEY={AUDIT}\n")
     monkeypatch.setenv("PORT", "7000")
 
-    chosen = load(file)
+    settings = load(file)
 
-    assert (chosen.port, chosen.host, chosen.currency) == (7000, "0.0.0.0", "USD")
-    assert chosen.jwt_secret_key == JWT
+    assert (settings.port, settings.host, settings.currency) == (7000, "0.0.0.0", "USD")
+    assert settings.jwt_secret_key == JWT
 
 
-def test_an_empty_variable_is_unset_whatever_the_file_says(
+def test_an_empty_variable_hides_the_value_in_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / ".env"
@@ -67,18 +71,18 @@ def test_an_empty_variable_is_unset_whatever_the_file_says(
     monkeypatch.setenv("REDIS_URL", "")
     monkeypatch.setenv("PORT", " ")
 
-    chosen = load(file)
+    settings = load(file)
 
-    assert (chosen.redis_url, chosen.port) == (None, 5000)
-
-
-def test_origins_forgive_blanks_and_slashes() -> None:
-    chosen = load(None, allowed_origins=" http://localhost:5173/ ,, HTTPS://Front.example ", **GOOD)
-
-    assert chosen.allowed_origins == ("http://localhost:5173", "https://front.example")
+    assert (settings.redis_url, settings.port) == (None, 5000)
 
 
-def test_databases_are_found_by_their_urls() -> None:
+def test_origins_may_have_blanks_and_trailing_slashes() -> None:
+    settings = load(None, allowed_origins=" http://localhost:5173/ ,, HTTPS://Front.example ", **GOOD)
+
+    assert settings.allowed_origins == ("http://localhost:5173", "https://front.example")
+
+
+def test_the_database_url_comes_from_the_variable_for_the_environment() -> None:
     supabase = "postgresql://u:p@db.supabase.co:6543/postgres"
 
     assert load(None, database_uri="postgres://u:p@h/n", **GOOD).database_url == "postgresql://u:p@h/n"
@@ -89,11 +93,11 @@ def test_databases_are_found_by_their_urls() -> None:
     assert load(None, database_uri="postgresql://u:p@h/n", **in_production).database_url.endswith("@h/n")
 
 
-# --- What is refused -----------------------------------------------------------------------------------
+# --- Invalid values ------------------------------------------------------------------------------------
 
 
-def test_all_problems_are_told_at_once() -> None:
-    wrong = {
+def test_all_errors_are_reported_together() -> None:
+    invalid = {
         "port": "many",
         "jwt_access_token_expires_minutes": "0",
         "allowed_origins": "*",
@@ -111,13 +115,13 @@ def test_all_problems_are_told_at_once() -> None:
         "jwt_secret_key": "short",
     }
 
-    found = problems(**wrong, environment="production", flask_debug="true")
+    errors = problems(**invalid, environment="production", flask_debug="true")
 
-    assert set(found) == {name.upper() for name in wrong} | {"FLASK_DEBUG", "AUDIT_KEY"}
+    assert set(errors) == {name.upper() for name in invalid} | {"FLASK_DEBUG", "AUDIT_KEY"}
 
 
 @pytest.mark.parametrize("variable", ["environment", "flask_env"])
-def test_production_refuses_debug_and_guessable_secrets(variable: str) -> None:
+def test_production_refuses_debug_mode_and_guessable_secrets(variable: str) -> None:
     production = {variable: "Production"}
     for value in (
         "",
@@ -135,26 +139,26 @@ def test_production_refuses_debug_and_guessable_secrets(variable: str) -> None:
     assert load(None, **production, **GOOD).production is True
 
 
-def test_a_misspelt_environment_is_judged_as_production() -> None:
-    found = problems(environment="prodution", flask_debug="true", **GOOD)
+def test_a_misspelt_environment_gets_the_checks_of_production() -> None:
+    errors = problems(environment="prodution", flask_debug="true", **GOOD)
 
-    assert set(found) == {"ENVIRONMENT", "FLASK_DEBUG"}
+    assert set(errors) == {"ENVIRONMENT", "FLASK_DEBUG"}
 
 
-def test_random_secrets_are_never_taken_for_guessable() -> None:
+def test_random_secrets_are_accepted_in_production() -> None:
     for _ in range(50):
-        made = {name.lower(): secrets.token_hex(32) for name in SECRETS}
-        assert load(None, environment="production", **made).production
-        short = {name.lower(): secrets.token_urlsafe(32) for name in SECRETS}
-        assert load(None, environment="production", **short).production
+        hexadecimal = {name.lower(): secrets.token_hex(32) for name in SECRETS}
+        assert load(None, environment="production", **hexadecimal).production
+        base64 = {name.lower(): secrets.token_urlsafe(32) for name in SECRETS}
+        assert load(None, environment="production", **base64).production
 
 
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
-def test_a_clinic_is_not_kept_in_memory(uri: str) -> None:
+def test_a_database_in_memory_is_refused(uri: str) -> None:
     assert set(problems(**GOOD, database_uri=uri)) == {"DATABASE_URI"}
 
 
-def test_a_replica_is_postgresqls() -> None:
+def test_only_postgresql_has_a_replica() -> None:
     replica, name = "postgres://reader@replica/clinic", "ANALYTICS_DATABASE_URI"
     good = GOOD | {"database_uri": "postgresql://clinic@primary/clinic"}
 
@@ -167,7 +171,7 @@ def test_a_replica_is_postgresqls() -> None:
     assert set(problems(**GOOD, analytics_database_uri=replica)) == {name}
 
 
-def test_no_message_tells_a_value() -> None:
+def test_no_message_contains_a_value() -> None:
     with pytest.raises(SettingsError) as raised:
         load(None, jwt_secret_key="hunter2", database_uri="mysql://u:hunter2@h/n", redis_url="hunter2")
 
@@ -175,10 +179,10 @@ def test_no_message_tells_a_value() -> None:
     assert "hunter2" not in repr(raised.value.__context__)
 
 
-# --- Secrets of development ----------------------------------------------------------------------------
+# --- Secrets for development ---------------------------------------------------------------------------
 
 
-def test_development_makes_secrets_and_keeps_them(tmp_path: Path) -> None:
+def test_development_generates_secrets_once(tmp_path: Path) -> None:
     file = tmp_path / ".env"
 
     first, second = load(file), load(file)
@@ -190,19 +194,19 @@ def test_development_makes_secrets_and_keeps_them(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_making_secrets_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
+def test_generating_secrets_preserves_the_rest_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    file.write_text(f"# mine\nPORT=6000\nJWT_SECRET_KEY=\nAUDIT_KEY={AUDIT}\n")
+    file.write_text(f"# comment\nPORT=6000\nJWT_SECRET_KEY=\nAUDIT_KEY={AUDIT}\n")
 
-    chosen = load(file)
+    settings = load(file)
 
-    assert (chosen.port, chosen.audit_key) == (6000, AUDIT)
+    assert (settings.port, settings.audit_key) == (6000, AUDIT)
     text = file.read_text()
-    assert text.startswith("# mine\nPORT=6000\n")
-    assert f"JWT_SECRET_KEY={chosen.jwt_secret_key}\n" in text
+    assert text.startswith("# comment\nPORT=6000\n")
+    assert f"JWT_SECRET_KEY={settings.jwt_secret_key}\n" in text
 
 
-def test_production_makes_no_secrets(tmp_path: Path) -> None:
+def test_production_generates_no_secrets(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("ENVIRONMENT=production\n")
 
@@ -213,24 +217,44 @@ def test_production_makes_no_secrets(tmp_path: Path) -> None:
     assert file.read_text() == "ENVIRONMENT=production\n"
 
 
-def test_secrets_that_cannot_be_kept_are_asked_for(tmp_path: Path) -> None:
+def test_secrets_that_cannot_be_stored_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="JWT_SECRET_KEY, AUDIT_KEY: missing"):
         load(tmp_path / "nowhere" / ".env")
 
 
-def test_processes_that_start_at_once_agree_on_the_secrets(tmp_path: Path) -> None:
+def test_processes_that_start_together_use_the_same_secrets(tmp_path: Path) -> None:
     code = (
         f"import config, pathlib; print(config.load(pathlib.Path({str(tmp_path / '.env')!r})).jwt_secret_key)"
     )
 
-    started = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={}, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    told = {process.communicate(timeout=60)[0] for process in started}
+    outputs = {process.communicate(timeout=300)[0] for process in processes}
 
-    assert len(told) == 1
-    assert len(told.pop().strip()) >= 64
+    assert len(outputs) == 1
+    assert len(outputs.pop().strip()) >= 64
+
+
+def test_a_process_that_starts_between_two_secrets_waits_for_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, set_key, first_is_stored = tmp_path / ".env", config.set_key, threading.Event()
+
+    def set_key_slowly(path: Path, name: str, value: str, **options: Any) -> None:
+        if name == SECRETS[1]:
+            time.sleep(0.3)
+        set_key(path, name, value, **options)
+        first_is_stored.set()
+
+    monkeypatch.setattr(config, "set_key", set_key_slowly)
+    with ThreadPoolExecutor() as executor:
+        first = executor.submit(load, file)
+        assert first_is_stored.wait(10)
+        second = executor.submit(load, file)
+
+    assert first.result().audit_key == second.result().audit_key == load(file).audit_key
 
 
 def test_every_setting_is_in_the_example_file() -> None:

@@ -53,7 +53,7 @@ def test_the_path_from_login_to_a_paid_bill_works_as_written(
         input=PASSWORD,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert made.returncode == 0, made.stderr
@@ -65,7 +65,7 @@ def test_the_path_from_login_to_a_paid_bill_works_as_written(
         env=shell | {"PASSWORD": PASSWORD},
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     server.stop()

@@ -1,4 +1,4 @@
-"""`GET /`: the whole API told to a developer, generated from the code that enforces it."""
+"""The JSON document of `GET /`: every endpoint and convention, generated from the code that enforces them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flask import Flask
 from api.docs.json_schema import (
     COMMON,
     Schema,
-    answer_schema,
     body_example,
     example,
     parameters,
+    response_schema,
     schema_of,
 )
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.list_query import MAX_TEXT
 from api.request_body import MAX_BODY, MAX_DEPTH
 from config import settings
@@ -26,28 +26,29 @@ from errors import CODES
 from security.passwords import MIN_LENGTH
 from security.permissions import TABLE
 from services import status_transitions
-from services.listing.paging import COUNT_CAP, MAX_PER_PAGE
+from services.listing.spec import MAX_PER_PAGE
+from services.listing.totals import COUNT_CAP
 
 CONVENTIONS = {
-    "authentication": "POST /auth/login, then Authorization: Bearer <access_token>, or its cookies.",
-    "time": "Instants are RFC 3339 with the clinic's offset; without an offset they are the clinic's time.",
+    "authentication": "POST /auth/login, then send Authorization: Bearer <access_token>, or the cookies.",
+    "time": "Date-times are RFC 3339. Without an offset they are in the time zone of the clinic.",
     "money": "Decimal strings with two places, such as '125.00'.",
     "update": "PATCH and PUT merge: absent is unchanged, null clears, read-only members are ignored.",
-    "lists": "A bare array; X-Total-Count, Link and Content-Range tell the paging. page, per_page, sort_by, "
-    "sort_order, after, q, start_date, end_date, and every column, also with _like, _gte, _lte and _ne; the "
-    "dialects _start/_end/_sort/_order and filter/range/sort mean the same.",
-    "versions": "Single rows carry an ETag; as If-Match it tells (412) of a change in between.",
-    "retries": "POST with Idempotency-Key: the same request again gets the first answer, for a day.",
-    "errors": "application/problem+json; `error` is a stable code, `errors` names the fields.",
+    "lists": "The body is a bare array. X-Total-Count, Link and Content-Range describe the page. Parameters: "
+    "page, per_page, sort_by, sort_order, after, q, start_date, end_date, and every column, also with _like, "
+    "_gte, _lte and _ne. Also accepted: _start/_end/_sort/_order and filter/range/sort.",
+    "versions": "A single row has an ETag. Send it as If-Match: 412 reports a change by another request.",
+    "retries": "Send Idempotency-Key with POST: the same request gets the first response again, for a day.",
+    "errors": "application/problem+json. `error` is a stable code, `errors` contains the wrong fields.",
 }
 
 
-def guide(app: Flask) -> dict[str, Any]:
-    """The document behind `GET /`."""
+def index_document(app: Flask) -> dict[str, Any]:
+    """Return the JSON document of `GET /`."""
     definitions: Schema = dict(COMMON)
     domains: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries(app):
-        domains.setdefault(entry.domain, []).append(_endpoint(entry, definitions))
+    for endpoint in registered_endpoints(app):
+        domains.setdefault(endpoint.domain, []).append(_endpoint_members(endpoint, definitions))
     return {
         "name": "Clinic Management System",
         "version": "1.0.0",
@@ -73,70 +74,75 @@ def guide(app: Flask) -> dict[str, Any]:
 
 
 def base_url() -> str:
-    """Where `python app.py` serves it."""
+    """Return the URL of a local server."""
     return f"http://localhost:{settings().port}"
 
 
 def limits() -> dict[str, Any]:
-    """The bounds a caller may run into."""
-    chosen = settings()
+    """Return the limits for callers. The unit is part of the name."""
+    configured = settings()
     return {
-        "requests": chosen.rate_limit_default,
-        "failed_sign_ins_by_account": chosen.rate_limit_login_account,
-        "failed_sign_ins_by_address": chosen.rate_limit_login_address,
+        "requests": configured.rate_limit_default,
+        "failed_sign_ins_by_account": configured.rate_limit_login_account,
+        "failed_sign_ins_by_address": configured.rate_limit_login_address,
         "body_bytes": MAX_BODY,
         "body_depth": MAX_DEPTH,
         "query_value_characters": MAX_TEXT,
         "rows_per_page": MAX_PER_PAGE,
         "exact_total_up_to": COUNT_CAP,
         "password_characters_at_least": MIN_LENGTH,
-        "access_token_minutes": chosen.jwt_access_token_expires_minutes,
-        "refresh_token_days": chosen.jwt_refresh_token_expires_days,
+        "access_token_minutes": configured.jwt_access_token_expires_minutes,
+        "refresh_token_days": configured.jwt_refresh_token_expires_days,
     }
 
 
-def _endpoint(entry: Entry, definitions: Schema) -> dict[str, Any]:
-    operation = entry.operation
-    taken = parameters(entry)
-    told: dict[str, Any] = {
-        "method": entry.method,
-        "path": entry.path,
-        "summary": operation.summary,
-        "roles": entry.roles,
-        "parameters": [{name: one[name] for name in one if name != "required"} for one in taken],
+def _endpoint_members(endpoint: RegisteredEndpoint, definitions: Schema) -> dict[str, Any]:
+    spec = endpoint.spec
+    all_parameters = parameters(endpoint)
+    members: dict[str, Any] = {
+        "method": endpoint.method,
+        "path": endpoint.path,
+        "summary": spec.summary,
+        "roles": endpoint.roles,
+        "parameters": [
+            {name: value for name, value in parameter.items() if name != "required"}
+            for parameter in all_parameters
+        ],
     }
-    if operation.description:
-        told["description"] = operation.description
+    if spec.description:
+        members["description"] = spec.description
     body = None
-    if operation.body is not None:
-        schema = schema_of(operation.body, output=False, definitions=definitions)
-        body = body_example(operation.body, definitions)
-        told["body"] = {"schema": schema, "example": body}
-    answer = answer_schema(operation, definitions)
-    told["answer"] = {
-        "status": operation.status,
-        "media": list(operation.media),
-        "schema": answer,
-        "example": example(answer, definitions),
+    if spec.body is not None:
+        schema = schema_of(spec.body, output=False, definitions=definitions)
+        body = body_example(spec.body, definitions)
+        members["body"] = {"schema": schema, "example": body}
+    response = response_schema(spec, definitions)
+    members["answer"] = {
+        "status": spec.status,
+        "media": list(spec.media_types),
+        "schema": response,
+        "example": example(response, definitions),
     }
-    told["errors"] = entry.refusals
-    told["curl"] = curl(entry, taken, body)
-    return told
+    members["errors"] = endpoint.error_codes
+    members["curl"] = curl_command(endpoint, all_parameters, body)
+    return members
 
 
-def curl(entry: Entry, taken: list[Schema], body: Any) -> str:
-    """A line that works as it stands once $TOKEN holds an access token and row 1 exists."""
-    url = base_url() + entry.path
-    for name in entry.path_ids:
+def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], body: Any) -> str:
+    """Return a command that works if $TOKEN holds an access token and the rows with id 1 exist."""
+    url = base_url() + endpoint.path
+    for name in endpoint.path_ids:
         url = url.replace("{" + name + "}", "1")
-    needed = {
-        one["name"]: example(one["schema"], {}) for one in taken if one["required"] and one["in"] == "query"
+    required = {
+        parameter["name"]: example(parameter["schema"], {})
+        for parameter in all_parameters
+        if parameter["required"] and parameter["in"] == "query"
     }
-    if needed:
-        url += "?" + urlencode(needed)
-    line = shlex.join(["curl", "-X", entry.method, url])
-    if not entry.public:
-        line += ' -H "Authorization: Bearer $TOKEN"'
+    if required:
+        url += "?" + urlencode(required)
+    command = shlex.join(["curl", "-X", endpoint.method, url])
+    if not endpoint.public:
+        command += ' -H "Authorization: Bearer $TOKEN"'
     if body is not None:
-        line += ' -H "Content-Type: application/json" -d ' + shlex.quote(json.dumps(body))
-    return line
+        command += ' -H "Content-Type: application/json" -d ' + shlex.quote(json.dumps(body))
+    return command

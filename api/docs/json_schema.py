@@ -1,4 +1,4 @@
-"""The JSON Schemas, parameters and examples of what endpoints take and answer, for the documents."""
+"""JSON Schemas, parameters and examples of the endpoints, for the API documentation."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema
 
-from api.docs.registry import Entry
+from api.docs.registry import RegisteredEndpoint
 from api.endpoint import EndpointSpec
 from api.list_query import MAX_TEXT
 from api.serialization import Serializer
 from enums import Role
-from schemas.base import MAX_ID
+from schemas.fields import MAX_ID
 from security.permissions import hidden
-from services.listing.paging import MAX_PER_PAGE, Kind, ListSpec
+from services.listing.spec import MAX_PER_PAGE, Kind, ListSpec
 
 REF = "#/components/schemas/{model}"
 Schema = dict[str, Any]
-PAGES = ("page", "per_page", "total_count", "total_pages")
-COMMON: Schema = {  # what no class of ours stands for
+PAGINATION_MEMBERS = ("page", "per_page", "total_count", "total_pages")
+COMMON: Schema = {  # schemas without a pydantic model
     "Pagination": {
         "type": "object",
-        "properties": {name: {"type": "integer"} for name in PAGES},
-        "required": list(PAGES),
+        "properties": {name: {"type": "integer"} for name in PAGINATION_MEMBERS},
+        "required": list(PAGINATION_MEMBERS),
     }
 }
 
@@ -32,67 +32,69 @@ COMMON: Schema = {  # what no class of ours stands for
 
 
 class DocumentedSchema(GenerateJsonSchema):
-    """pydantic's JSON Schema, without titles that repeat the names, and with what each role does not see."""
+    """The schema generator of pydantic, without titles, and with the fields that are hidden from roles."""
 
-    def field_title_should_be_set(self, schema: Any) -> bool:
+    def field_title_should_be_set(self, _schema: Any) -> bool:
+        """Return False: a title would only repeat the name of the field."""
         return False
 
     def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
-        found = super().model_schema(schema)
+        """Return the schema of a model. A field that is hidden from a role is not required."""
+        json_schema = super().model_schema(schema)
         area = getattr(schema["cls"], "area", "")
-        absent = {
-            name: [role.value for role in Role if name in hidden(area, role)]
-            for name in found.get("properties", {})
-        }
-        for name, roles in absent.items():
-            if roles and name in found.get("required", []):
-                found["required"].remove(name)
-                found["properties"][name] = {
-                    **found["properties"][name],
-                    "description": f"Absent for {' and '.join(roles)}.",
+        required = json_schema.get("required", [])
+        for name, member in json_schema.get("properties", {}).items():
+            roles = [role.value for role in Role if name in hidden(area, role)]
+            if roles and name in required:
+                required.remove(name)
+                json_schema["properties"][name] = member | {
+                    "description": f"Absent for {' and '.join(roles)}."
                 }
-        return found
+        return json_schema
 
 
 def schema_of(kind: Any, *, output: bool, definitions: Schema) -> Schema:
-    """The JSON Schema of a type, its parts put into `definitions`."""
+    """Return the JSON Schema of a type, and add the schemas that it refers to to `definitions`.
+
+    Two different schemas with the same name raise TypeError.
+    """
     schema = TypeAdapter(kind).json_schema(
         mode="serialization" if output else "validation",
         ref_template=REF,
         schema_generator=DocumentedSchema,
         union_format="any_of",
     )
-    found = schema.pop("$defs", {})
+    referenced = schema.pop("$defs", {})
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        found[kind.__name__] = schema
+        referenced[kind.__name__] = schema
         schema = {"$ref": REF.format(model=kind.__name__)}
-    for name, part in found.items():
+    for name, part in referenced.items():
         if definitions.setdefault(name, part) != part:
-            raise TypeError(f"two schemas are called {name}")
+            raise TypeError(f"two schemas have the name {name}")
     return schema
 
 
-def answer_schema(operation: EndpointSpec, definitions: Schema) -> Schema:
-    """What a success answers."""
-    returns = operation.returns
+def response_schema(spec: EndpointSpec, definitions: Schema) -> Schema:
+    """Return the schema of a successful response."""
+    returns = spec.returns
     if returns is None:
         return {"type": "object"}
     row = schema_of(
         returns.out if isinstance(returns, Serializer) else returns, output=True, definitions=definitions
     )
-    if operation.lists is None:
-        return {"type": "array", "items": row} if operation.many else row
+    if spec.list_spec is None:
+        return {"type": "array", "items": row} if spec.many else row
     rows = {"type": "array", "items": row}
-    if not operation.search:
+    if not spec.search:
         return rows
     return {
         "type": "object",
         "properties": {
-            operation.lists.name: rows,
+            spec.list_spec.name: rows,
             "pagination": {"$ref": REF.format(model="Pagination")},
-            "search_params": {"type": "object", "description": "The query, as it was read."},
+            "search_params": {"type": "object", "description": "The query parameters of the request."},
         },
-        "required": [operation.lists.name, "pagination", "search_params"],
+        "required": [spec.list_spec.name, "pagination", "search_params"],
     }
 
 
@@ -101,56 +103,63 @@ def answer_schema(operation: EndpointSpec, definitions: Schema) -> Schema:
 AMOUNT = {"type": "string", "pattern": r"^-?[0-9]{1,10}(\.[0-9]{1,2})?$", "examples": ["125.00"]}
 DAY = {"type": "string", "format": "date", "examples": ["2026-03-02"]}
 INSTANT = {"type": "string", "format": "date-time", "examples": ["2026-03-02T09:00:00Z"]}
-MOMENT = {"anyOf": [DAY, INSTANT]}
+DAY_OR_INSTANT = {"anyOf": [DAY, INSTANT]}
 KIND_SCHEMAS: dict[Kind, Schema] = {
     Kind.ID: {"type": "integer", "minimum": 0, "maximum": MAX_ID, "examples": [1]},
     Kind.INTEGER: {"type": "integer", "minimum": -MAX_ID, "maximum": MAX_ID},
     Kind.BOOLEAN: {"type": "boolean"},
     Kind.TEXT: {"type": "string", "maxLength": MAX_TEXT},
     Kind.DAY: DAY,
-    Kind.INSTANT: MOMENT,
+    Kind.INSTANT: DAY_OR_INSTANT,
     Kind.MONEY: AMOUNT,
     Kind.DECIMAL: AMOUNT,
 }
-PAGING: dict[str, tuple[Schema, str]] = {
-    "page": ({"type": "integer", "minimum": 1, "maximum": 10_000_000}, "Which page, from 1."),
+PAGING_PARAMETERS: dict[str, tuple[Schema, str]] = {
+    "page": ({"type": "integer", "minimum": 1, "maximum": 10_000_000}, "The page number, from 1."),
     "per_page": (
         {"type": "integer", "minimum": 1, "maximum": MAX_PER_PAGE, "default": 20},
-        "Rows on a page.",
+        "Rows of a page.",
     ),
-    "sort_order": ({"type": "string", "enum": ["asc", "desc"], "default": "asc"}, "Which way to sort."),
+    "sort_order": ({"type": "string", "enum": ["asc", "desc"], "default": "asc"}, "The sort order."),
     "after": (
         {"type": "integer", "minimum": 0, "maximum": MAX_ID},
-        "Rows with a greater id, by id: for steady walks.",
+        "Only rows with a greater id, sorted by id: for reading a whole list page by page.",
     ),
 }
-SEARCHED: dict[str, tuple[Schema, str]] = {
-    "q": (KIND_SCHEMAS[Kind.TEXT], "Words in names and numbers."),
+SEARCH_PARAMETERS: dict[str, tuple[Schema, str]] = {
+    "q": (KIND_SCHEMAS[Kind.TEXT], "Words of names and numbers."),
 }
-BOUNDS: dict[str, tuple[Schema, str]] = {
-    "start_date": (MOMENT, "From here on, by the list's main date."),
-    "end_date": (MOMENT, "To here, by the list's main date: a date is included, a date-time is not."),
+DATE_PARAMETERS: dict[str, tuple[Schema, str]] = {
+    "start_date": (DAY_OR_INSTANT, "Only rows with this main date or a later one."),
+    "end_date": (
+        DAY_OR_INSTANT,
+        "Only rows before this end by their main date. A date is included, a date-time is not.",
+    ),
 }
-SHARED = PAGING | SEARCHED | BOUNDS
+SHARED_PARAMETERS = PAGING_PARAMETERS | SEARCH_PARAMETERS | DATE_PARAMETERS
 
 
-def parameters(entry: Entry) -> list[Schema]:
-    """Everything an endpoint takes beside its body, as OpenAPI parameters."""
-    return [*_path_parameters(entry), *query_parameters(entry.operation), *_header_parameters(entry)]
+def parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
+    """Return the path, query and header parameters of an endpoint in OpenAPI form."""
+    return [
+        *_path_parameters(endpoint),
+        *query_parameters(endpoint.spec),
+        *_header_parameters(endpoint),
+    ]
 
 
-def query_parameters(operation: EndpointSpec) -> list[Schema]:
-    """The query string an endpoint takes."""
-    if operation.lists is not None:
-        return _list_parameters(operation.lists)
-    if operation.params is None:
+def query_parameters(spec: EndpointSpec) -> list[Schema]:
+    """Return the query parameters of an endpoint."""
+    if spec.list_spec is not None:
+        return _list_parameters(spec.list_spec)
+    if spec.query is None:
         return []
-    schema = operation.params.model_json_schema(schema_generator=DocumentedSchema)
+    schema = spec.query.model_json_schema(schema_generator=DocumentedSchema)
     definitions = schema.get("$defs", {})
     return [
         parameter(
             name,
-            _inlined(member, definitions),
+            _inline(member, definitions),
             member.get("description", ""),
             required=name in schema.get("required", []),
         )
@@ -158,55 +167,60 @@ def query_parameters(operation: EndpointSpec) -> list[Schema]:
     ]
 
 
-def _inlined(member: Schema, definitions: Schema) -> Schema:
-    """A parameter's schema with its parts in place, and without null, which a query string cannot say."""
+def _inline(member: Schema, definitions: Schema) -> Schema:
+    """Return the schema of a parameter without references and without null: a query string has no null."""
     if "$ref" in member:
-        told = definitions[member["$ref"].rsplit("/", 1)[1]]
-        return {name: value for name, value in told.items() if name not in ("title", "description")}
-    found = {name: value for name, value in member.items() if name != "description"}
-    if found.get("default", ...) is None:
-        del found["default"]
-    choices = [_inlined(one, definitions) for one in found.pop("anyOf", []) if one.get("type") != "null"]
+        referenced = definitions[member["$ref"].rsplit("/", 1)[1]]
+        return {name: value for name, value in referenced.items() if name not in ("title", "description")}
+    schema = {name: value for name, value in member.items() if name != "description"}
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    choices = [
+        _inline(choice, definitions) for choice in schema.pop("anyOf", []) if choice.get("type") != "null"
+    ]
     if len(choices) == 1:
-        return choices[0] | found
-    return {"anyOf": choices} | found if choices else found
+        return choices[0] | schema
+    return {"anyOf": choices} | schema if choices else schema
 
 
-def _list_parameters(listing: ListSpec[Any]) -> list[Schema]:
-    found = [parameter(name, *told) for name, told in PAGING.items()]
-    sortable = {"type": "string", "enum": sorted(listing.columns), "default": "id"}
-    found.append(parameter("sort_by", sortable, "Which column to sort by; ties are broken by id."))
-    if listing.text is not None:
-        found += [parameter(name, *told) for name, told in SEARCHED.items()]
-    if listing.main_date is not None:
-        found += [parameter(name, *told) for name, told in BOUNDS.items()]
-    for name, (kind, _column, values) in sorted(listing.columns.items()):
-        if name in listing.filters or (name in BOUNDS and listing.main_date is not None):
+def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
+    shared = dict(PAGING_PARAMETERS)
+    sortable = {"type": "string", "enum": sorted(list_spec.columns), "default": "id"}
+    shared["sort_by"] = (sortable, "The column to sort by. Equal values are sorted by id.")
+    if list_spec.text is not None:
+        shared |= SEARCH_PARAMETERS
+    if list_spec.main_date is not None:
+        shared |= DATE_PARAMETERS
+    described = [parameter(name, schema, summary) for name, (schema, summary) in shared.items()]
+    for name, (kind, _column, values) in sorted(list_spec.columns.items()):
+        if name in list_spec.filters or (name in DATE_PARAMETERS and list_spec.main_date is not None):
             continue
         suffixes = ["_ne", "_gte", "_lte"] + ["_like"] * (kind is Kind.TEXT)
-        told = f"Equal to this, or to one of several; also {', '.join(name + end for end in suffixes)}."
-        found.append(parameter(name, _kind_schema(kind, values), told + _kept_from(listing, name)))
-    for name, wanted in sorted(listing.filters.items()):
-        told = wanted.summary + _kept_from(listing, wanted.guards or name)
-        found.append(parameter(name, _kind_schema(wanted.kind, wanted.values), told))
-    return found
+        summary = f"Equal to one of the values. Also {', '.join(name + suffix for suffix in suffixes)}."
+        summary += _hidden_from(list_spec, name)
+        described.append(parameter(name, _kind_schema(kind, values), summary))
+    for name, condition in sorted(list_spec.filters.items()):
+        summary = condition.summary + _hidden_from(list_spec, condition.guards or name)
+        described.append(parameter(name, _kind_schema(condition.kind, condition.values), summary))
+    return described
 
 
 def _kind_schema(kind: Kind, values: tuple[str, ...]) -> Schema:
     return {"type": "string", "enum": list(values)} if values else KIND_SCHEMAS[kind]
 
 
-def _kept_from(listing: ListSpec[Any], name: str) -> str:
-    roles = [role.value for role in Role if name in hidden(listing.area, role)]
+def _hidden_from(list_spec: ListSpec[Any], field: str) -> str:
+    """Return a sentence about the roles that may not filter by a field, or an empty text."""
+    roles = [role.value for role in Role if field in hidden(list_spec.area, role)]
     return f" Not for {' and '.join(roles)}: 403." if roles else ""
 
 
 def parameter(name: str, schema: Schema, summary: str, *, required: bool = False) -> Schema:
-    """One parameter of a query string."""
+    """Return one query parameter in OpenAPI form."""
     return {"name": name, "in": "query", "required": required, "description": summary, "schema": schema}
 
 
-def _path_parameters(entry: Entry) -> list[Schema]:
+def _path_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
     schema = {"type": "integer", "minimum": 1, "maximum": MAX_ID, "examples": [1]}
     return [
         {
@@ -216,20 +230,20 @@ def _path_parameters(entry: Entry) -> list[Schema]:
             "description": f"The id of the {name.removesuffix('_id').replace('_', ' ')}.",
             "schema": schema,
         }
-        for name in entry.path_ids
+        for name in endpoint.path_ids
     ]
 
 
-def _header_parameters(entry: Entry) -> list[Schema]:
-    found = []
-    if entry.versioned:
-        told = "The ETag that was read, where the row has one: 412 where it has changed since."
-        found.append(_header("If-Match", told, {"type": "string", "examples": ['"1"']}))
-    if entry.idempotent:
-        told = "The same key and request get the first answer again, for a day."
+def _header_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
+    headers = []
+    if endpoint.checks_version:
+        summary = "The ETag of the row as it was read. 412 if the row has changed since."
+        headers.append(_header("If-Match", summary, {"type": "string", "examples": ['"1"']}))
+    if endpoint.idempotent:
+        summary = "The same key with the same request gets the first response again, for a day."
         schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
-        found.append(_header("Idempotency-Key", told, schema))
-    return found
+        headers.append(_header("Idempotency-Key", summary, schema))
+    return headers
 
 
 def _header(name: str, summary: str, schema: Schema) -> Schema:
@@ -238,19 +252,17 @@ def _header(name: str, summary: str, schema: Schema) -> Schema:
 
 # --- Examples ------------------------------------------------------------------------------------------
 
-TEXTS = {"date": "2026-03-02", "date-time": "2026-03-02T09:00:00Z", "email": "john@example.com"}
-
-
-DEEP = 3  # below this a list's example is empty
+TEXT_EXAMPLES = {"date": "2026-03-02", "date-time": "2026-03-02T09:00:00Z", "email": "john@example.com"}
+MAX_EXAMPLE_DEPTH = 3  # deeper lists are empty in examples
 
 
 def example(schema: Schema, definitions: Schema, depth: int = 0) -> Any:
-    """A plausible value of a schema, for readers of the documents."""
+    """Return an example value of a schema."""
     if "$ref" in schema and not schema.get("examples"):
         return example(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions, depth)
-    for given in ("examples", "enum"):
-        if schema.get(given):
-            return schema[given][0]
+    for keyword in ("examples", "enum"):
+        if schema.get(keyword):
+            return schema[keyword][0]
     if "const" in schema:
         return schema["const"]
     choices = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
@@ -261,16 +273,16 @@ def example(schema: Schema, definitions: Schema, depth: int = 0) -> Any:
         members = schema.get("properties", {})
         return {name: example(member, definitions, depth + 1) for name, member in members.items()}
     if kind == "array":
-        filled = "items" in schema and depth < DEEP
-        return [example(schema["items"], definitions, depth + 1)] if filled else []
+        has_element = "items" in schema and depth < MAX_EXAMPLE_DEPTH
+        return [example(schema["items"], definitions, depth + 1)] if has_element else []
     if kind == "string":
-        return TEXTS.get(schema.get("format", ""), "text"[: schema.get("maxLength", 4)])
-    numbers = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True}
-    return numbers.get(str(kind))
+        return TEXT_EXAMPLES.get(schema.get("format", ""), "text"[: schema.get("maxLength", 4)])
+    scalars = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True}
+    return scalars.get(str(kind))
 
 
 def body_example(body: type[BaseModel], definitions: Schema) -> Any:
-    """What to send: the body's own example, else the smallest one, of what it requires."""
+    """Return the example of a body schema, or a body of its required members."""
     schema = definitions[schema_of(body, output=False, definitions=definitions)["$ref"].rsplit("/", 1)[1]]
     if schema.get("examples"):
         return schema["examples"][0]

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, generated from the declarations that enforce what it says."""
+"""The OpenAPI 3.1 document, generated from the declarations that the request cycle enforces."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from flask import Flask
 
 from api.docs.json_schema import (
     COMMON,
-    SHARED,
+    SHARED_PARAMETERS,
     Schema,
-    answer_schema,
     body_example,
     parameter,
     parameters,
+    response_schema,
     schema_of,
 )
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.serialization import Serializer
 from errors import CODES, MAX_ERRORS
 
 PROBLEM: Schema = {
     "type": "object",
-    "description": "RFC 9457 problem details; one shape for every refusal. Some codes add members of their "
-    "own, such as the clashes of a refused booking.",
+    "description": "RFC 9457 problem details, for every error. Some codes have further members, such as the "
+    "conflicts of a refused booking.",
     "properties": {
         "type": {"type": "string", "format": "uri-reference"},
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string"},
         "error": {"type": "string", "enum": sorted(CODES), "description": "A stable code."},
-        "message": {"type": "string", "description": "The same as detail: what front ends show."},
+        "message": {"type": "string", "description": "The same as detail, for front ends that show it."},
         "request_id": {"type": "string"},
         "errors": {
             "type": "object",
@@ -48,54 +48,64 @@ PROBLEM: Schema = {
 }
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 HEADERS: dict[str, Schema] = {
-    "X-Request-ID": {"description": "Names the request in the logs.", "schema": {"type": "string"}},
-    "X-Total-Count": {"description": "How many match.", "schema": {"type": "integer", "minimum": 0}},
+    "X-Request-ID": {"description": "The id of the request in the logs.", "schema": {"type": "string"}},
+    "X-Total-Count": {
+        "description": "The number of matching rows.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
     "X-Total-Count-Capped": {
-        "description": "There are more than X-Total-Count says.",
+        "description": "More rows match than X-Total-Count.",
         "schema": {"type": "string", "enum": ["true"]},
     },
-    "Content-Range": {"description": "Which rows of how many.", "schema": {"type": "string"}},
-    "Link": {"description": "The first, prev, next and last page.", "schema": {"type": "string"}},
-    "ETag": {"description": "The version, where the row has one.", "schema": {"type": "string"}},
+    "Content-Range": {
+        "description": "The position of the rows in the list, and the total.",
+        "schema": {"type": "string"},
+    },
+    "Link": {"description": "The URLs of the first, prev, next and last page.", "schema": {"type": "string"}},
+    "ETag": {"description": "The version of the row, if it has one.", "schema": {"type": "string"}},
     "Location": {
-        "description": "Where the new row is.",
+        "description": "The URL of the new row.",
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "Idempotency-Replayed": {
-        "description": "This is the first request's answer.",
+        "description": "This is the response to an earlier request with the same key.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
-    "WWW-Authenticate": {"description": "How to sign in.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "The authentication scheme.", "schema": {"type": "string"}},
 }
 LIST_HEADERS = ("X-Total-Count", "X-Total-Count-Capped", "Content-Range", "Link")
-REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
-DIALECTS = """Also accepted: `_start`, `_end`, `_page`, `_per_page`, `_sort`, `_order`; `filter`, `range` and
-`sort` as JSON; `start`, `end` and `timeZone` for `start_date` and `end_date`. A filter given several times
-takes any of its values."""
+ERROR_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+LIST_DESCRIPTION = """A filter that occurs several times matches any of its values.
+
+Also accepted: `_start`, `_end`, `_page`, `_per_page`, `_sort`, `_order`; `filter`, `range` and `sort` as
+JSON; `start`, `end` and `timeZone` for `start_date` and `end_date`."""
 
 
-def document(app: Flask) -> Schema:
-    """The whole document."""
-    found = entries(app)
+def openapi_document(app: Flask) -> Schema:
+    """Return the OpenAPI document of the application."""
+    endpoints = registered_endpoints(app)
     definitions: Schema = {"Problem": PROBLEM, **COMMON}
     paths: Schema = {}
-    for entry in found:
-        paths.setdefault(entry.path, {})[entry.method.lower()] = _operation(entry, definitions)
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, definitions)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Clinic Management System",
             "version": "1.0.0",
-            "description": "The backend of a small clinic. `GET /` tells the same to people.",
+            "description": "The backend of a small clinic. `GET /` describes it for people.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(entry.domain for entry in found)],
+        "tags": [{"name": name} for name in dict.fromkeys(endpoint.domain for endpoint in endpoints)],
         "paths": paths,
         "components": {
             "schemas": definitions,
-            "parameters": {name: parameter(name, *told) for name, told in SHARED.items()},
+            "parameters": {
+                name: parameter(name, schema, summary)
+                for name, (schema, summary) in SHARED_PARAMETERS.items()
+            },
             "headers": HEADERS,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -105,82 +115,83 @@ def document(app: Flask) -> Schema:
     }
 
 
-def _operation(entry: Entry, definitions: Schema) -> Schema:
-    operation = entry.operation
-    described: Schema = {
-        "operationId": entry.name,
-        "tags": [entry.domain],
-        "summary": operation.summary,
-        "description": _description(entry),
-        "x-roles": entry.roles,
-        "parameters": [_shared(one) for one in parameters(entry)],
-        "responses": _responses(entry, definitions),
+def _operation(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
+    spec = endpoint.spec
+    operation: Schema = {
+        "operationId": endpoint.operation_id,
+        "tags": [endpoint.domain],
+        "summary": spec.summary,
+        "description": _description(endpoint),
+        "x-roles": endpoint.roles,
+        "parameters": [_by_reference(each) for each in parameters(endpoint)],
+        "responses": _responses(endpoint, definitions),
     }
-    if not entry.public:
-        described["security"] = [{"bearer": []}, {"cookie": []}]
-    if operation.body is not None:
-        schema = schema_of(operation.body, output=False, definitions=definitions)
-        media = {"schema": schema, "example": body_example(operation.body, definitions)}
-        described["requestBody"] = {
-            "required": bool(definitions[operation.body.__name__].get("required")),
+    if not endpoint.public:
+        operation["security"] = [{"bearer": []}, {"cookie": []}]
+    if spec.body is not None:
+        schema = schema_of(spec.body, output=False, definitions=definitions)
+        media = {"schema": schema, "example": body_example(spec.body, definitions)}
+        operation["requestBody"] = {
+            "required": bool(definitions[spec.body.__name__].get("required")),
             "content": {"application/json": media},
         }
+    return operation
+
+
+def _by_reference(described: Schema) -> Schema:
+    """Return a reference in place of a parameter that all lists share."""
+    name = described["name"]
+    if name in SHARED_PARAMETERS and described == parameter(name, *SHARED_PARAMETERS[name]):
+        return {"$ref": f"#/components/parameters/{name}"}
     return described
 
 
-def _shared(one: Schema) -> Schema:
-    """A parameter that every list has stands once in the document."""
-    if one["name"] in SHARED and one == parameter(one["name"], *SHARED[one["name"]]):
-        return {"$ref": f"#/components/parameters/{one['name']}"}
-    return one
-
-
-def _description(entry: Entry) -> str:
-    parts = [entry.operation.description, "The same as PATCH." if entry.repeats else ""]
-    if entry.operation.lists is not None:
-        parts.append(DIALECTS)
-    parts.append(f"Roles: {', '.join(entry.roles)}.")
+def _description(endpoint: RegisteredEndpoint) -> str:
+    parts = [endpoint.spec.description, "The same as PATCH." if endpoint.is_put_alias else ""]
+    if endpoint.spec.list_spec is not None:
+        parts.append(LIST_DESCRIPTION)
+    parts.append(f"Roles: {', '.join(endpoint.roles)}.")
     return "\n\n".join(part for part in parts if part)
 
 
-def _responses(entry: Entry, definitions: Schema) -> Schema:
-    operation = entry.operation
-    schema = answer_schema(operation, definitions)
+def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
+    spec = endpoint.spec
+    schema = response_schema(spec, definitions)
     names = ["X-Request-ID"]
-    if operation.lists is not None:
+    if spec.list_spec is not None:
         names += LIST_HEADERS
-    elif isinstance(operation.returns, Serializer) and not operation.many:
+    elif isinstance(spec.returns, Serializer) and not spec.many:
         names.append("ETag")
-    if entry.idempotent:
+    if endpoint.idempotent:
         names.append("Idempotency-Replayed")
     success: Schema = {
-        "description": operation.summary,
+        "description": spec.summary,
         "headers": _headers(*names),
         "content": {
             media: {"schema": schema if media.endswith("json") else {"type": "string"}}
-            for media in operation.media
+            for media in spec.media_types
         },
     }
-    if operation.status == 201:
+    if spec.status == 201:
         success["headers"]["Location"] = HEADERS["Location"] | {"required": True}
-    found = {str(operation.status): success}
-    if operation.dry_run_returns is not None:
-        judged = schema_of(operation.dry_run_returns, output=True, definitions=definitions)
-        if operation.status == 200:
-            success["content"]["application/json"] = {"schema": {"anyOf": [schema, judged]}}
+    responses = {str(spec.status): success}
+    if spec.dry_run_returns is not None:
+        dry_run = schema_of(spec.dry_run_returns, output=True, definitions=definitions)
+        if spec.status == 200:
+            success["content"]["application/json"] = {"schema": {"anyOf": [schema, dry_run]}}
         else:
-            found["200"] = {
-                "description": "What would come of it: a dry run.",
+            responses["200"] = {
+                "description": "The result of a dry run.",
                 "headers": _headers("X-Request-ID"),
-                "content": {"application/json": {"schema": judged}},
+                "content": {"application/json": {"schema": dry_run}},
             }
-    for status, codes in entry.refusals.items():
-        found[str(status)] = {
+    for status, codes in endpoint.error_codes.items():
+        responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}.",
-            "headers": _headers("X-Request-ID", *REFUSAL_HEADERS.get(status, ())),
+            "headers": _headers("X-Request-ID", *ERROR_HEADERS.get(status, ())),
             "content": PROBLEM_CONTENT,
         }
-    return found
+    return responses
 
 
 def _headers(*names: str) -> Schema:

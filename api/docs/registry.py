@@ -1,5 +1,7 @@
-"""What the application declares, collected from its URL map: the one source of `GET /`, the OpenAPI document
-and the permission-matrix test."""
+"""The endpoints of the application, read from its URL map.
+
+The documents of `GET /` and `GET /openapi.json` and the tests of permissions are generated from this list.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +16,29 @@ from api.resource import METHODS, ApiResource
 from errors import CODES
 from security.permissions import TABLE, Permission
 
-# What stands at the root of the path space is about the service itself.
+# First parts of the paths that belong to the service itself.
 SERVICE = ("", "openapi.json", "health", "metrics")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One method of one route."""
+class RegisteredEndpoint:
+    """One HTTP method of one route."""
 
     method: str
     path: str  # with {names}
     path_ids: tuple[str, ...]
-    operation: EndpointSpec
+    spec: EndpointSpec
     resource: type[ApiResource]
 
     @property
     def domain(self) -> str:
-        """The first part of the path: what the endpoint is about."""
+        """Return the first part of the path, which groups the endpoints."""
         first = self.path.strip("/").split("/")[0]
         return "service" if first in SERVICE else first
 
     @property
-    def name(self) -> str:
-        """A stable id for generated clients: `post_patients`, `get_patients_by_patient_id`."""
+    def operation_id(self) -> str:
+        """Return a stable id for generated clients: `post_patients`, `get_patients_by_patient_id`."""
         words = [
             f"by_{part[1:-1]}" if part.startswith("{") else part for part in self.path.strip("/").split("/")
         ]
@@ -44,40 +46,39 @@ class Entry:
 
     @property
     def roles(self) -> list[str]:
-        """Who may ask; `anyone` where nobody has to sign in."""
+        """Return the roles with the permission, or `anyone` for a public endpoint."""
         if self.public:
             return ["anyone"]
-        return [role.value for role in TABLE[self.operation.permission]]
+        return [role.value for role in TABLE[self.spec.permission]]
 
     @property
     def public(self) -> bool:
-        """Whether nobody has to sign in."""
-        return self.operation.permission is Permission.PUBLIC
+        """Return True if the endpoint needs no sign-in."""
+        return self.spec.permission is Permission.PUBLIC
 
     @property
     def unsafe(self) -> bool:
-        """Whether it may change something."""
+        """Return True if the endpoint may change data."""
         return self.method != "GET"
 
     @property
-    def repeats(self) -> bool:
-        """Whether `PUT` is but another name of `PATCH` here."""
+    def is_put_alias(self) -> bool:
+        """Return True if `PUT` calls the same method as `PATCH`."""
         return self.method == "PUT" and getattr(self.resource, "patch", None) is self.resource.put
 
     @property
-    def versioned(self) -> bool:
-        """Whether `If-Match` is judged."""
-        return self.unsafe and self.operation.loads is not None
+    def checks_version(self) -> bool:
+        """Return True if the endpoint accepts `If-Match`."""
+        return self.unsafe and self.spec.load is not None
 
     @property
     def idempotent(self) -> bool:
-        """Whether `Idempotency-Key` is honoured."""
-        return self.method == "POST" and self.operation.idempotent and not self.public
+        """Return True if the endpoint accepts `Idempotency-Key`."""
+        return self.method == "POST" and self.spec.idempotent and not self.public
 
     @cached_property
-    def refusals(self) -> dict[int, list[str]]:
-        """The error codes it can answer, by status: those every such endpoint has, and its own."""
-        operation = self.operation
+    def error_codes(self) -> dict[int, list[str]]:
+        """Return the possible error codes by status: the common ones and those of the declaration."""
         codes = ["validation_failed", "unavailable"]
         if self.domain != "service":
             codes.append("too_many_requests")
@@ -87,30 +88,33 @@ class Entry:
             codes += ["origin_not_allowed", "conflict"]
         if self.path_ids:
             codes.append("not_found")
-        if operation.body is not None:
-            codes += ["bad_request", "malformed_json", "duplicate_member", "too_deep"]
+        if self.spec.body is not None:
+            codes += ["bad_request", "malformed_json", "duplicate_member", "member_name_too_long", "too_deep"]
             codes += ["payload_too_large", "unsupported_media_type"]
-        if self.versioned:
+        if self.checks_version:
             codes.append("stale_version")
         if self.idempotent:
             codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress"]
-        found: dict[int, list[str]] = {}
-        for code in dict.fromkeys([*operation.errors, *codes]):
-            found.setdefault(CODES[code][0], []).append(code)
-        return dict(sorted(found.items()))
+        by_status: dict[int, list[str]] = {}
+        for code in dict.fromkeys([*self.spec.errors, *codes]):
+            by_status.setdefault(CODES[code][0], []).append(code)
+        return dict(sorted(by_status.items()))
 
 
-def entries(app: Flask) -> list[Entry]:
-    """Every endpoint in the order of the URL map. A route that is no `ApiResource` is a mistake."""
-    found = []
+def registered_endpoints(app: Flask) -> list[RegisteredEndpoint]:
+    """Return every endpoint in the order of the URL map.
+
+    A route that is not served by an `ApiResource` raises TypeError.
+    """
+    endpoints = []
     for rule in app.url_map.iter_rules():
         resource = getattr(app.view_functions[rule.endpoint], "view_class", None)
         if resource is None or not issubclass(resource, ApiResource):
             raise TypeError(f"{rule.rule} is not served by an ApiResource")
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-        ids = tuple(re.findall(r"{(\w+)}", path))
-        for method in METHODS:
-            handler = getattr(resource, method, None)
-            if handler is not None:
-                found.append(Entry(method.upper(), path, ids, handler.operation, resource))
-    return found
+        path_ids = tuple(re.findall(r"{(\w+)}", path))
+        for name in METHODS:
+            method = getattr(resource, name, None)
+            if method is not None:
+                endpoints.append(RegisteredEndpoint(name.upper(), path, path_ids, method.spec, resource))
+    return endpoints

@@ -25,6 +25,7 @@ import structlog
 from sqlalchemy import Connection, Engine, RowMapping, and_, exists, or_, select
 
 from config import Settings, settings
+from database.engine import snapshot
 from errors import ClinicError, invalid
 from extensions import db
 from models import AuditHead, AuditLog, AuditSubject
@@ -76,22 +77,6 @@ class HeadsFileError(Exception):
     """The file of exported heads cannot be read, or has a wrong MAC."""
 
 
-@contextmanager
-def _snapshot(engine: Engine) -> Iterator[Connection]:
-    """Return a connection that reads one snapshot of the database and blocks no writer."""
-    if engine.dialect.name == "sqlite":
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("BEGIN")  # deferred: blocks no writer
-            try:
-                yield connection
-            finally:
-                connection.exec_driver_sql("ROLLBACK")
-        return
-    options: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with engine.connect().execution_options(**options) as connection:
-        yield connection
-
-
 # --- Verification -----------------------------------------------------------------------------------------
 
 
@@ -100,7 +85,7 @@ def find_faults(engine: Engine, exported: Heads | None = None) -> Generator[Faul
 
     Reads all entries in batches from one snapshot. The entries that `exported` names must still exist.
     """
-    with _snapshot(engine) as connection:
+    with snapshot(engine) as connection:
         ends = {
             row.chain: Head(row.number, row.mac)
             for row in connection.execute(select(HEAD.c.chain, HEAD.c.number, HEAD.c.mac))
@@ -307,7 +292,7 @@ def export(
     path = path or chosen.heads_file
     with _locked(path):
         exported = {} if overwrite else (read_heads(path, chosen.audit_key) or {})
-        with _snapshot(engine) as connection:
+        with snapshot(engine) as connection:
             ends, broken = _ends(connection), compare(connection, exported)
         kept = {place.chain: exported[place.chain] for place in broken}
         _write(path, chosen.audit_key, ends | kept)
@@ -367,7 +352,7 @@ def record_restore(actor: Actor, reason: str, exported: Heads | None) -> list[Fa
     fault = verify(db.engine)
     if fault is not None:
         raise ClinicError("conflict", f"The audit log has a fault that no restore explains: {fault}")
-    with _snapshot(db.engine) as connection:
+    with snapshot(db.engine) as connection:
         lost = compare(connection, exported or {})
     chains = {f"chain {fault.chain} from entry {fault.number}" for fault in lost}
     entry = PendingEntry("restore", "audit_log", fields=chains, detail=reason.strip())

@@ -10,13 +10,7 @@ from models import AuditLog, AuditSubject, Patient
 from security.permissions import Actor
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-)
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 
 
 def _is_about(patient_id: int) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Claims: what an insurer is asked to pay of a bill, the steps it takes, and the money that comes of it."""
+"""Claims to insurers: their status transitions and payments."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from models import Billing, Claim
 from security.permissions import Actor
 from services import clock
 from services.billing import ledger, payments
+from services.billing.bill_state import require_not_void, touch
 from services.listing import paging
-from services.listing.paging import (
-    Condition,
-    ListQuery,
-    ListSpec,
-    Page,
-)
+from services.listing.spec import Condition, ListQuery, ListSpec, Page
 from services.rows import get_or_404
 
 S = ClaimStatus
@@ -39,27 +35,26 @@ LIST: ListSpec[Claim] = ListSpec(
 
 
 def find(bill: Billing, actor: Actor, query: ListQuery) -> Page[Claim]:
-    """One page of a bill's claims."""
+    """Return one page of the claims of a bill."""
     query.conditions.append(Condition("billing_id", "eq", bill.id))
     return paging.page(actor, LIST, query)
 
 
 def of_bill(bill: Billing, claim_id: int, *, lock: bool = False) -> Claim:
-    """A claim of the bill, or 404; the bill is locked where `lock` is asked for."""
+    """Return a claim of the bill, or raise 404. With `lock`, the caller has locked the bill."""
     claim = get_or_404(Claim, claim_id, lock=lock)
-    if claim.billing_id != bill.id:
+    if claim.billing is not bill:  # compared as an object: this keeps the loaded bill on the claim
         raise not_found("claim")
     return claim
 
 
-def add_computed_fields(actor: Actor, rows: Sequence[Claim]) -> None:
-    """The steps that each claim can take next; none on a void bill."""
+def add_computed_fields(_actor: Actor, rows: Sequence[Claim]) -> None:
+    """Set the allowed transitions of claims. A claim of a void bill has none."""
     for claim in rows:
         claim.allowed_transitions = [] if claim.billing.voided_at else list(TRANSITIONS[claim.status])
 
 
 def create(
-    actor: Actor,
     bill: Billing,
     *,
     insurer: str,
@@ -67,8 +62,11 @@ def create(
     amount: Decimal,
     claim_number: str | None = None,
 ) -> Claim:
-    """A draft of a claim. Raises 409 `read_only` on a void bill, 422 above the bill's amount."""
-    payments.require_open(bill)
+    """Create a draft claim.
+
+    Raises 409 `read_only` for a void bill, and 422 for an amount above the bill's.
+    """
+    require_not_void(bill)
     if amount > ledger.of_bill(bill.id).amount:
         raise invalid("amount", "must be at most the bill's amount")
     claim = Claim(
@@ -80,7 +78,7 @@ def create(
         status=S.DRAFT,
     )
     bill.claims.append(claim)
-    payments.touch(bill)
+    touch(bill)
     db.session.flush()
     return claim
 
@@ -96,36 +94,36 @@ def update(
     claim_number: str | None = None,
     allow_credit: bool = False,
 ) -> Claim:
-    """Move a claim on, and post what the insurer paid; `claim` and its bill are locked.
+    """Change the status of a claim, and post payments of the insurer. The claim and its bill are locked.
 
-    Approving without `approved_amount` approves what was claimed, paying without `paid_amount` pays what
-    was approved. Raises 409 `invalid_transition` naming the allowed steps; 409 `conflict` above what was
-    claimed or approved; 409 `overpayment` above the bill's balance unless `allow_credit`; 422 where a
-    reason or an amount is missing.
+    `approved_amount` defaults to the claimed amount, and `paid_amount` to the approved amount. A higher
+    `paid_amount` posts a payment of the difference. Raises 409 `invalid_transition` with the allowed
+    transitions, 409 `conflict` above the claimed or approved amount, 409 `overpayment` above the bill's
+    balance without `allow_credit`, and 422 for a missing reason or amount.
     """
     bill = claim.billing
-    payments.require_open(bill)
+    require_not_void(bill)
     if claim_number is not None:
         claim.claim_number = claim_number
     if reason is not None:
         claim.reason = reason
     if status is not None:
-        _step(claim, status, reason)
+        _change_status(claim, status, reason)
     if approved_amount is not None or status in AGREED:
         _approve(claim, status, approved_amount)
     if status is S.PAID and paid_amount is None:
         paid_amount = claim.approved_amount
     if paid_amount is not None:
         _pay(actor, bill, claim, paid_amount, allow_credit=allow_credit)
-    payments.touch(bill)
+    touch(bill)
     db.session.flush()
     return claim
 
 
-def _step(claim: Claim, status: ClaimStatus, reason: str | None) -> None:
+def _change_status(claim: Claim, status: ClaimStatus, reason: str | None) -> None:
     allowed = TRANSITIONS[claim.status]
     if status not in allowed:
-        raise _refused(claim)
+        raise _invalid_transition(claim)
     if status is S.DENIED:
         if not reason:
             raise invalid("reason", "is required for a denial")
@@ -135,42 +133,43 @@ def _step(claim: Claim, status: ClaimStatus, reason: str | None) -> None:
     claim.status = status
 
 
-def _refused(claim: Claim) -> ClinicError:
+def _invalid_transition(claim: Claim) -> ClinicError:
     allowed = list(TRANSITIONS[claim.status])
-    shown = ", ".join(allowed) or "nothing: it is final"
+    targets = ", ".join(allowed)
+    advice = f"It can become: {targets}." if allowed else "This status is final."
     return ClinicError(
-        "invalid_transition", f"A claim that is {claim.status} can become {shown}.", allowed=allowed
+        "invalid_transition", f"The status of this claim is {claim.status}. {advice}", allowed=allowed
     )
 
 
 def _approve(claim: Claim, status: ClaimStatus | None, approved_amount: Decimal | None) -> None:
     if claim.status not in AGREED:
-        raise _refused(claim)
+        raise _invalid_transition(claim)
     if approved_amount is None:
         if status is S.PARTIALLY_APPROVED:
-            raise invalid("approved_amount", "is required: how much of it?")
+            raise invalid("approved_amount", "is required for a partial approval")
         approved_amount = claim.amount
     if approved_amount > claim.amount:
-        raise _beyond("approved_amount", "Not more than was claimed can be approved.")
+        raise _amount_conflict("approved_amount", "must be at most the claimed amount")
     if approved_amount < claim.paid_amount:
-        raise _beyond("approved_amount", "More than this is already paid.")
+        raise _amount_conflict("approved_amount", "must be at least the paid amount")
     claim.approved_amount = approved_amount
 
 
 def _pay(actor: Actor, bill: Billing, claim: Claim, paid_amount: Decimal, *, allow_credit: bool) -> None:
-    """Post the insurer's money: what `paid_amount` rises by."""
+    """Post a payment of the insurer: the increase of the paid amount."""
     if claim.status not in (*AGREED, S.PAID):
-        raise _refused(claim)
+        raise _invalid_transition(claim)
     if paid_amount > (claim.approved_amount or ledger.ZERO):
-        raise _beyond("paid_amount", "Not more than was approved can be paid.")
-    more = paid_amount - claim.paid_amount
-    if more < 0:
-        raise invalid("paid_amount", "can only rise; money goes back as a refund")
-    if more:
+        raise _amount_conflict("paid_amount", "must be at most the approved amount")
+    increase = paid_amount - claim.paid_amount
+    if increase < 0:
+        raise invalid("paid_amount", "cannot be reduced; request a refund to pay money back")
+    if increase:
         payments.pay(
             actor,
             bill,
-            amount=more,
+            amount=increase,
             method=PaymentMethod.INSURANCE,
             reference=claim.claim_number,
             allow_credit=allow_credit,
@@ -179,5 +178,5 @@ def _pay(actor: Actor, bill: Billing, claim: Claim, paid_amount: Decimal, *, all
     claim.paid_amount = paid_amount
 
 
-def _beyond(field: str, message: str) -> ClinicError:
-    return ClinicError("conflict", message, errors={field: message})
+def _amount_conflict(field: str, message: str) -> ClinicError:
+    return ClinicError("conflict", f"{field}: {message}.", errors={field: message})

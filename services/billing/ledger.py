@@ -1,15 +1,16 @@
-"""The ledger: signed rows, only added to. Every balance, bill and revenue figure is a sum made here.
+"""The ledger: signed entries that are only appended. Every bill, balance and revenue figure is a sum of them.
 
-A positive row raises what the patient owes. On a bill lie its charges (+, one an item), tax (+), discount
-(-), payments (-), insurer's payments (-), refunds (+), write-offs (-) and the reversals that undo one row
-each. A row without bill lies on the patient's account: money paid beyond a bill, or before one. `credit` rows
-come in pairs that sum to nothing and move money between a bill and the account: -X on the bill spends credit,
-+X on it (of a bill made void) gives it back. No money is received or given out by a credit row.
+A positive entry raises the balance of the patient. The entries of a bill are its charges (+, one per item),
+tax (+), discount (-), payments (-), insurance payments (-), refunds (+), write-offs (-), and reversals. Each
+reversal undoes one entry. An entry without a bill belongs to the patient's account: money paid in advance,
+or more than a bill's balance. `credit` entries come in pairs whose sum is zero. They move money between a
+bill and the account: -X on the bill spends credit, +X on a void bill returns it. No money enters or leaves
+the clinic with a credit entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -20,7 +21,7 @@ from sqlalchemy.orm import aliased
 
 from column_types import CENT, MONEY_LIMIT
 from enums import LedgerKind, PaymentMethod
-from errors import ClinicError, invalid
+from errors import invalid
 from extensions import db
 from models import Billing, BillingStanding, LedgerEntry
 from security.permissions import Actor
@@ -28,18 +29,18 @@ from services import clock
 from services.rows import mapping
 
 ZERO = Decimal("0.00")
-# What came in from outside the clinic, and what a bill counts as paid.
-RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)
-PAID = (*RECEIVED, LedgerKind.CREDIT, LedgerKind.REFUND)
+RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)  # money from outside the clinic
+PAYMENTS = (*RECEIVED, LedgerKind.CREDIT)
+PAID = (*PAYMENTS, LedgerKind.REFUND)  # their sum is the paid amount of a bill
 
-Reversed = aliased(LedgerEntry)
-# What a row is about: a reversal counts as the kind of the row it undoes. That is looked up for reversals
-# alone, since a join would read the ledger twice.
+ReversedEntry = aliased(LedgerEntry)
+# The kind that an entry counts as: a reversal counts as the kind of the entry that it undoes. A subquery
+# finds that kind for reversals only; a join would read the ledger twice.
 SUBJECT: ColumnElement[LedgerKind] = case(
     (
         LedgerEntry.kind == LedgerKind.REVERSAL,
-        select(Reversed.kind)
-        .where(Reversed.id == LedgerEntry.reverses_id)
+        select(ReversedEntry.kind)
+        .where(ReversedEntry.id == LedgerEntry.reverses_id)
         .correlate(LedgerEntry)
         .scalar_subquery(),
     ),
@@ -51,12 +52,12 @@ TOTAL: ColumnElement[Decimal] = func.sum(LedgerEntry.amount)
 
 @dataclass(frozen=True)
 class Sums:
-    """Rows summed by what they are about, signed as they lie in the ledger."""
+    """Sums of ledger entries by the kind that they count as, signed as in the ledger."""
 
     by_kind: Mapping[LedgerKind, Decimal]
 
     def of(self, *kinds: LedgerKind) -> Decimal:
-        """The signed sum of these kinds."""
+        """Return the signed sum of these kinds."""
         return sum((self.by_kind.get(kind, ZERO) for kind in kinds), ZERO)
 
     @property
@@ -66,12 +67,12 @@ class Sums:
 
     @property
     def discount(self) -> Decimal:
-        """What was taken off, positive."""
+        """The discount, as a positive amount."""
         return -self.of(LedgerKind.DISCOUNT)
 
     @property
     def tax(self) -> Decimal:
-        """The tax on what the discount left."""
+        """The tax on the discounted subtotal."""
         return self.of(LedgerKind.TAX)
 
     @property
@@ -86,12 +87,12 @@ class Sums:
 
     @property
     def collected(self) -> Decimal:
-        """Money received from patients and insurers, positive; moved credit is not received again."""
+        """Money received from patients and insurers, positive. Credit that was moved does not count again."""
         return -self.of(*RECEIVED)
 
     @property
     def refunded(self) -> Decimal:
-        """Money given back, positive."""
+        """Money paid back, positive."""
         return self.of(LedgerKind.REFUND)
 
     @property
@@ -101,17 +102,17 @@ class Sums:
 
     @property
     def written_off(self) -> Decimal:
-        """What the clinic gave up, positive."""
+        """The write-offs, as a positive amount."""
         return -self.of(LedgerKind.WRITE_OFF)
 
     @property
     def paid(self) -> Decimal:
-        """Of a bill: payments, insurer's payments and credit spent on it, less refunds; positive."""
+        """The paid amount of a bill: payments, insurance payments and spent credit less refunds; positive."""
         return -self.of(*PAID)
 
     @property
     def balance(self) -> Decimal:
-        """The sum of all rows: what is still owed."""
+        """The sum of all entries: the amount still due."""
         return self.of(*self.by_kind)
 
 
@@ -119,78 +120,82 @@ EMPTY = Sums({})
 
 
 def half_up(amount: Decimal) -> Decimal:
-    """Round to cents, halves away from zero: the only place where money is rounded."""
+    """Round to cents, halves away from zero. Money is rounded in this function only."""
     return amount.quantize(CENT, rounding=ROUND_HALF_UP)
+
+
+# --- Postings ------------------------------------------------------------------------------------------
 
 
 def post(
     actor: Actor,
-    *,
-    patient_id: int,
+    bill: Billing,
     kind: LedgerKind,
     amount: Decimal,
-    billing_id: int | None = None,
+    *,
     method: PaymentMethod | None = None,
     reference: str | None = None,
     reason: str | None = None,
     occurred_at: datetime | None = None,
-    reverses_id: int | None = None,
     claim_id: int | None = None,
     item_id: int | None = None,
-    visit_id: int | None = None,
 ) -> LedgerEntry:
-    """Add one row. `amount` is signed: positive raises what the patient owes. `occurred_at` defaults to now.
+    """Add an entry to a bill. The next flush inserts it.
 
-    Raises 422 where the amount is beyond what the ledger can hold.
+    `amount` is signed: a positive amount raises the balance. `occurred_at` defaults to now.
+    Raises 422 for an amount outside the range of the ledger.
     """
-    if abs(amount) > MONEY_LIMIT:
-        raise invalid("amount", f"must be at most {MONEY_LIMIT}")
-    doctor_id = None
-    if billing_id is not None:
-        doctor_id = select(Billing.doctor_id).where(Billing.id == billing_id).scalar_subquery()
-    entry = LedgerEntry(
-        patient_id=patient_id,
-        billing_id=billing_id,
-        doctor_id=doctor_id,
-        kind=kind,
-        amount=amount,
-        method=method,
-        reference=reference,
-        reason=reason,
-        occurred_at=occurred_at or clock.now(),
-        reverses_id=reverses_id,
-        claim_id=claim_id,
-        item_id=item_id,
-        visit_id=visit_id,
-        created_by_id=actor.user_id,
+    return _append(
+        LedgerEntry(
+            patient_id=bill.patient_id,
+            billing_id=bill.id,
+            doctor_id=bill.doctor_id,
+            kind=kind,
+            amount=amount,
+            method=method,
+            reference=reference,
+            reason=reason,
+            occurred_at=occurred_at or clock.now(),
+            claim_id=claim_id,
+            item_id=item_id,
+            created_by_id=actor.user_id,
+        )
     )
+
+
+def _append(entry: LedgerEntry) -> LedgerEntry:
+    if abs(entry.amount) > MONEY_LIMIT:
+        raise invalid("amount", f"must be at most {MONEY_LIMIT}")
     db.session.add(entry)
-    db.session.flush()
     return entry
 
 
 def reverse(actor: Actor, entry: LedgerEntry, reason: str) -> LedgerEntry:
-    """Undo a row by its opposite."""
-    return post(
-        actor,
-        patient_id=entry.patient_id,
-        billing_id=entry.billing_id,
-        kind=LedgerKind.REVERSAL,
-        amount=-entry.amount,
-        reason=reason,
-        reverses_id=entry.id,
-        visit_id=entry.visit_id,
+    """Undo an entry by a posting of the opposite amount."""
+    return _append(
+        LedgerEntry(
+            patient_id=entry.patient_id,
+            billing_id=entry.billing_id,
+            doctor_id=entry.doctor_id,
+            kind=LedgerKind.REVERSAL,
+            amount=-entry.amount,
+            reason=reason,
+            occurred_at=clock.now(),
+            reverses_id=entry.id,
+            visit_id=entry.visit_id,
+            created_by_id=actor.user_id,
+        )
     )
 
 
-def standing(billing_id: int, *kinds: LedgerKind) -> list[LedgerEntry]:
-    """The rows of these kinds on a bill that were not reversed."""
-    undone = aliased(LedgerEntry)
+def unreversed_entries(billing_id: int, *kinds: LedgerKind) -> list[LedgerEntry]:
+    """Return the entries of these kinds on a bill that have no reversal."""
+    reversal = aliased(LedgerEntry)
     return list(
         db.session.execute(
             select(LedgerEntry)
-            .outerjoin(undone, undone.reverses_id == LedgerEntry.id)
-            .where(LedgerEntry.billing_id == billing_id, LedgerEntry.kind.in_(kinds), undone.id.is_(None))
+            .outerjoin(reversal, reversal.reverses_id == LedgerEntry.id)
+            .where(LedgerEntry.billing_id == billing_id, LedgerEntry.kind.in_(kinds), reversal.id.is_(None))
             .order_by(LedgerEntry.id)
         ).scalars()
     )
@@ -207,101 +212,119 @@ def pay_account(
     claim_id: int | None = None,
     visit_id: int | None = None,
 ) -> LedgerEntry:
-    """Money received on the account itself, which becomes the patient's credit; `visit_id`: with which visit.
+    """Post money received on the patient's account, which becomes the patient's credit.
 
-    Raises 422 for the method `credit`: credit is not received, it is spent on a bill.
+    `visit_id` is the visit at which it was paid. Raises 422 for the method `credit`: credit is spent on a
+    bill, it is not received.
     """
     if method is PaymentMethod.CREDIT:
-        raise invalid("payment_method", "credit is spent on a bill; it cannot be paid in")
-    return post(
-        actor,
-        patient_id=patient_id,
-        kind=kind_of(method),
-        amount=-amount,
-        method=method,
-        reference=reference,
-        occurred_at=occurred_at,
-        claim_id=claim_id,
-        visit_id=visit_id,
+        raise invalid("payment_method", "credit can only be spent on a bill; choose another method")
+    return _append(
+        LedgerEntry(
+            patient_id=patient_id,
+            kind=payment_kind(method),
+            amount=-amount,
+            method=method,
+            reference=reference,
+            occurred_at=occurred_at or clock.now(),
+            claim_id=claim_id,
+            visit_id=visit_id,
+            created_by_id=actor.user_id,
+        )
     )
 
 
-def kind_of(method: PaymentMethod) -> LedgerKind:
-    """What money received by a method is in the ledger."""
+def payment_kind(method: PaymentMethod) -> LedgerKind:
+    """Return the kind of an entry for money received by this method."""
     return LedgerKind.INSURANCE_PAYMENT if method is PaymentMethod.INSURANCE else LedgerKind.PAYMENT
 
 
-def move_credit(
-    actor: Actor, *, patient_id: int, billing_id: int, amount: Decimal, reference: str | None = None
-) -> LedgerEntry:
-    """The pair of rows that moves money between account and bill; answers the bill's.
+def move_credit(actor: Actor, bill: Billing, amount: Decimal, *, reference: str | None = None) -> None:
+    """Post the pair of credit entries that moves money between a bill and the patient's account.
 
-    `amount` is the bill's side: negative spends credit on it, positive takes what was paid off it. Whoever
-    spends holds the patient's row locked. Raises 409 `insufficient_credit`.
+    `amount` is the entry of the bill: a negative amount spends credit, a positive one returns it. The caller
+    has locked the patient's row and has checked that the credit suffices.
     """
-    if amount < 0 and credit_of(patient_id) < -amount:
-        raise ClinicError("insufficient_credit", "The patient's credit does not suffice for this payment.")
-    pair = [
-        post(
-            actor,
-            patient_id=patient_id,
-            billing_id=bill,
+    entry = post(actor, bill, LedgerKind.CREDIT, amount, method=PaymentMethod.CREDIT, reference=reference)
+    _append(
+        LedgerEntry(
+            patient_id=bill.patient_id,
             kind=LedgerKind.CREDIT,
-            amount=side,
+            amount=-amount,
             method=PaymentMethod.CREDIT,
             reference=reference,
+            occurred_at=entry.occurred_at,
+            created_by_id=actor.user_id,
         )
-        for bill, side in ((billing_id, amount), (None, -amount))
-    ]
-    return pair[0]
-
-
-def unsettled(until: datetime | None = None) -> Select[tuple[int]]:
-    """The ids of bills whose rows do not sum to nothing, or did not before `until`; all others do."""
-    owed: ColumnElement[bool] = BillingStanding.settled_at.is_(None)
-    if until is not None:
-        owed = or_(owed, BillingStanding.settled_at >= until)
-    return select(BillingStanding.billing_id).where(owed)
+    )
 
 
 # --- Sums ----------------------------------------------------------------------------------------------
 
 
-def sums_by(key: Any, *wheres: ColumnElement[bool]) -> Select[Any]:
-    """Rows of `key`, subject and signed sum, for `gather`."""
-    return select(key, SUBJECT, TOTAL).select_from(LedgerEntry).where(*wheres).group_by(key, BY_SUBJECT)
+def unsettled(until: datetime | None = None) -> Select[tuple[int]]:
+    """Select the ids of the bills with a balance, or that had one before `until`.
+
+    The sum of every other bill is zero.
+    """
+    has_balance: ColumnElement[bool] = BillingStanding.settled_at.is_(None)
+    if until is not None:
+        has_balance = or_(has_balance, BillingStanding.settled_at >= until)
+    return select(BillingStanding.billing_id).where(has_balance)
+
+
+def sums_by(key: Any, *conditions: ColumnElement[bool]) -> Select[Any]:
+    """Select the signed sums by `key` and subject, for `gather`."""
+    return select(key, SUBJECT, TOTAL).select_from(LedgerEntry).where(*conditions).group_by(key, BY_SUBJECT)
 
 
 def gather(statement: Select[Any]) -> dict[Any, Sums]:
-    """Run a `sums_by` statement: key -> sums."""
-    found: dict[Any, dict[LedgerKind, Decimal]] = {}
+    """Execute a `sums_by` statement and return the sums of each key."""
+    sums: dict[Any, dict[LedgerKind, Decimal]] = {}
     for key, kind, total in db.session.execute(statement):
-        found.setdefault(key, {})[kind] = total
-    return {key: Sums(by_kind) for key, by_kind in found.items()}
-
-
-def of_bills(billing_ids: Collection[int]) -> dict[int, Sums]:
-    """What the bills' rows sum to; one query for any number."""
-    return gather(sums_by(LedgerEntry.billing_id, LedgerEntry.billing_id.in_(billing_ids)))
+        sums.setdefault(key, {})[kind] = total
+    return {key: Sums(by_kind) for key, by_kind in sums.items()}
 
 
 def of_bill(billing_id: int) -> Sums:
-    """What one bill's rows sum to."""
-    return of_bills([billing_id]).get(billing_id, EMPTY)
+    """Return the sums of one bill."""
+    return gather(sums_by(LedgerEntry.billing_id, LedgerEntry.billing_id == billing_id)).get(
+        billing_id, EMPTY
+    )
+
+
+def of_bills(bills: Sequence[Billing]) -> tuple[dict[int, Sums], dict[int, Decimal]]:
+    """Return the sums by bill, and the account balances by patient, in one query.
+
+    The entries of all other bills of the patients, and those on the accounts, are summed without their bill.
+    """
+    billing_id = case((LedgerEntry.billing_id.in_([bill.id for bill in bills]), LedgerEntry.billing_id))
+    statement = (
+        select(LedgerEntry.patient_id, billing_id.label("bill"), SUBJECT, TOTAL)
+        .where(LedgerEntry.patient_id.in_({bill.patient_id for bill in bills}))
+        .group_by(LedgerEntry.patient_id, literal_column("bill"), BY_SUBJECT)
+    )
+    sums: dict[int, dict[LedgerKind, Decimal]] = {bill.id: {} for bill in bills}
+    balances = {bill.patient_id: ZERO for bill in bills}
+    for patient_id, bill_id, kind, total in db.session.execute(statement):
+        balances[patient_id] += total
+        if bill_id is not None:
+            sums[bill_id][kind] = total
+    return {bill_id: Sums(by_kind) for bill_id, by_kind in sums.items()}, balances
 
 
 def balances(patient_ids: Collection[int]) -> dict[int, Decimal]:
-    """What each patient owes over all bills and the account; negative is credit. None without rows: 0.00."""
-    found = mapping(
+    """Return the balance of each patient over all bills and the account. A negative one is credit."""
+    totals = mapping(
         select(LedgerEntry.patient_id, TOTAL)
         .where(LedgerEntry.patient_id.in_(patient_ids))
         .group_by(LedgerEntry.patient_id)
     )
-    return {patient_id: found.get(patient_id, ZERO) for patient_id in patient_ids}
+    return {patient_id: totals.get(patient_id, ZERO) for patient_id in patient_ids}
 
 
 def credit_of(patient_id: int) -> Decimal:
-    """The credit on the account that can be spent on bills; positive."""
+    """Return the credit on the patient's account that can be spent on bills, as a positive amount."""
     total = db.session.execute(
         select(TOTAL).where(LedgerEntry.patient_id == patient_id, LedgerEntry.billing_id.is_(None))
     ).scalar_one()

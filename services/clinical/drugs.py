@@ -1,22 +1,26 @@
-"""What the clinic knows about drugs, offline: names, ingredients, classes, allergies, duplicates.
+"""Drug knowledge: names, ingredients, classes, allergies and duplicate therapy, without network access.
 
-Pure functions over one versioned table (`data/drugs.json.gz`, made by `data/build.py`; sources in
-`data/NOTICE.md`). The table knows active ingredients. It does not know excipients (lactose, gelatin,
-sulfites, dyes), routes or doses: an allergy to one keeps its word in `unknown_parts`, so that the caller
-says "unchecked" instead of passing it.
+Pure functions over one versioned table, `data/drugs.json.gz`. `data/build.py` builds the table from
+the sources in `data/NOTICE.md`. The table holds active ingredients. It holds no excipients (lactose, gelatin,
+sulfites, dyes), routes or doses. An allergy to an excipient is kept in `unknown_parts`, so that the caller
+reports it as unchecked.
 
-**Cross-reactivity.** Recorded penicillin allergy hits the whole penicillin class. Of the cephalosporins it
-hits only those whose R1 side chain is shared with or like that of an aminopenicillin (cephalexin,
-cefadroxil, cefaclor, cefprozil, cephradine, cefatrizine, loracarbef), as `cross_reactivity`; other
-cephalosporins, carbapenems and aztreonam are no hit. Source: Khan DA et al., "Drug allergy: A 2022 practice
-parameter update", J Allergy Clin Immunol 2022;150(6):1333-1393, and the side-chain rates of Picard M et
-al., J Allergy Clin Immunol Pract 2019;7(8):2722-2738. Sulfonamide antibacterials do not hit sulfonamides
-that are no antibacterials (furosemide, thiazides, celecoxib): Strom BL et al., N Engl J Med
-2003;349:1628-1635. Aspirin and all other NSAIDs hit each other, celecoxib with them: its label is
-contraindicated after an allergic-type reaction to any. The phenanthrene opioids hit each other, and every
-opioid allergy hits tramadol, whose label names it as a contraindication. Shellfish and iodine do not hit
-contrast media (ACR Manual on Contrast Media). The other pairs stand with their reasons in
-`data/curated/cross_reactivity.csv`.
+**Cross-reactivity.** Rules and their sources:
+
+- Penicillins: a recorded penicillin allergy matches the whole penicillin class. It matches a cephalosporin
+  only if its R1 side chain is shared with or similar to that of an aminopenicillin (cephalexin, cefadroxil,
+  cefaclor, cefprozil, cephradine, cefatrizine, loracarbef). That match is a `cross_reactivity`. Other
+  cephalosporins, carbapenems and aztreonam do not match. Sources: Khan DA et al., "Drug allergy: A 2022
+  practice parameter update", J Allergy Clin Immunol 2022;150(6):1333-1393; the side-chain rates of Picard M
+  et al., J Allergy Clin Immunol Pract 2019;7(8):2722-2738.
+- Sulfonamides: sulfonamide antibacterials do not match other sulfonamides (furosemide, thiazides,
+  celecoxib). Source: Strom BL et al., N Engl J Med 2003;349:1628-1635.
+- NSAIDs: aspirin and all other NSAIDs match each other, including celecoxib. Source: the label of celecoxib,
+  contraindicated after an allergic-type reaction to aspirin or any other NSAID.
+- Opioids: the phenanthrene opioids match each other. Every opioid allergy matches tramadol. Source: the
+  label of tramadol, contraindicated in hypersensitivity to any opioid.
+- Contrast media: an allergy to shellfish or iodine does not match them. Source: ACR Manual on Contrast Media.
+- All other pairs are in `data/curated/cross_reactivity.csv`, each with its reason.
 """
 
 from __future__ import annotations
@@ -26,20 +30,20 @@ import gzip
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar, get_args
 
 from services.search_key import search_key
 
-# Raised with every change of the table, which states it too.
+# Increase it with every change of the table. The table holds the same version.
 DATA_VERSION: Final = "2026.1"
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "drugs.json.gz"
 
 AllergenKind = Literal["drug", "food", "environment", "animal", "venom", "contact", "excipient", "none"]
-_KIND_ORDER: Final = get_args(AllergenKind)  # of several in one text the first names the whole
-HitKind = Literal["ingredient", "class", "cross_reactivity"]
+_KIND_ORDER: Final = get_args(AllergenKind)  # an entry with several allergens gets the first kind
+MatchKind = Literal["ingredient", "class", "cross_reactivity"]
 
 SALT_WORDS: Final = frozenset(
     """
@@ -93,13 +97,13 @@ _ALLERGY_WORDS = frozenset(
 )
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
 _LEXEME = re.compile(r"[^\W_]+|[/+,;&]")
-_NUMERIC = re.compile(r"\d.*|nda\d+")  # strengths; NDA numbers stand before names in RxNorm
+_NUMERIC = re.compile(r"\d.*|nda\d+")  # strengths; RxNorm puts NDA numbers before names
 _BRACKET = re.compile(r"\[[^\]]*\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Drug:
-    """A medication that the table knows; `unknown_parts` are words of its name that it does not know."""
+    """A medication that the table knows. `unknown_parts` are the words of its name outside the table."""
 
     name: str
     ingredients: frozenset[str]
@@ -109,10 +113,10 @@ class Drug:
 
 @dataclass(frozen=True, slots=True)
 class Allergen:
-    """A recorded allergen that the table knows; a food, a pollen or latex is known and mostly hits no drug.
+    """A recorded allergen that the table knows. A food, a pollen or latex matches few or no drugs.
 
-    `cross_reactive` holds (ingredient, reason). `unknown_parts` are what cannot be checked: words that the
-    table does not know, and excipients.
+    `cross_reactive` holds pairs (ingredient, reason). `unknown_parts` cannot be checked: words that are not
+    in the table, and excipients.
     """
 
     name: str
@@ -124,16 +128,16 @@ class Allergen:
 
 
 @dataclass(frozen=True, slots=True)
-class AllergyHit:
-    """Why a drug is refused: `name` is the ingredient, the class or the reason of the cross-reactivity."""
+class AllergyMatch:
+    """A match of an allergy. `name` is the ingredient, the class, or the reason of the cross-reactivity."""
 
-    kind: HitKind
+    kind: MatchKind
     name: str
     ingredient: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Term:
+class _AllergenTerm:
     kind: AllergenKind
     ingredients: frozenset[str]
     classes: frozenset[str]
@@ -141,77 +145,83 @@ class _Term:
 
 
 @dataclass(frozen=True, slots=True)
-class _Knowledge:
+class _DrugTable:
     classes_of: Mapping[str, frozenset[str]]  # ingredient -> classes
-    names: Mapping[str, tuple[str, ...]]  # name as lexemes -> ingredients
-    terms: Mapping[str, _Term]  # allergen as lexemes
+    names: Mapping[str, tuple[str, ...]]  # normalized name -> ingredients
+    terms: Mapping[str, _AllergenTerm]  # normalized allergen -> its matches
     cross_reactive: Mapping[str, tuple[tuple[str, str], ...]]  # ingredient -> (other ingredient, reason)
-    alarming: frozenset[str]  # classes in which an allergy to one member alarms for the others
-    duplicable: frozenset[str]  # classes of which nobody needs two members at once
-    incidental: frozenset[str]  # ingredients whose repetition is no duplicate: diluents, gases
+    allergy_classes: frozenset[str]  # an allergy to one member concerns all members
+    duplicate_classes: frozenset[str]  # two members at once are duplicate therapy
+    diluents_and_gases: frozenset[str]  # ingredients that never count as duplicates
 
 
-_Found = TypeVar("_Found")
-_LONGEST = 8  # words of a name within a longer text; longer names are found only as a whole
+_Match = TypeVar("_Match")
+_MAX_WORDS = 8  # words of a name inside a longer text; longer names match only the whole text
 _LOCK = threading.Lock()
 
 
 @functools.cache
-def _load() -> _Knowledge:
+def _load() -> _DrugTable:
     table = json.loads(gzip.decompress(TABLE.read_bytes()))
     if table["version"] != DATA_VERSION:
         raise RuntimeError(
-            f"data/drugs.json.gz is of version {table['version']}, the code expects {DATA_VERSION}"
+            f"data/drugs.json.gz has version {table['version']}, the code expects {DATA_VERSION}"
         )
     classes: list[str] = table["classes"]
     ingredients: list[str] = [name for name, _ in table["ingredients"]]
-    return _Knowledge(
+    return _DrugTable(
         classes_of={name: frozenset(classes[i] for i in ids) for name, ids in table["ingredients"]},
         names={name: tuple(ingredients[i] for i in ids) for name, ids in table["names"].items()},
         terms={
-            term: _Term(kind, frozenset(hits), frozenset(groups), tuple((i, why) for i, why in cross))
-            for term, (kind, hits, groups, cross) in table["allergens"].items()
+            term: _AllergenTerm(
+                kind,
+                frozenset(ingredient_names),
+                frozenset(class_names),
+                tuple((ingredient, reason) for ingredient, reason in pairs),
+            )
+            for term, (kind, ingredient_names, class_names, pairs) in table["allergens"].items()
         },
         cross_reactive={
-            name: tuple((i, why) for i, why in pairs) for name, pairs in table["cross_reactive"].items()
+            name: tuple((ingredient, reason) for ingredient, reason in pairs)
+            for name, pairs in table["cross_reactive"].items()
         },
-        alarming=frozenset(table["alarming"]),
-        duplicable=frozenset(table["duplicable"]),
-        incidental=frozenset(table["incidental"]),
+        allergy_classes=frozenset(table["allergy_classes"]),
+        duplicate_classes=frozenset(table["duplicate_classes"]),
+        diluents_and_gases=frozenset(table["diluents_and_gases"]),
     )
 
 
-def _knowledge() -> _Knowledge:
-    with _LOCK:  # so that threads that come first together read the file once
+def _table() -> _DrugTable:
+    with _LOCK:  # several threads may need the table first; only one of them reads the file
         return _load()
 
 
 @dataclass(frozen=True, slots=True)
-class _Lexeme:
-    word: str
-    opens: bool  # a separator stands before it: "/", ",", "and" ...
+class _Word:
+    text: str
+    after_separator: bool  # the word follows "/", ",", "and" ..., or it is the first one
 
 
-def lexemes(text: str) -> list[_Lexeme]:
-    """Words of a drug's name, folded, without punctuation; never cut, however long the text."""
-    found: list[_Lexeme] = []
-    opens = True
+def split_words(text: str) -> list[_Word]:
+    """Return the words of a drug name as search keys, without punctuation. A long text is not cut."""
+    words: list[_Word] = []
+    after_separator = True
     for word in _LEXEME.findall(" ".join(search_key(part) for part in text.split())):
         if word in _SEPARATORS:
-            opens = True
+            after_separator = True
         else:
-            found.append(_Lexeme(word, opens))
-            opens = False
-    return found
+            words.append(_Word(word, after_separator))
+            after_separator = False
+    return words
 
 
-def key(text: str) -> str:
-    """The form under which the table holds a name."""
-    return " ".join(lexeme.word for lexeme in lexemes(text))
+def normalize(text: str) -> str:
+    """Return a name in the form that the table uses as a key."""
+    return " ".join(word.text for word in split_words(text))
 
 
 def is_noise(word: str) -> bool:
-    """Strengths, units, dose forms and salts: they say nothing of the active ingredient."""
+    """Return True for a strength, unit, dose form or salt. These words do not name an active ingredient."""
     return (
         word in SALT_WORDS
         or word in _UNIT_WORDS
@@ -221,142 +231,160 @@ def is_noise(word: str) -> bool:
 
 
 def resolve(name: str) -> Drug | None:
-    """The drug of a brand, generic or combination name; forgiving of case, strengths, dose forms and salts.
+    """Return the drug of a brand, generic or combination name, or None if no part of the name is known.
 
-    None if no part of the name is known. A brand sold with different ingredients is read as what all of
-    them share, or, if they share nothing, as all of them together.
+    Case, strengths, dose forms and salts do not matter. Some brands are sold with different ingredients.
+    Such a brand means the ingredients that all its products share. If they share none, it means all of them.
     """
-    table = _knowledge()
-    plain = lexemes(_BRACKET.sub(" ", name))
-    if (whole := table.names.get(" ".join(w.word for w in plain))) is not None:
-        return _drug(frozenset(whole), (), table)
-    for words in (plain, lexemes(name)):  # a brand in brackets counts only where nothing else is known
-        lone = _telling(words) == 1
-        found, unknown = _scan(words, functools.partial(_named, lone=lone, table=table))
-        if found:
-            return _drug(frozenset().union(*(ingredients for _, ingredients in found)), unknown, table)
+    table = _table()
+    words = split_words(_BRACKET.sub(" ", name))
+    ingredients = table.names.get(" ".join(word.text for word in words))
+    if ingredients is not None:
+        return _drug(frozenset(ingredients), (), table)
+    for candidate in (words, split_words(name)):  # the brand in brackets counts only if the rest is unknown
+        is_single = _count_meaningful(candidate) == 1
+        matches, unknown = _scan(
+            candidate, functools.partial(_find_ingredients, is_single=is_single, table=table)
+        )
+        if matches:
+            return _drug(frozenset().union(*(match for _, match in matches)), unknown, table)
     return None
 
 
-def _drug(ingredients: frozenset[str], unknown: tuple[str, ...], table: _Knowledge) -> Drug:
-    classes: frozenset[str] = frozenset().union(*(table.classes_of[i] for i in ingredients))
-    return Drug(" / ".join(sorted(ingredients)), ingredients, classes, unknown)
+def _drug(ingredients: frozenset[str], unknown: tuple[str, ...], table: _DrugTable) -> Drug:
+    return Drug(" / ".join(sorted(ingredients)), ingredients, _classes_of(ingredients, table), unknown)
 
 
-def _telling(words: list[_Lexeme]) -> int:
-    return sum(not is_noise(w.word) for w in words)
+def _classes_of(ingredients: Iterable[str], table: _DrugTable) -> frozenset[str]:
+    return frozenset().union(*(table.classes_of[ingredient] for ingredient in ingredients))
 
 
-def _named(span: str, lone: bool, table: _Knowledge) -> tuple[str, ...] | None:
-    # Up to three letters in the middle of a longer text are rather an abbreviation than a brand.
-    return table.names.get(span) if lone or " " in span or len(span) > 3 else None
+def _count_meaningful(words: list[_Word]) -> int:
+    return sum(not is_noise(word.text) for word in words)
+
+
+def _find_ingredients(phrase: str, is_single: bool, table: _DrugTable) -> tuple[str, ...] | None:
+    # One to three letters beside other words are more likely an abbreviation than a brand.
+    return table.names.get(phrase) if is_single or " " in phrase or len(phrase) > 3 else None
 
 
 def _scan(
-    words: list[_Lexeme], find: Callable[[str], _Found | None]
-) -> tuple[list[tuple[str, _Found]], tuple[str, ...]]:
-    """What is found from left to right, the longest name first; the words that nothing explains."""
-    found: list[tuple[str, _Found]] = []
+    words: list[_Word], find: Callable[[str], _Match | None]
+) -> tuple[list[tuple[str, _Match]], tuple[str, ...]]:
+    """Return the matches from left to right, the longest phrase first, and the words that match nothing."""
+    matches: list[tuple[str, _Match]] = []
     unknown: list[str] = []
-    at = 0
-    while at < len(words):
-        for end in range(min(len(words), at + _LONGEST), at, -1):
-            span = " ".join(w.word for w in words[at:end])
-            if (hit := find(span)) is not None:
-                found.append((span, hit))
-                at = _skip_salts(words, end)
+    start = 0
+    while start < len(words):
+        for end in range(min(len(words), start + _MAX_WORDS), start, -1):
+            phrase = " ".join(word.text for word in words[start:end])
+            if (match := find(phrase)) is not None:
+                matches.append((phrase, match))
+                start = _skip_salts(words, end)
                 break
         else:
-            if not is_noise(words[at].word):
-                unknown.append(words[at].word)
-            at += 1
-    return found, tuple(unknown)
+            if not is_noise(words[start].text):
+                unknown.append(words[start].text)
+            start += 1
+    return matches, tuple(unknown)
 
 
-def _skip_salts(words: list[_Lexeme], at: int) -> int:
-    """Past the salt of the name just read: "dexamethasone sodium phosphate" holds no "sodium phosphate"."""
-    while at < len(words) and not words[at].opens and is_noise(words[at].word):
-        at += 1
-    return at
+def _skip_salts(words: list[_Word], start: int) -> int:
+    """Return the position after the salt of a name: "dexamethasone sodium phosphate" is one substance."""
+    while start < len(words) and not words[start].after_separator and is_noise(words[start].text):
+        start += 1
+    return start
 
 
 def resolve_allergen(text: str) -> Allergen | None:
-    """What a recorded allergy hits: substances, classes, or nothing (pollen, latex); None if it is not known.
+    """Return the substances and classes of a recorded allergy, or None if no part of the text is known.
 
-    A class ("penicillin", "NSAIDs") hits the class. A single drug hits its ingredients and those of its
-    classes in which an allergy to one member is taken to concern the others
-    (`data/curated/class_rules.csv`). Several allergens in one text are taken together.
+    A class ("penicillin", "NSAIDs") means the whole class. A single drug means its ingredients, and those of
+    its classes where an allergy to one member concerns all members. The rule of each class is in
+    `data/curated/class_rules.csv`. Pollen and latex are known and match no drug. Several allergens in one
+    text are combined.
     """
-    table = _knowledge()
-    words = [w for w in lexemes(text) if w.word not in _ALLERGY_WORDS]
-    lone = _telling(words) == 1
-    found, unknown = _scan(
-        words, lambda span: _term(span, table) or _term_of_drug(_named(span, lone, table), table)
+    table = _table()
+    words = [word for word in split_words(text) if word.text not in _ALLERGY_WORDS]
+    is_single = _count_meaningful(words) == 1
+    matches, unknown = _scan(
+        words,
+        lambda phrase: (
+            _find_term(phrase, table) or _term_of_drug(_find_ingredients(phrase, is_single, table), table)
+        ),
     )
-    if not found:
+    if not matches:
         return None
-    terms = [term for _, term in found]
-    kinds: list[AllergenKind] = sorted({t.kind for t in terms}, key=_KIND_ORDER.index)
-    # An excipient may be in any product, and the table does not know in which.
-    unchecked = tuple(span for span, term in found if term.kind == "excipient")
+    terms = [term for _, term in matches]
+    kinds: list[AllergenKind] = sorted({term.kind for term in terms}, key=_KIND_ORDER.index)
+    # An excipient may be in any product, and the table does not hold which ones.
+    unchecked = tuple(phrase for phrase, term in matches if term.kind == "excipient")
     return Allergen(
-        name=" / ".join(span for span, _ in found),
+        name=" / ".join(phrase for phrase, _ in matches),
         kind=kinds[0],
-        ingredients=frozenset().union(*(t.ingredients for t in terms)),
-        classes=frozenset().union(*(t.classes for t in terms)),
-        cross_reactive=tuple(sorted({pair for t in terms for pair in t.cross_reactive})),
+        ingredients=frozenset().union(*(term.ingredients for term in terms)),
+        classes=frozenset().union(*(term.classes for term in terms)),
+        cross_reactive=tuple(sorted({pair for term in terms for pair in term.cross_reactive})),
         unknown_parts=unchecked + unknown,
     )
 
 
-def _term(span: str, table: _Knowledge) -> _Term | None:
-    for form in (span, span.removesuffix("s"), span.removesuffix("es"), span.removesuffix("ies") + "y"):
+def _find_term(phrase: str, table: _DrugTable) -> _AllergenTerm | None:
+    singulars = (phrase.removesuffix("s"), phrase.removesuffix("es"), phrase.removesuffix("ies") + "y")
+    for form in (phrase, *singulars):
         if (term := table.terms.get(form)) is not None:
             return term
     return None
 
 
-def _term_of_drug(ingredients: tuple[str, ...] | None, table: _Knowledge) -> _Term | None:
+def _term_of_drug(ingredients: tuple[str, ...] | None, table: _DrugTable) -> _AllergenTerm | None:
     if ingredients is None:
         return None
-    classes: frozenset[str] = frozenset().union(*(table.classes_of[i] for i in ingredients))
-    cross = tuple(pair for i in ingredients for pair in table.cross_reactive.get(i, ()))
-    return _Term("drug", frozenset(ingredients), classes & table.alarming, cross)
+    pairs = tuple(pair for name in ingredients for pair in table.cross_reactive.get(name, ()))
+    classes = _classes_of(ingredients, table) & table.allergy_classes
+    return _AllergenTerm("drug", frozenset(ingredients), classes, pairs)
 
 
-def allergy_hits(drug: Drug, allergen: Allergen) -> list[AllergyHit]:
-    """Why the drug should not be given, empty if nothing speaks against it.
+def match_allergy(drug: Drug, allergen: Allergen) -> list[AllergyMatch]:
+    """Return the reasons against giving the drug; an empty list if there are none.
 
-    Per ingredient the nearest reason: the same substance before its class, its class before cross-reactivity.
+    For each ingredient only the closest reason counts: the same substance, then its class, then
+    cross-reactivity.
     """
-    table = _knowledge()
-    hits: list[AllergyHit] = []
+    table = _table()
+    matches: list[AllergyMatch] = []
     for ingredient in sorted(drug.ingredients):
         if ingredient in allergen.ingredients:
-            hits.append(AllergyHit("ingredient", ingredient, ingredient))
+            matches.append(AllergyMatch("ingredient", ingredient, ingredient))
         elif shared := table.classes_of[ingredient] & allergen.classes:
-            hits.extend(AllergyHit("class", name, ingredient) for name in sorted(shared))
+            matches.extend(AllergyMatch("class", name, ingredient) for name in sorted(shared))
         else:
-            reasons = [why for other, why in allergen.cross_reactive if other == ingredient]
-            hits.extend(AllergyHit("cross_reactivity", why, ingredient) for why in reasons)
-    return hits
+            matches.extend(
+                AllergyMatch("cross_reactivity", reason, ingredient)
+                for other, reason in allergen.cross_reactive
+                if other == ingredient
+            )
+    return matches
 
 
-def duplicate_ingredient(a: Drug, b: Drug) -> set[str]:
-    """Active ingredients that both hold; diluents and gases (saline, dextrose, water, oxygen) are none."""
-    return set(a.ingredients & b.ingredients) - _knowledge().incidental
+def duplicate_ingredients(first: Drug, second: Drug) -> set[str]:
+    """Return the active ingredients that both drugs contain.
 
-
-def duplicate_class(a: Drug, b: Drug) -> set[str]:
-    """Classes of which the two drugs hold different members: a statin beside a statin.
-
-    Counted are the classes of `data/curated/class_rules.csv` of which nobody needs two members at once.
-    Left out are those that are combined on purpose: antiepileptics, insulins (basal and bolus),
-    antiplatelets other than P2Y12 inhibitors, nitrates, antiretrovirals, cytostatics, antimycobacterials,
-    inhaled and topical corticosteroids, vitamins, minerals, osmotic laxatives, antacids. Ingredients that
-    both drugs share are `duplicate_ingredient`'s, so that a product never alarms against itself.
+    Diluents and gases (saline, dextrose, water, oxygen) do not count.
     """
-    classes_of = _knowledge().classes_of
-    ours: frozenset[str] = frozenset().union(*(classes_of[i] for i in a.ingredients - b.ingredients))
-    theirs: frozenset[str] = frozenset().union(*(classes_of[i] for i in b.ingredients - a.ingredients))
-    return set(ours & theirs & _knowledge().duplicable)
+    return set(first.ingredients & second.ingredients) - _table().diluents_and_gases
+
+
+def duplicate_classes(first: Drug, second: Drug) -> set[str]:
+    """Return the classes of which the two drugs contain different members, for example two statins.
+
+    Only classes count of which two members at once are duplicate therapy (`data/curated/class_rules.csv`).
+    Classes that are combined on purpose do not count: antiepileptics, insulins (basal and bolus),
+    antiplatelets other than P2Y12 inhibitors, nitrates, antiretrovirals, cytostatics, antimycobacterials,
+    inhaled and topical corticosteroids, vitamins, minerals, osmotic laxatives, antacids. An ingredient that
+    both drugs contain belongs to `duplicate_ingredients`, so that a product never matches itself by class.
+    """
+    table = _table()
+    first_classes = _classes_of(first.ingredients - second.ingredients, table)
+    second_classes = _classes_of(second.ingredients - first.ingredients, table)
+    return set(first_classes & second_classes & table.duplicate_classes)

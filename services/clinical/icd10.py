@@ -1,8 +1,8 @@
-"""ICD-10-CM diagnoses: is a code in the table, how is it written, what does it say.
+"""ICD-10-CM diagnosis codes: validity, printed form and official title.
 
-The table (`data/icd10cm.txt.gz`, made by `data/build.py`) holds the categories, subcategories and codes of
-one release of the National Center for Health Statistics, with the extended codes that end in a seventh
-character. Chapters and blocks (`A00-A09`) are not diagnoses and are not in it.
+`data/build.py` builds the table `data/icd10cm.txt.gz`. It holds the categories, subcategories and codes of
+one release of the National Center for Health Statistics, including codes with a seventh character. Chapters
+and blocks (`A00-A09`) are not diagnoses, so the table does not contain them.
 """
 
 from __future__ import annotations
@@ -16,55 +16,56 @@ from typing import Final
 
 RELEASE: Final = "April 2026"
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "icd10cm.txt.gz"
-# The third place may be a letter (C4A, M1A, Z3A); so may every later one.
+# The third character may be a letter (C4A, M1A, Z3A), and so may every later one.
 _CODE = re.compile(r"([A-Z][0-9][0-9A-Z])\.?([0-9A-Z]{0,4})")
 _LOCK = threading.Lock()
 
 
 @functools.cache
-def _read() -> bytes:
+def _load() -> bytes:
     return gzip.decompress(TABLE.read_bytes())
 
 
 def _table() -> bytes:
-    """Lines `code TAB title` in the order of the codes; searched as they are: a dict would take 20 MB."""
-    with _LOCK:
-        return _read()
+    """Return the lines `code TAB title`, sorted by code. They stay bytes, because a dict would take 20 MB."""
+    with _LOCK:  # several threads may need the table first; only one of them reads the file
+        return _load()
 
 
 def normalize(code: str) -> str:
-    """The code as it is printed: upper case, with its dot after the third place (`s72001a` is `S72.001A`).
+    """Return the code in its printed form: upper case, a dot after the third character.
 
-    What has not the form of a code comes back in upper case without spaces around it; `is_valid` is false
-    for it.
+    For example `s72001a` gives `S72.001A`. A text without the form of a code only loses outer spaces and
+    becomes upper case; `is_valid` returns False for it.
     """
     text = code.strip().upper()
-    if (match := _CODE.fullmatch(text)) is None:
+    match = _CODE.fullmatch(text)
+    if match is None:
         return text
     category, rest = match.groups()
     return f"{category}.{rest}" if rest else category
 
 
 def is_valid(code: str) -> bool:
-    """True for a category (`E11`), a subcategory (`S72.0`) and a full code (`E11.9`) of the release."""
+    """Return True for a category (`E11`), subcategory (`S72.0`) or full code (`E11.9`) of the release."""
     return describe(code) is not None
 
 
 def describe(code: str) -> str | None:
-    """The official title, None if the release has no such code."""
+    """Return the official title, or None if the release does not contain the code."""
     text = code.strip().upper()
     if _CODE.fullmatch(text) is None:
         return None
-    wanted = normalize(text).encode()
+    key = normalize(text).encode()
     table = _table()
     low, high = 0, len(table) - 1
-    while low < high:
+    while low < high:  # binary search over the lines
         start = table.rfind(b"\n", 0, (low + high) // 2 + 1) + 1
         end = table.index(b"\n", start)
-        found, _, title = table[start:end].partition(b"\t")
-        if found == wanted:
+        line_code, _, title = table[start:end].partition(b"\t")
+        if line_code == key:
             return title.decode()
-        if found < wanted:
+        if line_code < key:
             low = end
         else:
             high = start - 1

@@ -1,14 +1,16 @@
-"""The safety gate: what a patient's record says against a medicine, before it is prescribed or handed out.
+"""Medication safety check: allergies and duplicate therapy, at prescribing and at dispensing.
 
-Three questions, answered offline by `services.clinical.drugs` on its versioned table: is the patient allergic
-to it (substance, class, cross-reactivity), does the patient already take the same ingredient, does the
-patient already take another member of a class of which nobody needs two.
-What a patient takes are the medications
-of prescriptions in force and the home medications of the history. A prescription stays in force until it is
-completed, cancelled or past `expires_on`: days of supply are no reason to stop asking, since nobody knows
-when a course was begun.
+`services.clinical.drugs` answers three questions from its versioned table, without network access:
 
-What the table does not know is told as a warning with the code `unchecked`, never passed silently.
+- Is the patient allergic to the medication (substance, class, cross-reactivity)?
+- Does the patient already take the same ingredient?
+- Does the patient already take another member of a class where two members are duplicate therapy?
+
+A patient takes the medications of active prescriptions and the home medications of the medical history. A
+prescription is active until it is completed, cancelled or past `expires_on`. The days of supply do not end
+it, because nobody knows when the patient began the course.
+
+Medications and allergies that are not in the table give a warning with the code `unchecked`.
 """
 
 from __future__ import annotations
@@ -31,115 +33,119 @@ from services.clinical.drugs import Drug
 from services.search_key import search_key
 
 Alert = dict[str, Any]  # {code, medication, with, prescription_id, message}
-Warning_ = dict[str, str]  # {medication, code, message}
+SafetyWarning = dict[str, str]  # {medication, code, message}
 
-CODE_OF_HIT = {
+ALERT_CODES = {
     "ingredient": "allergy_ingredient",
     "class": "allergy_class",
     "cross_reactivity": "cross_reactivity",
 }
 
-# The same names come again and again; the table never changes while the process lives.
-_drug = lru_cache(maxsize=4096)(drugs.resolve)
-_allergen = lru_cache(maxsize=4096)(drugs.resolve_allergen)
+# The same names occur often, and the table does not change while the process runs.
+_resolve_drug = lru_cache(maxsize=4096)(drugs.resolve)
+_resolve_allergen = lru_cache(maxsize=4096)(drugs.resolve_allergen)
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A medicine that a patient takes, and where that is written."""
+class CurrentMedication:
+    """A medication that a patient takes, and the source of this information."""
 
     name: str
-    where: str
+    source: str
     prescription_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """An allergy as it stands in the history."""
+class RecordedAllergy:
+    """An allergy of the medical history."""
 
     substance: str
     reaction: str | None
     severity: AllergySeverity
 
     def __str__(self) -> str:
-        told = [] if self.severity is AllergySeverity.UNKNOWN else [self.severity.value]
-        told += [self.reaction] if self.reaction else []
-        return f"{self.substance} ({', '.join(told)})" if told else self.substance
+        details = [] if self.severity is AllergySeverity.UNKNOWN else [self.severity.value]
+        details += [self.reaction] if self.reaction else []
+        return f"{self.substance} ({', '.join(details)})" if details else self.substance
 
 
 @dataclass(slots=True)
-class Chart:
-    """What of one patient's record the gate looks at."""
+class MedicationRecord:
+    """The allergies and current medications of one patient."""
 
     patient_id: int
-    allergies: list[Recorded] = field(default_factory=list)
-    taken: list[Taken] = field(default_factory=list)
+    allergies: list[RecordedAllergy] = field(default_factory=list)
+    medications: list[CurrentMedication] = field(default_factory=list)
 
-    def besides(self, prescription_id: int | None) -> list[Taken]:
-        """What is taken beside one prescription's own medications."""
+    def medications_except(self, prescription_id: int | None) -> list[CurrentMedication]:
+        """Return the current medications without those of one prescription."""
         return [
-            one for one in self.taken if one.prescription_id is None or one.prescription_id != prescription_id
+            medication
+            for medication in self.medications
+            if medication.prescription_id is None or medication.prescription_id != prescription_id
         ]
 
 
-def in_force() -> ColumnElement[bool]:
-    """Prescriptions that are active and not past the day through which they are valid."""
+def is_active_prescription() -> ColumnElement[bool]:
+    """Return the condition for active prescriptions. `expires_on` is the last day of validity."""
     return and_(
         Prescription.status == PrescriptionStatus.ACTIVE,
         or_(Prescription.expires_on.is_(None), Prescription.expires_on >= clock.today()),
     )
 
 
-def charts(patient_ids: Collection[int]) -> dict[int, Chart]:
-    """The charts of the patients named; three queries for any number."""
-    found = {patient_id: Chart(patient_id) for patient_id in patient_ids}
+def load_records(patient_ids: Collection[int]) -> dict[int, MedicationRecord]:
+    """Return the medication records of the patients by id; three queries for any number of patients."""
+    records = {patient_id: MedicationRecord(patient_id) for patient_id in patient_ids}
     allergies = (
         select(MedicalHistory.patient_id, Allergy.substance, Allergy.reaction, Allergy.severity)
         .join(Allergy, Allergy.medical_history_id == MedicalHistory.id)
-        .where(MedicalHistory.patient_id.in_(found))
+        .where(MedicalHistory.patient_id.in_(records))
         .order_by(Allergy.id)
     )
     for patient_id, substance, reaction, severity in db.session.execute(allergies):
-        found[patient_id].allergies.append(Recorded(substance, reaction, severity))
+        records[patient_id].allergies.append(RecordedAllergy(substance, reaction, severity))
     prescribed = (
         select(Prescription.patient_id, Prescription.id, PrescribedMedication.name)
         .join(PrescribedMedication, PrescribedMedication.prescription_id == Prescription.id)
-        .where(Prescription.patient_id.in_(found), in_force())
+        .where(Prescription.patient_id.in_(records), is_active_prescription())
         .order_by(PrescribedMedication.id)
     )
     for patient_id, number, name in db.session.execute(prescribed):
-        found[patient_id].taken.append(Taken(name, f"prescription {number}", number))
+        records[patient_id].medications.append(CurrentMedication(name, f"prescription {number}", number))
     at_home = (
         select(MedicalHistory.patient_id, HomeMedication.name)
         .join(HomeMedication, HomeMedication.medical_history_id == MedicalHistory.id)
-        .where(MedicalHistory.patient_id.in_(found))
+        .where(MedicalHistory.patient_id.in_(records))
         .order_by(HomeMedication.id)
     )
     for patient_id, name in db.session.execute(at_home):
-        found[patient_id].taken.append(Taken(name, "home medication"))
-    return found
+        records[patient_id].medications.append(CurrentMedication(name, "home medication"))
+    return records
 
 
-# --- What speaks against it ----------------------------------------------------------------------------
+# --- Alerts --------------------------------------------------------------------------------------------
 
 
-def alerts(names: Sequence[str], chart: Chart, prescription_id: int | None = None) -> list[Alert]:
-    """Everything known that speaks against the medications of one prescription.
+def find_alerts(
+    names: Sequence[str], record: MedicationRecord, prescription_id: int | None = None
+) -> list[Alert]:
+    """Return the alerts for the medications of one prescription.
 
-    `prescription_id` is the prescription's own id where it is stored already: it is no duplicate of itself.
+    `prescription_id` is the id of that prescription if it is stored: it is not a duplicate of itself.
     """
-    found: list[Alert] = []
-    others = chart.besides(prescription_id)
-    before: list[Taken] = []
+    alerts: list[Alert] = []
+    current = record.medications_except(prescription_id)
+    previous: list[CurrentMedication] = []
     for name in names:
-        drug = _drug(name)
+        drug = _resolve_drug(name)
         if drug is not None:
-            for allergy in chart.allergies:
-                found += _allergy_alerts(name, drug, allergy)
-            for other in (*before, *others):
-                found += _duplicate_alerts(name, drug, other)
-        before.append(Taken(name, "this prescription"))
-    return found
+            for allergy in record.allergies:
+                alerts += _allergy_alerts(name, drug, allergy)
+            for other in (*previous, *current):
+                alerts += _duplicate_alerts(name, drug, other)
+        previous.append(CurrentMedication(name, "this prescription"))
+    return alerts
 
 
 def _alert(
@@ -154,136 +160,149 @@ def _alert(
     }
 
 
-def _allergy_alerts(name: str, drug: Drug, allergy: Recorded) -> list[Alert]:
-    allergen = _allergen(allergy.substance)
+def _allergy_alerts(name: str, drug: Drug, allergy: RecordedAllergy) -> list[Alert]:
+    allergen = _resolve_allergen(allergy.substance)
     if allergen is None:
         return []
     reasons: dict[str, list[str]] = {}
-    for hit in drugs.allergy_hits(drug, allergen):
-        told = hit.ingredient if hit.kind == "ingredient" else f"{hit.ingredient} ({hit.name})"
-        reasons.setdefault(CODE_OF_HIT[hit.kind], []).append(told)
+    for match in drugs.match_allergy(drug, allergen):
+        reason = match.ingredient if match.kind == "ingredient" else f"{match.ingredient} ({match.name})"
+        reasons.setdefault(ALERT_CODES[match.kind], []).append(reason)
     return [
         _alert(
             code,
             name,
             allergy.substance,
-            f"{name} contains {', '.join(told)}; the patient's recorded allergy: {allergy}.",
+            f"{name} contains {', '.join(of_code)}; the patient's recorded allergy: {allergy}.",
         )
-        for code, told in reasons.items()
+        for code, of_code in reasons.items()
     ]
 
 
-def _duplicate_alerts(name: str, drug: Drug, other: Taken) -> list[Alert]:
-    taken = _drug(other.name)
-    if taken is None:
+def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
+    other_drug = _resolve_drug(other.name)
+    if other_drug is None:
         return []
-    found = []
-    pair = f"{name} and {other.name} ({other.where})"
-    ingredients = drugs.duplicate_ingredient(drug, taken)
+    alerts = []
+    pair = f"{name} and {other.name} ({other.source})"
+    ingredients = drugs.duplicate_ingredients(drug, other_drug)
     if ingredients:
         message = f"{pair} both contain {', '.join(sorted(ingredients))}."
-        found.append(_alert("duplicate_ingredient", name, other.name, message, other.prescription_id))
-    classes = drugs.duplicate_class(drug, taken)
+        alerts.append(_alert("duplicate_ingredient", name, other.name, message, other.prescription_id))
+    classes = drugs.duplicate_classes(drug, other_drug)
     if classes:
         message = f"{pair} are both of the class {', '.join(sorted(classes))}."
-        found.append(_alert("duplicate_class", name, other.name, message, other.prescription_id))
-    return found
+        alerts.append(_alert("duplicate_class", name, other.name, message, other.prescription_id))
+    return alerts
 
 
-# --- What nobody could check ---------------------------------------------------------------------------
+# --- Warnings for unknown medications and allergies ----------------------------------------------------
 
 
-def unchecked(names: Sequence[str], chart: Chart, prescription_id: int | None = None) -> list[Warning_]:
-    """What of a prescription, or of the record beside it, the table does not know: at most two warnings a
-    medication, one for itself and one for what it could not be compared with."""
-    found = []
-    unknown = [f"allergy {one.substance}" for one in chart.allergies if _allergy_unknown(one.substance)]
+def find_unchecked(
+    names: Sequence[str], record: MedicationRecord, prescription_id: int | None = None
+) -> list[SafetyWarning]:
+    """Return the warnings for medications and allergies that are not in the drug table.
+
+    A medication has at most two warnings: one for its own name, and one for the unknown entries of the
+    patient's record.
+    """
+    warnings = []
+    unknown = [
+        f"allergy {allergy.substance}"
+        for allergy in record.allergies
+        if _is_unknown_allergy(allergy.substance)
+    ]
     unknown += [
-        f"{one.where}: {one.name}" for one in chart.besides(prescription_id) if _drug_unknown(one.name)
+        f"{medication.source}: {medication.name}"
+        for medication in record.medications_except(prescription_id)
+        if _is_unknown_drug(medication.name)
     ]
     for name in names:
-        drug = _drug(name)
+        drug = _resolve_drug(name)
         if drug is None:
             problem = "is not known: it was not checked against allergies and other medications."
-            found.append(_warning(name, f"{name} {problem}"))
+            warnings.append(_unchecked(name, f"{name} {problem}"))
             continue
         if drug.unknown_parts:
             words = ", ".join(drug.unknown_parts)
-            found.append(_warning(name, f"In {name} this is not known and was not checked: {words}."))
+            warnings.append(_unchecked(name, f"Part of {name} is not known and was not checked: {words}."))
         if unknown:
-            found.append(
-                _warning(name, f"{name} was not checked against what is not known: {'; '.join(unknown)}.")
-            )
-    return found
+            entries = "; ".join(unknown)
+            warnings.append(_unchecked(name, f"{name} was not checked against unknown entries: {entries}."))
+    return warnings
 
 
-def unchecked_text() -> list[Warning_]:
-    """The warning of a prescription that is free text alone."""
+def free_text_warnings() -> list[SafetyWarning]:
+    """Return the warning of a prescription that contains free text only."""
     return [
-        _warning(
+        _unchecked(
             "details",
-            "Free text is not checked against allergies and other medications; name the medications to have "
-            "them checked.",
+            "Free text is not checked against allergies and other medications. "
+            "Enter the medications by name to check them.",
         )
     ]
 
 
-def _warning(medication: str, message: str) -> Warning_:
+def _unchecked(medication: str, message: str) -> SafetyWarning:
     return {"medication": medication, "code": "unchecked", "message": message}
 
 
-def _allergy_unknown(substance: str) -> bool:
-    allergen = _allergen(substance)
+def _is_unknown_allergy(substance: str) -> bool:
+    allergen = _resolve_allergen(substance)
     return allergen is None or bool(allergen.unknown_parts)
 
 
-def _drug_unknown(name: str) -> bool:
-    drug = _drug(name)
+def _is_unknown_drug(name: str) -> bool:
+    drug = _resolve_drug(name)
     return drug is None or bool(drug.unknown_parts)
 
 
-# --- Passing the gate ----------------------------------------------------------------------------------
+# --- Check and override --------------------------------------------------------------------------------
 
 
 def check(
     actor: Actor,
-    chart: Chart,
+    patient_id: int,
     names: Sequence[str],
     reason: str | None,
     *,
     prescription_id: int | None = None,
-    passed: Iterable[Mapping[str, Any]] = (),
-    concerning: Collection[str] | None = None,
+    overridden: Iterable[Mapping[str, Any]] = (),
+    only: Collection[str] | None = None,
 ) -> list[Alert]:
-    """The alerts that `reason` passes now, each with who overrode it, when and why.
+    """Return the alerts that `reason` overrides now, each with the reason, the user and the time.
 
-    All medications of a prescription are compared, in their order, so that a pair is known again;
-    `concerning` names those that are asked about, where that is not all. The alerts in `passed` were
-    overridden before and do not stop again. Raises 409 `safety_alert` with the new `alerts` where there is
-    no reason (a blank one is none), 403 for a reason of somebody who may not prescribe.
+    `names` are all medications of the prescription in their order, so that a known pair gives the same alert
+    again. `only` limits the check to these medications. Alerts in `overridden` were overridden before and
+    are ignored. Raises 409 `safety_alert` with the new `alerts` if the reason is missing or blank, and 403
+    `forbidden` if the user may not prescribe.
     """
-    known = {_identity(alert) for alert in passed}
+    record = load_records([patient_id])[patient_id]
+    known = {_alert_key(alert) for alert in overridden}
     new = [
         alert
-        for alert in alerts(names, chart, prescription_id)
-        if _identity(alert) not in known and (concerning is None or alert["medication"] in concerning)
+        for alert in find_alerts(names, record, prescription_id)
+        if _alert_key(alert) not in known and (only is None or alert["medication"] in only)
     ]
     if not new:
         return []
     if not (reason or "").strip():
-        told = " ".join(alert["message"] for alert in new[:5])
+        messages = " ".join(alert["message"] for alert in new[:5])
         raise ClinicError(
-            "safety_alert", f"{told} A doctor who means it anyway gives a new override_reason.", alerts=new
-        ).about("prescription", prescription_id, chart.patient_id)
-    actor.require(Permission.PRESCRIPTIONS_WRITE, "Only a doctor passes a safety alert.")
-    stamp = {
+            "safety_alert",
+            f"{messages} To prescribe it anyway, a doctor sends a new override_reason.",
+            alerts=new,
+        ).about("prescription", prescription_id, patient_id)
+    actor.require(Permission.PRESCRIPTIONS_WRITE, "Only a doctor may override a safety alert.")
+    override = {
         "reason": reason,
         "overridden_by": actor.name,
         "overridden_at": clock.now().isoformat(),
     }
-    return [alert | stamp for alert in new]
+    return [alert | override for alert in new]
 
 
-def _identity(alert: Mapping[str, Any]) -> tuple[str, str, str, int | None]:
-    """Which hit it is: the same finding about the same two things, however it is worded."""
+def _alert_key(alert: Mapping[str, Any]) -> tuple[str, str, str, int | None]:
+    """Return the identity of an alert: its code and the two compared entries, without the wording."""
     return alert["code"], search_key(alert["medication"]), search_key(alert["with"]), alert["prescription_id"]

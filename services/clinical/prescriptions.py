@@ -1,22 +1,25 @@
-"""Prescriptions: ordering medicine, changing, cancelling, handing it out.
+"""Prescriptions: prescribe, change, cancel and dispense medications.
 
-    active -> completed | cancelled; it expires by itself after `expires_on`
+    active -> completed | cancelled
     expired -> cancelled
 
-- Patient and doctor are the visit's. A signed visit is closed: its signature says what was ordered, so a
-  later prescription belongs to a visit of its own, be it a telephone call. What was prescribed before the
-  signature keeps its own life: it is changed, handed out and cancelled whatever became of the visit.
-- Every way into force and every handing-out passes `services.clinical.medication_safety`.
-  The patient's row is locked meanwhile, so that two prescriptions at once cannot both miss each other.
-- What is ordered can change until the first of it is handed out; after that cancel and write anew.
-- Only what has a quantity can be handed out: without one nobody could say when it is too much.
+- An active prescription expires by itself after `expires_on`.
+- Patient and doctor are those of the visit.
+- A signed visit is closed, because its signature confirms what was ordered. A later prescription needs a new
+  visit, for example a telephone call. A prescription from before the signature can still be changed,
+  dispensed and cancelled, whatever the state of its visit.
+- Every new active prescription and every dispensing passes the safety check
+  (`services.clinical.medication_safety`). The patient's row is locked during the check. Otherwise two
+  prescriptions at the same time could both miss the duplicate.
+- The content can change until the first dispensing. Later, cancel it and write a new prescription.
+- A medication without a quantity cannot be dispensed, because there is no limit to check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, literal, or_, select
 from sqlalchemy.orm import joinedload, selectinload
@@ -29,22 +32,10 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.clinical import medication_safety
-from services.clinical.medication_safety import Alert, Chart
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-)
 from services.listing.related_rows import in_related, of_doctor, of_patient
-from services.rows import (
-    assign,
-    changed_members,
-    get_or_404,
-    get_referenced,
-)
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
+from services.rows import assign, changed_members, get_or_404, get_referenced
 from services.search_key import search_key
 
 Status = PrescriptionStatus
@@ -66,11 +57,26 @@ MEDICATION_FIELDS = (
 )
 
 
+class PrescriptionChanges(TypedDict, total=False):
+    """The members of a prescription that a change may contain."""
+
+    details: str | None
+    medications: Sequence[Mapping[str, Any]]
+    status: Status
+    issued_at: datetime | None
+    expires_on: date | None
+    override_reason: str | None
+    cancellation_reason: str | None
+
+
 # --- Reading -------------------------------------------------------------------------------------------
 
 
-def get(actor: Actor, prescription_id: int, *, lock: bool = False) -> Prescription:
-    """The prescription, or 404. A lock takes the patient first: the gate's judgement holds until the end."""
+def get(_actor: Actor, prescription_id: int, *, lock: bool = False) -> Prescription:
+    """Return the prescription, or raise 404 `not_found`.
+
+    A lock takes the patient's row first, so that the result of the safety check stays valid until commit.
+    """
     if lock:
         patient_id = db.session.execute(
             select(Prescription.patient_id).where(Prescription.id == prescription_id)
@@ -81,12 +87,12 @@ def get(actor: Actor, prescription_id: int, *, lock: bool = False) -> Prescripti
 
 
 def status_on(day: date, status: Status, expires_on: date | None) -> Status:
-    """The status as of a day of the clinic: an active one is valid through `expires_on`."""
-    over = status is Status.ACTIVE and expires_on is not None and expires_on < day
-    return Status.EXPIRED if over else status
+    """Return the status on a day of the clinic. `expires_on` is the last day of validity."""
+    is_over = status is Status.ACTIVE and expires_on is not None and expires_on < day
+    return Status.EXPIRED if is_over else status
 
 
-# The same as `status_on`, for the database. The day is asked for when the statement runs.
+# `status_on` as SQL. The day is bound when the statement runs.
 STATUS_TODAY: ColumnElement[Any] = case(
     (
         and_(
@@ -100,25 +106,29 @@ STATUS_TODAY: ColumnElement[Any] = case(
 )
 
 
-def _of_patient(text: str) -> ColumnElement[bool]:
+def _matches_patient(text: str) -> ColumnElement[bool]:
     return of_patient(Prescription.patient_id, text)
 
 
-def _of_doctor(text: str) -> ColumnElement[bool]:
+def _matches_doctor(text: str) -> ColumnElement[bool]:
     return of_doctor(Prescription.doctor_id, text)
 
 
-def _of_medication(text: str) -> ColumnElement[bool]:
-    named = PrescribedMedication.name.icontains(text, autoescape=True)
-    return in_related(Prescription.id, PrescribedMedication.prescription_id, named)
+def _matches_medication(text: str) -> ColumnElement[bool]:
+    condition = PrescribedMedication.name.icontains(text, autoescape=True)
+    return in_related(Prescription.id, PrescribedMedication.prescription_id, condition)
 
 
 def _matches(text: str) -> ColumnElement[bool]:
-    return or_(_of_medication(text), Prescription.details.icontains(text, autoescape=True), _of_patient(text))
+    return or_(
+        _matches_medication(text),
+        Prescription.details.icontains(text, autoescape=True),
+        _matches_patient(text),
+    )
 
 
-# What a shown prescription needs beside its own row.
-NEIGHBOURS = (
+# Related rows that a response contains.
+LOAD_OPTIONS = (
     joinedload(Prescription.patient),
     joinedload(Prescription.doctor),
     selectinload(Prescription.medications),
@@ -133,11 +143,11 @@ LIST: ListSpec[Prescription] = ListSpec(
     area="prescription",
     main_date="issued_at",
     text=_matches,
-    options=NEIGHBOURS,
+    options=LOAD_OPTIONS,
     filters={
-        "patient_name": Filter(Kind.TEXT, _of_patient, "Words of the patient's name."),
-        "doctor_name": Filter(Kind.TEXT, _of_doctor, "Words of the doctor's name."),
-        "medication": Filter(Kind.TEXT, _of_medication, "A part of a medication's name."),
+        "patient_name": Filter(Kind.TEXT, _matches_patient, "Words of the patient's name."),
+        "doctor_name": Filter(Kind.TEXT, _matches_doctor, "Words of the doctor's name."),
+        "medication": Filter(Kind.TEXT, _matches_medication, "Part of a medication's name."),
     },
     omit=frozenset({"version"}),
     shown={"status": STATUS_TODAY},
@@ -145,25 +155,24 @@ LIST: ListSpec[Prescription] = ListSpec(
 
 
 def find(actor: Actor, query: ListQuery) -> Page[Prescription]:
-    """One page of prescriptions."""
+    """Return one page of prescriptions."""
     return paging.page(actor, LIST, query)
 
 
-def add_computed_fields(actor: Actor, rows: Sequence[Prescription]) -> None:
-    """The status as of today, and for those in force what the gate cannot check; three queries at most."""
+def add_computed_fields(_actor: Actor, rows: Sequence[Prescription]) -> None:
+    """Set today's status, and the `unchecked` warnings of active prescriptions; three queries at most."""
     today = clock.today()
     for row in rows:
         row.shown_status = status_on(today, row.status, row.expires_on)
-    in_force = [row for row in rows if row.shown_status is Status.ACTIVE]
-    charts = medication_safety.charts({row.patient_id for row in in_force}) if in_force else {}
-    for row in rows:
         row.warnings = []
-    for row in in_force:
+    active = [row for row in rows if row.shown_status is Status.ACTIVE]
+    records = medication_safety.load_records({row.patient_id for row in active}) if active else {}
+    for row in active:
         names = [medication.name for medication in row.medications]
         row.warnings = (
-            medication_safety.unchecked(names, charts[row.patient_id], row.id)
+            medication_safety.find_unchecked(names, records[row.patient_id], row.id)
             if names
-            else medication_safety.unchecked_text()
+            else medication_safety.free_text_warnings()
         )
 
 
@@ -184,30 +193,27 @@ def prescribe(
     doctor_id: int | None = None,
     importing: bool = False,
 ) -> Prescription:
-    """Order medicine at an open visit. `patient_id` and `doctor_id` only say what the visit must agree with.
+    """Prescribe medications at an open visit.
 
-    `importing` brings in what happened elsewhere: at a signed visit too, issued with it unless told
-    otherwise, in any status; the gate judges what is still in force.
-    Raises 409 `safety_alert` with `alerts` unless `override_reason` passes them, 409 `read_only` for a
-    closed visit, 403 for another doctor's.
+    `patient_id` and `doctor_id` are optional and must be those of the visit (422 otherwise). `importing`
+    accepts a prescription from another system: with any status, and at a signed visit. Its default
+    `issued_at` is the date of the visit. The safety check runs for active prescriptions only.
+    Raises 409 `safety_alert` with `alerts` if `override_reason` is missing, 409 `read_only` for a signed or
+    voided visit, and 403 `forbidden` for the visit of another doctor.
     """
-    visit = _visit(actor, visit_id, importing=importing)
-    for field, named, wanted in (
-        ("patient_id", patient_id, visit.patient_id),
-        ("doctor_id", doctor_id, visit.doctor_id),
-    ):
-        if named is not None and named != wanted:
-            raise invalid(field, "is not the visit's; leave it out")
+    visit = _lock_visit(actor, visit_id, importing=importing)
+    if patient_id is not None and patient_id != visit.patient_id:
+        raise invalid("patient_id", "must be the patient of the visit; leave it out")
+    if doctor_id is not None and doctor_id != visit.doctor_id:
+        raise invalid("doctor_id", "must be the doctor of the visit; leave it out")
     if status is not Status.ACTIVE and not importing:
-        raise invalid("status", "a new prescription is active")
+        raise invalid("status", "must be active for a new prescription")
     issued_at = issued_at or (visit.date if importing else clock.now())
     _check_content(details, medications)
-    _check_days(issued_at, expires_on)
-    passed: list[Alert] = []
+    _check_dates(issued_at, expires_on)
+    overridden: list[medication_safety.Alert] = []
     if status_on(clock.today(), status, expires_on) is Status.ACTIVE:
-        passed = medication_safety.check(
-            actor, _chart(visit.patient_id), _names(medications), override_reason
-        )
+        overridden = medication_safety.check(actor, visit.patient_id, _names(medications), override_reason)
     row = Prescription(
         visit=visit,
         patient=visit.patient,
@@ -218,40 +224,37 @@ def prescribe(
         issued_at=issued_at,
         expires_on=expires_on,
         override_reason=override_reason,
-        overridden_alerts=passed,
+        overridden_alerts=overridden,
     )
     db.session.add(row)
-    if passed:
+    if overridden:
         audit_log.set_action(row, "override")
     return row
 
 
-def _visit(actor: Actor, visit_id: int, *, importing: bool) -> Visit:
-    """The visit to prescribe at, held together with its patient; in the order in which all take them."""
+def _lock_visit(actor: Actor, visit_id: int, *, importing: bool) -> Visit:
+    """Lock and return the visit of a new prescription. The patient is locked first, as everywhere."""
     patient_id = db.session.execute(select(Visit.patient_id).where(Visit.id == visit_id)).scalar_one_or_none()
     if patient_id is not None:
         get_or_404(Patient, patient_id, lock=True)
     visit = get_referenced(Visit, visit_id, "visit_id", lock=True)
     actor.require_own(visit.doctor_id)
     if visit.voided_at is not None:
-        raise ClinicError("read_only", "The visit is void; prescribe at another one.")
+        raise ClinicError("read_only", "The visit is voided. Prescribe at another visit.")
     if visit.signed_at is not None and not importing:
         raise ClinicError(
-            "read_only", "The visit is signed; record a new visit, such as a telephone call, to prescribe."
+            "read_only",
+            "The visit is signed. To prescribe, record a new visit, for example a telephone call.",
         )
     return visit
 
 
-def _chart(patient_id: int) -> Chart:
-    return medication_safety.charts([patient_id])[patient_id]
-
-
 def _check_content(details: str | None, medications: Sequence[Any]) -> None:
     if not medications and not (details or "").strip():
-        raise invalid("medications", "name at least one, or write details")
+        raise invalid("medications", "enter at least one medication, or details")
 
 
-def _check_days(issued_at: datetime, expires_on: date | None) -> None:
+def _check_dates(issued_at: datetime, expires_on: date | None) -> None:
     issued_on = clock.local(issued_at).date()
     if issued_on > clock.today():
         raise invalid("issued_at", "must not be in the future")
@@ -262,65 +265,70 @@ def _check_days(issued_at: datetime, expires_on: date | None) -> None:
 # --- Changing ------------------------------------------------------------------------------------------
 
 
-def update(actor: Actor, row: Prescription, **values: Any) -> Prescription:
-    """Change what is ordered, or end it by `status` completed or cancelled (with `cancellation_reason`).
+def update(actor: Actor, row: Prescription, **changes: Unpack[PrescriptionChanges]) -> Prescription:
+    """Change the content, or end the prescription by `status` completed or cancelled.
 
-    New medications, and a new `override_reason`, are judged by the gate again. Raises 409 `read_only` once
-    anything is handed out or the prescription is no longer active, `invalid_transition` naming what is
-    allowed, `safety_alert`.
+    `cancellation_reason` belongs to the status cancelled (422 otherwise). New medications and a new
+    `override_reason` run the safety check again. Raises 409 `read_only` for a content change after the first
+    dispensing or of an inactive prescription, 409 `invalid_transition` with the allowed statuses, and 409
+    `safety_alert`.
     """
     actor.require_own(row.doctor_id)
-    status = values.pop("status", None)
-    reason = values.pop("cancellation_reason", None)
+    status = changes.pop("status", None)
+    reason = changes.pop("cancellation_reason", None)
     if reason is not None and status is not Status.CANCELLED:
-        raise invalid("cancellation_reason", "goes with the status cancelled")
-    content = _real_changes(row, values)
+        raise invalid("cancellation_reason", "is allowed only with the status cancelled")
+    content = _changed_content(row, changes)
     if content:
         _change_content(actor, row, content)
     if status is Status.CANCELLED:
         return cancel(actor, row, reason)
-    if status is not None and status is not _status(row):
-        _step(row, status)
+    if status is not None and status is not _current_status(row):
+        _check_transition(row, status)
         row.status = status
         audit_log.set_action(row, "complete")
     return row
 
 
 def cancel(actor: Actor, row: Prescription, reason: str | None = None) -> Prescription:
-    """Take the prescription out of force; it stays visible. Raises 409 `invalid_transition`."""
+    """Cancel the prescription; it stays visible. Cancelling it again changes nothing.
+
+    Raises 409 `invalid_transition` for a completed prescription.
+    """
     actor.require_own(row.doctor_id)
     if row.status is not Status.CANCELLED:
-        _step(row, Status.CANCELLED)
+        _check_transition(row, Status.CANCELLED)
         row.status = Status.CANCELLED
         row.cancellation_reason = reason
         audit_log.set_action(row, "cancel")
     return row
 
 
-def _status(row: Prescription) -> Status:
+def _current_status(row: Prescription) -> Status:
     return status_on(clock.today(), row.status, row.expires_on)
 
 
-def _step(row: Prescription, wanted: Status) -> None:
-    status = _status(row)
-    allowed = [step.value for step in TRANSITIONS[status]]
-    if wanted not in TRANSITIONS[status]:
-        shown = ", ".join(allowed) or "nothing"
+def _check_transition(row: Prescription, new_status: Status) -> None:
+    status = _current_status(row)
+    allowed = [target.value for target in TRANSITIONS[status]]
+    if new_status not in TRANSITIONS[status]:
+        targets = ", ".join(allowed) or "nothing"
         raise ClinicError(
             "invalid_transition",
-            f"From {status.value} the status can become {shown}; it expires by expires_on alone.",
+            f"A prescription with the status {status.value} can become: {targets}. "
+            "It expires only by expires_on.",
             allowed=allowed,
         )
 
 
-def _real_changes(row: Prescription, values: Mapping[str, Any]) -> dict[str, Any]:
-    found = changed_members(row, values)
-    if "medications" in found:
-        wanted = [_as_stored(medication) for medication in found["medications"]]
-        stored = [{name: getattr(one, name) for name in MEDICATION_FIELDS} for one in row.medications]
-        if wanted == stored:
-            del found["medications"]
-    return found
+def _changed_content(row: Prescription, changes: PrescriptionChanges) -> dict[str, Any]:
+    content = changed_members(row, changes)
+    if "medications" in content:
+        new = [_as_stored(medication) for medication in content["medications"]]
+        stored = [{name: getattr(item, name) for name in MEDICATION_FIELDS} for item in row.medications]
+        if new == stored:
+            del content["medications"]
+    return content
 
 
 def _as_stored(medication: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,29 +340,35 @@ def _as_stored(medication: Mapping[str, Any]) -> dict[str, Any]:
 def _change_content(actor: Actor, row: Prescription, content: dict[str, Any]) -> None:
     if any(medication.dispensed for medication in row.medications):
         raise ClinicError(
-            "read_only", "Something of it has been handed out; cancel it and write a new prescription."
+            "read_only",
+            "Medication of this prescription was dispensed. Cancel it and write a new prescription.",
         )
-    if _status(row) is not Status.ACTIVE:
-        raise ClinicError("read_only", f"It is {_status(row).value}; write a new prescription.")
+    status = _current_status(row)
+    if status is not Status.ACTIVE:
+        raise ClinicError("read_only", f"The prescription is {status.value}. Write a new prescription.")
     if content.get("issued_at", row.issued_at) is None:
-        raise invalid("issued_at", "cannot be cleared")
+        raise invalid("issued_at", "must not be null")
     if "override_reason" in content and content["override_reason"] is None and row.overridden_alerts:
-        raise invalid("override_reason", "stays: alerts were passed with it")
+        raise invalid("override_reason", "must not be removed: it overrides safety alerts")
     medications = content.pop("medications", None)
     _check_content(
         content.get("details", row.details), row.medications if medications is None else medications
     )
-    _check_days(content.get("issued_at", row.issued_at), content.get("expires_on", row.expires_on))
+    _check_dates(content.get("issued_at", row.issued_at), content.get("expires_on", row.expires_on))
     reason = content.get("override_reason")
-    passed = False
+    has_override = False
     if medications is not None or reason:
-        names = [one.name for one in row.medications] if medications is None else _names(medications)
-        passed = _judge(actor, row, names, reason)
+        names = (
+            [medication.name for medication in row.medications]
+            if medications is None
+            else _names(medications)
+        )
+        has_override = _check_safety(actor, row, names, reason)
     assign(row, content)
     if medications is not None:
-        # new rows with new ids: who read the old ones must not hand out by them what has changed since
+        # New rows have new ids. A client with the old ids cannot dispense a medication that has changed.
         row.medications = [PrescribedMedication(**medication) for medication in medications]
-    if passed:
+    if has_override:
         audit_log.set_action(row, "override")
 
 
@@ -362,104 +376,120 @@ def _names(medications: Sequence[Mapping[str, Any]]) -> list[str]:
     return [medication["name"] for medication in medications]
 
 
-def _judge(
+def _check_safety(
     actor: Actor,
     row: Prescription,
     names: Sequence[str],
     reason: str | None,
-    concerning: Collection[str] | None = None,
+    only: Collection[str] | None = None,
 ) -> bool:
-    """Ask the gate about a stored prescription; whether `reason` passed new alerts, which it then keeps."""
-    passed = medication_safety.check(
+    """Run the safety check for a stored prescription. Return True if `reason` overrides new alerts.
+
+    The prescription then stores these alerts and the reason.
+    """
+    overridden = medication_safety.check(
         actor,
-        _chart(row.patient_id),
+        row.patient_id,
         names,
         reason,
         prescription_id=row.id,
-        passed=row.overridden_alerts,
-        concerning=concerning,
+        overridden=row.overridden_alerts,
+        only=only,
     )
-    if passed:
-        row.overridden_alerts = [*row.overridden_alerts, *passed]
+    if overridden:
+        row.overridden_alerts = [*row.overridden_alerts, *overridden]
         row.override_reason = reason
-    return bool(passed)
+    return bool(overridden)
 
 
-# --- Handing out ---------------------------------------------------------------------------------------
+# --- Dispensing ----------------------------------------------------------------------------------------
 
 
 def dispense(
     actor: Actor, row: Prescription, *, items: Sequence[Mapping[str, Any]], override_reason: str | None = None
 ) -> Prescription:
-    """Hand out medicine: `items` of `{medication, quantity}`, the medication by id or name, in its units.
+    """Dispense medications: all `items` or nothing.
 
-    An alert that was overridden does not stop it, a new one does, unless a doctor gives a reason. All is
-    handed out or nothing. Raises 409 `excessive_dispensing` with what is left of each, `conflict` where it
-    is not active, `safety_alert`; 403 for who passes that without the right to prescribe.
+    An item is `{medication, quantity}`: the id or the name of the medication, and the quantity in its units.
+    The safety check runs again for these medications. It ignores alerts that were overridden before.
+    Raises 409 `excessive_dispensing` with the remaining quantities, 409 `conflict` if the prescription is
+    not active, 409 `safety_alert`, and 403 `forbidden` for an `override_reason` without the permission to
+    prescribe.
     """
     actor.require_own(row.doctor_id)
     if actor.user_id is None:
-        raise ClinicError("forbidden", "Only somebody signed in hands out medicine.")
-    wanted = _wanted(row, items)
-    _check_rest(wanted)
-    if _status(row) is not Status.ACTIVE:
+        raise ClinicError("forbidden", "Sign in to dispense medications.")
+    quantities = _requested_quantities(row, items)
+    _check_remaining(quantities)
+    status = _current_status(row)
+    if status is not Status.ACTIVE:
         raise ClinicError(
-            "conflict", f"Only an active prescription is dispensed; it is {_status(row).value}."
+            "conflict", f"Only an active prescription can be dispensed. This one is {status.value}."
         )
     names = [medication.name for medication in row.medications]
-    passed = _judge(actor, row, names, override_reason, {medication.name for medication in wanted})
-    for medication, quantity in wanted.items():
+    has_override = _check_safety(
+        actor, row, names, override_reason, {medication.name for medication in quantities}
+    )
+    for medication, quantity in quantities.items():
         medication.dispensed += quantity
         row.dispensings.append(
             Dispensing(medication=medication, quantity=quantity, dispensed_by_id=actor.user_id)
         )
     if all(medication.remaining == 0 for medication in row.medications):
         row.status = Status.COMPLETED
-    audit_log.set_action(row, "override" if passed else "dispense")
+    audit_log.set_action(row, "override" if has_override else "dispense")
     return row
 
 
-def _wanted(row: Prescription, items: Sequence[Mapping[str, Any]]) -> dict[PrescribedMedication, int]:
-    """How much of each medication is asked for; one named twice is added up."""
-    wanted: dict[PrescribedMedication, int] = {}
+def _requested_quantities(
+    row: Prescription, items: Sequence[Mapping[str, Any]]
+) -> dict[PrescribedMedication, int]:
+    """Return the quantity of each medication. Several items of one medication are added up."""
+    quantities: dict[PrescribedMedication, int] = {}
     for number, item in enumerate(items):
-        medication = _named(row, item["medication"], f"items.{number}.medication")
-        wanted[medication] = wanted.get(medication, 0) + item["quantity"]
-    return wanted
+        medication = _find_medication(row, item["medication"], f"items.{number}.medication")
+        quantities[medication] = quantities.get(medication, 0) + item["quantity"]
+    return quantities
 
 
-def _named(row: Prescription, named: int | str, field: str) -> PrescribedMedication:
-    by_id = [one for one in row.medications if str(one.id) == str(named)]
-    found = by_id or [one for one in row.medications if search_key(one.name) == search_key(str(named))]
-    if len(found) == 1:
-        return found[0]
-    shown = ", ".join(f"{one.id} ({one.name})" for one in row.medications) or "no medications"
-    if found:
-        raise invalid(field, f"several have this name; name one by its id: {shown}")
-    raise invalid(field, f"is not on this prescription; it has {shown}")
+def _find_medication(row: Prescription, id_or_name: int | str, field: str) -> PrescribedMedication:
+    text = str(id_or_name)
+    matches = [item for item in row.medications if str(item.id) == text] or [
+        item for item in row.medications if search_key(item.name) == search_key(text)
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    available = ", ".join(f"{item.id} ({item.name})" for item in row.medications) or "no medications"
+    if matches:
+        raise invalid(field, f"is the name of several medications; send the id of one of them: {available}")
+    raise invalid(field, f"is not on this prescription, which contains: {available}")
 
 
-def _check_rest(wanted: Mapping[PrescribedMedication, int]) -> None:
-    over = {one: asked for one, asked in wanted.items() if one.remaining is None or asked > one.remaining}
-    if not over:
+def _check_remaining(quantities: Mapping[PrescribedMedication, int]) -> None:
+    excessive = {
+        medication: quantity
+        for medication, quantity in quantities.items()
+        if medication.remaining is None or quantity > medication.remaining
+    }
+    if not excessive:
         return
-    told = [
-        f"{one.name} has no prescribed quantity, so that none can be handed out"
-        if one.remaining is None
-        else f"{one.remaining} of {one.name} are left, {asked} were asked for"
-        for one, asked in over.items()
+    messages = [
+        f"{medication.name} has no prescribed quantity and cannot be dispensed"
+        if medication.remaining is None
+        else f"{medication.name}: {medication.remaining} remaining, {quantity} requested"
+        for medication, quantity in excessive.items()
     ]
     raise ClinicError(
         "excessive_dispensing",
-        "; ".join(told) + ".",
+        "; ".join(messages) + ".",
         remaining=[
             {
-                "medication_id": one.id,
-                "medication": one.name,
-                "quantity": asked,
-                "dispensed": one.dispensed,
-                "remaining": one.remaining,
+                "medication_id": medication.id,
+                "medication": medication.name,
+                "quantity": quantity,
+                "dispensed": medication.dispensed,
+                "remaining": medication.remaining,
             }
-            for one, asked in over.items()
+            for medication, quantity in excessive.items()
         ],
     )

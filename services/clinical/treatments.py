@@ -1,21 +1,27 @@
-"""Treatments: ordering, carrying out, voiding; the stock they take follows their status.
+"""Treatments: order, carry out, void. The status decides when stock is used and returned.
 
     planned -> in_progress | completed | cancelled
     in_progress -> completed | cancelled
-    completed -> cancelled (voided: the stock goes back to the lots it came from)
+    completed -> cancelled (void: the stock returns to its lots)
 
-Completing takes the stock, once. Items named later for a completed treatment are taken then, items taken
-off it go back. What can no longer change: a cancelled treatment; a billed one, until the bill is void; one
-of a voided visit; one of a signed visit, except that what is still planned or begun may be carried out (its
-status, notes and inventory items) or cancelled, since nurses and technicians finish what a doctor ordered
-after the visit is signed.
+Completing a treatment uses its stock once. For a completed treatment, new inventory items are used at once
+and removed ones are returned at once.
+
+These treatments cannot change:
+
+- cancelled treatments
+- billed treatments, until the bill is void
+- treatments of a voided visit
+- treatments of a signed visit. Exception: a planned or begun treatment may be carried out (status, notes and
+  inventory items) or cancelled, because nurses and technicians finish it after the doctor has signed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from decimal import Decimal
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import joinedload, selectinload
@@ -28,15 +34,9 @@ from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.inventory import stock
 from services.listing import paging
-from services.listing.paging import ListQuery, ListSpec, Page
 from services.listing.related_rows import of_patient_or_file
-from services.rows import (
-    assign,
-    changed_members,
-    forbid_members,
-    get_or_404,
-    get_referenced,
-)
+from services.listing.spec import ListQuery, ListSpec, Page
+from services.rows import assign, changed_members, forbid_members, get_or_404, get_referenced
 
 TRANSITIONS: Mapping[TreatmentStatus, tuple[TreatmentStatus, ...]] = {
     TreatmentStatus.PLANNED: (
@@ -48,12 +48,39 @@ TRANSITIONS: Mapping[TreatmentStatus, tuple[TreatmentStatus, ...]] = {
     TreatmentStatus.COMPLETED: (TreatmentStatus.CANCELLED,),
     TreatmentStatus.CANCELLED: (),
 }
-UNDONE = (TreatmentStatus.PLANNED, TreatmentStatus.IN_PROGRESS)
-CARRYING_OUT = frozenset({"status", "notes", "inventory_items"})  # what a technician records
+OPEN_STATUSES = (TreatmentStatus.PLANNED, TreatmentStatus.IN_PROGRESS)
+CARRY_OUT_MEMBERS = frozenset({"status", "notes", "inventory_items"})  # members that a technician may change
 
 
-def get(actor: Actor, treatment_id: int, *, lock: bool = False) -> Treatment:
-    """The treatment, or 404. A lock takes its visit first: whoever signs or voids that waits."""
+class _OptionalMembers(TypedDict, total=False):
+    doctor_id: int | None
+    description: str | None
+    procedure_code: str | None
+    status: TreatmentStatus
+    notes: str | None
+    inventory_items: Sequence[Mapping[str, int]]
+
+
+class NewTreatment(_OptionalMembers):
+    """The members of a new treatment, without its visit."""
+
+    name: str
+    cost: Decimal
+
+
+class TreatmentChanges(_OptionalMembers, total=False):
+    """The members of a treatment that a change may contain."""
+
+    name: str
+    cost: Decimal
+    visit_id: int
+
+
+def get(_actor: Actor, treatment_id: int, *, lock: bool = False) -> Treatment:
+    """Return the treatment, or raise 404 `not_found`.
+
+    A lock takes the visit first, so that signing or voiding the visit waits.
+    """
     if lock:
         visit_id = db.session.execute(
             select(Treatment.visit_id).where(Treatment.id == treatment_id)
@@ -88,12 +115,12 @@ LIST: ListSpec[Treatment] = ListSpec(
 
 
 def find(actor: Actor, query: ListQuery) -> Page[Treatment]:
-    """One page of treatments."""
+    """Return one page of treatments."""
     return paging.page(actor, LIST, query)
 
 
-def add_computed_fields(actor: Actor, rows: Sequence[Treatment]) -> None:
-    """The lots that each treatment took and has not given back; one query for any number of treatments."""
+def add_computed_fields(_actor: Actor, rows: Sequence[Treatment]) -> None:
+    """Set the used lots (used minus returned units); one query for any number of treatments."""
     statement = (
         select(
             StockMovement.treatment_id,
@@ -128,80 +155,78 @@ def add_computed_fields(actor: Actor, rows: Sequence[Treatment]) -> None:
 # --- Changes -------------------------------------------------------------------------------------------
 
 
-def create(actor: Actor, *, visit_id: int, **values: Any) -> Treatment:
-    """Record a treatment of an open visit; one that is completed takes its stock at once.
+def create(actor: Actor, *, visit_id: int, **values: Unpack[NewTreatment]) -> Treatment:
+    """Record a treatment of an open visit. A completed treatment uses its stock at once.
 
-    Raises 409 `read_only` for a signed or voided visit, 409 `insufficient_stock` naming every short item.
+    The default `doctor_id` is the doctor of the visit. Raises 409 `read_only` for a signed or voided visit,
+    409 `insufficient_stock` with every missing item, and 422 for the status cancelled.
     """
     return add(actor, get_referenced(Visit, visit_id, "visit_id", lock=True), **values)
 
 
-def add(
-    actor: Actor,
-    visit: Visit,
-    *,
-    doctor_id: int | None = None,
-    inventory_items: Sequence[Mapping[str, int]] = (),
-    **values: Any,
-) -> Treatment:
-    """Like `create`, for a visit that the caller holds."""
+def add(actor: Actor, visit: Visit, **values: Unpack[NewTreatment]) -> Treatment:
+    """Record a treatment of a visit that the caller has locked. Same rules as `create`."""
     if visit.status != "open":
         raise ClinicError(
-            "read_only", f"The visit is {_told(visit)}; record the treatment with another visit."
+            "read_only", f"The visit is {_closed_state(visit)}. Record the treatment at another visit."
         )
+    doctor_id = values.pop("doctor_id", None)
+    usages = values.pop("inventory_items", ())
     if doctor_id is not None and doctor_id != visit.doctor_id:
         get_referenced(Doctor, doctor_id, "doctor_id")
     doctor_id = doctor_id or visit.doctor_id
     actor.require_own(doctor_id)
     if values.get("status") is TreatmentStatus.CANCELLED:
-        raise invalid("status", "a new treatment is planned, in_progress or completed")
+        raise invalid("status", "must be planned, in_progress or completed for a new treatment")
     treatment = Treatment(visit_id=visit.id, patient_id=visit.patient_id, doctor_id=doctor_id, **values)
-    treatment.inventory_items = _usages(inventory_items)
+    treatment.inventory_items = _new_usages(usages)
     db.session.add(treatment)
     db.session.flush()
     if treatment.status is TreatmentStatus.COMPLETED and treatment.inventory_items:
-        stock.take(actor, treatment)
+        stock.use_for_treatment(actor, treatment)
     return treatment
 
 
-def update(actor: Actor, treatment: Treatment, **values: Any) -> Treatment:
-    """Change the members given.
+def update(actor: Actor, treatment: Treatment, **changes: Unpack[TreatmentChanges]) -> Treatment:
+    """Change the members of a treatment.
 
-    A technician may change status, notes and inventory items. Raises 409 `read_only` for what can no longer
-    change, 409 `invalid_transition` naming the allowed steps, 409 `insufficient_stock` on completing.
+    A technician may change status, notes and inventory items only. Raises 409 `read_only` for a treatment
+    that cannot change, 409 `invalid_transition` with the allowed statuses, and 409 `insufficient_stock`.
     """
-    wanted = values.pop("inventory_items", None)
-    values = changed_members(treatment, values)
-    if wanted is not None and _pairs(treatment) != {one["item_id"]: one["quantity"] for one in wanted}:
-        values["inventory_items"] = wanted
+    usages = changes.pop("inventory_items", None)
+    values = changed_members(treatment, changes)
+    if usages is not None and _units_by_item(treatment) != {
+        usage["item_id"]: usage["quantity"] for usage in usages
+    }:
+        values["inventory_items"] = usages
     if not values:
         return treatment
-    _check_right(actor, treatment, values)
+    _check_permission(actor, treatment, values)
     if "status" in values:
-        _check_step(treatment, values["status"])
+        _check_transition(treatment, values["status"])
     _check_changeable(treatment, values)
-    cancelling = values.get("status") is TreatmentStatus.CANCELLED
-    if cancelling:
+    is_cancelled = values.get("status") is TreatmentStatus.CANCELLED
+    if is_cancelled:
         del values["status"]
-    wanted = values.pop("inventory_items", None)
-    if wanted is not None:
-        _name_items(treatment, wanted)
+    new_usages = values.pop("inventory_items", None)
+    if new_usages is not None:
+        _replace_usages(treatment, new_usages)
     assign(treatment, values)
-    if treatment.status is TreatmentStatus.COMPLETED and (wanted is not None or "status" in values):
+    if treatment.status is TreatmentStatus.COMPLETED and (new_usages is not None or "status" in values):
         db.session.flush()
-        stock.take(actor, treatment)
+        stock.use_for_treatment(actor, treatment)
     if "status" in values:
         audit_log.set_action(
             treatment, "complete" if treatment.status is TreatmentStatus.COMPLETED else "begin"
         )
-    return void(actor, treatment) if cancelling else treatment
+    return void(actor, treatment) if is_cancelled else treatment
 
 
 def void(actor: Actor, treatment: Treatment, reason: str | None = None) -> Treatment:
-    """Cancel a treatment; what a completed one took goes back to the lots it came from.
+    """Cancel a treatment, and return its used stock to the same lots.
 
-    Voiding a voided one again changes nothing. Raises 409 `read_only` for a billed one and for a completed
-    one of a signed visit.
+    Voiding it again changes nothing. Raises 409 `read_only` for a billed treatment, and for a completed
+    treatment of a signed visit.
     """
     actor.require(Permission.TREATMENTS_ORDER, "Your role may not cancel treatments.")
     actor.require_own(treatment.doctor_id)
@@ -213,79 +238,81 @@ def void(actor: Actor, treatment: Treatment, reason: str | None = None) -> Treat
 
 
 def cancel(actor: Actor, treatment: Treatment, reason: str | None) -> None:
-    """Cancel a locked treatment without asking who or when: its visit is voided with it."""
-    stock.give_back(actor, treatment)
+    """Cancel a locked treatment without checks, because its visit is voided too."""
+    stock.return_from_treatment(actor, treatment)
     treatment.status = TreatmentStatus.CANCELLED
     treatment.void_reason = reason
     audit_log.set_action(treatment, "void")
 
 
-def _pairs(treatment: Treatment) -> dict[int, int]:
+def _units_by_item(treatment: Treatment) -> dict[int, int]:
     return {usage.item_id: usage.quantity for usage in treatment.inventory_items}
 
 
-def _usages(wanted: Sequence[Mapping[str, int]]) -> list[InventoryUsage]:
-    """The items named, in ascending id; 422 for one that there is not, or that is retired."""
-    if not wanted:
+def _new_usages(usages: Sequence[Mapping[str, int]]) -> list[InventoryUsage]:
+    """Return new usage rows sorted by item id. Raise 422 for an unknown or retired item."""
+    if not usages:
         return []
-    ids = [one["item_id"] for one in wanted]
+    ids = [usage["item_id"] for usage in usages]
     active = set(
         db.session.scalars(select(InventoryItem.id).where(InventoryItem.id.in_(ids), InventoryItem.is_active))
     )
     for number, item_id in enumerate(ids):
         if item_id not in active:
-            raise invalid(f"inventory_items.{number}.item_id", "there is no such inventory item in use")
-    return [InventoryUsage(**one) for one in sorted(wanted, key=lambda one: one["item_id"])]
+            raise invalid(f"inventory_items.{number}.item_id", "is not an active inventory item")
+    return [InventoryUsage(**usage) for usage in sorted(usages, key=lambda usage: usage["item_id"])]
 
 
-def _name_items(treatment: Treatment, wanted: Sequence[Mapping[str, int]]) -> None:
-    """Replace the list, keeping the rows of items that stay: one row to an item."""
+def _replace_usages(treatment: Treatment, usages: Sequence[Mapping[str, int]]) -> None:
+    """Replace the usages. An item that stays keeps its row, because an item has one row per treatment."""
     stored = {usage.item_id: usage for usage in treatment.inventory_items}
-    for one in wanted:
-        if one["item_id"] in stored:
-            stored[one["item_id"]].quantity = one["quantity"]
-    new = _usages([one for one in wanted if one["item_id"] not in stored])
-    kept = {one["item_id"] for one in wanted} & set(stored)
-    treatment.inventory_items = sorted(
-        [stored[item_id] for item_id in kept] + new, key=lambda usage: usage.item_id
-    )
+    remaining = []
+    for usage in usages:
+        if usage["item_id"] in stored:
+            row = stored[usage["item_id"]]
+            row.quantity = usage["quantity"]
+            remaining.append(row)
+    new = _new_usages([usage for usage in usages if usage["item_id"] not in stored])
+    treatment.inventory_items = sorted(remaining + new, key=lambda usage: usage.item_id)
 
 
-def _check_right(actor: Actor, treatment: Treatment, values: Mapping[str, Any]) -> None:
+def _check_permission(actor: Actor, treatment: Treatment, values: Mapping[str, Any]) -> None:
     actor.require_own(treatment.doctor_id)
     if actor.role is Role.TECHNICIAN:
         forbid_members(
-            values, set(values) - CARRYING_OUT, "You may change status, notes and inventory items only."
+            values, set(values) - CARRY_OUT_MEMBERS, "You may change status, notes and inventory items only."
         )
     if "visit_id" in values:
-        raise ClinicError("read_only", "A treatment stays with its visit; void it and record it anew.")
+        raise ClinicError(
+            "read_only", "A treatment cannot move to another visit. Void it and record it again."
+        )
     if "doctor_id" in values:
         if values["doctor_id"] is None:
-            raise invalid("doctor_id", "a treatment has a doctor")
+            raise invalid("doctor_id", "must not be null")
         actor.require_own(get_referenced(Doctor, values["doctor_id"], "doctor_id").id)
 
 
-def _check_step(treatment: Treatment, status: TreatmentStatus) -> None:
+def _check_transition(treatment: Treatment, status: TreatmentStatus) -> None:
     allowed = TRANSITIONS[treatment.status]
     if status not in allowed:
         raise ClinicError(
             "invalid_transition",
-            f"A {treatment.status} treatment may become: {', '.join(allowed) or 'nothing else'}.",
+            f"A {treatment.status} treatment can become: {', '.join(allowed) or 'nothing'}.",
             allowed=list(allowed),
         )
 
 
-def _check_changeable(treatment: Treatment, fields: Collection[str]) -> None:
-    """409 where these fields of the treatment can no longer change."""
+def _check_changeable(treatment: Treatment, members: Collection[str]) -> None:
+    """Raise 409 `read_only` if these members of the treatment cannot change any more."""
     if treatment.billing_id is not None:
-        raise ClinicError("read_only", "The treatment is billed; void the bill first.")
+        raise ClinicError("read_only", "The treatment is billed. Void the bill first.")
     if treatment.status is TreatmentStatus.CANCELLED:
         raise ClinicError("read_only", "The treatment is cancelled.")
     visit = treatment.visit
-    carried_out = treatment.status in UNDONE and set(fields) <= CARRYING_OUT
-    if visit.voided_at or (visit.signed_at and not carried_out):
-        raise ClinicError("read_only", f"The visit of this treatment is {_told(visit)}.")
+    is_carried_out = treatment.status in OPEN_STATUSES and set(members) <= CARRY_OUT_MEMBERS
+    if visit.voided_at or (visit.signed_at and not is_carried_out):
+        raise ClinicError("read_only", f"The visit of this treatment is {_closed_state(visit)}.")
 
 
-def _told(visit: Visit) -> str:
+def _closed_state(visit: Visit) -> str:
     return "void" if visit.voided_at else "signed"

@@ -1,11 +1,12 @@
-"""Inventory: the items, what is shown of them, and their movements as lists."""
+"""Inventory items: create, change, retire; lists of items and of their movements."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Any
+from decimal import Decimal
+from typing import TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.orm import joinedload
@@ -20,27 +21,36 @@ from services import clock
 from services.audit import audit_log
 from services.inventory import stock
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-    words_in,
-)
-from services.rows import (
-    assign,
-    changed_members,
-    get_or_404,
-    mapping,
-)
+from services.listing.conditions import words_in
+from services.listing.spec import Condition, Filter, Kind, ListQuery, ListSpec, Page
+from services.rows import assign, changed_members, get_or_404, mapping
 from services.search_key import search_key
 
-LONGEST_OUTLOOK = 3650  # days
+MAX_EXPIRY_DAYS = 3650  # for the filter `expiring_within_days`
 
 
-def get(actor: Actor, item_id: int, *, lock: bool = False) -> InventoryItem:
-    """The item, retired ones included, or 404."""
+class ItemDetails(TypedDict, total=False):
+    """The optional members of an inventory item, without its stock."""
+
+    sku: str | None
+    description: str | None
+    category: str | None
+    unit: str | None
+    min_quantity: int
+    reorder_quantity: int | None
+    unit_cost: Decimal
+    supplier: str | None
+    is_active: bool
+
+
+class ItemChanges(ItemDetails, total=False):
+    """The members of an inventory item that a change may contain, without its stock."""
+
+    name: str
+
+
+def get(_actor: Actor, item_id: int, *, lock: bool = False) -> InventoryItem:
+    """Return the item, retired or not, or raise 404 `not_found`."""
     return get_or_404(InventoryItem, item_id, lock=lock)
 
 
@@ -51,14 +61,14 @@ def _matches(text: str) -> ColumnElement[bool]:
     )
 
 
-def _low(wanted: bool) -> ColumnElement[bool]:
-    low = InventoryItem.quantity <= InventoryItem.min_quantity
-    return low if wanted else ~low
+def _is_low(low: bool) -> ColumnElement[bool]:
+    condition = InventoryItem.quantity <= InventoryItem.min_quantity
+    return condition if low else ~condition
 
 
-def _expiring(days: int) -> ColumnElement[bool]:
-    if not 0 <= days <= LONGEST_OUTLOOK:
-        raise invalid("expiring_within_days", f"must be between 0 and {LONGEST_OUTLOOK}")
+def _expires_within(days: int) -> ColumnElement[bool]:
+    if not 0 <= days <= MAX_EXPIRY_DAYS:
+        raise invalid("expiring_within_days", f"must be between 0 and {MAX_EXPIRY_DAYS}")
     today = clock.today()
     return exists().where(
         InventoryLot.item_id == InventoryItem.id,
@@ -75,9 +85,9 @@ LIST: ListSpec[InventoryItem] = ListSpec(
     text=_matches,
     omit=frozenset({"version"}),
     filters={
-        "low_stock": Filter(Kind.BOOLEAN, _low, "Quantity at or under the minimum."),
+        "low_stock": Filter(Kind.BOOLEAN, _is_low, "Quantity at or below the minimum."),
         "expiring_within_days": Filter(
-            Kind.INTEGER, _expiring, "Something in stock expires within so many days, today included."
+            Kind.INTEGER, _expires_within, "A lot in stock expires within this number of days from today."
         ),
     },
 )
@@ -93,18 +103,18 @@ MOVEMENTS: ListSpec[StockMovement] = ListSpec(
 
 
 def find(actor: Actor, query: ListQuery) -> Page[InventoryItem]:
-    """One page of items."""
+    """Return one page of items."""
     return paging.page(actor, LIST, query)
 
 
 def movements(actor: Actor, item: InventoryItem, query: ListQuery) -> Page[StockMovement]:
-    """One page of an item's movements."""
-    query.conditions.append(paging.Condition("item_id", "eq", item.id))
+    """Return one page of the movements of an item."""
+    query.conditions.append(Condition("item_id", "eq", item.id))
     return paging.page(actor, MOVEMENTS, query)
 
 
-def add_computed_fields(actor: Actor, rows: Sequence[InventoryItem]) -> None:
-    """What is in stock, usable, and last came in; two queries for any number of items."""
+def add_computed_fields(_actor: Actor, rows: Sequence[InventoryItem]) -> None:
+    """Set lots in stock, available units and last restock; two queries for any number of items."""
     ids = [item.id for item in rows]
     today = clock.today()
     lots: dict[int, list[InventoryLot]] = defaultdict(list)
@@ -115,20 +125,20 @@ def add_computed_fields(actor: Actor, rows: Sequence[InventoryItem]) -> None:
     )
     for lot in db.session.scalars(in_stock):
         lots[lot.item_id].append(lot)
-    # item by item, each by one look into an index: grouping would read every delivery there ever was
-    last = (
+    # A subquery per item reads one index entry. GROUP BY would read every restock of all time.
+    last_restock = (
         select(func.max(StockMovement.created_at))
         .where(StockMovement.item_id == InventoryItem.id, StockMovement.type == MovementType.RESTOCK)
         .scalar_subquery()
     )
-    restocked = mapping(select(InventoryItem.id, last).where(InventoryItem.id.in_(ids)))
+    restocks = mapping(select(InventoryItem.id, last_restock).where(InventoryItem.id.in_(ids)))
     for item in rows:
-        # those in stock only: an item in use for years has many empty lots
+        # Only lots in stock, because an item has many empty lots after some years.
         set_committed_value(item, "lots", lots[item.id])
         item.available = sum(
             lot.quantity for lot in lots[item.id] if lot.expires_on is None or lot.expires_on >= today
         )
-        item.last_restocked = restocked.get(item.id)
+        item.last_restocked = restocks.get(item.id)
 
 
 # --- Changes -------------------------------------------------------------------------------------------
@@ -137,18 +147,22 @@ def add_computed_fields(actor: Actor, rows: Sequence[InventoryItem]) -> None:
 def create(
     actor: Actor,
     *,
+    name: str,
     quantity: int = 0,
     lot_number: str | None = None,
     expires_on: date | None = None,
-    **values: Any,
+    **details: Unpack[ItemDetails],
 ) -> InventoryItem:
-    """A new item; a first quantity is its first restock, at the item's unit cost."""
+    """Create an item. A first `quantity` becomes its first restock, at the unit cost of the item.
+
+    Raises 422 for a lot without quantity, and 403 for an inactive item without the permission to retire.
+    """
     if not quantity and (lot_number is not None or expires_on is not None):
-        raise invalid("quantity", "a lot needs a quantity")
-    active = values.pop("is_active", True)
-    if not active:
+        raise invalid("quantity", "is required for a lot")
+    is_active = details.pop("is_active", True)
+    if not is_active:
         actor.require(Permission.INVENTORY_RETIRE)
-    item = InventoryItem(quantity=0, is_active=True, name_fold=search_key(values["name"]), **values)
+    item = InventoryItem(name=name, name_fold=search_key(name), quantity=0, is_active=True, **details)
     db.session.add(item)
     db.session.flush()
     if quantity:
@@ -162,7 +176,7 @@ def create(
             unit_cost=item.unit_cost,
             reason="first stock",
         )
-    item.is_active = active
+    item.is_active = is_active
     return item
 
 
@@ -170,51 +184,44 @@ def update(
     actor: Actor,
     item: InventoryItem,
     *,
-    version_named: bool,
+    has_if_match: bool,
     quantity: int | None = None,
     quantity_adjustment: int = 0,
-    **values: Any,
+    **changes: Unpack[ItemChanges],
 ) -> InventoryItem:
-    """Change the members given. `quantity` (what was counted) or `quantity_adjustment` (signed) become one
-    adjustment.
+    """Change the members of an item.
 
-    `version_named` says whether the caller sent `If-Match`: 428 `if_match_required` for `quantity` together
-    with other changes without it, since a stale row sent back whole must not move stock. Retiring an item
-    and bringing it back need the right to retire.
+    `quantity` (the counted units) or `quantity_adjustment` (signed) becomes one adjustment. `has_if_match`
+    tells whether the request has an `If-Match` header. Without it, `quantity` together with other changes
+    raises 428 `if_match_required`, because an outdated row that is sent back must not move stock. Raises 422
+    for both quantities at once, and 403 for a change of `is_active` without the permission to retire.
     """
-    values = changed_members(item, values)
+    values = changed_members(item, changes)
     if quantity is not None and quantity_adjustment:
-        raise invalid("quantity_adjustment", "send either quantity or quantity_adjustment")
-    if quantity is not None and quantity != item.quantity and values and not version_named:
+        raise invalid("quantity_adjustment", "must not be sent together with quantity")
+    if quantity is not None and quantity != item.quantity and values and not has_if_match:
         raise ClinicError(
             "if_match_required",
-            "A quantity together with other changes needs If-Match, so that it is not stale.",
+            "To change the quantity together with other members, send If-Match with the current ETag.",
         )
     if "is_active" in values:
         actor.require(Permission.INVENTORY_RETIRE)
     if "name" in values:
         values["name_fold"] = search_key(values["name"])
     assign(item, values)
-    change = quantity_adjustment if quantity is None else quantity - item.quantity
-    if change:
-        stock.move(actor, item, type=MovementType.ADJUSTMENT, quantity=change)
+    difference = quantity_adjustment if quantity is None else quantity - item.quantity
+    if difference:
+        stock.move(actor, item, type=MovementType.ADJUSTMENT, quantity=difference)
     return item
 
 
-def move(actor: Actor, item: InventoryItem, **values: Any) -> list[StockMovement]:
-    """Move stock by hand, see `stock.move`; an expiry date or price says something of incoming goods only."""
-    if values.get("unit_cost") is not None and values["type"] is not MovementType.RESTOCK:
-        raise invalid("unit_cost", "only a restock has a unit cost")
-    return stock.move(actor, item, **values)
-
-
-def retire(actor: Actor, item: InventoryItem) -> InventoryItem:
-    """Take an item out of use; one that never moved and that nothing names goes altogether."""
-    moved = exists().where(StockMovement.item_id == item.id)
-    named = exists().where(InventoryUsage.item_id == item.id)
-    kept = db.session.execute(select(moved | named)).scalar_one()
+def retire(item: InventoryItem) -> InventoryItem:
+    """Retire an item. Delete it if it has no movements and no treatment uses it."""
+    has_movements = exists().where(StockMovement.item_id == item.id)
+    has_usages = exists().where(InventoryUsage.item_id == item.id)
+    is_referenced = db.session.execute(select(has_movements | has_usages)).scalar_one()
     item.is_active = False
-    if kept:
+    if is_referenced:
         audit_log.set_action(item, "deactivate")
     else:
         db.session.delete(item)

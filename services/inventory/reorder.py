@@ -1,19 +1,20 @@
-"""Alerts of the stock room: what is low, out, expiring, expired, and how much to order.
+"""Stock alerts: low, out of stock, expiring and expired items, and the quantity to order.
 
-How much to order of an item, in units:
+The quantity to order of an item, in units:
 
-    wanted  = minimum + 1 + open need + daily use x 30 days
-    reorder = wanted - available, rounded up to whole packs; nothing where that is zero or less
+    needed  = minimum + 1 + open need + daily use x 30 days
+    reorder = needed - available, rounded up to whole packs; 0 if that is zero or less
 
-- *daily use*: units used (usage less returns) in the last 90 days, by the number of those days on which the
-  item was in stock. A day on which the shelf was empty says nothing about demand; counting it would make an
-  item that keeps running out look unwanted. At least 7 days are counted: one busy day is no habit.
-- *open need*: what planned and begun treatments will take when they are completed.
-- *available*: in stock and not expired. *Pack*: the item's `reorder_quantity`; 1 where it has none.
-- The 1 lifts an item over its minimum: at the minimum it is low.
+- *daily use*: the units used (usage minus returns) in the last 90 days, divided by the number of those days
+  on which the item was in stock. Days without stock show no demand. If they counted, an item that runs out
+  often would seem to have little use. At least 7 days count, because one busy day shows no trend.
+- *open need*: the units that planned and begun treatments will use when they are completed.
+- *available*: the units in stock that are not expired.
+- *pack*: the item's `reorder_quantity`, or 1.
+- The 1 brings the item above its minimum, because an item at its minimum is low.
 
-An item is due for an order when it is low, or when what is available after the open need and a week of use
-would be under the minimum.
+An item is due for an order in two cases: it is low, or the available units after the open need and a week of
+use would be below the minimum.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from sqlalchemy import func, select
 from enums import MovementType, TreatmentStatus
 from extensions import db
 from models import InventoryItem, InventoryLot, InventoryUsage, StockMovement, Treatment
-from security.permissions import Actor
 from services import clock
 from services.rows import mapping
 
-LOOK_BACK = 90  # days of use that tell the demand
-COVER = 30  # days an order should last
-NOTICE = 7  # days of use before the minimum at which to order; the fewest that tell a habit
-SOON = 30  # days before its expiry at which a lot is named
+DEMAND_DAYS = 90  # period of the daily use
+COVER_DAYS = 30  # days of use that an order covers
+LEAD_DAYS = 7  # days of use before the minimum is reached at which to order
+MIN_DEMAND_DAYS = 7  # fewest days in stock for the daily use
+EXPIRY_DAYS = 30  # a lot is reported this many days before its expiry
 
 
 @dataclass(frozen=True)
-class Alert:
-    """An item that runs low, is out, or is due for an order. `daily_use` in units a day."""
+class ItemAlert:
+    """An item that is low, out of stock or due for an order; `daily_use` in units a day."""
 
     item_id: int
     name: str
@@ -60,7 +61,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class LotAlert:
-    """Units that expire in `days` days; negative once they have."""
+    """A lot that expires in `days` days; a negative number after its expiry."""
 
     item_id: int
     name: str
@@ -71,18 +72,18 @@ class LotAlert:
 
 
 @dataclass
-class Alerts:
-    """All of it, most urgent first."""
+class StockAlerts:
+    """All stock alerts: items by name, lots by expiry."""
 
-    low: list[Alert] = field(default_factory=list)
-    out: list[Alert] = field(default_factory=list)
+    low: list[ItemAlert] = field(default_factory=list)
+    out: list[ItemAlert] = field(default_factory=list)
     expiring: list[LotAlert] = field(default_factory=list)
     expired: list[LotAlert] = field(default_factory=list)
-    reorder: list[Alert] = field(default_factory=list)
+    reorder: list[ItemAlert] = field(default_factory=list)
 
 
-def alerts(actor: Actor) -> Alerts:
-    """What needs a hand among the items in use; four queries, whatever the number of items."""
+def find_alerts() -> StockAlerts:
+    """Return the alerts of active items and of lots in stock; five queries for any number of items."""
     today = clock.today()
     items = list(
         db.session.scalars(
@@ -96,32 +97,34 @@ def alerts(actor: Actor) -> Alerts:
         .where(InventoryLot.expires_on.is_(None) | (InventoryLot.expires_on >= today))
         .group_by(InventoryLot.item_id)
     )
-    needs = mapping(
+    open_needs = mapping(
         select(InventoryUsage.item_id, func.sum(InventoryUsage.quantity))
         .join(Treatment, Treatment.id == InventoryUsage.treatment_id)
         .where(Treatment.status.in_((TreatmentStatus.PLANNED, TreatmentStatus.IN_PROGRESS)))
         .group_by(InventoryUsage.item_id)
     )
     rates = daily_use(items, today)
-    found = Alerts()
+    alerts = StockAlerts()
     for item in items:
-        alert = _judge(item, int(available.get(item.id, 0)), int(needs.get(item.id, 0)), rates[item.id])
+        alert = _item_alert(
+            item, int(available.get(item.id, 0)), int(open_needs.get(item.id, 0)), rates[item.id]
+        )
         if alert.available == 0:
-            found.out.append(alert)
+            alerts.out.append(alert)
         elif alert.available <= alert.min_quantity:
-            found.low.append(alert)
+            alerts.low.append(alert)
         if alert.reorder:
-            found.reorder.append(alert)
-    _add_lots(found, today)
-    return found
+            alerts.reorder.append(alert)
+    _add_lot_alerts(alerts, today)
+    return alerts
 
 
-def _judge(item: InventoryItem, available: int, need: int, rate: float) -> Alert:
-    left = available - need - rate * NOTICE
-    due = available <= item.min_quantity or left < item.min_quantity
-    wanted = item.min_quantity + 1 + need + math.ceil(rate * COVER) - available
+def _item_alert(item: InventoryItem, available: int, open_need: int, rate: float) -> ItemAlert:
+    expected = available - open_need - rate * LEAD_DAYS
+    is_due = available <= item.min_quantity or expected < item.min_quantity
+    missing = item.min_quantity + 1 + open_need + math.ceil(rate * COVER_DAYS) - available
     pack = item.reorder_quantity or 1
-    return Alert(
+    return ItemAlert(
         item_id=item.id,
         name=item.name,
         sku=item.sku,
@@ -133,53 +136,55 @@ def _judge(item: InventoryItem, available: int, need: int, rate: float) -> Alert
         min_quantity=item.min_quantity,
         daily_use=round(rate, 2),
         days_left=int(available / rate) if rate else None,
-        open_need=need,
-        reorder=-(-wanted // pack) * pack if due and wanted > 0 else 0,
+        open_need=open_need,
+        reorder=-(-missing // pack) * pack if is_due and missing > 0 else 0,
     )
 
 
 def daily_use(items: Iterable[InventoryItem], today: date) -> dict[int, float]:
-    """Units used a day in stock, by item, over the last `LOOK_BACK` days, today included."""
-    first = today - timedelta(days=LOOK_BACK - 1)
+    """Return the units used per day in stock, by item id, over `DEMAND_DAYS` days including today."""
+    first_day = today - timedelta(days=DEMAND_DAYS - 1)
     statement = select(
         StockMovement.item_id, StockMovement.created_at, StockMovement.quantity, StockMovement.type
-    ).where(StockMovement.created_at >= clock.day_start(first))
+    ).where(StockMovement.created_at >= clock.day_start(first_day))
     used: dict[int, int] = defaultdict(int)
     changes: dict[int, dict[date, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
-    for item_id, at, change, kind in db.session.execute(statement).tuples():
-        if kind in (MovementType.USAGE, MovementType.RETURN):
+    for item_id, moved_at, change, movement_type in db.session.execute(statement).tuples():
+        if movement_type in (MovementType.USAGE, MovementType.RETURN):
             used[item_id] -= change
-        of_day = changes[item_id][clock.local(at).date()]
+        of_day = changes[item_id][clock.local(moved_at).date()]
         of_day[0] += change
         of_day[1] += max(change, 0)
     return {
-        item.id: max(used[item.id], 0) / max(_days_in_stock(item.quantity, changes[item.id], today), NOTICE)
+        item.id: max(used[item.id], 0)
+        / max(_days_in_stock(item.quantity, changes[item.id], today), MIN_DEMAND_DAYS)
         for item in items
     }
 
 
 def _days_in_stock(quantity: int, changes: dict[date, list[int]], today: date) -> int:
-    """Days of the period on which there was something: at their beginning, or because it came that day.
+    """Return the number of days of the period with stock: at the start of the day, or received that day.
 
-    Walks back from what there is now; `changes` holds, by day, the sum of all changes and of the incoming.
+    `quantity` is the current stock; the loop goes back day by day. `changes` holds for each day the sum of
+    all changes and the sum of the incoming ones.
     """
     days = 0
-    for back in range(LOOK_BACK):
-        change, incoming = changes.get(today - timedelta(days=back), (0, 0))
-        quantity -= change  # now what there was when the day began
+    for days_ago in range(DEMAND_DAYS):
+        change, incoming = changes.get(today - timedelta(days=days_ago), (0, 0))
+        quantity -= change  # the quantity at the start of that day
         days += quantity > 0 or incoming > 0
     return days
 
 
-def _add_lots(found: Alerts, today: date) -> None:
+def _add_lot_alerts(alerts: StockAlerts, today: date) -> None:
     statement = (
         select(InventoryLot, InventoryItem.name)
         .join(InventoryItem, InventoryItem.id == InventoryLot.item_id)
-        .where(InventoryLot.quantity > 0, InventoryLot.expires_on <= today + timedelta(days=SOON))
+        .where(InventoryLot.quantity > 0, InventoryLot.expires_on <= today + timedelta(days=EXPIRY_DAYS))
         .order_by(InventoryLot.expires_on, InventoryLot.id)
     )
     for lot, name in db.session.execute(statement).tuples():
-        if lot.expires_on is not None:  # the statement has seen to it
+        if lot.expires_on is not None:  # always true here; for the type checker
             days = (lot.expires_on - today).days
             alert = LotAlert(lot.item_id, name, lot.lot_number, lot.expires_on, lot.quantity, days)
-            (found.expired if days < 0 else found.expiring).append(alert)
+            (alerts.expired if days < 0 else alerts.expiring).append(alert)

@@ -1,13 +1,15 @@
-"""Stock: every change is a movement of one lot, and nothing is ever below zero.
+"""Stock: every change is a movement of one lot, and no quantity is ever below zero.
 
-Whoever moves stock holds the item's row, taken in ascending id; lots are changed under their item's lock
-only. So movements of one item come one after the other, two treatments that name the same items in
-opposite orders wait instead of blocking each other, and the quantity is the sum of the movements and of the
-lots. The CHECKs of both tables have the last word.
+Locks: a caller that moves stock holds the lock on the item's row. Item rows are locked in ascending id, and
+lots change only under the lock of their item. So movements of one item run one after the other. Two
+treatments with the same items in opposite order wait instead of causing a deadlock. The quantity of an item
+is always the sum of its movements and the sum of its lots. CHECK constraints of both tables are the last
+protection.
 
-Which lot: the one named; else the earliest expiry first, lots without expiry last, then the oldest lot.
-Usage never takes what has expired. Waste and corrections downwards take expired units too, and first, since
-those are what leaves the shelf; what is added without naming a lot joins the lot without number and expiry.
+Choice of the lot: the lot in the request; otherwise first expired, first out (FEFO): the earliest expiry
+first, lots without expiry last, then the oldest lot. Usage never takes expired units. Waste and downward
+adjustments take expired units too, and first, because these units leave the shelf. Units that are added
+without a lot go to the lot without number and expiry.
 """
 
 from __future__ import annotations
@@ -29,73 +31,73 @@ from security.permissions import Actor
 from services import clock
 from services.rows import for_update
 
-OUTWARD = (MovementType.USAGE, MovementType.WASTE)
-Portion = tuple[InventoryLot, int]  # what a lot rises by
+OUTWARD_TYPES = (MovementType.USAGE, MovementType.WASTE)
+LotChange = tuple[InventoryLot, int]  # a lot and the signed change of its quantity
 
 
 def lock_items(ids: Iterable[int]) -> dict[int, InventoryItem]:
-    """The items by id, held until the end of the transaction, taken in ascending id."""
-    wanted = sorted(set(ids))
-    if not wanted:
+    """Lock the items in ascending id until the end of the transaction. Return them by id."""
+    item_ids = sorted(set(ids))
+    if not item_ids:
         return {}
-    statement = select(InventoryItem).where(InventoryItem.id.in_(wanted)).order_by(InventoryItem.id)
+    statement = select(InventoryItem).where(InventoryItem.id.in_(item_ids)).order_by(InventoryItem.id)
     return {item.id: item for item in db.session.scalars(for_update(statement))}
 
 
-def _lock_lots(ids: Iterable[int], *, also: Iterable[int] = ()) -> list[InventoryLot]:
-    """The lots of the items that hold something, and those named, held in ascending id."""
+def _lock_lots(item_ids: Iterable[int], *, lot_ids: Iterable[int] = ()) -> list[InventoryLot]:
+    """Lock the lots of the items that have stock or are in `lot_ids`, in ascending id."""
     statement = (
         select(InventoryLot)
         .where(
-            InventoryLot.item_id.in_(sorted(set(ids))),
-            (InventoryLot.quantity > 0) | InventoryLot.id.in_(sorted(set(also))),
+            InventoryLot.item_id.in_(sorted(set(item_ids))),
+            (InventoryLot.quantity > 0) | InventoryLot.id.in_(sorted(set(lot_ids))),
         )
         .order_by(InventoryLot.id)
     )
     return list(db.session.scalars(for_update(statement)))
 
 
-def _usable(lot: InventoryLot, today: date) -> bool:
+def _is_usable(lot: InventoryLot, today: date) -> bool:
     return lot.expires_on is None or lot.expires_on >= today
 
 
-def _first_out(lots: Iterable[InventoryLot]) -> list[InventoryLot]:
-    """Earliest expiry first, unknown expiry last, the older lot before the newer."""
+def _sort_fefo(lots: Iterable[InventoryLot]) -> list[InventoryLot]:
+    """Return the lots by earliest expiry (unknown expiry last), then the older lot first."""
     return sorted(lots, key=lambda lot: (lot.expires_on is None, lot.expires_on or date.max, lot.id))
 
 
-def _portions(lots: Iterable[InventoryLot], units: int) -> tuple[list[Portion], int]:
-    """What each lot gives, as negative changes, and how many units are found."""
-    chosen: list[Portion] = []
+def _allocate(lots: Iterable[InventoryLot], units: int) -> tuple[list[LotChange], int]:
+    """Return the negative changes of the lots, and the number of units that the lots provide."""
+    changes: list[LotChange] = []
     missing = units
-    for lot in _first_out(lots):
-        taken = min(missing, lot.quantity)
-        if taken > 0:
-            chosen.append((lot, -taken))
-            missing -= taken
-    return chosen, units - missing
+    for lot in _sort_fefo(lots):
+        quantity = min(missing, lot.quantity)
+        if quantity > 0:
+            changes.append((lot, -quantity))
+            missing -= quantity
+    return changes, units - missing
 
 
-def _post(
+def _record_movements(
     actor: Actor,
     item: InventoryItem,
-    kind: MovementType,
-    portions: Sequence[Portion],
+    movement_type: MovementType,
+    changes: Sequence[LotChange],
     *,
     unit_cost: Decimal | None = None,
     reason: str | None = None,
     treatment_id: int | None = None,
 ) -> list[StockMovement]:
-    """Write the movements and what they leave behind. Item and lots are held by the caller."""
-    made = []
-    for lot, change in portions:
+    """Insert the movements and change the quantities. The caller holds the locks on item and lots."""
+    movements = []
+    for lot, change in changes:
         lot.quantity += change
         item.quantity += change
-        made.append(
+        movements.append(
             StockMovement(
                 item_id=item.id,
                 lot_id=lot.id,
-                type=kind,
+                type=movement_type,
                 quantity=change,
                 unit_cost=unit_cost,
                 reason=reason,
@@ -103,33 +105,34 @@ def _post(
                 created_by_id=actor.user_id,
             )
         )
-    db.session.add_all(made)
+    db.session.add_all(movements)
     db.session.flush()
-    return made
+    return movements
 
 
 @dataclass
 class Shortages:
-    """What is not there, gathered so that one refusal names all of it."""
+    """The items without enough stock, collected so that one error reports all of them."""
 
-    found: list[dict[str, Any]] = field(default_factory=list)
+    items: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, item: InventoryItem, needed: int, available: int) -> None:
-        """Note that `needed` units of the item are asked for and only `available` can be had."""
-        self.found.append({"item_id": item.id, "name": item.name, "needed": needed, "available": available})
+        """Add an item; `needed` and `available` in units."""
+        self.items.append({"item_id": item.id, "name": item.name, "needed": needed, "available": available})
 
-    def refuse(self) -> None:
-        """409 `insufficient_stock` naming each item, if there is any."""
-        if self.found:
-            told = ", ".join(
-                f"{one['name']} (needed {one['needed']}, available {one['available']})" for one in self.found
+    def raise_if_any(self) -> None:
+        """Raise 409 `insufficient_stock` with all items in `items`, if there are any."""
+        if self.items:
+            shortages = ", ".join(
+                f"{item['name']} (needed {item['needed']}, available {item['available']})"
+                for item in self.items
             )
             raise ClinicError(
-                "insufficient_stock", f"There is not enough in stock: {told}.", items=self.found
+                "insufficient_stock", f"There is not enough stock: {shortages}.", items=self.items
             )
 
 
-# --- Movements by hand ---------------------------------------------------------------------------------
+# --- Manual movements ----------------------------------------------------------------------------------
 
 
 def move(
@@ -143,135 +146,145 @@ def move(
     unit_cost: Decimal | None = None,
     reason: str | None = None,
 ) -> list[StockMovement]:
-    """Change the stock of a locked item; one movement per lot that it touches.
+    """Move stock of a locked item. Return one movement for each changed lot.
 
-    `quantity` in units: positive, and signed for an adjustment only (422 otherwise). A restock that tells
-    its `unit_cost` sets the item's, which values the stock: the last price paid. Raises 422 on a lot that
-    there is not, 409 `insufficient_stock` for more than the lots hold (for usage: unexpired units).
+    `quantity` is in units and positive; only an adjustment may be negative (422 otherwise). Only a restock
+    has a `unit_cost` (422 otherwise); it becomes the unit cost of the item, which values the stock at the
+    last price paid. Raises 422 for an unknown lot, 409 `read_only` for a restock of a retired item, and 409
+    `insufficient_stock` for more units than the lots hold (for usage: unexpired units).
     """
-    signed = type is MovementType.ADJUSTMENT
-    if quantity == 0 or (quantity < 0 and not signed):
-        raise invalid("quantity", "must not be zero" if signed else "must be more than zero")
-    if type is MovementType.RESTOCK and not item.is_active:
-        raise ClinicError("read_only", "The item is no longer kept in stock; bring it back first.")
-    outward = type in OUTWARD or quantity < 0
-    if outward:
-        portions = _outward(item, type, abs(quantity), lot_number, expires_on)
+    is_restock = type is MovementType.RESTOCK
+    if unit_cost is not None and not is_restock:
+        raise invalid("unit_cost", "is allowed only for a restock")
+    is_signed = type is MovementType.ADJUSTMENT
+    if quantity == 0 or (quantity < 0 and not is_signed):
+        raise invalid("quantity", "must not be zero" if is_signed else "must be more than zero")
+    if is_restock and not item.is_active:
+        raise ClinicError("read_only", "The item is retired. Activate it first.")
+    if type in OUTWARD_TYPES or quantity < 0:
+        changes = _allocate_outward(item, type, abs(quantity), lot_number, expires_on)
     else:
-        portions = [(_lot(item, lot_number, expires_on), quantity)]
-    if type is MovementType.RESTOCK and unit_cost is not None:
+        changes = [(_find_or_create_lot(item, lot_number, expires_on), quantity)]
+    if unit_cost is not None:
         item.unit_cost = unit_cost
-    return _post(actor, item, type, portions, unit_cost=unit_cost, reason=reason)
+    return _record_movements(actor, item, type, changes, unit_cost=unit_cost, reason=reason)
 
 
-def _outward(
-    item: InventoryItem, kind: MovementType, units: int, lot_number: str | None, expires_on: date | None
-) -> list[Portion]:
+def _allocate_outward(
+    item: InventoryItem,
+    movement_type: MovementType,
+    units: int,
+    lot_number: str | None,
+    expires_on: date | None,
+) -> list[LotChange]:
     lots = _lock_lots([item.id])
     if lot_number is not None:
         lots = [lot for lot in lots if lot.lot_number == lot_number]
     if expires_on is not None:
         lots = [lot for lot in lots if lot.expires_on == expires_on]
     if not lots and (lot_number is not None or expires_on is not None):
-        raise invalid(
-            "lot_number" if lot_number is not None else "expires_on", "there is no such lot in stock"
-        )
-    if kind is MovementType.USAGE:
+        raise invalid("lot_number" if lot_number is not None else "expires_on", "is not a lot in stock")
+    if movement_type is MovementType.USAGE:
         today = clock.today()
-        lots = [lot for lot in lots if _usable(lot, today)]
-    portions, found = _portions(lots, units)
-    shortages = Shortages()
-    if found < units:
-        shortages.add(item, units, found)
-    shortages.refuse()
-    return portions
+        lots = [lot for lot in lots if _is_usable(lot, today)]
+    changes, available = _allocate(lots, units)
+    if available < units:
+        shortages = Shortages()
+        shortages.add(item, units, available)
+        shortages.raise_if_any()
+    return changes
 
 
-def _lot(item: InventoryItem, lot_number: str | None, expires_on: date | None) -> InventoryLot:
-    """The lot that is named, made if it is new. A number without expiry means the lot that has the number."""
-    lots = select(InventoryLot).where(
+def _find_or_create_lot(item: InventoryItem, lot_number: str | None, expires_on: date | None) -> InventoryLot:
+    """Return the lot, created if it is new. A number without expiry means the lot with this number."""
+    same_number = select(InventoryLot).where(
         InventoryLot.item_id == item.id, InventoryLot.lot_number.is_not_distinct_from(lot_number)
     )
-    exact = lots.where(InventoryLot.expires_on.is_not_distinct_from(expires_on))
-    found = list(db.session.scalars(exact.order_by(InventoryLot.id)))
-    if not found and lot_number is not None and expires_on is None:
-        found = list(db.session.scalars(lots.order_by(InventoryLot.id)))
-    if found:
-        return found[0]
-    lot = InventoryLot(item_id=item.id, lot_number=lot_number, expires_on=expires_on, quantity=0)
-    db.session.add(lot)
-    db.session.flush()
+    exact = same_number.where(InventoryLot.expires_on.is_not_distinct_from(expires_on))
+    lot = db.session.scalars(exact.order_by(InventoryLot.id)).first()
+    if lot is None and lot_number is not None and expires_on is None:
+        lot = db.session.scalars(same_number.order_by(InventoryLot.id)).first()
+    if lot is None:
+        lot = InventoryLot(item_id=item.id, lot_number=lot_number, expires_on=expires_on, quantity=0)
+        db.session.add(lot)
+        db.session.flush()
     return lot
 
 
 # --- Treatments ----------------------------------------------------------------------------------------
 
 
-def take(actor: Actor, treatment: Treatment) -> None:
-    """Take what a completed treatment needs, less what it has taken already; give back what is too much.
+def use_for_treatment(actor: Actor, treatment: Treatment) -> None:
+    """Bring the used stock of a completed treatment to its inventory items: use or return the difference.
 
-    All or nothing: 409 `insufficient_stock` names every item that is short, in `items`.
+    All or nothing. Raises 409 `insufficient_stock` with every missing item in `items`.
     """
-    _settle(actor, treatment, {usage.item_id: usage.quantity for usage in treatment.inventory_items})
+    _set_used_units(actor, treatment, {usage.item_id: usage.quantity for usage in treatment.inventory_items})
     treatment.stock_taken_at = clock.now() if treatment.inventory_items else None
 
 
-def give_back(actor: Actor, treatment: Treatment) -> None:
-    """Return everything a treatment has taken to the lots it came from."""
-    _settle(actor, treatment, {})
+def return_from_treatment(actor: Actor, treatment: Treatment) -> None:
+    """Return all used stock of a treatment to the lots that it came from."""
+    _set_used_units(actor, treatment, {})
     treatment.stock_taken_at = None
 
 
-def _settle(actor: Actor, treatment: Treatment, wanted: Mapping[int, int]) -> None:
-    """Bring what the treatment has taken to what is wanted of each item; the movements say what it has.
+def _set_used_units(actor: Actor, treatment: Treatment, needed: Mapping[int, int]) -> None:
+    """Make the used units of each item equal to `needed` (item id -> units), by usage and return movements.
 
-    The caller holds the treatment's row, so that it cannot be settled twice at once.
+    The movements tell the units used so far. The caller holds the lock on the treatment, so that two
+    requests cannot do this at the same time.
     """
-    taken = _taken(treatment)
-    ids = {*wanted, *taken}
-    if not ids:
+    used = _used_units(treatment)
+    item_ids = {*needed, *used}
+    if not item_ids:
         return
-    items = lock_items(ids)
-    lots = _lock_lots(ids, also=(lot_id for held in taken.values() for lot_id in held))
+    items = lock_items(item_ids)
+    lots = _lock_lots(item_ids, lot_ids=(lot_id for by_lot in used.values() for lot_id in by_lot))
     today = clock.today()
-    plan: list[tuple[InventoryItem, MovementType, list[Portion]]] = []
+    movements: list[tuple[InventoryItem, MovementType, list[LotChange]]] = []
     shortages = Shortages()
-    for item_id in sorted(ids):
-        own = [lot for lot in lots if lot.item_id == item_id]
-        held = taken.get(item_id, {})
-        missing = wanted.get(item_id, 0) - sum(held.values())
+    for item_id in sorted(item_ids):
+        item = items[item_id]
+        item_lots = [lot for lot in lots if lot.item_id == item_id]
+        used_by_lot = used.get(item_id, {})
+        missing = needed.get(item_id, 0) - sum(used_by_lot.values())
         if missing > 0:
-            portions, found = _portions((lot for lot in own if _usable(lot, today)), missing)
-            if found < missing:
-                shortages.add(items[item_id], missing, found)
-            plan.append((items[item_id], MovementType.USAGE, portions))
+            usable = [lot for lot in item_lots if _is_usable(lot, today)]
+            changes, available = _allocate(usable, missing)
+            if available < missing:
+                shortages.add(item, missing, available)
+            movements.append((item, MovementType.USAGE, changes))
         elif missing < 0:
-            plan.append((items[item_id], MovementType.RETURN, _returned(own, held, -missing)))
-    shortages.refuse()
-    for item, kind, portions in plan:
-        _post(actor, item, kind, portions, treatment_id=treatment.id)
+            changes = _allocate_return(item_lots, used_by_lot, -missing)
+            movements.append((item, MovementType.RETURN, changes))
+    shortages.raise_if_any()
+    for item, movement_type, changes in movements:
+        _record_movements(actor, item, movement_type, changes, treatment_id=treatment.id)
 
 
-def _taken(treatment: Treatment) -> dict[int, dict[int, int]]:
-    """Item id -> lot id -> units that the treatment has taken and not given back."""
+def _used_units(treatment: Treatment) -> dict[int, dict[int, int]]:
+    """Return the units that the treatment used and did not return: item id -> lot id -> units."""
     statement = (
         select(StockMovement.item_id, StockMovement.lot_id, func.sum(StockMovement.quantity))
         .where(StockMovement.treatment_id == treatment.id)
         .group_by(StockMovement.item_id, StockMovement.lot_id)
     )
-    found: dict[int, dict[int, int]] = defaultdict(dict)
+    used: dict[int, dict[int, int]] = defaultdict(dict)
     for item_id, lot_id, change in db.session.execute(statement).tuples():
         if change < 0:
-            found[item_id][lot_id] = -int(change)
-    return found
+            used[item_id][lot_id] = -int(change)
+    return used
 
 
-def _returned(lots: Iterable[InventoryLot], held: Mapping[int, int], units: int) -> list[Portion]:
-    """Units back to the lots they came from, those taken last first."""
-    chosen: list[Portion] = []
-    for lot in reversed(_first_out(lot for lot in lots if lot.id in held)):
-        back = min(units, held[lot.id])
-        if back > 0:
-            chosen.append((lot, back))
-            units -= back
-    return chosen
+def _allocate_return(
+    lots: Iterable[InventoryLot], used_by_lot: Mapping[int, int], units: int
+) -> list[LotChange]:
+    """Return the positive changes of the lots that the units came from; the lot used last comes first."""
+    changes: list[LotChange] = []
+    for lot in reversed(_sort_fefo(lot for lot in lots if lot.id in used_by_lot)):
+        quantity = min(units, used_by_lot[lot.id])
+        if quantity > 0:
+            changes.append((lot, quantity))
+            units -= quantity
+    return changes

@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, or_, select
 
 from extensions import db
 from models import Doctor, Patient
-from services.listing.paging import PreselectedIds, words_in
+from services.listing.conditions import words_in
+from services.listing.spec import PreselectedIds
 
 PRESELECT_LIMIT = 5_000  # ids
 

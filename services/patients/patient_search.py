@@ -17,17 +17,9 @@ from security.permissions import Actor
 from services import clock
 from services.clinical import icd10
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-    PreselectedIds,
-    contains,
-    words_in,
-)
+from services.listing.conditions import contains, words_in
 from services.listing.related_rows import preselect
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds
 from services.patients import phones
 from services.patients.name_matching import (
     begins_within_one_edit,

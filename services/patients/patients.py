@@ -19,7 +19,7 @@ from models import Appointment, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
-from services.listing.paging import Records
+from services.listing.spec import Records
 from services.patients import duplicates, phones
 from services.rows import (
     Record,

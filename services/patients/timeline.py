@@ -14,8 +14,8 @@ from extensions import db
 from models import Appointment, Billing, Doctor, Prescription, Treatment, Visit
 from security.permissions import Actor, Permission
 from services.audit import audit_log
-from services.billing import account_statement, bills
-from services.listing.paging import ListQuery, Page
+from services.billing import bills
+from services.listing.spec import ListQuery, Page
 from services.patients import patients
 
 # event type -> (model, column of the event's time, required permission)
@@ -104,7 +104,7 @@ def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int, type:
 def _select_events(actor: Actor, name: str, patient_id: int) -> Select[Any]:
     model, time, _permission = SOURCES[name]
     conditions: list[ColumnElement[bool]] = [model.patient_id == patient_id]
-    own = account_statement.own_bills(actor) if name == "billing" else None
+    own = bills.visible_bills(actor) if name == "billing" else None
     if own is not None:
         conditions.append(own)
     return select(literal(name).label("type"), model.id.label("id"), time.label("at")).where(*conditions)

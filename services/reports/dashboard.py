@@ -1,4 +1,4 @@
-"""The first screen: today's numbers, as far as the caller's role may know them."""
+"""The dashboard: key figures of today and of a period, limited to the permissions of the caller."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from services.reports.periods import Span
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """What happened in a stretch of days; a doctor's are the own. `money`: None for who may not see bills."""
+class KeyFigures:
+    """The key figures of a range of days. `money` is None without the permission to read bills."""
 
     span: Span
     attendance: Attendance
@@ -37,11 +37,11 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """Today, the stretch asked for, and what waits to be done; None where the role has no part in it."""
+    """Today, the requested period, and open tasks. A figure is None without the permission to see it."""
 
     role: Role | None
-    today: Numbers
-    period: Numbers
+    today: KeyFigures
+    period: KeyFigures
     outstanding: Decimal | None
     refund_requests: int | None
     unsigned_visits: int | None
@@ -49,59 +49,56 @@ class Dashboard:
 
 
 def show(actor: Actor, *, start_date: date | None = None, end_date: date | None = None) -> Dashboard:
-    """The numbers for the caller: no money for technicians, own work only for doctors."""
-    own = doctor_performance.own_doctor(actor)
+    """Return the dashboard of the caller. Technicians: no money. Doctors: own work only."""
+    doctor_id = doctor_performance.own_doctor_id(actor)
     today = periods.today()
-    bills = actor.may(Permission.BILLINGS_READ)
+    sees_bills = actor.may(Permission.BILLINGS_READ)
     return Dashboard(
         role=actor.role,
-        today=_numbers(actor, today, own),
-        period=_numbers(actor, periods.span(start_date, end_date), own),
-        outstanding=sum(revenue.ages(today, own).values(), ZERO) if bills else None,
-        refund_requests=_refund_requests() if actor.may(Permission.REFUNDS_ASK) else None,
-        unsigned_visits=_unsigned(own) if actor.may(Permission.VISITS_DOCUMENT) else None,
-        low_stock_items=_low_stock(),
+        today=_key_figures(actor, today, doctor_id),
+        period=_key_figures(actor, periods.span(start_date, end_date), doctor_id),
+        outstanding=sum(revenue.ageing(today, doctor_id).values(), ZERO) if sees_bills else None,
+        refund_requests=_count_refund_requests() if actor.may(Permission.REFUNDS_ASK) else None,
+        unsigned_visits=_count_unsigned_visits(doctor_id) if actor.may(Permission.VISITS_DOCUMENT) else None,
+        low_stock_items=_count_low_stock_items(),
     )
 
 
-def _numbers(actor: Actor, span: Span, own: int | None) -> Numbers:
+def _key_figures(actor: Actor, span: Span, doctor_id: int | None) -> KeyFigures:
     attendance = Attendance()
-    for doctor_id, kept in doctor_performance.attendance(span).items():
-        if own in (None, doctor_id):
-            attendance.by_status += kept.by_status
-            attendance.by_clinic += kept.by_clinic
-            attendance.waiting += kept.waiting
-            attendance.booked_minutes += kept.booked_minutes
+    for key, of_doctor in doctor_performance.attendance(span).items():
+        if doctor_id in (None, key):
+            attendance.add(of_doctor)
     visits = select(func.count(), func.count(Visit.patient_id.distinct())).where(
-        span.holds(Visit.date), Visit.voided_at.is_(None)
+        span.contains(Visit.date), Visit.voided_at.is_(None)
     )
-    if own is not None:
-        visits = visits.where(Visit.doctor_id == own)
-    seen = db.session.execute(visits).one()
-    return Numbers(
+    if doctor_id is not None:
+        visits = visits.where(Visit.doctor_id == doctor_id)
+    visit_count, patients_seen = db.session.execute(visits).one()
+    return KeyFigures(
         span=span,
         attendance=attendance,
-        visits=seen[0],
-        patients_seen=seen[1],
+        visits=visit_count,
+        patients_seen=patients_seen,
         new_patients=patient_stats.new_patients(span),
-        money=revenue.totals(span, own) if actor.may(Permission.BILLINGS_READ) else None,
+        money=revenue.totals(span, doctor_id) if actor.may(Permission.BILLINGS_READ) else None,
     )
 
 
-def _refund_requests() -> int:
+def _count_refund_requests() -> int:
     requested = Refund.status == RefundStatus.REQUESTED
     return db.session.execute(select(func.count()).select_from(Refund).where(requested)).scalar_one()
 
 
-def _unsigned(own: int | None) -> int:
-    wheres: list[ColumnElement[bool]] = [Visit.signed_at.is_(None), Visit.voided_at.is_(None)]
-    if own is not None:
-        wheres.append(Visit.doctor_id == own)
-    return db.session.execute(select(func.count()).select_from(Visit).where(*wheres)).scalar_one()
+def _count_unsigned_visits(doctor_id: int | None) -> int:
+    conditions: list[ColumnElement[bool]] = [Visit.signed_at.is_(None), Visit.voided_at.is_(None)]
+    if doctor_id is not None:
+        conditions.append(Visit.doctor_id == doctor_id)
+    return db.session.execute(select(func.count()).select_from(Visit).where(*conditions)).scalar_one()
 
 
-def _low_stock() -> int:
-    low = InventoryItem.quantity <= InventoryItem.min_quantity
+def _count_low_stock_items() -> int:
+    is_low = InventoryItem.quantity <= InventoryItem.min_quantity
     return db.session.execute(
-        select(func.count()).select_from(InventoryItem).where(InventoryItem.is_active, low)
+        select(func.count()).select_from(InventoryItem).where(InventoryItem.is_active, is_low)
     ).scalar_one()

@@ -1,4 +1,4 @@
-"""How doctors' work went: appointments kept, visits, treatments, money, and the hours it took."""
+"""The performance report of doctors: appointments, visits, treatments, revenue and utilisation."""
 
 from __future__ import annotations
 
@@ -23,47 +23,53 @@ from services.rows import get_referenced, mapping
 from services.scheduling import availability
 from services.scheduling.availability import Calendar
 
-MINUTE = 60  # seconds
+SECONDS_PER_MINUTE = 60
 OCCUPYING = availability.OCCUPYING
 
 
 @dataclass
 class Attendance:
-    """Appointments of a stretch of days by what became of them; `booked_minutes`: of those that took place
-    or will."""
+    """Counts of appointments by status."""
 
     by_status: Counter[AppointmentStatus] = field(default_factory=Counter)
-    by_clinic: int = 0  # of the cancelled ones, those that the clinic cancelled
+    cancelled_by_clinic: int = 0
     waiting: int = 0  # scheduled, and the patient has checked in
-    booked_minutes: int = 0
+    booked_minutes: int = 0  # of scheduled and completed appointments
+
+    def add(self, other: Attendance) -> None:
+        """Add the counts of another attendance."""
+        self.by_status += other.by_status
+        self.cancelled_by_clinic += other.cancelled_by_clinic
+        self.waiting += other.waiting
+        self.booked_minutes += other.booked_minutes
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of appointments."""
         return self.by_status.total()
 
     @property
     def counts(self) -> dict[str, int]:
-        """All of them, and how many are in which state."""
+        """The number of appointments, in total and by status."""
         return {"total": self.total} | {status: self.by_status[status] for status in AppointmentStatus}
 
     @property
     def completion_rate(self) -> float | None:
-        """The part that was completed, 0 to 1; what the clinic cancelled does not count."""
+        """The share of completed appointments, 0 to 1, without those that the clinic cancelled."""
         return self._rate(AppointmentStatus.COMPLETED)
 
     @property
     def no_show_rate(self) -> float | None:
-        """The part that the patient missed, 0 to 1; what the clinic cancelled does not count."""
+        """The share of missed appointments, 0 to 1, without those that the clinic cancelled."""
         return self._rate(AppointmentStatus.NO_SHOW)
 
     def _rate(self, status: AppointmentStatus) -> float | None:
-        return ratio(self.by_status[status], self.total - self.by_clinic)
+        return ratio(self.by_status[status], self.total - self.cancelled_by_clinic)
 
 
 @dataclass(frozen=True)
 class Performance:
-    """One doctor's line of the report; rates are parts of one, None where there is nothing to divide by."""
+    """The figures of one doctor. Rates are from 0 to 1; None without a divisor."""
 
     doctor: Doctor
     attendance: Attendance
@@ -76,7 +82,7 @@ class Performance:
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """`part` of `whole` to four places; None of nothing."""
+    """Return `part` / `whole` with four decimal places, or None if `whole` is zero."""
     return round(part / whole, 4) if whole else None
 
 
@@ -87,37 +93,37 @@ def report(
     end_date: date | None = None,
     doctor_id: int | None = None,
 ) -> list[Performance]:
-    """A line for every doctor, or for the one named; a doctor sees the own line only, 403 else.
+    """Return the figures of every doctor, or of one. Doctors: own figures only, otherwise 403.
 
-    Visits and treatments count by the day of the visit, money as in `services.reports.revenue`. Visit minutes
-    run from check-in to signing. Utilisation is booked minutes of the working hours less time off; None for a
-    doctor without hours, who can be booked at any time.
+    Visits and treatments count on the day of the visit, money as in `services.reports.revenue`. Visit minutes
+    are the time from check-in to signature. Utilisation is booked minutes / (working hours - time off). It is
+    None for a doctor without working hours, who can be booked at any time.
     """
     span = periods.span(start_date, end_date)
     doctors = _doctors(actor, doctor_id)
     attendances = attendance(span)
     visits = visits_of(span)
     treatments = _treatments(span)
-    minutes = _visit_minutes(span)
-    working = _working_minutes(span, doctors)
-    money = revenue.of_doctors(span)
-    lines = []
+    visit_minutes = _average_visit_minutes(span)
+    working_minutes = _working_minutes(span, doctors)
+    sums = revenue.of_doctors(span)
+    report_lines = []
     for doctor in doctors:
-        kept = attendances.get(doctor.id, Attendance())
-        seen = visits.get(doctor.id, (0, 0))
-        lines.append(
+        of_doctor = attendances.get(doctor.id, Attendance())
+        visit_count, patients_seen = visits.get(doctor.id, (0, 0))
+        report_lines.append(
             Performance(
                 doctor=doctor,
-                attendance=kept,
-                visit_count=seen[0],
-                patients_seen=seen[1],
+                attendance=of_doctor,
+                visit_count=visit_count,
+                patients_seen=patients_seen,
                 treatments=treatments.get(doctor.id, 0),
-                sums=money.get(doctor.id, ledger.EMPTY),
-                avg_visit_minutes=minutes.get(doctor.id),
-                utilisation=ratio(kept.booked_minutes, working.get(doctor.id, 0)),
+                sums=sums.get(doctor.id, ledger.EMPTY),
+                avg_visit_minutes=visit_minutes.get(doctor.id),
+                utilisation=ratio(of_doctor.booked_minutes, working_minutes.get(doctor.id, 0)),
             )
         )
-    return lines
+    return report_lines
 
 
 def _doctors(actor: Actor, doctor_id: int | None) -> Sequence[Doctor]:
@@ -125,22 +131,25 @@ def _doctors(actor: Actor, doctor_id: int | None) -> Sequence[Doctor]:
         actor.require_own(doctor_id)
         return [get_referenced(Doctor, doctor_id, "doctor_id")]
     statement = select(Doctor).order_by(Doctor.id)
-    own = own_doctor(actor)
-    if own is not None:
-        statement = statement.where(Doctor.id == own)
+    own_id = own_doctor_id(actor)
+    if own_id is not None:
+        statement = statement.where(Doctor.id == own_id)
     return db.session.execute(statement).scalars().all()
 
 
-def own_doctor(actor: Actor) -> int | None:
-    """The doctor whom a caller's figures are limited to; 0, which none is, for a doctor's account without."""
+def own_doctor_id(actor: Actor) -> int | None:
+    """Return the id of the doctor to which the figures of the caller are limited; None without a limit.
+
+    A user of role doctor without a doctor record gets 0, which is the id of no doctor.
+    """
     return (actor.doctor_id or 0) if actor.role is Role.DOCTOR else None
 
 
-# --- Counting ------------------------------------------------------------------------------------------
+# --- Counts --------------------------------------------------------------------------------------------
 
 
 def attendance(span: Span) -> dict[int, Attendance]:
-    """The appointments that begin in a span, by doctor."""
+    """Return the attendance of the appointments that start in a span, by doctor."""
     seconds = extract("epoch", Appointment.end) - extract("epoch", Appointment.start)
     checked_in = Appointment.checked_in_at.is_not(None)
     statement = (
@@ -152,27 +161,27 @@ def attendance(span: Span) -> dict[int, Attendance]:
             func.count(),
             func.sum(seconds),
         )
-        .where(span.holds(Appointment.start))
+        .where(span.contains(Appointment.start))
         .group_by(Appointment.doctor_id, Appointment.status, Appointment.cancelled_by, checked_in)
     )
-    found: dict[int, Attendance] = {}
-    for doctor_id, status, cancelled_by, here, count, length in db.session.execute(statement):
-        kept = found.setdefault(doctor_id, Attendance())
-        kept.by_status[status] += count
+    by_doctor: dict[int, Attendance] = {}
+    for doctor_id, status, cancelled_by, is_checked_in, count, length in db.session.execute(statement):
+        counts = by_doctor.setdefault(doctor_id, Attendance())
+        counts.by_status[status] += count
         if status is AppointmentStatus.CANCELLED and cancelled_by is CancelledBy.CLINIC:
-            kept.by_clinic += count
-        if status is AppointmentStatus.SCHEDULED and here:
-            kept.waiting += count
+            counts.cancelled_by_clinic += count
+        if status is AppointmentStatus.SCHEDULED and is_checked_in:
+            counts.waiting += count
         if status in OCCUPYING:
-            kept.booked_minutes += int(length) // MINUTE
-    return found
+            counts.booked_minutes += int(length) // SECONDS_PER_MINUTE
+    return by_doctor
 
 
 def visits_of(span: Span) -> dict[int, tuple[int, int]]:
-    """Visits and different patients seen in a span, by doctor."""
+    """Return the number of visits and of distinct patients in a span, by doctor."""
     statement = (
         select(Visit.doctor_id, func.count(), func.count(Visit.patient_id.distinct()))
-        .where(span.holds(Visit.date), Visit.voided_at.is_(None))
+        .where(span.contains(Visit.date), Visit.voided_at.is_(None))
         .group_by(Visit.doctor_id)
     )
     return {row[0]: (row[1], row[2]) for row in db.session.execute(statement)}
@@ -183,7 +192,7 @@ def _treatments(span: Span) -> dict[int, int]:
         select(Treatment.doctor_id, func.count())
         .join(Visit, Visit.id == Treatment.visit_id)
         .where(
-            span.holds(Visit.date),
+            span.contains(Visit.date),
             Visit.voided_at.is_(None),
             Treatment.status == TreatmentStatus.COMPLETED,
         )
@@ -191,27 +200,29 @@ def _treatments(span: Span) -> dict[int, int]:
     )
 
 
-def _visit_minutes(span: Span) -> dict[int, float]:
+def _average_visit_minutes(span: Span) -> dict[int, float]:
     seconds: Any = func.avg(extract("epoch", Visit.signed_at) - extract("epoch", Appointment.checked_in_at))
-    found = mapping(
+    averages = mapping(
         select(Visit.doctor_id, seconds)
         .join(Appointment, Appointment.id == Visit.appointment_id)
         .where(
-            span.holds(Visit.date),
+            span.contains(Visit.date),
             Visit.signed_at.is_not(None),
             Appointment.checked_in_at.is_not(None),
             Visit.signed_at >= Appointment.checked_in_at,
         )
         .group_by(Visit.doctor_id)
     )
-    return {doctor_id: round(float(mean) / MINUTE, 1) for doctor_id, mean in found.items()}
+    return {
+        doctor_id: round(float(average) / SECONDS_PER_MINUTE, 1) for doctor_id, average in averages.items()
+    }
 
 
 # --- Working hours -------------------------------------------------------------------------------------
 
 
 def _working_minutes(span: Span, doctors: Sequence[Doctor]) -> dict[int, float]:
-    """Minutes of the weekly windows in the span less time off; nothing for a doctor without windows."""
+    """Return the minutes of the weekly windows less time off. Doctors without windows are left out."""
     ids = [doctor.id for doctor in doctors]
     calendars = {doctor.id: Calendar(doctor) for doctor in doctors}
     for window in db.session.execute(
@@ -219,17 +230,17 @@ def _working_minutes(span: Span, doctors: Sequence[Doctor]) -> dict[int, float]:
     ).scalars():
         hours = calendars[window.doctor_id].windows
         hours.setdefault(window.weekday, []).append((window.start, window.end))
-    off = select(TimeOff).where(
+    time_off = select(TimeOff).where(
         TimeOff.doctor_id.in_(ids), TimeOff.start < span.until, TimeOff.end > span.since
     )
-    for row in db.session.execute(off).scalars():
-        stretch = (max(row.start, span.since), min(row.end, span.until))
-        calendars[row.doctor_id].time_off.append(stretch)
+    for row in db.session.execute(time_off).scalars():
+        interval = (max(row.start, span.since), min(row.end, span.until))
+        calendars[row.doctor_id].time_off.append(interval)
     weekdays = Counter(
         (span.start + timedelta(days=n)).weekday() for n in range((span.end - span.start).days + 1)
     )
     return {
-        doctor_id: _window_minutes(calendar, weekdays) - _minutes_off(calendar)
+        doctor_id: _window_minutes(calendar, weekdays) - _time_off_minutes(calendar)
         for doctor_id, calendar in calendars.items()
         if calendar.windows
     }
@@ -237,23 +248,23 @@ def _working_minutes(span: Span, doctors: Sequence[Doctor]) -> dict[int, float]:
 
 def _window_minutes(calendar: Calendar, weekdays: Counter[int]) -> float:
     return sum(
-        count * (_minute(end) - _minute(start))
+        count * (_minute_of_day(end) - _minute_of_day(start))
         for weekday, count in weekdays.items()
         for start, end in calendar.windows.get(weekday, ())
     )
 
 
-def _minute(clock_time: time) -> int:
-    """The minute of the day; the end of a window that lasts until midnight is the whole day's."""
+def _minute_of_day(clock_time: time) -> int:
+    """Return the minute of the day. The end of a window that lasts until midnight is minute 1440."""
     return 24 * 60 if clock_time == availability.END_OF_DAY else clock_time.hour * 60 + clock_time.minute
 
 
-def _minutes_off(calendar: Calendar) -> float:
-    lost = timedelta()
+def _time_off_minutes(calendar: Calendar) -> float:
+    overlap = timedelta()
     for low, high in availability.merge_intervals(calendar.time_off):
         day, last = clock.local(low).date(), clock.local(high).date()
         while day <= last:
             for start, end in calendar.hours(day):
-                lost += max(timedelta(), min(end, high) - max(start, low))
+                overlap += max(timedelta(), min(end, high) - max(start, low))
             day += timedelta(days=1)
-    return lost.total_seconds() / MINUTE
+    return overlap.total_seconds() / SECONDS_PER_MINUTE

@@ -1,4 +1,4 @@
-"""Who the clinic's patients are, how their number grows, and what they come for."""
+"""Patient statistics: demographics, growth, and the most frequent diagnoses."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from services.reports import periods
 from services.reports.periods import Span
 from services.rows import mapping
 
-# The oldest age of each group in completed years.
+# The highest age of each group in completed years.
 AGE_GROUPS = {"0-17": 17, "18-34": 34, "35-49": 49, "50-64": 64}
-OLDEST = "65+"
+OLDEST_GROUP = "65+"
 UNKNOWN = "unknown"
-TOP = 10
+TOP_DIAGNOSES = 10
 
 
 @dataclass(frozen=True)
 class Growth:
-    """New patients of a month (cut to the span), and how many there were at its end."""
+    """The new patients of a month within the span, and the total at its end."""
 
     month: str
     new_patients: int
@@ -35,7 +35,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class DiagnosisCount:
-    """How often a diagnosis was made."""
+    """A diagnosis and its frequency."""
 
     icd10: str | None
     description: str
@@ -44,7 +44,7 @@ class DiagnosisCount:
 
 @dataclass(frozen=True)
 class PatientStats:
-    """The report. Totals and distributions are over all patients registered until the span's end."""
+    """The report. Totals and distributions are over all patients registered until the end of the span."""
 
     total_patients: int
     active_patients: int
@@ -58,10 +58,11 @@ class PatientStats:
 
 
 def report(*, start_date: date | None = None, end_date: date | None = None) -> PatientStats:
-    """The patients of the days asked for.
+    """Return the statistics of a span, by default of the last 30 days.
 
-    New: registered in the span. Returning: seen in it, and not for the first time ever. Visits per patient:
-    of those seen in the span. Ages are today's. Voided visits do not count.
+    New patients were registered in the span. Returning patients had a visit in it and another one before.
+    Visits per patient is the average over the patients with a visit in the span. Ages are as of today. Voided
+    visits do not count.
     """
     span = periods.span(start_date, end_date)
     registered = Patient.created_at < span.until
@@ -69,41 +70,41 @@ def report(*, start_date: date | None = None, end_date: date | None = None) -> P
         select(func.count(), func.count(case((Patient.is_active, 1)))).where(registered)
     ).one()
     growth = _growth(span, total)
-    visits, seen, returning = _visits(span)
+    visits, patients, returning = _count_visits(span)
     return PatientStats(
         total_patients=total,
         active_patients=active,
         new_patients=sum(month.new_patients for month in growth),
         returning_patients=returning,
-        gender_distribution=_genders(registered),
-        age_distribution=_ages(registered),
+        gender_distribution=_gender_distribution(registered),
+        age_distribution=_age_distribution(registered),
         growth_history=growth,
-        top_diagnoses=_diagnoses(span),
-        visits_per_patient=round(visits / seen, 2) if seen else None,
+        top_diagnoses=_top_diagnoses(span),
+        visits_per_patient=round(visits / patients, 2) if patients else None,
     )
 
 
 def new_patients(span: Span) -> int:
-    """How many were registered in a span."""
+    """Return the number of patients registered in a span."""
     return db.session.execute(
-        select(func.count()).select_from(Patient).where(span.holds(Patient.created_at))
+        select(func.count()).select_from(Patient).where(span.contains(Patient.created_at))
     ).scalar_one()
 
 
 def _growth(span: Span, total: int) -> list[Growth]:
     day = periods.local_day(Patient.created_at, span)
-    statement = select(day, func.count()).where(span.holds(Patient.created_at)).group_by(day)
+    statement = select(day, func.count()).where(span.contains(Patient.created_at)).group_by(day)
     days = {periods.day_of(number): count for number, count in db.session.execute(statement)}
-    before = total - sum(days.values())
-    found = []
+    patients = total - sum(days.values())
+    months = []
     for month, counts in periods.by_period(days, periods.periods(span, "month")):
-        before += sum(counts)
-        found.append(Growth(month.label, sum(counts), before))
-    return found
+        patients += sum(counts)
+        months.append(Growth(month.label, sum(counts), patients))
+    return months
 
 
-def _visits(span: Span) -> tuple[int, int, int]:
-    """Visits of the span, patients seen in them, and those of them who had been seen before."""
+def _count_visits(span: Span) -> tuple[int, int, int]:
+    """Return the number of visits in the span, of their patients, and of the returning patients."""
     in_span = func.count(case((Visit.date >= span.since, 1)))
     patients = (
         select(
@@ -123,45 +124,50 @@ def _visits(span: Span) -> tuple[int, int, int]:
     return int(row[0]), row[1], row[2]
 
 
-def _genders(registered: ColumnElement[bool]) -> dict[str, int]:
-    found = mapping(select(Patient.gender, func.count()).where(registered).group_by(Patient.gender))
-    return {gender.value: found.get(gender, 0) for gender in Gender} | {UNKNOWN: found.get(None, 0)}
+def _gender_distribution(registered: ColumnElement[bool]) -> dict[str, int]:
+    counts = mapping(select(Patient.gender, func.count()).where(registered).group_by(Patient.gender))
+    return {gender.value: counts.get(gender, 0) for gender in Gender} | {UNKNOWN: counts.get(None, 0)}
 
 
-def _ages(registered: ColumnElement[bool]) -> dict[str, int]:
+def _age_distribution(registered: ColumnElement[bool]) -> dict[str, int]:
     today = clock.today()
     groups: list[Any] = [(Patient.date_of_birth.is_(None), literal_column(f"'{UNKNOWN}'"))]
-    for name, oldest in AGE_GROUPS.items():
-        # younger than oldest + 1: born after the day that many years ago
-        groups.append((Patient.date_of_birth > _years_before(today, oldest + 1), literal_column(f"'{name}'")))
-    group = case(*groups, else_=literal_column(f"'{OLDEST}'"))
-    found: dict[str, int] = dict(
+    for name, highest_age in AGE_GROUPS.items():
+        # a person of at most this age was born after the day highest_age + 1 years ago
+        groups.append(
+            (Patient.date_of_birth > _years_before(today, highest_age + 1), literal_column(f"'{name}'"))
+        )
+    group = case(*groups, else_=literal_column(f"'{OLDEST_GROUP}'"))
+    counts: dict[str, int] = dict(
         db.session.execute(select(group, func.count()).where(registered).group_by(group)).tuples().all()
     )
-    return {name: found.get(name, 0) for name in (*AGE_GROUPS, OLDEST, UNKNOWN)}
+    return {name: counts.get(name, 0) for name in (*AGE_GROUPS, OLDEST_GROUP, UNKNOWN)}
 
 
 def _years_before(day: date, years: int) -> date:
-    """Who is born on it or before has that many birthdays by `day`; 29 February's is on 1 March."""
+    """Return the last date of birth of a person who has reached this age on `day`.
+
+    A person born on 29 February reaches an age on 1 March of a common year.
+    """
     try:
         return day.replace(year=day.year - years)
     except ValueError:
         return date(day.year - years, 2, 28)
 
 
-def _diagnoses(span: Span) -> list[DiagnosisCount]:
-    """The most frequent ones: by code where there is one, else by the words."""
-    words = case((Diagnosis.icd10.is_(None), func.lower(Diagnosis.description)))
+def _top_diagnoses(span: Span) -> list[DiagnosisCount]:
+    """Return the most frequent diagnoses, by code, or by description without a code."""
+    description = case((Diagnosis.icd10.is_(None), func.lower(Diagnosis.description)))
     count = func.count()
     statement = (
         select(Diagnosis.icd10, func.min(Diagnosis.description), count)
         .join(Visit, Visit.id == Diagnosis.visit_id)
-        .where(span.holds(Visit.date), Visit.voided_at.is_(None))
-        .group_by(Diagnosis.icd10, words)
+        .where(span.contains(Visit.date), Visit.voided_at.is_(None))
+        .group_by(Diagnosis.icd10, description)
         .order_by(count.desc(), Diagnosis.icd10, func.min(Diagnosis.description))
-        .limit(TOP)
+        .limit(TOP_DIAGNOSES)
     )
     return [
-        DiagnosisCount(code, (icd10.describe(code) if code else None) or description, number)
-        for code, description, number in db.session.execute(statement)
+        DiagnosisCount(code, (icd10.describe(code) if code else None) or text, number)
+        for code, text, number in db.session.execute(statement)
     ]

@@ -1,9 +1,9 @@
-"""Revenue: what was billed, collected and given back in a stretch of days, and what is still owed.
+"""The revenue report: billed, collected and refunded amounts, and the ageing of outstanding balances.
 
-Everything is a sum of ledger rows by the time at which they happened (`occurred_at`): a payment entered later
-counts when the money was received, a reversal when the bill was made void. `billed` holds charges and taxes
-less their reversals, before discount; `net` is collected - refunded. So billed - discounted - written off -
-net is what the bills' balances rose by, but for credit.
+Every figure is a sum of ledger entries by their `occurred_at`. A payment entered later counts on the day when
+the money was received, and a reversal on the day of the void. `billed` is charges and taxes less their
+reversals, before discount. `net` is collected - refunded. So billed - discounted - written off - net is the
+increase of all balances of bills, except for moved credit.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from services.rows import get_referenced, mapping
 
 Key = TypeVar("Key")
 
-MOVED = (*ledger.RECEIVED, LedgerKind.REFUND)
-# How many days after it was due a balance is in which column.
-AGES = {"current": 0, "1-30": 30, "31-60": 60, "61-90": 90}
-OLDEST = "90+"
+MONEY_KINDS = (*ledger.RECEIVED, LedgerKind.REFUND)
+# The highest number of days past due of each bucket.
+AGEING_BUCKETS = {"current": 0, "1-30": 30, "31-60": 60, "61-90": 90}
+OLDEST_BUCKET = "90+"
 
 
 @dataclass(frozen=True)
 class Revenue:
-    """The answer of one report, as named amounts. `outstanding` and `ageing` are as at the span's end."""
+    """The revenue report. `outstanding` and `ageing` are as of the end of the span."""
 
     totals: dict[str, Decimal]
     data: list[dict[str, Any]]
@@ -52,73 +52,71 @@ def report(
     group_by: Unit = "day",
     doctor_id: int | None = None,
 ) -> Revenue:
-    """The revenue of the days asked for, in periods of `group_by`; of one doctor's bills where named.
+    """Return the revenue of a span in periods of `group_by`, optionally for the bills of one doctor.
 
-    Money on the account itself (paid in advance, or beyond a bill) belongs to no doctor. Raises 422 for a
-    doctor that does not exist and for more than 400 periods.
+    Payments on a patient's account (in advance, or above a balance) belong to no doctor. Raises 422 for an
+    unknown doctor, and for more than 400 periods.
     """
     if doctor_id is not None:
         get_referenced(Doctor, doctor_id, "doctor_id")
     span = periods.span(start_date, end_date)
-    cut = periods.periods(span, group_by)
-    rows = _moved(span, cut, doctor_id)
-    ageing = ages(span, doctor_id)
-    whole, parts = _sums(row.amounts for row in rows), _grouped(rows, lambda row: row.place)
-    rest = {
-        "discounted": whole.discount,
-        "written_off": whole.written_off,
-        "outstanding": sum(ageing.values(), ZERO),
-    }
+    all_periods = periods.periods(span, group_by)
+    rows = _load_rows(span, all_periods, doctor_id)
+    balances = ageing(span, doctor_id)
+    total = _sum_rows(rows)
+    by_period = _sum_by(rows, lambda row: row.period_index)
     return Revenue(
-        totals=_amounts(whole) | rest,
-        data=[_period(period, parts.get(place, Sums({}))) for place, period in enumerate(cut)],
+        totals=_amounts(total)
+        | {
+            "discounted": total.discount,
+            "written_off": total.written_off,
+            "outstanding": sum(balances.values(), ZERO),
+        },
+        data=[
+            _period(period, by_period.get(index, ledger.EMPTY)) for index, period in enumerate(all_periods)
+        ],
         by_method=_by_method(rows),
         by_doctor=_by_doctor(rows),
-        ageing=ageing,
+        ageing=balances,
     )
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What moved in one period by one method for one doctor, about one subject; signed as in the ledger."""
+class RevenueRow:
+    """The sum of the ledger entries with the same period, method, doctor, kind and subject."""
 
-    place: int  # of the period
+    period_index: int
     method: PaymentMethod | None
     doctor_id: int | None
-    kind: LedgerKind  # as it lies in the ledger: a reversal is one
-    subject: LedgerKind
-    amount: Decimal
-
-    @property
-    def amounts(self) -> tuple[LedgerKind, Decimal]:
-        """The subject with the amount."""
-        return self.subject, self.amount
+    kind: LedgerKind  # as stored: a reversal is one
+    subject: LedgerKind  # a reversal has the kind of the reversed entry
+    amount: Decimal  # signed as in the ledger
 
 
-def _moved(span: Span, cut: Sequence[Period], doctor_id: int | None) -> list[Moved]:
-    """All that moved, read once."""
-    period, place_of = periods.numbered(LedgerEntry.occurred_at, span, cut)
+def _load_rows(span: Span, all_periods: Sequence[Period], doctor_id: int | None) -> list[RevenueRow]:
+    """Read the ledger once, for all parts of the report."""
+    period, index_of = periods.period_column(LedgerEntry.occurred_at, span, all_periods)
     keys = (LedgerEntry.method, LedgerEntry.doctor_id, LedgerEntry.kind)
     statement = (
         select(period, *keys, ledger.SUBJECT, ledger.TOTAL)
-        .where(*_wheres(span, doctor_id))
+        .where(*_conditions(span, doctor_id))
         .group_by(literal_column("period"), *keys, ledger.BY_SUBJECT)
     )
-    return [Moved(place_of(number), *rest) for number, *rest in db.session.execute(statement)]
+    return [RevenueRow(index_of(number), *rest) for number, *rest in db.session.execute(statement)]
 
 
-def _grouped(rows: Iterable[Moved], key: Callable[[Moved], Key]) -> dict[Key, Sums]:
-    found: dict[Key, list[tuple[LedgerKind, Decimal]]] = {}
+def _sum_by(rows: Iterable[RevenueRow], key: Callable[[RevenueRow], Key]) -> dict[Key, Sums]:
+    groups: dict[Key, list[RevenueRow]] = {}
     for row in rows:
-        found.setdefault(key(row), []).append(row.amounts)
-    return {place: _sums(amounts) for place, amounts in found.items()}
+        groups.setdefault(key(row), []).append(row)
+    return {value: _sum_rows(group) for value, group in groups.items()}
 
 
-def _sums(amounts: Iterable[tuple[LedgerKind, Decimal]]) -> Sums:
-    found: dict[LedgerKind, Decimal] = {}
-    for kind, amount in amounts:
-        found[kind] = found.get(kind, ZERO) + amount
-    return Sums(found)
+def _sum_rows(rows: Iterable[RevenueRow]) -> Sums:
+    totals: dict[LedgerKind, Decimal] = {}
+    for row in rows:
+        totals[row.subject] = totals.get(row.subject, ZERO) + row.amount
+    return Sums(totals)
 
 
 def _amounts(sums: Sums) -> dict[str, Decimal]:
@@ -131,55 +129,55 @@ def _amounts(sums: Sums) -> dict[str, Decimal]:
 
 
 def _period(period: Period, sums: Sums) -> dict[str, Any]:
-    named = {"period": period.label, "start": period.start, "end": period.end}
-    return named | _amounts(sums) | {"revenue": sums.net}
+    dates = {"period": period.label, "start": period.start, "end": period.end}
+    return dates | _amounts(sums) | {"revenue": sums.net}
 
 
 def totals(span: Span, doctor_id: int | None = None) -> Sums:
-    """What moved in a span, of one doctor's bills where named."""
-    doctors = _doctor_sums(_wheres(span, doctor_id)).values()
-    return _sums(amounts for sums in doctors for amounts in sums.by_kind.items())
+    """Return the sums of the entries in a span, optionally of one doctor's bills."""
+    by_subject = (
+        select(ledger.SUBJECT, ledger.TOTAL).where(*_conditions(span, doctor_id)).group_by(ledger.BY_SUBJECT)
+    )
+    return Sums(mapping(by_subject))
 
 
 def of_doctors(span: Span) -> dict[int | None, Sums]:
-    """What moved in a span on each doctor's bills; None is what belongs to no doctor."""
-    return _doctor_sums(_wheres(span, None))
+    """Return the sums of the entries in a span by doctor. The key None has the entries without a doctor."""
+    return ledger.gather(ledger.sums_by(LedgerEntry.doctor_id, *_conditions(span, None)))
 
 
-def _wheres(span: Span, doctor_id: int | None) -> list[ColumnElement[bool]]:
-    wheres = [span.holds(LedgerEntry.occurred_at)]
+def _conditions(span: Span, doctor_id: int | None) -> list[ColumnElement[bool]]:
+    conditions = [span.contains(LedgerEntry.occurred_at)]
     if doctor_id is not None:
-        wheres.append(LedgerEntry.doctor_id == doctor_id)
-    return wheres
+        conditions.append(LedgerEntry.doctor_id == doctor_id)
+    return conditions
 
 
-def _doctor_sums(wheres: list[ColumnElement[bool]]) -> dict[int | None, Sums]:
-    return ledger.gather(ledger.sums_by(LedgerEntry.doctor_id, *wheres))
+def _by_method(rows: Iterable[RevenueRow]) -> list[dict[str, Any]]:
+    money_rows = [row for row in rows if row.kind in MONEY_KINDS]
+    sums = _sum_by(money_rows, lambda row: row.method or PaymentMethod.OTHER)
+    return [{"method": method} | _amounts(sums[method]) for method in PaymentMethod if method in sums]
 
 
-def _by_method(rows: Iterable[Moved]) -> list[dict[str, Any]]:
-    moved = [row for row in rows if row.kind in MOVED]
-    found = _grouped(moved, lambda row: row.method or PaymentMethod.OTHER)
-    return [{"method": method} | _amounts(found[method]) for method in PaymentMethod if method in found]
-
-
-def _by_doctor(rows: Iterable[Moved]) -> list[dict[str, Any]]:
-    found = _grouped(rows, lambda row: row.doctor_id)
-    names = mapping(select(Doctor.id, Doctor.name).where(Doctor.id.in_([key for key in found if key])))
+def _by_doctor(rows: Iterable[RevenueRow]) -> list[dict[str, Any]]:
+    sums = _sum_by(rows, lambda row: row.doctor_id)
+    names = mapping(
+        select(Doctor.id, Doctor.name).where(Doctor.id.in_([doctor_id for doctor_id in sums if doctor_id]))
+    )
     return [
-        {"doctor_id": key, "doctor_name": names.get(key or 0)} | _amounts(found[key])
-        for key in sorted(found, key=lambda key: (key is None, key))
+        {"doctor_id": doctor_id, "doctor_name": names.get(doctor_id or 0)} | _amounts(sums[doctor_id])
+        for doctor_id in sorted(sums, key=lambda doctor_id: (doctor_id is None, doctor_id))
     ]
 
 
-def ages(span: Span, doctor_id: int | None = None) -> dict[str, Decimal]:
-    """The balances of bills as at the end of a span, by the days since they were due.
+def ageing(span: Span, doctor_id: int | None = None) -> dict[str, Decimal]:
+    """Return the balances of bills as of the end of a span, by the number of days past due.
 
-    A bill without due date is due on the day on which it was made. A span that ends in the future is taken
-    as of today. Bills that were settled by then add nothing and are not summed.
+    A bill without a due date is due on the day of its creation. A span that ends in the future counts as of
+    today. Bills that were settled at that time are not read.
     """
     as_of = min(span.end, clock.today())
-    columns = {
+    buckets = {
         name: or_(
             Billing.due_date >= as_of - timedelta(days=days),
             and_(
@@ -187,18 +185,18 @@ def ages(span: Span, doctor_id: int | None = None) -> dict[str, Decimal]:
                 Billing.created_at >= clock.day_start(as_of - timedelta(days=days)),
             ),
         )
-        for name, days in AGES.items()
+        for name, days in AGEING_BUCKETS.items()
     }
-    steps: list[Any] = [(condition, literal_column(f"'{name}'")) for name, condition in columns.items()]
-    column = case(*steps, else_=literal_column(f"'{OLDEST}'"))
+    steps: list[Any] = [(condition, literal_column(f"'{name}'")) for name, condition in buckets.items()]
+    bucket = case(*steps, else_=literal_column(f"'{OLDEST_BUCKET}'"))
     statement = (
-        select(column, ledger.TOTAL)
+        select(bucket, ledger.TOTAL)
         .select_from(LedgerEntry)
         .join(Billing, Billing.id == LedgerEntry.billing_id)
         .where(LedgerEntry.occurred_at < span.until, LedgerEntry.billing_id.in_(ledger.unsettled(span.until)))
-        .group_by(column)
+        .group_by(bucket)
     )
     if doctor_id is not None:
         statement = statement.where(Billing.doctor_id == doctor_id)
-    found: dict[str, Decimal] = dict(db.session.execute(statement).tuples().all())
-    return {name: found.get(name, ZERO) for name in (*AGES, OLDEST)}
+    balances: dict[str, Decimal] = dict(db.session.execute(statement).tuples().all())
+    return {name: balances.get(name, ZERO) for name in (*AGEING_BUCKETS, OLDEST_BUCKET)}

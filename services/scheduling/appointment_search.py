@@ -18,15 +18,8 @@ from models import Appointment, Doctor, Patient, User, Visit
 from security.permissions import Actor
 from services import clock
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-    Records,
-)
 from services.listing.related_rows import of_doctor, of_patient, of_patient_or_file
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, Records
 from services.rows import Record, execute_core
 from services.scheduling.appointments import MINUTE, allowed_transitions
 

@@ -18,14 +18,8 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import (
-    Filter,
-    Kind,
-    ListQuery,
-    ListSpec,
-    Page,
-    words_in,
-)
+from services.listing.conditions import words_in
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.rows import (
     assign,
     changed_members,

@@ -17,12 +17,7 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import (
-    Condition,
-    ListQuery,
-    ListSpec,
-    Page,
-)
+from services.listing.spec import Condition, ListQuery, ListSpec, Page
 from services.rows import get_or_404, get_referenced, lock_rows
 from services.scheduling import appointments
 from services.scheduling.booking_rules import BookingRequest, check_booking, format_instant

@@ -1,9 +1,9 @@
-"""Accounts: asking for one, adding, changing, deactivating; the last active admin stays."""
+"""User accounts: registration, creation, changes and deactivation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import joinedload
@@ -18,12 +18,8 @@ from security import passwords
 from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import (
-    ListQuery,
-    ListSpec,
-    Page,
-    words_in,
-)
+from services.listing.conditions import words_in
+from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import (
     assign,
     changed_members,
@@ -35,11 +31,21 @@ from services.rows import (
 from services.search_key import search_key
 from services.users import sessions
 
-OWN = frozenset({"name", "phone"})  # what users may change about themselves
+OWN_MEMBERS = frozenset({"name", "phone"})  # members that users may change for themselves
+
+
+class UserChanges(TypedDict, total=False):
+    """The members of a user to change. An absent member is unchanged."""
+
+    name: str
+    email: str
+    role: Role
+    phone: str | None
+    is_active: bool
 
 
 def matches(text: str) -> ColumnElement[bool]:
-    """What `q` finds: parts of the name in any order, parts of the e-mail address."""
+    """Return the filter of `q`: parts of the name in any order, or a part of the e-mail address."""
     return or_(words_in(User.name_fold, text), User.email.icontains(text, autoescape=True))
 
 
@@ -54,84 +60,101 @@ LIST: ListSpec[User] = ListSpec(
 
 
 def find(actor: Actor, query: ListQuery) -> Page[User]:
-    """One page of users."""
+    """Return one page of users. Raises 403 `forbidden` unless the caller is an admin."""
     actor.require(Permission.USERS_MANAGE)
     return paging.page(actor, LIST, query)
 
 
 def get(actor: Actor, user_id: int, *, lock: bool = False) -> User:
-    """The user, or 404: users who may not manage users see themselves alone."""
+    """Return a user. Other callers than admins can see only themselves.
+
+    Raises 404 `not_found`. With `lock` the row is locked until the end of the transaction.
+    """
     if not actor.may(Permission.USERS_MANAGE):
         user = get_or_404(User, user_id, lock=lock and user_id == actor.user_id)
         if user.id != actor.user_id:
             raise not_found("user").about("user", user.id)
         return user
     if lock:
-        _active_admins()  # before the row itself: two who change each other never wait for each other
+        _lock_active_admins()  # before the row: two admins who change each other cannot deadlock
     return get_or_404(User, user_id, lock=lock)
 
 
 def me(actor: Actor, *, lock: bool = False) -> User:
-    """The signed-in user."""
+    """Return the signed-in user."""
     return get_or_404(User, actor.user_id or 0, lock=lock)
 
 
-def named(actor: Actor, who: str) -> User:
-    """The user with this id or e-mail address, locked, or 404."""
+def get_by_id_or_email(actor: Actor, id_or_email: str) -> User:
+    """Return the user with this id or e-mail address, locked. Raises 404 `not_found`."""
     actor.require(Permission.USERS_MANAGE)
-    column: ColumnElement[bool] = User.email == who.strip().lower()
-    if who.isascii() and who.isdigit():
-        column = User.id == int(who)
-    user_id = db.session.execute(select(User.id).where(column)).scalar_one_or_none()
+    condition: ColumnElement[bool] = User.email == id_or_email.strip().lower()
+    if id_or_email.isascii() and id_or_email.isdigit():
+        condition = User.id == int(id_or_email)
+    user_id = db.session.execute(select(User.id).where(condition)).scalar_one_or_none()
     if user_id is None:
         raise not_found("user")
     return get(actor, user_id, lock=True)
 
 
-# --- Adding --------------------------------------------------------------------------------------------
+# --- Creation ------------------------------------------------------------------------------------------
 
 
-def create_user(actor: Actor, *, password: str, **values: Any) -> User:
-    """A new user with `name`, `email`, `role`, and `phone` and `is_active` if need be.
+def create_user(
+    actor: Actor,
+    *,
+    name: str,
+    email: str,
+    password: str,
+    role: Role,
+    phone: str | None = None,
+    is_active: bool = True,
+) -> User:
+    """Create a user.
 
-    Raises 422 for a weak password and 409 `already_exists` for an address that has an account.
+    Raises 403 `forbidden` unless the caller is an admin, 422 `validation_failed` for a weak password, and
+    409 `already_exists` for an e-mail address that has an account.
     """
     actor.require(Permission.USERS_MANAGE)
-    return _add(_hashed(password, values["name"], values["email"]), **values)
+    password_hash = _hash_new_password(password, name, email)
+    return _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=is_active)
 
 
-def register(actor: Actor, *, role: Role, password: str, **values: Any) -> User:
-    """The account somebody asks for, inactive until an admin activates it; an admin's own is active at once.
+def register(
+    actor: Actor, *, name: str, email: str, password: str, role: Role, phone: str | None = None
+) -> User:
+    """Register an account. It is inactive until an admin activates it. An account by an admin is active.
 
-    Raises 403 `registration_closed`, 403 for who would be admin, 409 `already_exists`, 429. That an address
-    already has an account is told, since without e-mail there is no other way to say what to do next; a
-    clinic that minds closes registration.
+    Raises 403 `registration_closed`, 403 `forbidden` for the role admin, 409 `already_exists`,
+    422 `validation_failed` for a weak password, and 429 `too_many_requests`. The 409 shows that an account
+    exists: without e-mail there is no other way to tell the user what to do. A clinic can close registration.
     """
     if actor.may(Permission.USERS_MANAGE):
-        return create_user(actor, role=role, password=password, **values)
+        return create_user(actor, name=name, email=email, password=password, role=role, phone=phone)
     if settings().registration == "closed":
         raise ClinicError(
-            "registration_closed", "Registration is closed; ask an administrator for an account."
+            "registration_closed", "Registration is closed; contact an administrator for an account."
         )
     if role is Role.ADMIN:
-        message = "Nobody can ask to be admin; an administrator makes those accounts."
+        message = "You cannot register as an admin; contact an administrator."
         raise ClinicError("forbidden", message, errors={"role": "must not be admin"})
-    # every account costs a password hash: an address makes no more of them than it may fail to sign in
+    # Each account costs a password hash. So an address may create only as many as it may fail to sign in.
     rate, key = settings().rate_limit_login_address, ("register", actor.address or "unknown")
     wait = limits.full(rate, *key)
     if wait is not None:
-        raise ClinicError(
-            "too_many_requests", "Too many accounts were asked for; try later.", retry_after=wait
-        )
-    hashed = _hashed(password, values["name"], values["email"])
+        raise ClinicError("too_many_requests", "Too many registrations; try again later.", retry_after=wait)
+    password_hash = _hash_new_password(password, name, email)
     limits.hit(rate, *key)
-    user = _add(hashed, role=role, is_active=False, **values)
+    user = _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=False)
     audit_log.set_action(user, "register")
     return user
 
 
-def _hashed(password: str, name: str, email: str) -> str:
-    """The password's hash, made before the transaction begins; what is cheap to refuse is refused first."""
+def _hash_new_password(password: str, name: str, email: str) -> str:
+    """Return the hash of a password for a new account, before the transaction begins.
+
+    Cheap checks come first: 422 for a weak password, 409 for an e-mail address that has an account.
+    """
     passwords.check_strength(password, about=(name, email, email.partition("@")[0]))
     if read_outside_transaction(select(User.id).where(User.email == email)) is not None:
         message = "This e-mail address is already registered."
@@ -139,41 +162,50 @@ def _hashed(password: str, name: str, email: str) -> str:
     return passwords.hash_password(password)
 
 
-def _add(password_hash: str, *, is_active: bool = True, **values: Any) -> User:
+def _insert(
+    password_hash: str, *, name: str, email: str, role: Role, phone: str | None, is_active: bool
+) -> User:
     user = User(
-        password_hash=password_hash, is_active=is_active, name_fold=search_key(values["name"]), **values
+        name=name,
+        name_fold=search_key(name),
+        email=email,
+        password_hash=password_hash,
+        role=role,
+        phone=phone,
+        is_active=is_active,
     )
     db.session.add(user)
     db.session.flush()
     return user
 
 
-# --- Changing ------------------------------------------------------------------------------------------
+# --- Changes -------------------------------------------------------------------------------------------
 
 
-def update(actor: Actor, user: User, **values: Any) -> User:
-    """Change the members given: everything for an admin, their own name and phone for the others.
+def update(actor: Actor, user: User, **changes: Unpack[UserChanges]) -> User:
+    """Change a user. An admin may change all members, other users their own name and phone.
 
-    Deactivating ends the user's sessions. Raises 409 `last_admin` where no active admin would be left.
+    A deactivation ends the sessions of the user. Raises 403 `forbidden`, and 409 `last_admin` if no active
+    admin would remain.
     """
     if not actor.may(Permission.USERS_MANAGE):
-        return update_own(user, **values)
-    values = changed_members(user, values)
-    stays = values.get("is_active", user.is_active) and values.get("role", user.role) is Role.ADMIN
-    if user.is_active and user.role is Role.ADMIN and not stays:
-        _keep_an_admin(user)
+        return update_own(user, **changes)
+    values = changed_members(user, changes)
+    stays_admin = values.get("is_active", user.is_active) and values.get("role", user.role) is Role.ADMIN
+    if user.is_active and user.role is Role.ADMIN and not stays_admin:
+        _check_other_admin(user)
     return _change(user, values)
 
 
-def update_own(user: User, **values: Any) -> User:
-    """Change one's own name and phone; 403 for anything else."""
-    values = changed_members(user, values)
-    forbid_members(values, set(values) - OWN, "You may change your own name and phone only.")
+def update_own(user: User, **changes: Unpack[UserChanges]) -> User:
+    """Change the name and phone of the signed-in user. Raises 403 `forbidden` for other members."""
+    values = changed_members(user, changes)
+    forbid_members(values, set(values) - OWN_MEMBERS, "You may change your own name and phone only.")
     return _change(user, values)
 
 
 def deactivate(actor: Actor, user: User) -> User:
-    """Keep the user from signing in and end their sessions; the row stays."""
+    """Deactivate a user and end their sessions. Raises 409 `last_admin`. The row remains."""
     return update(actor, user, is_active=False)
 
 
@@ -188,20 +220,18 @@ def _change(user: User, values: dict[str, Any]) -> User:
     return user
 
 
-def _active_admins() -> Sequence[int]:
-    """The ids of the active admins, locked in order: whoever takes one away has looked at all of them."""
+def _lock_active_admins() -> Sequence[int]:
+    """Lock all active admins in the order of their ids, so that none can disappear. Return the ids."""
     admins = select(User.id).where(User.role == Role.ADMIN, User.is_active).order_by(User.id)
     return db.session.execute(for_update(admins)).scalars().all()
 
 
-def _keep_an_admin(user: User) -> None:
-    if not [admin for admin in _active_admins() if admin != user.id]:
-        raise ClinicError("last_admin", "This is the last active admin; make another one first.")
+def _check_other_admin(user: User) -> None:
+    if not [admin_id for admin_id in _lock_active_admins() if admin_id != user.id]:
+        raise ClinicError("last_admin", "This is the last active admin; create another one first.")
 
 
 def has_admin() -> bool:
-    """Whether the clinic has an active admin."""
-    return (
-        db.session.execute(select(User.id).where(User.role == Role.ADMIN, User.is_active).limit(1)).scalar()
-        is not None
-    )
+    """Return True if the clinic has an active admin."""
+    admin = select(User.id).where(User.role == Role.ADMIN, User.is_active).limit(1)
+    return db.session.execute(admin).scalar() is not None

@@ -32,7 +32,7 @@ from security.tokens import Claims
 from services import clock, remembered
 from services.audit import audit_log
 from services.listing import paging
-from services.listing.paging import ListQuery, ListSpec, Page
+from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import execute_core, get_or_404
 
 GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair
@@ -182,7 +182,7 @@ def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
     elif not _is_in_grace_period(session, claims):
         end(session)
         refusal = ended()
-        refusal.keeps_work = True
+        refusal.commits_changes = True
         entry.outcome, entry.detail = AuditOutcome.REFUSED, refusal.code
         raise refusal
     pair = Pair(*tokens.issue(user.id, session.id, session.counter))

@@ -131,6 +131,16 @@ def test_rights_that_are_withdrawn_while_the_body_arrives_are_gone(clinic: Clini
     assert clinic.admin.get(f"{path}?name=Ada Quill").get_json() == []
 
 
+def test_an_ended_session_gets_no_replayed_response(clinic: Clinic) -> None:
+    caller, headers = signed_in(clinic, "admin"), {"Idempotency-Key": "the-same-key"}
+    assert caller.post("/patients", {"name": "Ada Quill"}, headers=headers).status_code == 201
+    execute(clinic, "UPDATE user_sessions SET ended_at = expires_at WHERE user_id = :id", id=caller.user_id)
+
+    answer = caller.post("/patients", {"name": "Ada Quill"}, headers=headers)
+
+    assert (answer.status_code, answer.get_json()["error"]) == (401, "token_revoked")
+
+
 # --- Remembered callers and chain heads ----------------------------------------------------------------
 
 

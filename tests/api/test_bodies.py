@@ -1,4 +1,4 @@
-"""What a body may be: one strict JSON object, nothing that cannot be stored, nothing eaten that was typed."""
+"""Request bodies: strict JSON, validation, merge patches, and text that is stored unchanged."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from api import request_body
 from api.request_body import MAX_BODY
 from tests.security.test_sanitize import CLINICAL_SENTENCES
 from tests.support.clinic import Clinic
@@ -44,15 +45,15 @@ def post_raw(clinic: Clinic, data: bytes, **headers: str) -> Any:
         (b"", 422, "validation_failed"),
     ],
 )
-def test_an_unreadable_body_is_refused_as_what_it_is(
+def test_a_malformed_body_gets_the_code_of_its_fault(
     clinic: Clinic, data: bytes, status: int, code: str
 ) -> None:
-    answer = post_raw(clinic, data)
+    response = post_raw(clinic, data)
 
-    assert (answer.status_code, answer.get_json()["error"]) == (status, code)
+    assert (response.status_code, response.get_json()["error"]) == (status, code)
 
 
-def test_a_body_in_chunks_is_no_larger_than_another(clinic: Clinic) -> None:
+def test_a_chunked_body_has_the_same_size_limit(clinic: Clinic) -> None:
     def chunked(size: int) -> Any:
         body = io.BytesIO(b'{"name": "Ada Quill", "address": "' + b"a" * size + b'"}')
         return clinic.admin.post(
@@ -68,17 +69,19 @@ def test_a_body_in_chunks_is_no_larger_than_another(clinic: Clinic) -> None:
     assert small.status_code == 201
 
 
-def test_json_knows_one_kind_of_number(clinic: Clinic) -> None:
-    whole = clinic.admin.send(
+def test_a_float_without_fraction_is_a_whole_number(clinic: Clinic) -> None:
+    whole_number = clinic.admin.send(
         "POST", "/inventory", data=b'{"name": "Gloves", "quantity": 30.0}', content_type="application/json"
     )
-    broken = clinic.admin.post("/inventory", {"name": "Gloves", "quantity": 30.5})
+    fraction = clinic.admin.post("/inventory", {"name": "Gloves", "quantity": 30.5})
 
-    assert whole.get_json()["quantity"] == 30
-    assert broken.get_json()["errors"].keys() == {"quantity"}
+    assert whole_number.get_json()["quantity"] == 30
+    assert fraction.get_json()["errors"].keys() == {"quantity"}
 
 
-def test_a_member_of_the_wrong_type_is_not_taken_for_an_equal_one(clinic: Clinic) -> None:
+def test_a_member_of_the_wrong_type_is_refused_although_it_equals_the_stored_value_in_python(
+    clinic: Clinic,
+) -> None:
     path = f"/patients/{clinic.patient()['id']}"
 
     assert clinic.admin.get(path).get_json()["needs_review"] is False
@@ -86,15 +89,15 @@ def test_a_member_of_the_wrong_type_is_not_taken_for_an_equal_one(clinic: Clinic
     assert clinic.admin.patch(path, {"needs_review": False}).status_code == 200
 
 
-def test_a_precondition_decides_only_what_would_otherwise_work(clinic: Clinic) -> None:
+def test_an_invalid_body_is_refused_before_the_precondition_is_checked(clinic: Clinic) -> None:
     path = f"/patients/{clinic.patient()['id']}"
-    stale = {"If-Match": '"99"'}
+    stale_version = {"If-Match": '"99"'}
 
-    assert clinic.admin.patch(path, {"shoe_size": 42}, headers=stale).status_code == 422
-    assert clinic.admin.patch(path, {"address": "x"}, headers=stale).status_code == 412
+    assert clinic.admin.patch(path, {"shoe_size": 42}, headers=stale_version).status_code == 422
+    assert clinic.admin.patch(path, {"address": "x"}, headers=stale_version).status_code == 412
 
 
-def test_another_media_type_is_415_but_an_empty_body_never_is(clinic: Clinic) -> None:
+def test_another_media_type_is_refused_unless_the_body_is_empty(clinic: Clinic) -> None:
     refused = post_raw(clinic, b"name=x", **{"Content-Type": "application/x-www-form-urlencoded"})
     empty = post_raw(clinic, b"", **{"Content-Type": "text/plain"})
 
@@ -102,37 +105,37 @@ def test_another_media_type_is_415_but_an_empty_body_never_is(clinic: Clinic) ->
     assert empty.status_code == 422
 
 
-def test_a_member_that_the_resource_never_has_is_named(clinic: Clinic) -> None:
-    answer = clinic.admin.post("/patients", {"name": "Ada", "shoe_size": 42})
+def test_an_unknown_member_is_refused_by_name(clinic: Clinic) -> None:
+    response = clinic.admin.post("/patients", {"name": "Ada", "shoe_size": 42})
 
-    assert answer.status_code == 422
-    assert answer.get_json()["errors"] == {"shoe_size": "there is no such member"}
-
-
-def test_all_wrong_members_are_named_at_once(clinic: Clinic) -> None:
-    answer = clinic.admin.post("/patients", {"gender": "x", "date_of_birth": "1990-02-30", "email": "no"})
-
-    assert set(answer.get_json()["errors"]) == {"name", "gender", "date_of_birth", "email"}
+    assert response.status_code == 422
+    assert response.get_json()["errors"] == {"shoe_size": "there is no such member"}
 
 
-def test_a_refusal_does_not_repeat_what_was_typed(clinic: Clinic) -> None:
-    answer = clinic.admin.post("/patients", {"name": "Ada", "email": "secret-diagnosis@@x"})
+def test_all_wrong_members_are_reported_at_once(clinic: Clinic) -> None:
+    response = clinic.admin.post("/patients", {"gender": "x", "date_of_birth": "1990-02-30", "email": "no"})
 
-    assert answer.status_code == 422
-    assert "secret-diagnosis" not in answer.get_data(as_text=True)
+    assert set(response.get_json()["errors"]) == {"name", "gender", "date_of_birth", "email"}
 
 
-def test_a_whole_row_sent_back_changes_nothing(clinic: Clinic) -> None:
+def test_an_error_does_not_contain_the_refused_value(clinic: Clinic) -> None:
+    response = clinic.admin.post("/patients", {"name": "Ada", "email": "secret-diagnosis@@x"})
+
+    assert response.status_code == 422
+    assert "secret-diagnosis" not in response.get_data(as_text=True)
+
+
+def test_a_whole_row_that_is_sent_back_changes_nothing(clinic: Clinic) -> None:
     row = clinic.patient(name="Ada Quill", date_of_birth="1980-05-04", phone="555-767-7476")
 
-    answer = clinic.admin.put(f"/patients/{row['id']}", row | {"id": 99, "account_balance": "5.00"})
+    response = clinic.admin.put(f"/patients/{row['id']}", row | {"id": 99, "account_balance": "5.00"})
 
-    assert answer.status_code == 200
-    assert answer.headers["ETag"] == '"1"'
-    assert answer.get_json() == row
+    assert response.status_code == 200
+    assert response.headers["ETag"] == '"1"'
+    assert response.get_json() == row
 
 
-def test_absent_is_unchanged_and_null_clears(clinic: Clinic) -> None:
+def test_an_absent_member_is_unchanged_and_null_clears(clinic: Clinic) -> None:
     row = clinic.patient(name="Ada Quill", address="Harbour Lane 1", blood_type="A+")
 
     changed = clinic.admin.patch(f"/patients/{row['id']}", {"address": None}).get_json()
@@ -140,29 +143,41 @@ def test_absent_is_unchanged_and_null_clears(clinic: Clinic) -> None:
     assert (changed["name"], changed["address"], changed["blood_type"]) == ("Ada Quill", None, "A+")
 
 
-def test_what_is_required_cannot_be_cleared(clinic: Clinic) -> None:
+def test_a_required_member_cannot_be_cleared(clinic: Clinic) -> None:
     row = clinic.patient()
 
-    answer = clinic.admin.patch(f"/patients/{row['id']}", {"name": None})
+    response = clinic.admin.patch(f"/patients/{row['id']}", {"name": None})
 
-    assert answer.status_code == 422
-    assert "name" in answer.get_json()["errors"]
+    assert response.status_code == 422
+    assert "name" in response.get_json()["errors"]
 
 
-def test_clinical_text_returns_byte_for_byte(clinic: Clinic) -> None:
+def test_a_body_is_decoded_once_per_request(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = clinic.doctor_row()
+    decoded: list[bytes] = []
+    decode = request_body._decode
+    monkeypatch.setattr(request_body, "_decode", lambda body: decoded.append(body) or decode(body))
+
+    response = clinic.admin.patch(f"/doctors/{doctor['id']}", {"is_active": False, "on_conflict": "cancel"})
+
+    assert (response.status_code, response.get_json()["is_active"]) == (200, False)
+    assert len(decoded) == 1
+
+
+def test_clinical_text_is_stored_unchanged(clinic: Clinic) -> None:
     row = clinic.patient()
     for start in range(0, len(CLINICAL_SENTENCES), 40):
         text = "\n".join(CLINICAL_SENTENCES[start : start + 40])
 
-        answer = clinic.admin.patch(f"/patients/{row['id']}", {"review_notes": text})
+        response = clinic.admin.patch(f"/patients/{row['id']}", {"review_notes": text})
 
-        assert answer.status_code == 200
-        assert answer.get_json()["review_notes"] == text
+        assert response.status_code == 200
+        assert response.get_json()["review_notes"] == text
         assert clinic.admin.get(f"/patients/{row['id']}").get_json()["review_notes"] == text
 
 
 @pytest.mark.parametrize("active", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>"])
-def test_active_markup_never_returns(clinic: Clinic, active: str) -> None:
+def test_active_markup_is_removed(clinic: Clinic, active: str) -> None:
     row = clinic.patient(name=f"Ada {active}", review_notes=f"BP <120/80 {active}")
 
     assert "<script" not in row["name"] + row["review_notes"]
@@ -178,12 +193,12 @@ def nested(value: Any, *, depth: int) -> dict[str, Any]:
     return body
 
 
-def peak_of(request: Callable[[], Any]) -> tuple[Any, int]:
-    """Return the response of a request and the bytes that Python allocated at most while it ran."""
+def measure_peak(request: Callable[[], Any]) -> tuple[Any, int]:
+    """Return the response to a request and the peak of allocated bytes while it ran."""
     tracemalloc.start()
     try:
-        answer = request()
-        return answer, tracemalloc.get_traced_memory()[1]
+        response = request()
+        return response, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
@@ -198,23 +213,23 @@ def peak_of(request: Callable[[], Any]) -> tuple[Any, int]:
     ],
     ids=["long name", "deep numbers", "deep NULs", "unknown members"],
 )
-def test_a_body_never_takes_more_memory_than_some_multiples_of_its_size(
+def test_the_memory_for_a_body_is_bounded(
     clinic: Clinic, body: dict[str, Any], status: int, code: str
 ) -> None:
     data = json.dumps(body, separators=(",", ":")).encode()
-    clinic.nobody.post("/auth/login", {})  # imports and caches are filled first
+    clinic.nobody.post("/auth/login", {})  # fill imports and caches first
 
-    answer, peak = peak_of(
+    response, peak = measure_peak(
         lambda: clinic.nobody.send("POST", "/auth/login", data=data, content_type="application/json")
     )
 
-    problem = answer.get_json()
-    assert (answer.status_code, problem["error"]) == (status, code)
+    problem = response.get_json()
+    assert (response.status_code, problem["error"]) == (status, code)
     assert peak < 100 * MAX_BODY
-    assert len(answer.data) < 100_000
+    assert len(response.data) < 100_000
 
 
-def test_an_answer_has_at_most_50_errors_and_counts_the_others(clinic: Clinic) -> None:
+def test_a_response_has_at_most_50_errors_and_the_number_of_omitted_ones(clinic: Clinic) -> None:
     body = {"email": "a@example.org", "password": "x"} | {f"unknown{number}": 0 for number in range(60)}
 
     problem = clinic.nobody.post("/auth/login", body).get_json()
@@ -223,8 +238,8 @@ def test_an_answer_has_at_most_50_errors_and_counts_the_others(clinic: Clinic) -
     assert problem["errors_omitted"] == 10
 
 
-def test_an_error_repeats_at_most_100_characters_of_a_parameter_name(clinic: Clinic) -> None:
-    answer = clinic.admin.get("/patients?" + "p" * 5_000 + "=1")
+def test_an_error_contains_at_most_100_characters_of_a_parameter_name(clinic: Clinic) -> None:
+    response = clinic.admin.get("/patients?" + "p" * 5_000 + "=1")
 
-    assert answer.status_code == 422
-    assert "p" * 101 not in answer.get_data(as_text=True)
+    assert response.status_code == 422
+    assert "p" * 101 not in response.get_data(as_text=True)

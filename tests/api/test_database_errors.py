@@ -39,7 +39,9 @@ def test_a_double_booking_that_reaches_the_constraint_names_its_statement(
     booking = {"doctor_id": doctor["id"], "date": "2027-03-01T09:00:00Z"}
     clinic.admin.make("/appointments", patient_id=patients[0]["id"], **booking)
     check = appointments.check_booking
-    monkeypatch.setattr(appointments, "check_booking", lambda request: replace(check(request), clashes=()))
+    monkeypatch.setattr(
+        appointments, "check_booking", lambda request: replace(check(request), conflict_codes=())
+    )
 
     with structlog.testing.capture_logs() as entries:
         answer = clinic.admin.post("/appointments", {"patient_id": patients[1]["id"], **booking})

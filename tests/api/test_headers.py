@@ -1,4 +1,4 @@
-"""Around every answer: the error shape, request ids, security headers, CORS, limits."""
+"""Headers and errors of every response: problem details, request ids, security headers, CORS, rate limits."""
 
 from __future__ import annotations
 
@@ -11,64 +11,68 @@ from tests.support.clinic import Clinic
 ORIGIN = "https://front.example"
 
 
-def well_formed(answer: Any, status: int, code: str) -> None:
-    """One shape for every refusal."""
-    body = answer.get_json(force=True)
-    assert answer.status_code == status, body
-    assert answer.content_type == "application/problem+json"
+def assert_problem(response: Any, status: int, code: str) -> None:
+    """Check that a response has the common members of problem details."""
+    body = response.get_json(force=True)
+    assert response.status_code == status, body
+    assert response.content_type == "application/problem+json"
     assert body["error"] == code
     assert body["status"] == status
     assert body["message"] == body["detail"]
     assert isinstance(body["message"], str)
     assert body["message"]
-    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["request_id"] == response.headers["X-Request-ID"]
     assert body["title"]
     assert body["type"]
 
 
-def test_every_refusal_has_one_shape(clinic: Clinic) -> None:
+def test_every_error_has_the_members_of_problem_details(clinic: Clinic) -> None:
     row = clinic.patient()
     path = f"/patients/{row['id']}"
 
-    well_formed(clinic.nobody.get("/patients"), 401, "unauthorized")
-    well_formed(clinic.technician.post("/patients", {"name": "x"}), 403, "forbidden")
-    well_formed(clinic.admin.get("/patients/987654"), 404, "not_found")
-    well_formed(clinic.admin.get("/nowhere"), 404, "not_found")
-    well_formed(clinic.admin.get("/patients/99999999999999999999999"), 404, "not_found")
-    well_formed(clinic.admin.delete("/patients"), 405, "method_not_allowed")
-    well_formed(clinic.admin.patch(path, {"x": 1}), 422, "validation_failed")
-    well_formed(clinic.admin.patch(path, {"address": "x"}, headers={"If-Match": '"9"'}), 412, "stale_version")
+    assert_problem(clinic.nobody.get("/patients"), 401, "unauthorized")
+    assert_problem(clinic.technician.post("/patients", {"name": "x"}), 403, "forbidden")
+    assert_problem(clinic.admin.get("/patients/987654"), 404, "not_found")
+    assert_problem(clinic.admin.get("/nowhere"), 404, "not_found")
+    assert_problem(clinic.admin.get("/patients/99999999999999999999999"), 404, "not_found")
+    assert_problem(clinic.admin.delete("/patients"), 405, "method_not_allowed")
+    assert_problem(clinic.admin.patch(path, {"x": 1}), 422, "validation_failed")
+    assert_problem(
+        clinic.admin.patch(path, {"address": "x"}, headers={"If-Match": '"9"'}), 412, "stale_version"
+    )
 
 
-def test_a_wrong_method_names_the_right_ones(clinic: Clinic) -> None:
-    answer = clinic.admin.delete("/patients")
-    allowed = answer.headers["Allow"]
+def test_a_wrong_method_gets_the_allowed_methods(clinic: Clinic) -> None:
+    response = clinic.admin.delete("/patients")
+    allowed = response.headers["Allow"]
 
     assert {"GET", "POST"} <= set(allowed.split(", "))
-    assert allowed in answer.get_json()["message"]
+    assert allowed in response.get_json()["message"]
 
 
-def test_what_we_did_not_foresee_shows_nothing(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_args: object) -> None:
-        raise RuntimeError("secret of the house")
+def test_an_unexpected_exception_is_a_500_without_details(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> None:
+        raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("services.listing.paging.page", broken)
+    monkeypatch.setattr("services.listing.paging.page", fail)
 
-    answer = clinic.admin.get("/patients")
+    response = clinic.admin.get("/patients")
 
-    well_formed(answer, 500, "internal_error")
-    assert "secret" not in answer.get_data(as_text=True)
-
-
-def test_a_request_id_is_taken_checked_and_returned(clinic: Clinic) -> None:
-    given = clinic.nobody.get("/health/live", headers={"X-Request-ID": "desk-12345678"})
-    forged = clinic.nobody.get("/health/live", headers={"X-Request-ID": "x <script>"})
-
-    assert given.headers["X-Request-ID"] == "desk-12345678"
-    assert "<" not in forged.headers["X-Request-ID"]
+    assert_problem(response, 500, "internal_error")
+    assert "secret" not in response.get_data(as_text=True)
 
 
-def test_answers_are_not_kept_and_not_guessed_at(clinic: Clinic) -> None:
+def test_a_valid_request_id_is_returned_and_an_invalid_one_replaced(clinic: Clinic) -> None:
+    valid = clinic.nobody.get("/health/live", headers={"X-Request-ID": "client-12345678"})
+    invalid = clinic.nobody.get("/health/live", headers={"X-Request-ID": "x <script>"})
+
+    assert valid.headers["X-Request-ID"] == "client-12345678"
+    assert "<" not in invalid.headers["X-Request-ID"]
+
+
+def test_responses_are_not_cached_and_have_security_headers(clinic: Clinic) -> None:
     headers = clinic.admin.get("/patients").headers
 
     assert headers["Cache-Control"] == "no-store"
@@ -80,11 +84,11 @@ def test_answers_are_not_kept_and_not_guessed_at(clinic: Clinic) -> None:
 
 @pytest.fixture
 def with_front_end(make_clinic: Any) -> Clinic:
-    made: Clinic = make_clinic(allowed_origins=(ORIGIN,))
-    return made
+    clinic: Clinic = make_clinic(allowed_origins=(ORIGIN,))
+    return clinic
 
 
-def test_the_front_end_may_read_answers_and_refusals(with_front_end: Clinic) -> None:
+def test_an_allowed_origin_may_read_responses_and_errors(with_front_end: Clinic) -> None:
     for path in ("/patients", "/patients/987654", "/nowhere"):
         headers = with_front_end.admin.get(path, headers={"Origin": ORIGIN}).headers
 
@@ -94,15 +98,15 @@ def test_the_front_end_may_read_answers_and_refusals(with_front_end: Clinic) -> 
         assert all(name in exposed for name in ("X-Total-Count", "ETag", "Retry-After", "Content-Range"))
 
 
-def test_another_origin_may_not(with_front_end: Clinic) -> None:
+def test_another_origin_gets_no_cors_headers(with_front_end: Clinic) -> None:
     for origin in ("https://evil.example", "https://front.example.evil.example", "null"):
         headers = with_front_end.admin.get("/patients", headers={"Origin": origin}).headers
 
         assert "Access-Control-Allow-Origin" not in headers
 
 
-def test_a_preflight_allows_what_clients_send(with_front_end: Clinic) -> None:
-    answer = with_front_end.nobody.send(
+def test_a_preflight_allows_the_methods_and_headers_of_clients(with_front_end: Clinic) -> None:
+    response = with_front_end.nobody.send(
         "OPTIONS",
         "/patients/1",
         headers={
@@ -112,25 +116,25 @@ def test_a_preflight_allows_what_clients_send(with_front_end: Clinic) -> None:
         },
     )
 
-    assert answer.status_code == 200
-    assert "PATCH" in answer.headers["Access-Control-Allow-Methods"]
-    assert "idempotency-key" in answer.headers["Access-Control-Allow-Headers"].lower()
+    assert response.status_code == 200
+    assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
+    assert "idempotency-key" in response.headers["Access-Control-Allow-Headers"].lower()
 
 
-def test_more_requests_than_the_limit_wait(make_clinic: Any) -> None:
+def test_requests_above_the_rate_limit_are_refused(make_clinic: Any) -> None:
     clinic: Clinic = make_clinic(rate_limit_enabled=True, rate_limit_default="3 per minute")
 
     statuses = [clinic.admin.get("/patients").status_code for _ in range(4)]
     refused = clinic.admin.get("/patients")
 
     assert statuses == [200, 200, 200, 429]
-    well_formed(refused, 429, "too_many_requests")
+    assert_problem(refused, 429, "too_many_requests")
     assert 1 <= int(refused.headers["Retry-After"]) <= 61
     assert clinic.receptionist.get("/patients").status_code == 200
     assert clinic.nobody.get("/health/live").status_code == 200
 
 
-def test_a_forged_forwarded_address_is_not_believed(make_clinic: Any) -> None:
+def test_a_forwarded_address_without_trusted_proxy_is_ignored(make_clinic: Any) -> None:
     clinic: Clinic = make_clinic(rate_limit_enabled=True, rate_limit_default="2 per minute")
 
     statuses = [

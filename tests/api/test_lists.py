@@ -1,4 +1,4 @@
-"""Lists: a bare array, paging in headers, one grammar and the grids' dialects of it."""
+"""Lists: a bare array, pagination in headers, filters, and the parameter names of data grids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from extensions import db
-from services.listing import paging
+from services.listing import totals
 from services.patients import patient_search
 from tests.support.clinic import Clinic
 
@@ -25,18 +25,18 @@ def filled(clinic: Clinic) -> Clinic:
     return clinic
 
 
-def names(answer: Any) -> list[str]:
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    return [row["name"].split()[0] for row in answer.get_json()]
+def names(response: Any) -> list[str]:
+    assert response.status_code == 200, response.get_data(as_text=True)
+    return [row["name"].split()[0] for row in response.get_json()]
 
 
 def test_a_list_is_a_bare_array_with_paging_in_headers(filled: Clinic) -> None:
-    answer = filled.admin.get("/patients?per_page=2&page=2")
+    response = filled.admin.get("/patients?per_page=2&page=2")
 
-    assert names(answer) == ["Chen", "Dara"]
-    assert answer.headers["X-Total-Count"] == "5"
-    assert answer.headers["Content-Range"] == "patients 2-3/5"
-    links = dict(reversed(part.split("; ")) for part in answer.headers["Link"].split(", "))
+    assert names(response) == ["Chen", "Dara"]
+    assert response.headers["X-Total-Count"] == "5"
+    assert response.headers["Content-Range"] == "patients 2-3/5"
+    links = dict(reversed(part.split("; ")) for part in response.headers["Link"].split(", "))
     assert set(links) == {'rel="first"', 'rel="prev"', 'rel="next"', 'rel="last"'}
     assert links['rel="next"'] == "</patients?per_page=2&page=3>"
 
@@ -49,12 +49,12 @@ def test_a_list_is_a_bare_array_with_paging_in_headers(filled: Clinic) -> None:
         "sort=" + quote('["date_of_birth","DESC"]') + "&range=" + quote("[0,1]"),
     ],
 )
-def test_the_grids_dialects_mean_the_same(filled: Clinic, query: str) -> None:
+def test_the_parameter_names_of_data_grids_mean_the_same(filled: Clinic, query: str) -> None:
     assert names(filled.admin.get(f"/patients?{query}")) == ["Émile", "Dara"]
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected"),
     [
         ("gender=female", ["Björn", "Dara"]),
         ("gender_ne=female", ["Ada", "Chen", "Émile"]),
@@ -70,8 +70,8 @@ def test_the_grids_dialects_mean_the_same(filled: Clinic, query: str) -> None:
         ("q=100%25", []),
     ],
 )
-def test_filters_find_what_they_say(filled: Clinic, query: str, found: list[str]) -> None:
-    assert names(filled.admin.get(f"/patients?{query}")) == found
+def test_a_filter_selects_the_matching_rows(filled: Clinic, query: str, expected: list[str]) -> None:
+    assert names(filled.admin.get(f"/patients?{query}")) == expected
 
 
 @pytest.mark.parametrize(
@@ -94,52 +94,52 @@ def test_filters_find_what_they_say(filled: Clinic, query: str, found: list[str]
         ("q=%00", "query"),
     ],
 )
-def test_an_unknown_or_wrong_parameter_is_named(clinic: Clinic, query: str, field: str) -> None:
-    answer = clinic.admin.get(f"/patients?{query}")
+def test_an_unknown_or_wrong_parameter_is_refused_by_name(clinic: Clinic, query: str, field: str) -> None:
+    response = clinic.admin.get(f"/patients?{query}")
 
-    assert answer.status_code == 422, answer.get_data(as_text=True)
-    assert field in answer.get_json()["errors"]
+    assert response.status_code == 422, response.get_data(as_text=True)
+    assert field in response.get_json()["errors"]
 
 
-def test_a_refusal_lists_what_is_accepted(clinic: Clinic) -> None:
+def test_an_unknown_parameter_gets_the_list_of_accepted_parameters(clinic: Clinic) -> None:
     message = clinic.admin.get("/patients?colour=red").get_json()["message"]
 
     assert "gender" in message
     assert "sort_by" in message
 
 
-def test_pages_never_overlap_where_the_sorted_values_tie(filled: Clinic) -> None:
-    seen = [
+def test_pages_do_not_overlap_if_sorted_values_are_equal(filled: Clinic) -> None:
+    read = [
         name
         for page in (1, 2, 3)
         for name in names(filled.admin.get(f"/patients?sort_by=gender&per_page=2&page={page}"))
     ]
 
-    assert sorted(seen) == sorted(NAMES)
+    assert sorted(read) == sorted(NAMES)
 
 
-def test_a_steady_walk_sees_every_row_once(filled: Clinic) -> None:
-    seen: list[str] = []
+def test_pages_by_after_contain_every_row_once(filled: Clinic) -> None:
+    read: list[str] = []
     path: str | None = "/patients?after=0&per_page=2"
     while path:
-        answer = filled.admin.get(path)
-        seen += names(answer)
-        link = answer.headers.get("Link", "")
+        response = filled.admin.get(path)
+        read += names(response)
+        link = response.headers.get("Link", "")
         path = link[1 : link.index(">")] if link else None
 
-    assert seen == list(NAMES)
+    assert read == list(NAMES)
 
 
-def test_a_search_answers_rows_pagination_and_what_was_asked(filled: Clinic) -> None:
-    found = filled.admin.get("/patients/search?q=quill&gender=male&per_page=2").get_json()
+def test_a_search_returns_rows_pagination_and_search_params(filled: Clinic) -> None:
+    body = filled.admin.get("/patients/search?q=quill&gender=male&per_page=2").get_json()
 
-    assert [row["name"] for row in found["patients"]] == ["Ada Quill", "Chen Quill"]
-    assert found["pagination"] == {"page": 1, "per_page": 2, "total_count": 3, "total_pages": 2}
-    assert found["search_params"] == {"q": "quill", "gender": "male"}
+    assert [row["name"] for row in body["patients"]] == ["Ada Quill", "Chen Quill"]
+    assert body["pagination"] == {"page": 1, "per_page": 2, "total_count": 3, "total_pages": 2}
+    assert body["search_params"] == {"q": "quill", "gender": "male"}
 
 
-def test_a_total_beyond_the_cap_says_so(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.listing.paging.COUNT_CAP", 2)
+def test_a_capped_total_is_marked(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.listing.totals.COUNT_CAP", 2)
     for _ in range(4):
         clinic.patient(gender="other")
 
@@ -151,25 +151,25 @@ def test_a_total_beyond_the_cap_says_so(clinic: Clinic, monkeypatch: pytest.Monk
     assert "X-Total-Count-Capped" not in whole.headers
 
 
-def test_a_filter_by_what_the_role_may_not_see_is_refused(clinic: Clinic) -> None:
-    answer = clinic.technician.get("/patients/search?balance_gt=0")
+def test_a_filter_by_a_hidden_field_is_refused(clinic: Clinic) -> None:
+    response = clinic.technician.get("/patients/search?balance_gt=0")
 
-    assert answer.status_code == 403
+    assert response.status_code == 403
     assert "account_balance" not in json.dumps(clinic.technician.get("/patients").get_json())
 
 
-def test_case_does_not_matter_in_any_script(clinic: Clinic) -> None:
+def test_text_filters_ignore_case_in_any_script(clinic: Clinic) -> None:
     clinic.patient(name="Ada Quill", insurance_provider="Österreichische Kasse")
 
     assert names(clinic.admin.get("/patients?insurance_provider_like=ÖSTERREICH")) == ["Ada"]
 
 
-def test_a_total_counts_who_was_registered_before_it_and_committed_after(
+def test_a_total_counts_a_row_that_is_inserted_before_and_committed_after_it(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paging, "RECOUNT", 2)
-    monkeypatch.setattr(paging, "SKEW", timedelta(0))
-    monkeypatch.setattr(paging, "SETTLING", timedelta(0))
+    monkeypatch.setattr(totals, "RECOUNT", 2)
+    monkeypatch.setattr(totals, "SKEW", timedelta(0))
+    monkeypatch.setattr(totals, "SETTLING", timedelta(0))
     with clinic.inside():
         engine = db.engine
     with engine.connect() as connection:
@@ -179,7 +179,7 @@ def test_a_total_counts_who_was_registered_before_it_and_committed_after(
             "CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)"
         )
         if engine.dialect.name == "sqlite":
-            connection.commit()  # it lets nobody else write meanwhile
+            connection.commit()  # SQLite allows one writer at a time
         for _ in range(4):
             clinic.patient()
         during = [clinic.admin.get("/patients").headers["X-Total-Count"] for _ in range(2)]
@@ -192,4 +192,4 @@ def test_a_total_counts_who_was_registered_before_it_and_committed_after(
     assert after == ["5", "5"]
     assert clinic.admin.get("/patients?after=2").headers["X-Total-Count"] == "8"
     with clinic.inside():
-        assert paging._counted(patient_search.LIST)[0] > 0  # some of them for good
+        assert totals.settled_rows(patient_search.LIST).number > 0  # rows that are not counted again

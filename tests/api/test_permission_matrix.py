@@ -1,4 +1,4 @@
-"""Who may do what, asked of every method of every route as every role, and as nobody."""
+"""The permission table, checked on every endpoint as every role and without sign-in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask_restful import Resource
 
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.endpoint import endpoint
 from api.resource import ApiResource
 from enums import Role
@@ -20,100 +20,102 @@ from tests.support.clinic import Caller, Clinic
 MakeClinic = Callable[..., Clinic]
 
 CALLERS = ("admin", "doctor", "receptionist", "technician", "nobody", "deactivated")
-# what a route answers to somebody whose role may: anything but "who are you" and "your role may not"
-REFUSED = "Your role may not do this."
+FORBIDDEN_MESSAGE = "Your role may not do this."
 
 
-def address(entry: Entry) -> str:
-    """The path with ids that exist nowhere: the question is the role, not the row."""
-    return re.sub(r"{\w+}", "987654", entry.path)
+def path_of(registered: RegisteredEndpoint) -> str:
+    """Return the path with ids of rows that do not exist: only the role decides."""
+    return re.sub(r"{\w+}", "987654", registered.path)
 
 
-def expected(entry: Entry, caller: str) -> str:
-    """What the one table says: `in`, `401` or `403`."""
-    if entry.operation.permission is Permission.PUBLIC:
-        return "in"
+def expected(registered: RegisteredEndpoint, caller: str) -> str:
+    """Return the expected result by the permission table: `allowed`, `401` or `403`."""
+    if registered.spec.permission is Permission.PUBLIC:
+        return "allowed"
     if caller in ("nobody", "deactivated"):
         return "401"
-    return "in" if Role(caller) in TABLE[entry.operation.permission] else "403"
+    return "allowed" if Role(caller) in TABLE[registered.spec.permission] else "403"
 
 
-def caller_of(clinic: Clinic, who: str) -> Caller:
-    """Somebody who has just signed in as `who`."""
-    if who == "nobody":
+def new_caller(clinic: Clinic, name: str) -> Caller:
+    """Return a caller with a new session."""
+    if name == "nobody":
         return clinic.nobody
-    return clinic.sign_in("admin", active=False) if who == "deactivated" else clinic.sign_in(who)
+    return clinic.sign_in("admin", active=False) if name == "deactivated" else clinic.sign_in(name)
 
 
-def answered(entry: Entry, caller: Caller) -> str:
-    """What the route says in fact."""
-    body: Any = {} if entry.operation.body is not None else None
-    answer = caller.send(entry.method, address(entry), body)
-    assert answer.status_code < 500, (entry.method, entry.path, answer.get_data(as_text=True))
-    if entry.operation.permission is Permission.PUBLIC:
-        return "in"  # such a route judges what it is given, not who asks
-    if answer.status_code == 401 and answer.get_json()["error"] in ("unauthorized", "token_revoked"):
+def actual(registered: RegisteredEndpoint, caller: Caller) -> str:
+    """Return the result of a request: `401`, `403`, or `allowed` for everything else."""
+    body: Any = {} if registered.spec.body is not None else None
+    response = caller.send(registered.method, path_of(registered), body)
+    assert response.status_code < 500, (registered.method, registered.path, response.get_data(as_text=True))
+    if registered.spec.permission is Permission.PUBLIC:
+        return "allowed"  # a public route checks credentials in the body, not the caller
+    if response.status_code == 401 and response.get_json()["error"] in ("unauthorized", "token_revoked"):
         return "401"
-    if answer.status_code == 403 and answer.get_json()["message"] == REFUSED:
+    if response.status_code == 403 and response.get_json()["message"] == FORBIDDEN_MESSAGE:
         return "403"
-    return "in"
+    return "allowed"
 
 
-@pytest.mark.parametrize("who", CALLERS)
-def test_every_route_answers_each_role_as_the_table_says(clinic: Clinic, who: str) -> None:
-    found = entries(clinic.app)
+@pytest.mark.parametrize("name", CALLERS)
+def test_every_endpoint_follows_the_permission_table(clinic: Clinic, name: str) -> None:
+    endpoints = registered_endpoints(clinic.app)
 
-    # a new session for every route, since some routes end theirs
-    told = {
-        f"{entry.method} {entry.path}": (answered(entry, caller_of(clinic, who)), expected(entry, who))
-        for entry in found
+    # a new session for each endpoint: some endpoints end the session
+    results = {
+        f"{registered.method} {registered.path}": (
+            actual(registered, new_caller(clinic, name)),
+            expected(registered, name),
+        )
+        for registered in endpoints
     }
 
-    assert len(found) > 70
-    assert {route: pair for route, pair in told.items() if pair[0] != pair[1]} == {}
+    assert len(endpoints) > 70
+    assert {route: pair for route, pair in results.items() if pair[0] != pair[1]} == {}
 
 
-def test_a_method_without_declaration_cannot_be_written() -> None:
+def test_a_method_without_declaration_fails_the_import() -> None:
     with pytest.raises(TypeError, match="declares no permission"):
 
-        class Forgotten(ApiResource):
-            """/forgotten"""
+        class Undeclared(ApiResource):
+            """Route `/undeclared`."""
 
             def get(self) -> None:
-                """Nobody said who may."""
+                """Return nothing."""
 
 
-def test_a_permission_outside_the_table_cannot_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permission_that_is_not_in_the_table_fails_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(TABLE, Permission.AUDIT_READ)
 
     with pytest.raises(TypeError, match="not in the table"):
 
         class Unlisted(ApiResource):
-            """/unlisted"""
+            """Route `/unlisted`."""
 
             @endpoint(Permission.AUDIT_READ)
             def get(self) -> None:
-                """Its permission has no row."""
+                """Return nothing."""
 
 
-def test_a_route_that_bypasses_the_framework_stops_the_application(make_clinic: MakeClinic) -> None:
+def test_a_route_without_declaration_stops_the_application(make_clinic: MakeClinic) -> None:
     app: Flask = make_clinic().app
 
-    class Loose(Resource):
+    class PlainResource(Resource):
         def get(self) -> str:
             return "anything"
 
-    app.add_url_rule("/loose", view_func=Loose.as_view("loose"))
+    app.add_url_rule("/plain", view_func=PlainResource.as_view("plain"))
 
-    with pytest.raises(TypeError, match="/loose"):
-        entries(app)
+    with pytest.raises(TypeError, match="/plain"):
+        registered_endpoints(app)
 
 
-def test_every_permission_of_the_enum_has_a_row() -> None:
+def test_every_permission_is_in_the_table() -> None:
     assert set(TABLE) == set(Permission)
 
 
-def test_nothing_is_routed_outside_the_catalogue(clinic: Clinic) -> None:
+def test_every_route_is_a_registered_endpoint(clinic: Clinic) -> None:
     app: Flask = clinic.app
 
     routed = {
@@ -122,4 +124,4 @@ def test_nothing_is_routed_outside_the_catalogue(clinic: Clinic) -> None:
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
 
-    assert routed == {(entry.method, entry.path) for entry in entries(app)}
+    assert routed == {(registered.method, registered.path) for registered in registered_endpoints(app)}

@@ -213,7 +213,7 @@ def started_environment(database: FilledDatabase, *, replay: bool = True) -> Ite
         stack.callback(app.stop)
         bare_settings = database.settings | {"BENCH_RESPONSES": str(response_folder)}
         bare_app = start_app(
-            database.url, database.redis_url, WORKERS, bare_settings, "tests.benchmarks.bare_app:create_app()"
+            database.url, database.redis_url, WORKERS, bare_settings, "tests.benchmarks.bare_app:create_app"
         )
         stack.callback(bare_app.stop)
         yield Environment(

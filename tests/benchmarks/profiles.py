@@ -32,12 +32,12 @@ OTHER_LAYER = "Flask and the client"
 def layers() -> dict[CodeType, str]:
     """Return the layers. A stack sample belongs to the first of these functions that is on the stack."""
     return {
-        hooks.begin.__code__: "rate limits, revoked sessions",
+        hooks.begin_request.__code__: "rate limits, revoked sessions",
         authentication.identify.__code__: "authentication",
         request_cycle._arguments.__code__: "query, body, row of the path",
         request_cycle._respond.__code__: "response",
         audit_log.append_pending.__code__: "audit entry",
-        hooks.finish.__code__: "headers, log line, metrics",
+        hooks.finish_request.__code__: "headers, log line, metrics",
         request_cycle._perform.__code__: "service",
         request_cycle._attempt.__code__: "session and commit",
     }

@@ -154,7 +154,7 @@ def test_two_servers_may_migrate_at_once(empty_url: str) -> None:
     ]
 
     for server in started:
-        _, complaint = server.communicate(timeout=60)
+        _, complaint = server.communicate(timeout=300)
         assert server.returncode == 0, complaint
     with connected(empty_url) as engine, engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM audit_heads")) == 16

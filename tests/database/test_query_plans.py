@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from extensions import db
 from models import Base
-from services.listing.paging import Kind, ListSpec
+from services.listing.spec import Kind, ListSpec
 from tests.commands.test_demo import run
 from tests.conftest import NewDatabase, settings_for
 from tests.support.clinic import Clinic
@@ -172,9 +172,9 @@ def queries(listing: ListSpec[Any]) -> Iterator[str]:
         yield f"{name}={wanted.values[0] if wanted.values else SAMPLES[wanted.kind]}"
 
 
-def lists(clinic: Clinic) -> list[Entry]:
+def lists(clinic: Clinic) -> list[RegisteredEndpoint]:
     """Every list and search there is."""
-    return [entry for entry in entries(clinic.app) if entry.operation.lists is not None]
+    return [entry for entry in registered_endpoints(clinic.app) if entry.spec.list_spec is not None]
 
 
 def test_no_list_and_no_search_reads_a_big_table_from_end_to_end(city: City) -> None:
@@ -183,7 +183,7 @@ def test_no_list_and_no_search_reads_a_big_table_from_end_to_end(city: City) -> 
     for entry in lists(city.clinic):
         ids = city.rows[entry.path_ids][0] if entry.path_ids else ()
         path = entry.path.format(**dict(zip(entry.path_ids, ids, strict=True)))
-        for query in queries(entry.operation.lists):
+        for query in queries(entry.spec.list_spec):
             if {(entry.path, query.partition("=")[0]), (entry.path, "")} & UNHURRIED:
                 continue
             for plan in city.plans(f"{path}?{query}"):

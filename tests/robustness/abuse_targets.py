@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from flask import Flask
 from sqlalchemy import Engine, inspect, text
 
-from api.docs.registry import Entry, entries
+from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from models import Base
 from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
@@ -33,7 +33,7 @@ AUDIT_TABLES = ("audit_logs", "audit_subjects", "audit_heads")  # refusals add a
 class Target:
     """A method of an endpoint, with its example from the OpenAPI document."""
 
-    entry: Entry
+    entry: RegisteredEndpoint
     path: str  # with ids of existing rows
     body: dict[str, Any] | None  # the documented example
     body_paths: tuple[BodyPath, ...]  # of every value of the body
@@ -53,8 +53,8 @@ def targets(clinic: Clinic, rows: Rows, copy_number: int = 0) -> list[Target]:
     """Return every method of every endpoint, with ids of the rows of `furnish`. PUT aliases are left out."""
     document = _document(clinic.app)
     targets = []
-    for entry in entries(clinic.app):
-        if entry.repeats:
+    for entry in registered_endpoints(clinic.app):
+        if entry.is_put_alias:
             continue
         operation = document["paths"][entry.path][entry.method.lower()]
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")

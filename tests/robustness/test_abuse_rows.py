@@ -68,7 +68,7 @@ def test_a_doctor_cannot_change_rows_of_another_doctor(practice: Practice, figur
     unsafe = [
         target
         for target in targets(practice.clinic, practice.rows)
-        if target.entry.unsafe and target.entry.operation.permission not in SHARED
+        if target.entry.unsafe and target.entry.spec.permission not in SHARED
     ]
     wrong = []
 
@@ -282,7 +282,7 @@ def test_hidden_columns_are_in_no_response(
 
 def hidden_names(target: Target, role: Role) -> set[str]:
     """Return the columns without a query parameter and the columns that the role must not see."""
-    listing = target.entry.operation.lists
+    listing = target.entry.spec.list_spec
     assert listing is not None
     stored = {column.key for column in listing.model.__mapper__.attrs} - set(target.params)
     return stored | HIDDEN.get((listing.area, role), frozenset()) | {"__class__", "metadata", "patient.name"}
@@ -290,7 +290,7 @@ def hidden_names(target: Target, role: Role) -> set[str]:
 
 def test_hidden_columns_cannot_filter_or_sort(clinic: Clinic, level: LoadLevel, figures: Figures) -> None:
     rows = furnish(clinic)
-    lists = [target for target in targets(clinic, rows) if target.entry.operation.lists is not None]
+    lists = [target for target in targets(clinic, rows) if target.entry.spec.list_spec is not None]
     requests = sample(
         level,
         [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.docs.registry import Entry
+from api.docs.registry import RegisteredEndpoint
 from tests.robustness.abuse_targets import Target, count_tables, targets
 from tests.robustness.abuse_tokens import forge_tokens
 from tests.robustness.conftest import Figures
@@ -19,14 +19,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthW
 REFUSALS = ("token_invalid", "token_expired", "token_revoked")
 
 
-def kind(entry: Entry) -> tuple[Any, ...]:
+def kind(entry: RegisteredEndpoint) -> tuple[Any, ...]:
     """Return the properties that decide how an endpoint reads a token."""
-    operation = entry.operation
+    spec = entry.spec
     return (
         entry.method,
         bool(entry.path_ids),
-        operation.body is not None,
-        operation.lists is not None,
+        spec.body is not None,
+        spec.list_spec is not None,
         entry.idempotent,
     )
 

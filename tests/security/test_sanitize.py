@@ -1,4 +1,4 @@
-"""Clinical text comes back as typed, and nothing in it ever acts as HTML."""
+"""Clinical text is unchanged, and contains no active HTML."""
 
 import html
 import re
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from security.sanitize import sanitize, text_problem
 
-# Control characters are written as their pictures, one sentence a line.
+# The files have one sentence per line, with control characters as Unicode control pictures.
 PICTURES = {"␀": "\0", "␉": "\t", "␊": "\n", "␌": "\f", "␍": "\r"}
 
 
@@ -26,12 +26,12 @@ def read_sentences(name: str) -> list[str]:
 CLINICAL_SENTENCES = read_sentences("clinical_sentences.txt")
 ACTIVE_HTML = read_sentences("active_html.txt")
 
-# What may be written behind an answer by whoever embeds it, carelessly or with intent.
+# text that a page may have directly after the embedded text
 ENDINGS = ("", ">", '">', "'>", "-->", "/>", " >", "]]>", "<", "</p>")
-# In the middle of what an answer may be embedded.
+# text that a page may have directly before the embedded text
 BEGINNINGS = ("", "<p>", '"', "-->", "</title>")
 
-# Said again here rather than imported, so that a name struck from the module is missed.
+# A copy and not an import, so that the tests fail if a name is removed from the module.
 ACTIVE_NAMES = set(
     """applet audio base bgsound button embed form frame frameset iframe img input isindex keygen link listing
     marquee math meta noembed noframes noscript object plaintext script select style svg template textarea
@@ -55,7 +55,7 @@ def tag_is_active(name: str, attributes: list[tuple[str, str]]) -> bool:
 
 
 class StandardLibraryParser(HTMLParser):
-    """Collects the active start tags that Python's own parser sees."""
+    """A collector of the active start tags that the parser of the standard library reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def active_in_html5lib(text: str) -> list[str]:
 
 
 def active_in(text: str) -> list[str]:
-    """Every active tag that either parser finds."""
+    """Return the active tags that one of the two parsers finds."""
     parser = StandardLibraryParser()
     parser.feed(text)
     parser.close()
@@ -96,20 +96,20 @@ def assert_inert(text: str) -> None:
         assert not active_in(beginning + text), (beginning, text)
 
 
-# --- What clinicians write ------------------------------------------------------------------------
+# --- Clinical text ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sentence", CLINICAL_SENTENCES)
-def test_what_a_clinician_typed_is_what_a_clinician_reads_back(sentence: str) -> None:
+def test_a_clinical_sentence_is_unchanged(sentence: str) -> None:
     assert sanitize(sentence) == sentence
 
 
 @pytest.mark.parametrize("sentence", CLINICAL_SENTENCES)
-def test_what_comes_back_as_typed_is_inert(sentence: str) -> None:
+def test_a_clinical_sentence_is_inert(sentence: str) -> None:
     assert_inert(sentence)
 
 
-def test_all_clinical_sentences_in_one_note_come_back_as_typed() -> None:
+def test_all_clinical_sentences_in_one_note_are_unchanged() -> None:
     note = "\r\n".join(CLINICAL_SENTENCES)
 
     assert sanitize(note) == note
@@ -122,7 +122,7 @@ def test_a_text_without_markup_is_not_copied() -> None:
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="<")))
-def test_a_text_without_less_than_is_untouched(text: str) -> None:
+def test_text_without_less_than_is_unchanged(text: str) -> None:
     assert sanitize(text) == text
 
 
@@ -133,14 +133,14 @@ def test_a_text_without_less_than_is_untouched(text: str) -> None:
         max_size=30,
     )
 )
-def test_less_than_before_anything_but_a_letter_is_untouched(pieces: list[str]) -> None:
+def test_less_than_before_other_characters_than_letters_is_unchanged(pieces: list[str]) -> None:
     text = "".join(pieces)
 
     assert sanitize(text) == text
 
 
 @given(st.text("abqxyXY09<>& \"'/;,.-\n"))
-def test_tags_without_attributes_or_active_names_are_untouched(text: str) -> None:
+def test_tags_without_attributes_or_active_names_are_unchanged(text: str) -> None:
     assert sanitize(text) == text
 
 
@@ -151,12 +151,12 @@ def test_tags_without_attributes_or_active_names_are_untouched(text: str) -> Non
     ),
     st.sampled_from([sentence for sentence in CLINICAL_SENTENCES if "<" not in sentence]),
 )
-def test_only_the_active_tag_is_taken_out_of_a_note(before: str, tag: str, after: str) -> None:
+def test_only_the_active_tag_is_removed_from_a_note(before: str, tag: str, after: str) -> None:
     assert sanitize(before + tag + after) == before + after
 
 
 @pytest.mark.parametrize(
-    ("typed", "kept"),
+    ("text", "expected"),
     [
         ("BP <120/80 & <script>alert(1)</script> A&lt;b&gt;\r\n", "BP <120/80 & alert(1) A&lt;b&gt;\r\n"),
         ("<b onclick=x>bold</b> <I STYLE='a:b'>it</I>", "<b>bold</b> <i>it</I>"),
@@ -174,12 +174,12 @@ def test_only_the_active_tag_is_taken_out_of_a_note(before: str, tag: str, after
         ("note <scr<script>ipt>", "note "),
     ],
 )
-def test_the_words_around_active_markup_stay(typed: str, kept: str) -> None:
-    assert sanitize(typed) == kept
+def test_the_text_around_active_markup_is_preserved(text: str, expected: str) -> None:
+    assert sanitize(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("typed", "kept"),
+    ("text", "expected"),
     [
         ("output <input x3 days, HR >60", "output < input x3 days, HR >60"),
         ("Hb <base line", "Hb < base line"),
@@ -188,51 +188,51 @@ def test_the_words_around_active_markup_stay(typed: str, kept: str) -> None:
         ("</title of the note", " of the note"),
     ],
 )
-def test_less_than_before_an_english_word_keeps_the_word(typed: str, kept: str) -> None:
-    assert sanitize(typed) == kept
+def test_an_english_word_after_less_than_is_preserved(text: str, expected: str) -> None:
+    assert sanitize(text) == expected
 
 
-# --- What attackers write -------------------------------------------------------------------------
+# --- Active HTML -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("vector", ACTIVE_HTML)
-def test_the_parsers_of_this_test_see_that_a_vector_is_active(vector: str) -> None:
-    # A filter that looks once makes "<script>" of "<scr<script>ipt>".
+def test_the_parsers_of_these_tests_find_each_vector_active(vector: str) -> None:
+    # A filter with one pass turns "<scr<script>ipt>" into "<script>".
     once = vector.replace("<script>", "", 1)
     twice = once.replace("<script>", "", 1)
 
-    found = [active_in(text + ending) for text in (vector, once, twice) for ending in ENDINGS]
+    active_tags = [active_in(text + ending) for text in (vector, once, twice) for ending in ENDINGS]
 
-    assert any(found) or hidden_sections_in(vector)
-
-
-@pytest.mark.parametrize("vector", ACTIVE_HTML)
-def test_active_html_never_survives(vector: str) -> None:
-    defused = sanitize(vector)
-
-    assert_inert(defused)
-    assert sanitize(defused) == defused
+    assert any(active_tags) or hidden_sections_in(vector)
 
 
 @pytest.mark.parametrize("vector", ACTIVE_HTML)
-def test_active_html_does_not_survive_between_clinical_sentences(vector: str) -> None:
-    defused = sanitize(f'BP <120/80, "x<y" & z>1 {vector} <q6h> prn')
+def test_active_html_is_removed(vector: str) -> None:
+    result = sanitize(vector)
 
-    assert_inert(defused)
-    assert defused.startswith('BP <120/80, "x<y" & z>1 ')
+    assert_inert(result)
+    assert sanitize(result) == result
+
+
+@pytest.mark.parametrize("vector", ACTIVE_HTML)
+def test_active_html_between_clinical_sentences_is_removed(vector: str) -> None:
+    result = sanitize(f'BP <120/80, "x<y" & z>1 {vector} <q6h> prn')
+
+    assert_inert(result)
+    assert result.startswith('BP <120/80, "x<y" & z>1 ')
 
 
 def test_entities_are_neither_decoded_nor_encoded() -> None:
-    typed = "A&lt;script&gt;alert(1)&lt;/script&gt; & &#60;img src=x onerror=alert(1)&#62;"
+    text = "A&lt;script&gt;alert(1)&lt;/script&gt; & &#60;img src=x onerror=alert(1)&#62;"
 
-    assert sanitize(typed) == typed
-    assert sanitize(typed + "<script>") == typed
+    assert sanitize(text) == text
+    assert sanitize(text + "<script>") == text
 
 
-def test_markup_nested_without_end_leaves_no_less_than_at_all() -> None:
-    defused = sanitize("<scr" * 50 + "<script>" + "ipt>" * 50)
+def test_deeply_nested_markup_loses_every_less_than() -> None:
+    result = sanitize("<scr" * 50 + "<script>" + "ipt>" * 50)
 
-    assert "<" not in defused
+    assert "<" not in result
 
 
 MARKUP_PIECES = [
@@ -245,7 +245,7 @@ MARKUP_PIECES = [
 
 @settings(max_examples=600, deadline=None)
 @given(st.lists(st.sampled_from(MARKUP_PIECES), max_size=25))
-def test_whatever_is_typed_the_result_is_inert_and_final(pieces: list[str]) -> None:
+def test_the_result_is_inert_and_stable_for_any_input(pieces: list[str]) -> None:
     result = sanitize("".join(pieces))
 
     assert_inert(result)
@@ -254,7 +254,7 @@ def test_whatever_is_typed_the_result_is_inert_and_final(pieces: list[str]) -> N
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(ACTIVE_HTML + CLINICAL_SENTENCES), min_size=2, max_size=4), st.data())
-def test_vectors_cut_and_joined_anywhere_are_defused(texts: list[str], data: st.DataObject) -> None:
+def test_truncated_and_joined_vectors_become_inert(texts: list[str], data: st.DataObject) -> None:
     joined = ""
     for text in texts:
         joined = joined[: data.draw(st.integers(0, len(joined)))] + text + joined[-5:]
@@ -293,18 +293,18 @@ def test_vectors_cut_and_joined_anywhere_are_defused(texts: list[str], data: st.
         ),
     ],
 )
-def test_a_text_of_64_kib_takes_no_longer_than_its_length_deserves(piece: str) -> None:
+def test_sanitizing_64_kib_takes_linear_time(piece: str) -> None:
     text = (piece * 65_536)[:65_536]
     started = time.thread_time()
 
     sanitize(text + " on=1")
 
-    # About 0.3 s of this thread at worst, several times that in a process with a large heap to collect;
-    # a quadratic pass over these takes from ten seconds to minutes.
+    # The maximum is about 0.3 s of this thread, and several times that in a process with a large heap to
+    # collect. A quadratic pass takes from ten seconds to minutes.
     assert time.thread_time() - started < 6
 
 
-# --- What cannot be stored ------------------------------------------------------------------------
+# --- Text that cannot be stored ------------------------------------------------------------------------
 
 
 def test_ordinary_text_has_no_problem() -> None:
@@ -313,12 +313,12 @@ def test_ordinary_text_has_no_problem() -> None:
 
 
 @pytest.mark.parametrize("text", ["\0", "K 3.5\0", "a\0b"])
-def test_nul_is_refused(text: str) -> None:
+def test_the_nul_character_is_refused(text: str) -> None:
     assert text_problem(text) == "must not contain the NUL character (U+0000)"
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "x\udc4dx", "\udc00\ud800"])
-def test_half_of_a_surrogate_pair_is_refused(text: str) -> None:
+def test_an_unpaired_surrogate_is_refused(text: str) -> None:
     problem = text_problem(text)
 
     assert problem is not None
@@ -326,5 +326,5 @@ def test_half_of_a_surrogate_pair_is_refused(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-def test_any_other_unicode_is_accepted(text: str) -> None:
+def test_all_other_unicode_is_accepted(text: str) -> None:
     assert text_problem(text) is None

@@ -1,4 +1,4 @@
-"""A clinic as the tests use it: callers who speak HTTP, and factories that hide what a test is not about."""
+"""A test clinic: users that send requests, and factories that create rows with defaults through the API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PASSWORD = "a quiet harbour at dawn"
 
 
 class Caller:
-    """Somebody signed in (or nobody, without token) who sends requests."""
+    """A signed-in user, or an anonymous client without a token, that sends requests."""
 
     def __init__(self, clinic: Clinic, token: str | None, refresh_token: str | None = None) -> None:
         self.clinic, self.token, self.refresh_token = clinic, token, refresh_token
@@ -34,7 +34,7 @@ class Caller:
         self.doctor_id: int = 0
 
     def send(self, method: str, path: str, json: Any = None, **options: Any) -> TestResponse:
-        """One request; `headers` are added to the caller's own."""
+        """Send one request. `headers` replace the token of the caller."""
         headers = dict(options.pop("headers", {}))
         if self.token is not None:
             headers.setdefault("Authorization", f"Bearer {self.token}")
@@ -59,15 +59,15 @@ class Caller:
         return self.send("DELETE", path, json, **options)
 
     def make(self, path: str, **body: Any) -> dict[str, Any]:
-        """A row created through the API; fails the test where that is refused."""
-        answer = self.post(path, body)
-        assert answer.status_code == 201, answer.get_data(as_text=True)
-        row: dict[str, Any] = answer.get_json()
+        """Create a row through the API and return it. The test fails if the request is refused."""
+        response = self.post(path, body)
+        assert response.status_code == 201, response.get_data(as_text=True)
+        row: dict[str, Any] = response.get_json()
         return row
 
 
 class Clinic:
-    """The application with one caller per role; on a made `app` the settings of a request change, no more."""
+    """An application with one caller per role. An existing `app` gets the settings of requests only."""
 
     def __init__(self, settings: Settings, app: Flask | None = None) -> None:
         self.settings = settings
@@ -90,7 +90,7 @@ class Clinic:
 
     @contextmanager
     def inside(self) -> Iterator[Any]:
-        """The application context, with a session to look at rows or call services; commits at the end."""
+        """Enter the application context and return the session. Commits at the end."""
         with self.app.app_context():
             yield db.session
             db.session.commit()
@@ -99,7 +99,7 @@ class Clinic:
     # --- Callers ---
 
     def sign_in(self, role: Role | str, *, active: bool = True) -> Caller:
-        """A new user of the role with a session; a doctor gets a doctor's row."""
+        """Create a user of the role with a session. A doctor also gets a `Doctor` row."""
         role = Role(role)
         number = next(self.numbers)
         name = f"{role.value.title()} {number}"
@@ -114,7 +114,7 @@ class Clinic:
             )
             session.add(user)
             session.flush()
-            caller_doctor = 0
+            doctor_id = 0
             if role is Role.DOCTOR:
                 doctor = Doctor(
                     name=name,
@@ -125,14 +125,14 @@ class Clinic:
                 )
                 session.add(doctor)
                 session.flush()
-                caller_doctor = doctor.id
+                doctor_id = doctor.id
             _row, pair = sessions.open_session(user, device="test", address="127.0.0.1")
             caller = Caller(self, pair.access_token, pair.refresh_token)
-            caller.user_id, caller.doctor_id = user.id, caller_doctor
+            caller.user_id, caller.doctor_id = user.id, doctor_id
         return caller
 
     def caller(self, role: str) -> Caller:
-        """The one caller of a role, made when first asked for."""
+        """Return the caller of a role, created at the first use."""
         if role not in self._callers:
             self._callers[role] = self.sign_in(role)
         return self._callers[role]
@@ -153,7 +153,7 @@ class Clinic:
     def technician(self) -> Caller:
         return self.caller("technician")
 
-    # --- Rows, made through the API ---
+    # --- Rows, created through the API ---
 
     def patient(self, **members: Any) -> dict[str, Any]:
         members.setdefault("name", f"Patient Number{next(self.numbers)}")
@@ -169,7 +169,7 @@ class Clinic:
         return self.admin.make("/doctors", **members)
 
     def appointment(self, **members: Any) -> dict[str, Any]:
-        """A future appointment; each default lies an hour after the one before."""
+        """Create a future appointment. Each default start is an hour after the previous one."""
         if "patient_id" not in members:
             members["patient_id"] = self.patient()["id"]
         if "doctor_id" not in members:
@@ -191,19 +191,19 @@ class Clinic:
         return self.admin.make("/treatments", **members)
 
     def bill(self, amount: str = "100.00", **members: Any) -> dict[str, Any]:
-        """A bill of one item over the amount."""
+        """Create a bill with one item of this amount."""
         if "patient_id" not in members:
             members["patient_id"] = self.patient()["id"]
         members.setdefault("items", [{"description": "Consultation", "quantity": 1, "unit_price": amount}])
         return self.admin.make("/billings", **members)
 
     def item(self, quantity: int = 0, **members: Any) -> dict[str, Any]:
-        """An inventory item with stock in one lot without expiry."""
+        """Create an inventory item with one lot that does not expire."""
         members.setdefault("name", f"Item {next(self.numbers)}")
         return self.admin.make("/inventory", quantity=quantity, **members)
 
 
 def soon(*, days: int = 1, hours: int = 0) -> str:
-    """A whole hour in the future, as RFC 3339."""
+    """Return a whole hour in the future, as RFC 3339."""
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     return (start + timedelta(days=days, hours=hours)).isoformat()

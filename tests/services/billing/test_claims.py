@@ -1,4 +1,4 @@
-"""Claims: the steps an insurer's answer takes, and the money that comes of it."""
+"""Claims: status transitions and insurance payments."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ def error_of(answer: TestResponse) -> tuple[int, str]:
     return answer.status_code, answer.get_json()["error"]
 
 
-def claim_of(clinic: Clinic, bill: Row, amount: str = "80.00", **members: Any) -> Row:
+def create_claim(clinic: Clinic, bill: Row, amount: str = "80.00", **members: Any) -> Row:
     body = {"insurer": "Acme Health", "policy_number": "P-77", "amount": amount} | members
     return clinic.receptionist.make(f"/billings/{bill['id']}/claims", **body)
 
 
-def step(clinic: Clinic, claim: Row, **members: Any) -> TestResponse:
+def patch_claim(clinic: Clinic, claim: Row, **members: Any) -> TestResponse:
     return clinic.receptionist.patch(f"/billings/{claim['billing_id']}/claims/{claim['id']}", members)
 
 
-def walk(clinic: Clinic, claim: Row, *statuses: str) -> Row:
-    """The claim after these steps, each with all it needs."""
-    needs = {"denied": {"reason": "not covered"}, "partially_approved": {"approved_amount": "50.00"}}
+def advance(clinic: Clinic, claim: Row, *statuses: str) -> Row:
+    """Send these status transitions with the members that they need, and return the claim."""
+    required = {"denied": {"reason": "not covered"}, "partially_approved": {"approved_amount": "50.00"}}
     for status in statuses:
-        answer = step(clinic, claim, status=status, **needs.get(status, {}))
+        answer = patch_claim(clinic, claim, status=status, **required.get(status, {}))
         assert answer.status_code == 200, answer.get_data(as_text=True)
         claim = answer.get_json()
     return claim
 
 
-def shown(clinic: Clinic, bill: Row) -> Row:
+def get_bill(clinic: Clinic, bill: Row) -> Row:
     row: Row = clinic.admin.get(f"/billings/{bill['id']}").get_json()
     return row
 
 
-def test_a_claim_begins_as_a_draft_and_is_shown_by_its_bill(clinic: Clinic) -> None:
+def test_a_new_claim_is_a_draft_and_is_part_of_its_bill(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
 
-    claim = claim_of(clinic, bill, claim_number="C-1")
+    claim = create_claim(clinic, bill, claim_number="C-1")
 
     assert (claim["status"], claim["amount"], claim["paid_amount"]) == ("draft", "80.00", "0.00")
     assert claim["allowed_transitions"] == ["submitted"]
-    assert shown(clinic, bill)["claims"] == [claim]
+    assert get_bill(clinic, bill)["claims"] == [claim]
     assert clinic.receptionist.get(f"/billings/{bill['id']}/claims").get_json() == [claim]
     assert clinic.receptionist.get(f"/billings/{bill['id']}/claims/{claim['id']}").get_json() == claim
 
 
-def test_an_insurer_that_pays_settles_that_part_of_the_bill(clinic: Clinic) -> None:
+def test_a_paid_claim_is_an_insurance_payment_on_the_bill(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
-    claim = walk(clinic, claim_of(clinic, bill, claim_number="C-1"), "submitted", "approved")
+    claim = advance(clinic, create_claim(clinic, bill, claim_number="C-1"), "submitted", "approved")
 
-    paid = step(clinic, claim, status="paid").get_json()
+    paid = patch_claim(clinic, claim, status="paid").get_json()
 
-    row = shown(clinic, bill)
+    row = get_bill(clinic, bill)
     assert (claim["approved_amount"], paid["paid_amount"], paid["allowed_transitions"]) == (
         "80.00",
         "80.00",
@@ -78,10 +78,11 @@ def test_an_insurer_that_pays_settles_that_part_of_the_bill(clinic: Clinic) -> N
     )
 
 
-def test_a_denied_claim_is_submitted_again_under_the_same_number(clinic: Clinic) -> None:
-    claim = walk(clinic, claim_of(clinic, clinic.bill("100.00"), claim_number="C-1"), "submitted", "denied")
+def test_a_denied_claim_can_be_resubmitted_with_the_same_number(clinic: Clinic) -> None:
+    draft = create_claim(clinic, clinic.bill("100.00"), claim_number="C-1")
+    claim = advance(clinic, draft, "submitted", "denied")
 
-    again = walk(clinic, claim, "resubmitted", "partially_approved", "paid")
+    again = advance(clinic, claim, "resubmitted", "partially_approved", "paid")
 
     assert claim["reason"] == "not covered"
     assert (again["claim_number"], again["approved_amount"], again["paid_amount"]) == (
@@ -91,7 +92,7 @@ def test_a_denied_claim_is_submitted_again_under_the_same_number(clinic: Clinic)
     )
 
 
-ROUTES = {
+PATHS = {
     "draft": (),
     "submitted": ("submitted",),
     "approved": ("submitted", "approved"),
@@ -102,99 +103,101 @@ ROUTES = {
 }
 
 
-@pytest.mark.parametrize("status", list(ROUTES))
-def test_a_step_that_is_not_possible_is_refused_naming_those_that_are(clinic: Clinic, status: str) -> None:
-    claim = walk(clinic, claim_of(clinic, clinic.bill("100.00")), *ROUTES[status])
-    allowed = [step for state, steps in TRANSITIONS.items() if state == status for step in steps]
+@pytest.mark.parametrize("status", list(PATHS))
+def test_an_invalid_transition_is_refused_with_the_allowed_ones(clinic: Clinic, status: str) -> None:
+    claim = advance(clinic, create_claim(clinic, clinic.bill("100.00")), *PATHS[status])
+    allowed = [target for state, targets in TRANSITIONS.items() if state == status for target in targets]
 
     for other in (state for state in TRANSITIONS if state not in (*allowed, status)):
-        answer = step(clinic, claim, status=other, reason="x", approved_amount="10.00")
+        answer = patch_claim(clinic, claim, status=other, reason="x", approved_amount="10.00")
         assert error_of(answer) == (409, "invalid_transition")
         assert answer.get_json()["allowed"] == allowed
     assert claim["allowed_transitions"] == allowed
 
 
-def test_never_more_is_approved_than_claimed_or_paid_than_approved(clinic: Clinic) -> None:
+def test_amounts_above_the_claimed_or_the_approved_amount_are_refused(
+    clinic: Clinic,
+) -> None:
     bill = clinic.bill("100.00")
-    claim = walk(clinic, claim_of(clinic, bill), "submitted")
+    claim = advance(clinic, create_claim(clinic, bill), "submitted")
 
-    beyond = step(clinic, claim, status="approved", approved_amount="80.01")
-    claim = step(clinic, claim, status="partially_approved", approved_amount="60.00").get_json()
-    overpaid = step(clinic, claim, status="paid", paid_amount="60.01")
+    above = patch_claim(clinic, claim, status="approved", approved_amount="80.01")
+    claim = patch_claim(clinic, claim, status="partially_approved", approved_amount="60.00").get_json()
+    overpaid = patch_claim(clinic, claim, status="paid", paid_amount="60.01")
 
-    assert error_of(beyond) == (409, "conflict")
-    assert list(beyond.get_json()["errors"]) == ["approved_amount"]
+    assert error_of(above) == (409, "conflict")
+    assert list(above.get_json()["errors"]) == ["approved_amount"]
     assert error_of(overpaid) == (409, "conflict")
-    assert shown(clinic, bill)["payments"] == []
+    assert get_bill(clinic, bill)["payments"] == []
 
 
-def test_an_insurer_may_pay_in_parts(clinic: Clinic) -> None:
+def test_an_insurer_can_pay_in_parts(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
-    claim = walk(clinic, claim_of(clinic, bill), "submitted", "approved")
+    claim = advance(clinic, create_claim(clinic, bill), "submitted", "approved")
 
-    first = step(clinic, claim, paid_amount="30.00").get_json()
-    lower = step(clinic, claim, paid_amount="29.99")
-    last = step(clinic, claim, status="paid", paid_amount="80.00").get_json()
+    first = patch_claim(clinic, claim, paid_amount="30.00").get_json()
+    lower = patch_claim(clinic, claim, paid_amount="29.99")
+    last = patch_claim(clinic, claim, status="paid", paid_amount="80.00").get_json()
 
     assert (first["status"], last["status"], last["paid_amount"]) == ("approved", "paid", "80.00")
     assert lower.status_code == 422
-    assert [payment["amount"] for payment in shown(clinic, bill)["payments"]] == ["30.00", "50.00"]
+    assert [payment["amount"] for payment in get_bill(clinic, bill)["payments"]] == ["30.00", "50.00"]
 
 
-def test_an_insurer_pays_into_credit_only_where_that_is_asked_for(clinic: Clinic) -> None:
+def test_an_insurer_pays_above_the_balance_only_with_allow_credit(clinic: Clinic) -> None:
     bill = clinic.bill("100.00", amount_paid="50.00")
-    claim = walk(clinic, claim_of(clinic, bill), "submitted", "approved")
+    claim = advance(clinic, create_claim(clinic, bill), "submitted", "approved")
 
-    refused = step(clinic, claim, status="paid")
-    paid = step(clinic, claim, status="paid", allow_credit=True)
+    refused = patch_claim(clinic, claim, status="paid")
+    paid = patch_claim(clinic, claim, status="paid", allow_credit=True)
 
     assert error_of(refused) == (409, "overpayment")
     assert paid.get_json()["paid_amount"] == "80.00"
-    row = shown(clinic, bill)
+    row = get_bill(clinic, bill)
     assert (row["balance"], row["account_balance"]) == ("0.00", "-30.00")
     with clinic.inside() as session:
         entries = session.execute(select(LedgerEntry.amount).where(LedgerEntry.claim_id == claim["id"]))
         assert sum(entries.scalars()) == -80
 
 
-def test_a_denial_needs_a_reason_and_a_partial_approval_an_amount(clinic: Clinic) -> None:
-    claim = walk(clinic, claim_of(clinic, clinic.bill("100.00")), "submitted")
+def test_a_denial_needs_a_reason_and_a_partial_approval_needs_an_amount(clinic: Clinic) -> None:
+    claim = advance(clinic, create_claim(clinic, clinic.bill("100.00")), "submitted")
 
-    denied = step(clinic, claim, status="denied")
-    partial = step(clinic, claim, status="partially_approved")
+    denied = patch_claim(clinic, claim, status="denied")
+    partial = patch_claim(clinic, claim, status="partially_approved")
 
     assert list(denied.get_json()["errors"]) == ["reason"]
     assert list(partial.get_json()["errors"]) == ["approved_amount"]
 
 
-def test_money_is_not_entered_before_the_insurer_has_agreed(clinic: Clinic) -> None:
-    claim = walk(clinic, claim_of(clinic, clinic.bill("100.00")), "submitted")
+def test_amounts_are_refused_before_the_approval(clinic: Clinic) -> None:
+    claim = advance(clinic, create_claim(clinic, clinic.bill("100.00")), "submitted")
 
-    assert error_of(step(clinic, claim, paid_amount="10.00")) == (409, "invalid_transition")
-    assert error_of(step(clinic, claim, approved_amount="10.00")) == (409, "invalid_transition")
+    assert error_of(patch_claim(clinic, claim, paid_amount="10.00")) == (409, "invalid_transition")
+    assert error_of(patch_claim(clinic, claim, approved_amount="10.00")) == (409, "invalid_transition")
 
 
-def test_a_claim_is_within_its_bill_and_names_insurer_and_policy(clinic: Clinic) -> None:
+def test_a_claim_needs_insurer_and_policy_and_is_at_most_the_bill(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
     url = f"/billings/{bill['id']}/claims"
 
-    beyond = clinic.admin.post(url, {"insurer": "A", "policy_number": "1", "amount": "100.01"})
-    bare = clinic.admin.post(url, {})
+    above = clinic.admin.post(url, {"insurer": "A", "policy_number": "1", "amount": "100.01"})
+    incomplete = clinic.admin.post(url, {})
 
-    assert list(beyond.get_json()["errors"]) == ["amount"]
-    assert set(bare.get_json()["errors"]) == {"insurer", "policy_number", "amount"}
+    assert list(above.get_json()["errors"]) == ["amount"]
+    assert set(incomplete.get_json()["errors"]) == {"insurer", "policy_number", "amount"}
 
 
 def test_a_single_cent_can_be_claimed(clinic: Clinic) -> None:
     bill = clinic.bill("0.01")
 
-    walk(clinic, claim_of(clinic, bill, "0.01"), "submitted", "approved", "paid")
+    advance(clinic, create_claim(clinic, bill, "0.01"), "submitted", "approved", "paid")
 
-    assert shown(clinic, bill)["status"] == "paid"
+    assert get_bill(clinic, bill)["status"] == "paid"
 
 
-def test_a_claim_is_reached_through_its_own_bill_only(clinic: Clinic) -> None:
-    claim, other = claim_of(clinic, clinic.bill("100.00")), clinic.bill("100.00")
+def test_a_claim_is_not_found_under_another_bill_or_by_another_doctor(clinic: Clinic) -> None:
+    claim, other = create_claim(clinic, clinic.bill("100.00")), clinic.bill("100.00")
 
     answers = [
         clinic.admin.get(f"/billings/{other['id']}/claims/{claim['id']}"),
@@ -206,27 +209,27 @@ def test_a_claim_is_reached_through_its_own_bill_only(clinic: Clinic) -> None:
     assert [answer.status_code for answer in answers] == [404] * 4
 
 
-def test_claims_of_a_void_bill_stand_still(clinic: Clinic) -> None:
+def test_a_claim_of_a_void_bill_cannot_change(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
-    claim = walk(clinic, claim_of(clinic, bill), "submitted")
+    claim = advance(clinic, create_claim(clinic, bill), "submitted")
     clinic.admin.post(f"/billings/{bill['id']}/void", {"reason": "x"})
 
-    assert error_of(step(clinic, claim, status="approved")) == (409, "read_only")
-    assert shown(clinic, bill)["claims"][0]["allowed_transitions"] == []
+    assert error_of(patch_claim(clinic, claim, status="approved")) == (409, "read_only")
+    assert get_bill(clinic, bill)["claims"][0]["allowed_transitions"] == []
 
 
-def test_a_claim_is_paid_once_however_many_enter_it(clinic: Clinic) -> None:
+def test_concurrent_payments_of_a_claim_post_one_payment(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
-    claim = walk(clinic, claim_of(clinic, bill, "40.00"), "submitted", "approved")
+    claim = advance(clinic, create_claim(clinic, bill, "40.00"), "submitted", "approved")
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _n: step(clinic, claim, status="paid"), range(8)))
+        list(pool.map(lambda _n: patch_claim(clinic, claim, status="paid"), range(8)))
 
-    assert shown(clinic, bill)["amount_paid"] == "40.00"
+    assert get_bill(clinic, bill)["amount_paid"] == "40.00"
 
 
 def test_a_claim_has_a_version_of_its_own(clinic: Clinic) -> None:
-    claim = claim_of(clinic, clinic.bill("100.00"))
+    claim = create_claim(clinic, clinic.bill("100.00"))
     url = f"/billings/{claim['billing_id']}/claims/{claim['id']}"
     etag = clinic.admin.get(url).headers["ETag"]
 
@@ -237,10 +240,10 @@ def test_a_claim_has_a_version_of_its_own(clinic: Clinic) -> None:
     assert error_of(stale) == (412, "stale_version")
 
 
-def test_a_step_leaves_one_entry_for_the_claim(clinic: Clinic) -> None:
-    claim = claim_of(clinic, clinic.bill("100.00"))
+def test_a_transition_writes_one_audit_entry_for_the_claim(clinic: Clinic) -> None:
+    claim = create_claim(clinic, clinic.bill("100.00"))
 
-    step(clinic, claim, status="submitted")
+    patch_claim(clinic, claim, status="submitted")
 
     with clinic.inside() as session:
         where = (AuditLog.entity == "claim", AuditLog.action == "update")

@@ -1,4 +1,4 @@
-"""Refunds: the desk asks, somebody else decides, and never more goes back than came in."""
+"""Refunds: requests, decisions, and the limits of the refundable amount."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def error_of(answer: TestResponse) -> tuple[int, str]:
     return answer.status_code, answer.get_json()["error"]
 
 
-def paid_bill(clinic: Clinic, *payments: str) -> dict[str, Any]:
-    """A bill of 100.00 with these payments in cash."""
+def create_paid_bill(clinic: Clinic, *payments: str) -> dict[str, Any]:
+    """Return a new bill of 100.00 with these payments in cash."""
     bill = clinic.bill("100.00")
     for amount in payments:
         pay(clinic, bill, amount)
@@ -32,7 +32,7 @@ def pay(clinic: Clinic, bill: dict[str, Any], amount: str, method: str = "cash")
     assert answer.status_code == 201
 
 
-def ask(caller: Caller, bill: dict[str, Any], amount: str, **members: Any) -> TestResponse:
+def request_refund(caller: Caller, bill: dict[str, Any], amount: str, **members: Any) -> TestResponse:
     body = {"amount": amount, "reason": "came too early"} | members
     return caller.post(f"/billings/{bill['id']}/refunds", body)
 
@@ -41,9 +41,9 @@ def decide(caller: Caller, bill: dict[str, Any], refund_id: int, status: str) ->
     return caller.patch(f"/billings/{bill['id']}/refunds/{refund_id}", {"status": status})
 
 
-def requested(clinic: Clinic, bill: dict[str, Any], amount: str, **members: Any) -> int:
-    """The id of a request by the desk."""
-    answer = ask(clinic.receptionist, bill, amount, **members)
+def requested_refund_id(clinic: Clinic, bill: dict[str, Any], amount: str, **members: Any) -> int:
+    """Request a refund as the receptionist and return its id."""
+    answer = request_refund(clinic.receptionist, bill, amount, **members)
     assert answer.status_code == 201, answer.get_data(as_text=True)
     return int(answer.get_json()["refunds"][-1]["id"])
 
@@ -52,10 +52,10 @@ def amount_paid(clinic: Clinic, bill: dict[str, Any]) -> str:
     return str(clinic.admin.get(f"/billings/{bill['id']}").get_json()["amount_paid"])
 
 
-def test_the_desks_refund_is_a_request_that_pays_nothing_out(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
+def test_a_refund_by_a_receptionist_is_a_request_without_a_posting(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
 
-    answer = ask(clinic.receptionist, bill, "20.00")
+    answer = request_refund(clinic.receptionist, bill, "20.00")
 
     row = answer.get_json()
     assert (answer.status_code, answer.headers["Location"]) == (201, f"/billings/{bill['id']}")
@@ -63,9 +63,9 @@ def test_the_desks_refund_is_a_request_that_pays_nothing_out(clinic: Clinic) -> 
     assert row["refunds"][0]["requested_by_id"] == clinic.receptionist.user_id
 
 
-def test_an_approved_refund_is_paid_out_and_owed_again(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "100.00")
-    refund_id = requested(clinic, bill, "30.00")
+def test_an_approved_refund_raises_the_balance(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "100.00")
+    refund_id = requested_refund_id(clinic, bill, "30.00")
 
     refund = decide(clinic.admin, bill, refund_id, "approved").get_json()
 
@@ -75,28 +75,28 @@ def test_an_approved_refund_is_paid_out_and_owed_again(clinic: Clinic) -> None:
     assert row["account_balance"] == "30.00"
 
 
-def test_a_rejected_refund_changes_nothing_and_frees_its_amount(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
-    refund_id = requested(clinic, bill, "60.00")
+def test_a_rejected_refund_posts_nothing_and_its_amount_can_be_requested_again(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
+    refund_id = requested_refund_id(clinic, bill, "60.00")
 
     refund = decide(clinic.admin, bill, refund_id, "rejected").get_json()
 
     assert refund["status"] == "rejected"
     assert amount_paid(clinic, bill) == "60.00"
-    assert ask(clinic.receptionist, bill, "60.00").status_code == 201
+    assert request_refund(clinic.receptionist, bill, "60.00").status_code == 201
 
 
-def test_an_admins_own_refund_is_immediate(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
+def test_a_refund_by_an_admin_is_paid_out_immediately(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
 
-    row = ask(clinic.admin, bill, "60.00").get_json()
+    row = request_refund(clinic.admin, bill, "60.00").get_json()
 
     assert (row["refunds"][0]["status"], row["amount_paid"], row["status"]) == ("approved", "0.00", "unpaid")
 
 
-def test_nobody_decides_a_refund_of_their_own(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
-    refund_id = requested(clinic, bill, "20.00")
+def test_the_requester_cannot_decide_a_refund(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
+    refund_id = requested_refund_id(clinic, bill, "20.00")
     with clinic.inside() as session:
         session.get(User, clinic.receptionist.user_id).role = Role.ADMIN
 
@@ -106,18 +106,18 @@ def test_nobody_decides_a_refund_of_their_own(clinic: Clinic) -> None:
     assert amount_paid(clinic, bill) == "60.00"
 
 
-def test_the_desk_decides_no_refund(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
-    refund_id = requested(clinic, bill, "20.00")
+def test_a_receptionist_cannot_decide_a_refund(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
+    refund_id = requested_refund_id(clinic, bill, "20.00")
 
     answer = decide(clinic.sign_in("receptionist"), bill, refund_id, "approved")
 
     assert error_of(answer) == (403, "forbidden")
 
 
-def test_a_decision_is_final_and_repeating_it_pays_once(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
-    refund_id = requested(clinic, bill, "20.00")
+def test_a_decision_is_final_and_a_repeated_one_posts_nothing(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
+    refund_id = requested_refund_id(clinic, bill, "20.00")
     decide(clinic.admin, bill, refund_id, "approved")
 
     again = decide(clinic.admin, bill, refund_id, "approved")
@@ -130,33 +130,33 @@ def test_a_decision_is_final_and_repeating_it_pays_once(clinic: Clinic) -> None:
     assert amount_paid(clinic, bill) == "40.00"
 
 
-def test_open_requests_count_against_what_can_be_refunded(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
-    requested(clinic, bill, "40.00")
+def test_open_requests_reduce_the_refundable_amount(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
+    requested_refund_id(clinic, bill, "40.00")
 
-    answer = ask(clinic.admin, bill, "20.01")
+    answer = request_refund(clinic.admin, bill, "20.01")
 
     assert error_of(answer) == (409, "excessive_refund")
     assert answer.get_json()["refundable"] == "20.00"
-    assert ask(clinic.admin, bill, "20.00").status_code == 201
+    assert request_refund(clinic.admin, bill, "20.00").status_code == 201
 
 
-def test_a_refund_of_one_payment_stays_within_what_is_left_of_it(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "30.00", "50.00")
+def test_refunds_of_one_payment_are_at_most_its_amount(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "30.00", "50.00")
     first, second = (payment["id"] for payment in bill["payments"])
-    requested(clinic, bill, "20.00", payment_id=first)
+    requested_refund_id(clinic, bill, "20.00", payment_id=first)
 
-    beyond = ask(clinic.admin, bill, "10.01", payment_id=first)
-    rest = ask(clinic.admin, bill, "10.00", payment_id=first)
-    other = ask(clinic.admin, bill, "50.00", payment_id=second)
+    beyond = request_refund(clinic.admin, bill, "10.01", payment_id=first)
+    rest = request_refund(clinic.admin, bill, "10.00", payment_id=first)
+    other = request_refund(clinic.admin, bill, "50.00", payment_id=second)
 
     assert error_of(beyond) == (409, "excessive_refund")
     assert (rest.status_code, other.status_code) == (201, 201)
 
 
-def test_a_payment_of_another_bill_is_not_refunded_here(clinic: Clinic) -> None:
-    bill, other = paid_bill(clinic, "30.00"), paid_bill(clinic, "30.00")
-    refund_id = requested(clinic, bill, "10.00", payment_id=bill["payments"][0]["id"])
+def test_only_a_payment_of_the_same_bill_can_be_refunded(clinic: Clinic) -> None:
+    bill, other = create_paid_bill(clinic, "30.00"), create_paid_bill(clinic, "30.00")
+    refund_id = requested_refund_id(clinic, bill, "10.00", payment_id=bill["payments"][0]["id"])
     decide(clinic.admin, bill, refund_id, "approved")
     clinic.admin.post(f"/billings/{bill['id']}/write-off", {"amount": "5.00", "reason": "x"})
     with clinic.inside() as session:
@@ -168,17 +168,17 @@ def test_a_payment_of_another_bill_is_not_refunded_here(clinic: Clinic) -> None:
     assert len(others) == 3
 
     for payment_id in (other["payments"][0]["id"], *others, 999):
-        answer = ask(clinic.admin, bill, "1.00", payment_id=payment_id)
+        answer = request_refund(clinic.admin, bill, "1.00", payment_id=payment_id)
         assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["payment_id"])
 
 
-def test_a_refund_leaves_by_the_way_the_money_came(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "30.00")
+def test_a_refund_uses_the_method_of_the_payment(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "30.00")
     pay(clinic, bill, "50.00", "card")
     first = bill["payments"][0]["id"]
 
-    ask(clinic.admin, bill, "10.00", payment_id=first)
-    ask(clinic.admin, bill, "10.00")
+    request_refund(clinic.admin, bill, "10.00", payment_id=first)
+    request_refund(clinic.admin, bill, "10.00")
 
     with clinic.inside() as session:
         refunds = session.execute(
@@ -190,68 +190,68 @@ def test_a_refund_leaves_by_the_way_the_money_came(clinic: Clinic) -> None:
 
 
 def test_credit_spent_on_a_bill_can_be_refunded(clinic: Clinic) -> None:
-    first = paid_bill(clinic, "150.00")
+    first = create_paid_bill(clinic, "150.00")
     second = clinic.bill("50.00", patient_id=first["patient_id"])
     pay(clinic, second, "50.00", "credit")
 
-    row = ask(clinic.admin, second, "50.00").get_json()
+    row = request_refund(clinic.admin, second, "50.00").get_json()
 
     assert (row["balance"], row["account_balance"]) == ("50.00", "50.00")
 
 
 def test_a_single_cent_can_be_refunded(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
+    bill = create_paid_bill(clinic, "60.00")
 
-    row = ask(clinic.admin, bill, "0.01").get_json()
+    row = request_refund(clinic.admin, bill, "0.01").get_json()
 
     assert row["amount_paid"] == "59.99"
 
 
-def test_a_refund_needs_a_reason_and_a_bill(clinic: Clinic) -> None:
-    bill, other = paid_bill(clinic, "60.00"), paid_bill(clinic, "60.00")
-    refund_id = requested(clinic, bill, "10.00")
+def test_a_refund_needs_a_reason_and_is_found_only_under_its_bill(clinic: Clinic) -> None:
+    bill, other = create_paid_bill(clinic, "60.00"), create_paid_bill(clinic, "60.00")
+    refund_id = requested_refund_id(clinic, bill, "10.00")
 
-    assert ask(clinic.receptionist, bill, "1.00", reason=" ").status_code == 422
+    assert request_refund(clinic.receptionist, bill, "1.00", reason=" ").status_code == 422
     assert decide(clinic.admin, other, refund_id, "approved").status_code == 404
     assert decide(clinic.admin, bill, 999, "approved").status_code == 404
 
 
-def test_bills_with_open_requests_are_listed(clinic: Clinic) -> None:
-    waiting, settled = paid_bill(clinic, "60.00"), paid_bill(clinic, "60.00")
-    requested(clinic, waiting, "10.00")
-    decide(clinic.admin, settled, requested(clinic, settled, "10.00"), "rejected")
+def test_bills_can_be_filtered_by_refund_status(clinic: Clinic) -> None:
+    waiting, settled = create_paid_bill(clinic, "60.00"), create_paid_bill(clinic, "60.00")
+    requested_refund_id(clinic, waiting, "10.00")
+    decide(clinic.admin, settled, requested_refund_id(clinic, settled, "10.00"), "rejected")
 
     listed = clinic.admin.get("/billings?refund_status=requested").get_json()
 
     assert [row["id"] for row in listed] == [waiting["id"]]
 
 
-def test_a_bill_is_not_made_void_over_an_open_request(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
-    refund_id = requested(clinic, bill, "10.00")
-    void = (f"/billings/{bill['id']}/void", {"reason": "mistake"})
+def test_a_bill_with_an_open_refund_request_cannot_be_voided(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
+    refund_id = requested_refund_id(clinic, bill, "10.00")
+    void_request = (f"/billings/{bill['id']}/void", {"reason": "mistake"})
 
-    refused = clinic.admin.post(*void)
+    refused = clinic.admin.post(*void_request)
     decide(clinic.admin, bill, refund_id, "approved")
-    row = clinic.admin.post(*void).get_json()
+    row = clinic.admin.post(*void_request).get_json()
 
     assert error_of(refused) == (409, "in_use")
     assert (row["status"], row["balance"], row["account_balance"]) == ("void", "0.00", "-50.00")
 
 
-def test_what_was_paid_is_refunded_once_however_many_ask(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "100.00")
-    asking = [clinic.receptionist, clinic.admin] * 4
+def test_concurrent_refunds_are_at_most_the_paid_amount(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "100.00")
+    callers = [clinic.receptionist, clinic.admin] * 4
 
     with ThreadPoolExecutor(8) as pool:
-        codes = sorted(pool.map(lambda caller: ask(caller, bill, "40.00").status_code, asking))
+        codes = sorted(pool.map(lambda caller: request_refund(caller, bill, "40.00").status_code, callers))
 
     assert codes == [201] * 2 + [409] * 6
 
 
-def test_one_request_is_paid_out_once_however_many_approve(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "100.00")
-    refund_id = requested(clinic, bill, "40.00")
+def test_concurrent_decisions_pay_out_a_refund_at_most_once(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "100.00")
+    refund_id = requested_refund_id(clinic, bill, "40.00")
     statuses = ["approved", "rejected"] * 4
 
     with ThreadPoolExecutor(8) as pool:
@@ -262,9 +262,9 @@ def test_one_request_is_paid_out_once_however_many_approve(clinic: Clinic) -> No
     assert row["amount_paid"] == expected[row["refunds"][0]["status"]]
 
 
-def test_asking_and_deciding_are_named_in_the_audit(clinic: Clinic) -> None:
-    bill = paid_bill(clinic, "60.00")
-    decide(clinic.admin, bill, requested(clinic, bill, "10.00"), "approved")
+def test_the_audit_log_names_the_request_and_the_decision(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "60.00")
+    decide(clinic.admin, bill, requested_refund_id(clinic, bill, "10.00"), "approved")
 
     with clinic.inside() as session:
         entries = session.execute(

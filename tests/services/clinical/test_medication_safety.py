@@ -1,4 +1,4 @@
-"""The safety gate: what a patient's record says against a medicine stops it, unless a doctor means it."""
+"""Medication safety check: alerts for allergies and duplicate therapy, overrides and warnings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.support.clinic import Caller, Clinic
 
 
 def visit(clinic: Clinic, *allergies: str, taking: tuple[str, ...] = ()) -> int:
-    """An open visit of a new patient who brings these allergies and home medications along."""
+    """Create an open visit of a new patient with these allergies and home medications."""
     patient_id = clinic.patient()["id"]
     record(clinic, patient_id, allergies=list(allergies), medications=list(taking))
-    found: int = clinic.visit(patient_id=patient_id)["id"]
-    return found
+    visit_id: int = clinic.visit(patient_id=patient_id)["id"]
+    return visit_id
 
 
 def record(clinic: Clinic, patient_id: int, **history: list[str]) -> None:
@@ -36,15 +36,15 @@ def prescribed(clinic: Clinic, visit_id: int, *medications: Any, **members: Any)
 
 
 def alerts(answer: TestResponse) -> list[tuple[str, str, str]]:
-    """(code, medication, with) of what a refusal names."""
+    """Return (code, medication, with) of each alert of a refusal."""
     assert answer.status_code == 409, answer.get_data(as_text=True)
     problem = answer.get_json()
     assert problem["error"] == "safety_alert"
     return [(alert["code"], alert["medication"], alert["with"]) for alert in problem["alerts"]]
 
 
-def hand_out(caller: Caller, row: dict[str, Any], quantity: int = 1, **members: Any) -> TestResponse:
-    """Some of the prescription's first medication."""
+def dispense(caller: Caller, row: dict[str, Any], quantity: int = 1, **members: Any) -> TestResponse:
+    """Dispense the first medication of the prescription."""
     items = [{"medication": row["medications"][0]["id"], "quantity": quantity}]
     return caller.post(f"/prescriptions/{row['id']}/dispense", {"items": items} | members)
 
@@ -52,7 +52,7 @@ def hand_out(caller: Caller, row: dict[str, Any], quantity: int = 1, **members: 
 # --- Allergies ---
 
 
-def test_a_recorded_allergy_stops_the_medicine(clinic: Clinic) -> None:
+def test_a_recorded_allergy_refuses_the_medication(clinic: Clinic) -> None:
     for allergy, medication, code in (
         ("Amoxicillin", "AMOXICILLIN 500 mg caps", "allergy_ingredient"),
         ("penicillin", "Augmentin", "allergy_class"),
@@ -65,7 +65,7 @@ def test_a_recorded_allergy_stops_the_medicine(clinic: Clinic) -> None:
     assert clinic.doctor.get("/prescriptions").get_json() == []
 
 
-def test_a_refusal_names_every_hit(clinic: Clinic) -> None:
+def test_a_refusal_contains_every_alert(clinic: Clinic) -> None:
     visit_id = visit(clinic, "penicillin", "sulfa", taking=("Zocor",))
 
     answer = prescribe(clinic, visit_id, "Augmentin", "Bactrim DS", "Lipitor")
@@ -74,7 +74,7 @@ def test_a_refusal_names_every_hit(clinic: Clinic) -> None:
     assert {medication for _, medication, _ in alerts(answer)} == {"Augmentin", "Bactrim DS", "Lipitor"}
 
 
-def test_somebody_else_s_allergies_and_medicines_do_not_matter(clinic: Clinic) -> None:
+def test_records_of_other_patients_are_ignored(clinic: Clinic) -> None:
     prescribed(clinic, visit(clinic, "penicillin", taking=("Lisinopril",)), "Ibuprofen")
 
     row = prescribed(clinic, visit(clinic), "Augmentin", "Lisinopril", "Ibuprofen")
@@ -85,7 +85,7 @@ def test_somebody_else_s_allergies_and_medicines_do_not_matter(clinic: Clinic) -
 # --- Duplicates ---
 
 
-def test_the_same_ingredient_in_force_stops_the_medicine(clinic: Clinic) -> None:
+def test_the_same_ingredient_in_an_active_prescription_is_a_duplicate(clinic: Clinic) -> None:
     visit_id = visit(clinic)
     first = prescribed(clinic, visit_id, "Tylenol")
 
@@ -95,7 +95,7 @@ def test_the_same_ingredient_in_force_stops_the_medicine(clinic: Clinic) -> None
     assert answer.get_json()["alerts"][0]["prescription_id"] == first["id"]
 
 
-def test_a_home_medication_counts_as_taken(clinic: Clinic) -> None:
+def test_a_home_medication_is_compared_for_duplicates(clinic: Clinic) -> None:
     visit_id = visit(clinic, taking=("Metformin 500 mg",))
 
     answer = prescribe(clinic, visit_id, "Glucophage")
@@ -112,13 +112,13 @@ def test_two_members_of_a_class_are_a_duplicate(clinic: Clinic) -> None:
     assert alerts(answer) == [("duplicate_class", "Lipitor", "simvastatin 20 mg")]
 
 
-def test_a_prescription_is_compared_with_itself(clinic: Clinic) -> None:
+def test_medications_of_one_prescription_are_compared_with_each_other(clinic: Clinic) -> None:
     answer = prescribe(clinic, visit(clinic), "Prednisone 20 mg", "Lisinopril", "Prednisone 5 mg")
 
     assert alerts(answer) == [("duplicate_ingredient", "Prednisone 5 mg", "Prednisone 20 mg")]
 
 
-def test_what_is_no_longer_in_force_is_no_duplicate(clinic: Clinic) -> None:
+def test_an_inactive_prescription_is_not_a_duplicate(clinic: Clinic) -> None:
     visit_id = visit(clinic)
     cancelled = prescribed(clinic, visit_id, "Lisinopril")
     clinic.doctor.delete(f"/prescriptions/{cancelled['id']}")
@@ -131,7 +131,7 @@ def test_what_is_no_longer_in_force_is_no_duplicate(clinic: Clinic) -> None:
     assert answer.status_code == 201
 
 
-def test_one_in_force_through_today_still_counts(clinic: Clinic) -> None:
+def test_a_prescription_that_expires_today_is_still_active(clinic: Clinic) -> None:
     visit_id = visit(clinic)
     first = prescribed(clinic, visit_id, "Lisinopril")
     clinic.doctor.patch(f"/prescriptions/{first['id']}", {"expires_on": first["issued_at"][:10]})
@@ -141,7 +141,7 @@ def test_one_in_force_through_today_still_counts(clinic: Clinic) -> None:
     assert alerts(answer) == [("duplicate_ingredient", "Zestril", "Lisinopril")]
 
 
-def test_of_two_prescriptions_at_once_one_sees_the_other(clinic: Clinic) -> None:
+def test_one_of_several_concurrent_duplicate_prescriptions_succeeds(clinic: Clinic) -> None:
     visit_id = visit(clinic)
     caller = clinic.doctor
 
@@ -156,22 +156,22 @@ def test_of_two_prescriptions_at_once_one_sees_the_other(clinic: Clinic) -> None
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
 
 
-# --- Overriding ---
+# --- Overrides ---
 
 
-def test_a_doctor_passes_an_alert_with_a_reason_that_is_kept(clinic: Clinic) -> None:
+def test_a_doctor_overrides_an_alert_with_a_stored_reason(clinic: Clinic) -> None:
     visit_id = visit(clinic, "penicillin")
 
     row = prescribed(clinic, visit_id, "Augmentin", override_reason="tolerated it in 2024")
 
     assert row["override_reason"] == "tolerated it in 2024"
-    (kept,) = row["overridden_alerts"]
-    assert (kept["code"], kept["medication"], kept["with"]) == ("allergy_class", "Augmentin", "penicillin")
-    assert kept["reason"] == "tolerated it in 2024"
-    assert kept["overridden_by"].startswith("Doctor")
+    (alert,) = row["overridden_alerts"]
+    assert (alert["code"], alert["medication"], alert["with"]) == ("allergy_class", "Augmentin", "penicillin")
+    assert alert["reason"] == "tolerated it in 2024"
+    assert alert["overridden_by"].startswith("Doctor")
 
 
-def test_an_override_is_audited_as_one(clinic: Clinic) -> None:
+def test_an_override_is_audited_as_override(clinic: Clinic) -> None:
     visit_id = visit(clinic, "penicillin")
     prescribe(clinic, visit_id, "Augmentin")
     row = prescribed(clinic, visit_id, "Augmentin", override_reason="tolerated")
@@ -187,13 +187,13 @@ def test_an_override_is_audited_as_one(clinic: Clinic) -> None:
     assert "tolerated" not in str(entries)
 
 
-def test_a_blank_reason_passes_nothing(clinic: Clinic) -> None:
+def test_a_blank_reason_overrides_nothing(clinic: Clinic) -> None:
     answer = prescribe(clinic, visit(clinic, "penicillin"), "Augmentin", override_reason="  ")
 
     assert alerts(answer) == [("allergy_class", "Augmentin", "penicillin")]
 
 
-def test_an_administrator_may_pass_an_alert_too(clinic: Clinic) -> None:
+def test_an_admin_may_override_an_alert(clinic: Clinic) -> None:
     body = {
         "visit_id": visit(clinic, "penicillin"),
         "medications": ["Augmentin"],
@@ -205,21 +205,21 @@ def test_an_administrator_may_pass_an_alert_too(clinic: Clinic) -> None:
     assert len(row["overridden_alerts"]) == 1
 
 
-# --- Changing ---
+# --- Changes ---
 
 
-def test_changed_medications_are_judged_again(clinic: Clinic) -> None:
+def test_changed_medications_are_checked_again(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic, "penicillin"), "Azithromycin")
     path = f"/prescriptions/{row['id']}"
 
     refused = clinic.doctor.patch(path, {"medications": ["Amoxicillin"]})
-    passed = clinic.doctor.patch(path, {"medications": ["Amoxicillin"], "override_reason": "agreed"})
+    overridden = clinic.doctor.patch(path, {"medications": ["Amoxicillin"], "override_reason": "agreed"})
 
     assert alerts(refused) == [("allergy_class", "Amoxicillin", "penicillin")]
-    assert passed.get_json()["overridden_alerts"][0]["reason"] == "agreed"
+    assert overridden.get_json()["overridden_alerts"][0]["reason"] == "agreed"
 
 
-def test_what_was_overridden_once_does_not_stop_a_change(clinic: Clinic) -> None:
+def test_an_overridden_alert_does_not_refuse_a_change(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic, "penicillin"), "Amoxicillin", override_reason="agreed")
     path = f"/prescriptions/{row['id']}"
 
@@ -230,7 +230,7 @@ def test_what_was_overridden_once_does_not_stop_a_change(clinic: Clinic) -> None
     assert alerts(worse) == [("cross_reactivity", "Keflex", "penicillin")]
 
 
-def test_a_prescription_is_no_duplicate_of_itself(clinic: Clinic) -> None:
+def test_a_prescription_is_not_a_duplicate_of_itself(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic), "Lisinopril")
 
     answer = clinic.doctor.patch(
@@ -240,64 +240,63 @@ def test_a_prescription_is_no_duplicate_of_itself(clinic: Clinic) -> None:
     assert answer.status_code == 200
 
 
-# --- Handing out ---
+# --- Dispensing ---
 
 
-def test_an_overridden_alert_does_not_stop_handing_out(clinic: Clinic) -> None:
+def test_an_overridden_alert_does_not_refuse_dispensing(clinic: Clinic) -> None:
     visit_id = visit(clinic, "penicillin", taking=("Lisinopril",))
     tablets = [{"name": name, "quantity": 5} for name in ("Augmentin", "Zestril", "Zestril 5 mg")]
     row = prescribed(clinic, visit_id, *tablets, override_reason="agreed")
-    backwards = [{"medication": one["id"], "quantity": 1} for one in reversed(row["medications"])]
+    items = [{"medication": medication["id"], "quantity": 1} for medication in reversed(row["medications"])]
 
-    answer = clinic.technician.post(f"/prescriptions/{row['id']}/dispense", {"items": backwards})
+    answer = clinic.technician.post(f"/prescriptions/{row['id']}/dispense", {"items": items})
 
     assert answer.status_code == 200
 
 
-def test_an_allergy_recorded_later_stops_handing_out(clinic: Clinic) -> None:
+def test_an_allergy_recorded_after_prescribing_refuses_dispensing(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic), {"name": "Augmentin", "quantity": 10})
     record(clinic, row["patient_id"], allergies=["penicillin"])
 
-    answer = hand_out(clinic.technician, row)
+    answer = dispense(clinic.technician, row)
 
     assert alerts(answer) == [("allergy_class", "Augmentin", "penicillin")]
     assert clinic.doctor.get(f"/prescriptions/{row['id']}").get_json()["dispensings"] == []
 
 
-def test_another_prescription_stops_handing_out_the_first(clinic: Clinic) -> None:
+def test_a_later_duplicate_refuses_dispensing_the_first_prescription(clinic: Clinic) -> None:
     visit_id = visit(clinic)
     first = prescribed(clinic, visit_id, {"name": "Lisinopril", "quantity": 10})
     second = prescribed(clinic, visit_id, {"name": "Zestril", "quantity": 10}, override_reason="replaces it")
 
-    stopped = hand_out(clinic.technician, first)
+    refused = dispense(clinic.technician, first)
 
-    assert alerts(stopped) == [("duplicate_ingredient", "Lisinopril", "Zestril")]
-    assert hand_out(clinic.technician, second).status_code == 200
+    assert alerts(refused) == [("duplicate_ingredient", "Lisinopril", "Zestril")]
+    assert dispense(clinic.technician, second).status_code == 200
 
 
-def test_a_new_alert_concerns_only_the_medication_it_names(clinic: Clinic) -> None:
+def test_a_new_alert_refuses_only_its_own_medication(clinic: Clinic) -> None:
     tablets = [{"name": name, "quantity": 5} for name in ("Lisinopril", "Augmentin")]
     row = prescribed(clinic, visit(clinic), *tablets)
     record(clinic, row["patient_id"], allergies=["penicillin"])
 
-    assert hand_out(clinic.technician, row).status_code == 200
+    assert dispense(clinic.technician, row).status_code == 200
 
 
-def test_a_doctor_passes_a_new_alert_at_handing_out_once_for_all(clinic: Clinic) -> None:
+def test_a_doctor_overrides_a_new_alert_at_dispensing_once(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic), {"name": "Augmentin", "quantity": 10})
     record(clinic, row["patient_id"], allergies=["penicillin"])
 
-    refused = hand_out(clinic.technician, row, override_reason="looks fine")
-    passed = hand_out(clinic.doctor, row, override_reason="tolerated it in 2024")
-    later = hand_out(clinic.technician, row)
+    refused = dispense(clinic.technician, row, override_reason="looks fine")
+    overridden = dispense(clinic.doctor, row, override_reason="tolerated it in 2024")
+    later = dispense(clinic.technician, row)
 
     assert (refused.status_code, refused.get_json()["error"]) == (403, "forbidden")
-    assert passed.get_json()["overridden_alerts"][0]["reason"] == "tolerated it in 2024"
+    assert overridden.get_json()["overridden_alerts"][0]["reason"] == "tolerated it in 2024"
     assert later.get_json()["medications"][0]["dispensed"] == 2
 
 
-# --- What nobody could check ---
-
+# --- Warnings ---
 
 UNKNOWN: list[tuple[tuple[str, ...], tuple[str, ...], str, str]] = [
     ((), (), "Zorblaxine 5", "Zorblaxine 5 is not known"),
@@ -308,26 +307,26 @@ UNKNOWN: list[tuple[tuple[str, ...], tuple[str, ...], str, str]] = [
 ]
 
 
-def test_what_is_not_known_is_told(clinic: Clinic) -> None:
-    for allergies, taking, medication, told in UNKNOWN:
+def test_unknown_medications_and_allergies_give_a_warning(clinic: Clinic) -> None:
+    for allergies, taking, medication, text in UNKNOWN:
         row = prescribed(clinic, visit(clinic, *allergies, taking=taking), medication)
 
         (warning,) = row["warnings"]
         assert (warning["medication"], warning["code"]) == (medication, "unchecked")
-        assert told in warning["message"]
+        assert text in warning["message"]
         assert clinic.technician.get(f"/prescriptions/{row['id']}").get_json()["warnings"] == [warning]
         listed = clinic.technician.get(f"/prescriptions?id={row['id']}").get_json()
         assert listed[0]["warnings"] == [warning]
 
 
-def test_free_text_alone_is_told_to_be_unchecked(clinic: Clinic) -> None:
+def test_free_text_alone_gives_a_warning(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic, "penicillin"), details="Amoxicillin 500 mg, three times a day")
 
     (warning,) = row["warnings"]
     assert (warning["medication"], warning["code"]) == ("details", "unchecked")
 
 
-def test_a_known_medicine_beside_known_allergies_brings_no_warning(clinic: Clinic) -> None:
+def test_a_known_medication_with_known_allergies_gives_no_warning(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic, "peanuts", "NKDA", "latex"), "Lisinopril", details="with food")
 
     assert row["warnings"] == []

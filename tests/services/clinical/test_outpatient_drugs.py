@@ -1,10 +1,10 @@
-"""The drugs of everyday practice are all known, each with the class that its alarms need."""
+"""Drug table: the common outpatient drugs are known, each with the class that its alerts need."""
 
 import pytest
 
 from services.clinical import drugs
 
-# The drugs most prescribed to outpatients, and a class that each must have.
+# The most prescribed outpatient drugs, by a class that each must have.
 OUTPATIENT = {
     "HMG-CoA Reductase Inhibitor": "atorvastatin simvastatin rosuvastatin pravastatin lovastatin",
     "Angiotensin Converting Enzyme Inhibitor": "lisinopril enalapril benazepril ramipril quinapril captopril",
@@ -96,13 +96,17 @@ OUTPATIENT = {
 
 
 @pytest.mark.parametrize(
-    ("name", "group"),
-    [(name.replace("_", " "), group) for group, names in OUTPATIENT.items() for name in names.split()],
+    ("name", "drug_class"),
+    [
+        (name.replace("_", " "), drug_class)
+        for drug_class, names in OUTPATIENT.items()
+        for name in names.split()
+    ],
 )
-def test_a_common_outpatient_drug_is_known_with_its_class(name: str, group: str) -> None:
+def test_a_common_outpatient_drug_is_known_with_its_class(name: str, drug_class: str) -> None:
     drug = drugs.resolve(name)
 
     assert drug is not None
     assert len(drug.ingredients) == 1
     assert drug.unknown_parts == ()
-    assert group in drug.classes
+    assert drug_class in drug.classes

@@ -1,4 +1,4 @@
-"""Treatments: ordering and carrying out, the stock they take and give back, what can no longer change."""
+"""Treatments: order, carry out, void; used and returned stock; refused changes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.support.queries import count
 
 
 def day(days: int) -> str:
-    """A date so many days from now, `YYYY-MM-DD`."""
+    """Return the date `days` days from today, `YYYY-MM-DD`."""
     return (datetime.now(UTC).date() + timedelta(days=days)).isoformat()
 
 
-def needs(*pairs: tuple[dict[str, Any], int]) -> list[dict[str, int]]:
+def usages(*pairs: tuple[dict[str, Any], int]) -> list[dict[str, int]]:
     return [{"item_id": item["id"], "quantity": quantity} for item, quantity in pairs]
 
 
 def quantity(clinic: Clinic, item: dict[str, Any]) -> int:
-    found: int = clinic.admin.get(f"/inventory/{item['id']}").get_json()["quantity"]
-    return found
+    units: int = clinic.admin.get(f"/inventory/{item['id']}").get_json()["quantity"]
+    return units
 
 
 def restock(clinic: Clinic, item: dict[str, Any], units: int, **lot: Any) -> None:
@@ -64,9 +64,7 @@ def test_a_treatment_needs_a_visit_a_name_and_a_cost(clinic: Clinic) -> None:
         ({"billing_id": 1}, "billing_id"),
     ],
 )
-def test_a_wrong_treatment_is_refused_by_the_name_of_the_field(
-    clinic: Clinic, members: dict[str, Any], field: str
-) -> None:
+def test_an_invalid_treatment_reports_the_field(clinic: Clinic, members: dict[str, Any], field: str) -> None:
     visit = clinic.visit()
 
     answer = clinic.admin.post(
@@ -77,14 +75,14 @@ def test_a_wrong_treatment_is_refused_by_the_name_of_the_field(
     assert list(answer.get_json()["errors"]) == [field]
 
 
-def test_a_retired_item_cannot_be_named(clinic: Clinic) -> None:
+def test_a_retired_item_is_refused(clinic: Clinic) -> None:
     item = clinic.item(quantity=5)
     visit = clinic.visit()
     clinic.admin.delete(f"/inventory/{item['id']}")
 
     answer = clinic.doctor.post(
         "/treatments",
-        {"visit_id": visit["id"], "name": "X", "cost": 1, "inventory_items": needs((item, 1))},
+        {"visit_id": visit["id"], "name": "X", "cost": 1, "inventory_items": usages((item, 1))},
     )
 
     assert answer.status_code == 422
@@ -93,45 +91,45 @@ def test_a_retired_item_cannot_be_named(clinic: Clinic) -> None:
 # --- Stock ---------------------------------------------------------------------------------------------
 
 
-def test_completing_takes_the_stock_earliest_expiry_first(clinic: Clinic) -> None:
+def test_completing_uses_the_lots_that_expire_first(clinic: Clinic) -> None:
     item = clinic.item(quantity=5, lot_number="late", expires_on=day(60))
     restock(clinic, item, 2, lot_number="soon", expires_on=day(5))
-    restock(clinic, item, 9, lot_number="gone", expires_on=day(-1))
+    restock(clinic, item, 9, lot_number="expired", expires_on=day(-1))
 
-    row = clinic.treatment(inventory_items=needs((item, 4)))
+    row = clinic.treatment(inventory_items=usages((item, 4)))
 
-    assert row["inventory_items"] == needs((item, 4))
-    assert [(one["lot_number"], one["expires_on"], one["quantity"]) for one in row["inventory_used"]] == [
+    assert row["inventory_items"] == usages((item, 4))
+    assert [(lot["lot_number"], lot["expires_on"], lot["quantity"]) for lot in row["inventory_used"]] == [
         ("late", day(60), 2),
         ("soon", day(5), 2),
     ]
-    assert {one["name"] for one in row["inventory_used"]} == {item["name"]}
+    assert {lot["name"] for lot in row["inventory_used"]} == {item["name"]}
     assert quantity(clinic, item) == 12
 
 
-def test_a_planned_treatment_takes_nothing_until_it_is_completed_and_then_once(clinic: Clinic) -> None:
+def test_a_planned_treatment_uses_its_stock_once_when_it_is_completed(clinic: Clinic) -> None:
     item = clinic.item(quantity=10)
-    planned = clinic.treatment(status="planned", inventory_items=needs((item, 3)))
+    planned = clinic.treatment(status="planned", inventory_items=usages((item, 3)))
     path = f"/treatments/{planned['id']}"
     assert (planned["inventory_used"], quantity(clinic, item)) == ([], 10)
 
     clinic.technician.patch(path, {"status": "in_progress"})
-    begun = quantity(clinic, item)
+    in_progress = quantity(clinic, item)
     clinic.technician.patch(path, {"status": "completed"})
     again = clinic.technician.patch(path, {"status": "completed", "notes": "well tolerated"})
 
-    assert begun == 10
+    assert in_progress == 10
     assert again.status_code == 200
     assert quantity(clinic, item) == 7
 
 
-def test_a_shortage_names_every_short_item_and_takes_nothing(clinic: Clinic) -> None:
+def test_a_shortage_reports_every_missing_item_and_uses_nothing(clinic: Clinic) -> None:
     enough, short, none = clinic.item(quantity=10), clinic.item(quantity=2), clinic.item()
-    wanted = needs((enough, 1), (short, 3), (none, 1))
+    items = usages((enough, 1), (short, 3), (none, 1))
     visit = clinic.visit()
 
     answer = clinic.doctor.post(
-        "/treatments", {"visit_id": visit["id"], "name": "X", "cost": 1, "inventory_items": wanted}
+        "/treatments", {"visit_id": visit["id"], "name": "X", "cost": 1, "inventory_items": items}
     )
 
     assert (answer.status_code, answer.get_json()["error"]) == (409, "insufficient_stock")
@@ -143,10 +141,10 @@ def test_a_shortage_names_every_short_item_and_takes_nothing(clinic: Clinic) -> 
     assert clinic.doctor.get("/treatments").get_json() == []
 
 
-def test_voiding_gives_the_same_lots_back(clinic: Clinic) -> None:
+def test_voiding_returns_the_stock_to_the_same_lots(clinic: Clinic) -> None:
     item = clinic.item(quantity=2, lot_number="A", expires_on=day(5))
     restock(clinic, item, 5, lot_number="B", expires_on=day(60))
-    row = clinic.treatment(inventory_items=needs((item, 4)))
+    row = clinic.treatment(inventory_items=usages((item, 4)))
     before = clinic.admin.get(f"/inventory/{item['id']}").get_json()["lots"]
 
     answer = clinic.doctor.delete(f"/treatments/{row['id']}", {"reason": "wrong patient"})
@@ -160,41 +158,41 @@ def test_voiding_gives_the_same_lots_back(clinic: Clinic) -> None:
     after = clinic.admin.get(f"/inventory/{item['id']}").get_json()["lots"]
     assert [lot["quantity"] for lot in before] == [3]
     assert [(lot["lot_number"], lot["quantity"]) for lot in after] == [("A", 2), ("B", 5)]
-    moved = clinic.admin.get(f"/inventory/{item['id']}/movements?type=return").get_json()
-    assert {one["treatment_id"] for one in moved} == {row["id"]}
+    returns = clinic.admin.get(f"/inventory/{item['id']}/movements?type=return").get_json()
+    assert {movement["treatment_id"] for movement in returns} == {row["id"]}
 
 
-def test_items_named_after_completion_are_taken_and_given_back(clinic: Clinic) -> None:
+def test_changed_items_of_a_completed_treatment_are_used_and_returned(clinic: Clinic) -> None:
     gauze, gloves = clinic.item(quantity=10), clinic.item(quantity=10)
     row = clinic.treatment()
     path = f"/treatments/{row['id']}"
 
-    clinic.technician.patch(path, {"inventory_items": needs((gauze, 4), (gloves, 2))})
-    taken = quantity(clinic, gauze), quantity(clinic, gloves)
-    changed = clinic.technician.patch(path, {"inventory_items": needs((gauze, 1))})
+    clinic.technician.patch(path, {"inventory_items": usages((gauze, 4), (gloves, 2))})
+    after_use = quantity(clinic, gauze), quantity(clinic, gloves)
+    changed = clinic.technician.patch(path, {"inventory_items": usages((gauze, 1))})
 
-    assert taken == (6, 8)
-    assert changed.get_json()["inventory_items"] == needs((gauze, 1))
+    assert after_use == (6, 8)
+    assert changed.get_json()["inventory_items"] == usages((gauze, 1))
     assert (quantity(clinic, gauze), quantity(clinic, gloves)) == (9, 10)
 
 
-def test_what_is_given_back_of_several_lots_goes_to_the_one_taken_last(clinic: Clinic) -> None:
+def test_a_partial_return_goes_to_the_lot_that_was_used_last(clinic: Clinic) -> None:
     item = clinic.item(quantity=2, lot_number="A", expires_on=day(5))
     restock(clinic, item, 5, lot_number="B", expires_on=day(60))
-    row = clinic.treatment(inventory_items=needs((item, 4)))
+    row = clinic.treatment(inventory_items=usages((item, 4)))
 
-    clinic.technician.patch(f"/treatments/{row['id']}", {"inventory_items": needs((item, 3))})
+    clinic.technician.patch(f"/treatments/{row['id']}", {"inventory_items": usages((item, 3))})
 
-    stocked = clinic.admin.get(f"/inventory/{item['id']}").get_json()["lots"]
-    assert [(lot["lot_number"], lot["quantity"]) for lot in stocked] == [("B", 4)]
+    lots = clinic.admin.get(f"/inventory/{item['id']}").get_json()["lots"]
+    assert [(lot["lot_number"], lot["quantity"]) for lot in lots] == [("B", 4)]
 
 
-def test_the_list_of_items_belongs_to_the_version(clinic: Clinic) -> None:
+def test_a_change_of_the_items_increases_the_version(clinic: Clinic) -> None:
     item = clinic.item(quantity=10)
     row = clinic.treatment(status="planned")
     path = f"/treatments/{row['id']}"
 
-    first = clinic.doctor.patch(path, {"inventory_items": needs((item, 1))}, headers={"If-Match": '"1"'})
+    first = clinic.doctor.patch(path, {"inventory_items": usages((item, 1))}, headers={"If-Match": '"1"'})
     stale = clinic.doctor.patch(path, {"notes": "x"}, headers={"If-Match": '"1"'})
 
     assert first.status_code == 200
@@ -202,18 +200,18 @@ def test_the_list_of_items_belongs_to_the_version(clinic: Clinic) -> None:
     assert stale.status_code == 412
 
 
-def test_treatments_that_name_items_in_opposite_orders_do_not_block_each_other(clinic: Clinic) -> None:
-    one, two = clinic.item(quantity=100), clinic.item(quantity=100)
+def test_treatments_with_the_same_items_in_opposite_order_do_not_deadlock(clinic: Clinic) -> None:
+    first, second = clinic.item(quantity=100), clinic.item(quantity=100)
     visits = [clinic.visit() for _ in range(2)]
     doctor = clinic.doctor
     answers: list[int] = []
 
     def treat(number: int) -> None:
-        pairs = [(one, 1), (two, 1)]
+        pairs = [(first, 1), (second, 1)]
         for _ in range(8):
             body = {"visit_id": visits[number]["id"], "name": "X", "cost": 1}
-            wanted = needs(*(pairs if number else reversed(pairs)))
-            answers.append(doctor.post("/treatments", body | {"inventory_items": wanted}).status_code)
+            items = usages(*(pairs if number else reversed(pairs)))
+            answers.append(doctor.post("/treatments", body | {"inventory_items": items}).status_code)
 
     threads = [threading.Thread(target=treat, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -222,12 +220,12 @@ def test_treatments_that_name_items_in_opposite_orders_do_not_block_each_other(c
         thread.join()
 
     assert answers == [201] * 16
-    assert quantity(clinic, one) == quantity(clinic, two) == 84
+    assert quantity(clinic, first) == quantity(clinic, second) == 84
 
 
-def test_a_treatment_completed_by_many_at_once_takes_its_stock_once(clinic: Clinic) -> None:
+def test_concurrent_completions_use_the_stock_once(clinic: Clinic) -> None:
     item = clinic.item(quantity=10)
-    row = clinic.treatment(status="planned", inventory_items=needs((item, 3)))
+    row = clinic.treatment(status="planned", inventory_items=usages((item, 3)))
     caller = clinic.technician
 
     def complete() -> None:
@@ -242,11 +240,11 @@ def test_a_treatment_completed_by_many_at_once_takes_its_stock_once(clinic: Clin
     assert quantity(clinic, item) == 7
 
 
-# --- What may change -----------------------------------------------------------------------------------
+# --- Changes -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("path", "allowed"),
+    ("statuses", "allowed"),
     [
         (("planned", "in_progress", "completed", "cancelled"), True),
         (("planned", "completed"), True),
@@ -259,19 +257,21 @@ def test_a_treatment_completed_by_many_at_once_takes_its_stock_once(clinic: Clin
         (("completed", "cancelled", "completed"), False),
     ],
 )
-def test_the_status_goes_forward_only(clinic: Clinic, path: tuple[str, ...], allowed: bool) -> None:
-    row = clinic.treatment(status=path[0])
+def test_the_status_changes_only_by_an_allowed_transition(
+    clinic: Clinic, statuses: tuple[str, ...], allowed: bool
+) -> None:
+    row = clinic.treatment(status=statuses[0])
 
-    for status in path[1:]:
+    for status in statuses[1:]:
         answer = clinic.doctor.patch(f"/treatments/{row['id']}", {"status": status})
 
     assert answer.status_code == (200 if allowed else 409)
     if not allowed:
         assert answer.get_json()["error"] == "invalid_transition"
-        assert path[-1] not in answer.get_json()["allowed"]
+        assert statuses[-1] not in answer.get_json()["allowed"]
 
 
-def test_a_cancelled_treatment_stays_as_it_is(clinic: Clinic) -> None:
+def test_a_cancelled_treatment_is_read_only(clinic: Clinic) -> None:
     row = clinic.treatment(status="planned")
     clinic.doctor.delete(f"/treatments/{row['id']}")
 
@@ -298,11 +298,11 @@ def test_a_billed_treatment_cannot_change_until_the_bill_is_void(clinic: Clinic)
     assert clinic.doctor.patch(path, {"cost": "1.00"}).status_code == 200
 
 
-def test_what_was_ordered_can_be_carried_out_after_the_visit_is_signed(clinic: Clinic) -> None:
+def test_a_planned_treatment_can_be_carried_out_after_the_visit_is_signed(clinic: Clinic) -> None:
     item = clinic.item(quantity=5)
     visit = clinic.visit()
-    planned = clinic.treatment(visit_id=visit["id"], status="planned", inventory_items=needs((item, 2)))
-    done = clinic.treatment(visit_id=visit["id"])
+    planned = clinic.treatment(visit_id=visit["id"], status="planned", inventory_items=usages((item, 2)))
+    completed = clinic.treatment(visit_id=visit["id"])
     clinic.doctor.post(f"/visits/{visit['id']}/sign")
 
     def refused(answer: Any) -> bool:
@@ -311,8 +311,8 @@ def test_what_was_ordered_can_be_carried_out_after_the_visit_is_signed(clinic: C
     body = {"visit_id": visit["id"], "name": "X", "cost": 1}
     assert refused(clinic.doctor.post("/treatments", body))
     assert refused(clinic.doctor.patch(f"/treatments/{planned['id']}", {"cost": 1}))
-    assert refused(clinic.technician.patch(f"/treatments/{done['id']}", {"notes": "x"}))
-    assert refused(clinic.doctor.delete(f"/treatments/{done['id']}"))
+    assert refused(clinic.technician.patch(f"/treatments/{completed['id']}", {"notes": "x"}))
+    assert refused(clinic.doctor.delete(f"/treatments/{completed['id']}"))
     carried_out = clinic.technician.patch(
         f"/treatments/{planned['id']}", {"status": "completed", "notes": "given"}
     )
@@ -320,7 +320,7 @@ def test_what_was_ordered_can_be_carried_out_after_the_visit_is_signed(clinic: C
     assert quantity(clinic, item) == 3
 
 
-def test_a_treatment_stays_with_its_visit(clinic: Clinic) -> None:
+def test_a_treatment_cannot_move_to_another_visit(clinic: Clinic) -> None:
     row, other = clinic.treatment(), clinic.visit()
 
     answer = clinic.doctor.patch(f"/treatments/{row['id']}", {"visit_id": other["id"]})
@@ -328,7 +328,7 @@ def test_a_treatment_stays_with_its_visit(clinic: Clinic) -> None:
     assert (answer.status_code, answer.get_json()["error"]) == (409, "read_only")
 
 
-# --- Who -----------------------------------------------------------------------------------------------
+# --- Permissions ---------------------------------------------------------------------------------------
 
 
 def test_a_doctor_writes_own_treatments_only(clinic: Clinic) -> None:
@@ -347,7 +347,7 @@ def test_a_doctor_writes_own_treatments_only(clinic: Clinic) -> None:
     assert own.status_code == 201
 
 
-def test_a_technician_records_status_notes_and_items_only(clinic: Clinic) -> None:
+def test_a_technician_changes_status_notes_and_items_only(clinic: Clinic) -> None:
     row = clinic.treatment(status="planned")
     path = f"/treatments/{row['id']}"
 
@@ -372,47 +372,47 @@ def test_a_receptionist_reads_treatments_without_notes(clinic: Clinic) -> None:
     assert clinic.receptionist.patch(path, {"name": "x"}).status_code == 403
 
 
-# --- Lists and traces ----------------------------------------------------------------------------------
+# --- Lists and audit -----------------------------------------------------------------------------------
 
 
 def test_the_list_filters_by_status_visit_doctor_and_name(clinic: Clinic) -> None:
     patient = clinic.patient(name="Zoë Marín")
     visit = clinic.visit(patient_id=patient["id"])
-    one = clinic.treatment(visit_id=visit["id"], name="X-ray", status="planned", procedure_code="71045")
+    planned = clinic.treatment(visit_id=visit["id"], name="X-ray", status="planned", procedure_code="71045")
     clinic.treatment(name="Suture")
 
     def ids(query: str) -> list[int]:
         return [row["id"] for row in clinic.doctor.get(f"/treatments?{query}").get_json()]
 
-    assert ids("status=planned") == ids(f"visit_id={visit['id']}") == [one["id"]]
-    assert ids("q=ray") == ids("q=71045") == ids("q=marin") == [one["id"]]
+    assert ids("status=planned") == ids(f"visit_id={visit['id']}") == [planned["id"]]
+    assert ids("q=ray") == ids("q=71045") == ids("q=marin") == [planned["id"]]
     assert len(ids(f"doctor_id={clinic.doctor.doctor_id}")) == 2
     assert clinic.doctor.get("/treatments?inventory_used=1").status_code == 422
 
 
-def test_the_list_takes_the_same_number_of_queries_however_long_it_is(clinic: Clinic) -> None:
+def test_the_list_needs_the_same_number_of_queries_for_any_length(clinic: Clinic) -> None:
     item = clinic.item(quantity=50)
-    clinic.treatment(inventory_items=needs((item, 1)))
+    clinic.treatment(inventory_items=usages((item, 1)))
     few = count(clinic, clinic.admin, "/treatments?per_page=100")
 
     for _ in range(4):
         doctor = clinic.sign_in("doctor")
         visit = clinic.visit(doctor_id=doctor.doctor_id)
-        clinic.treatment(visit_id=visit["id"], inventory_items=needs((item, 1)))
+        clinic.treatment(visit_id=visit["id"], inventory_items=usages((item, 1)))
 
     assert count(clinic, clinic.admin, "/treatments?per_page=100") == few
 
 
-def test_voiding_leaves_one_entry_for_the_treatment_and_one_for_the_item(clinic: Clinic) -> None:
+def test_voiding_writes_one_audit_entry_for_the_treatment_and_one_for_the_item(clinic: Clinic) -> None:
     item = clinic.item(quantity=5)
-    row = clinic.treatment(inventory_items=needs((item, 1)))
+    row = clinic.treatment(inventory_items=usages((item, 1)))
 
     clinic.doctor.delete(f"/treatments/{row['id']}")
 
     with clinic.inside() as session:
         entries = session.query(AuditLog).filter_by(user_id=clinic.doctor.user_id).all()
-        told = {(one.action, one.entity, one.entity_id, tuple(one.patient_ids)) for one in entries}
-    assert told == {
+        rows = {(row.action, row.entity, row.entity_id, tuple(row.patient_ids)) for row in entries}
+    assert rows == {
         ("void", "treatment", row["id"], (row["patient_id"],)),
         ("update", "inventory_item", item["id"], ()),
     }

@@ -1,4 +1,4 @@
-"""Visits: documenting, vitals and diagnoses, appointments, money, signing, voiding, who sees what."""
+"""Visits: document, vitals and diagnoses, appointments, money, permissions, lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLINICAL = {
 
 
 def day(days: int) -> str:
-    """A date so many days from now, `YYYY-MM-DD`."""
+    """Return the date `days` days from today, `YYYY-MM-DD`."""
     return (datetime.now(UTC).date() + timedelta(days=days)).isoformat()
 
 
@@ -35,7 +35,7 @@ def refusal(answer: Any) -> tuple[int, str]:
 # --- Documenting ---------------------------------------------------------------------------------------
 
 
-def test_a_doctor_documents_an_own_visit_with_a_patient_alone(clinic: Clinic) -> None:
+def test_a_visit_of_a_doctor_needs_the_patient_only(clinic: Clinic) -> None:
     patient = clinic.patient()
 
     answer = clinic.doctor.post("/visits", {"patient_id": patient["id"]})
@@ -52,7 +52,7 @@ def test_a_doctor_documents_an_own_visit_with_a_patient_alone(clinic: Clinic) ->
     assert abs(datetime.now(UTC) - datetime.fromisoformat(row["date"])) < timedelta(minutes=1)
 
 
-def test_whoever_is_no_doctor_names_one(clinic: Clinic) -> None:
+def test_the_doctor_is_required_unless_the_user_is_one(clinic: Clinic) -> None:
     patient = clinic.patient()
 
     answer = clinic.admin.post("/visits", {"patient_id": patient["id"]})
@@ -60,7 +60,7 @@ def test_whoever_is_no_doctor_names_one(clinic: Clinic) -> None:
     assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["doctor_id"])
 
 
-def test_a_visit_comes_with_treatments_and_prescriptions(clinic: Clinic) -> None:
+def test_a_visit_is_documented_with_treatments_and_prescriptions(clinic: Clinic) -> None:
     item = clinic.item(quantity=5)
     used = [{"item_id": item["id"], "quantity": 2}]
     patient = clinic.patient()
@@ -83,7 +83,7 @@ def test_a_visit_comes_with_treatments_and_prescriptions(clinic: Clinic) -> None
 
     row = answer.get_json()
     assert answer.status_code == 201
-    assert [(one["name"], one["status"]) for one in row["treatments"]] == [
+    assert [(treatment["name"], treatment["status"]) for treatment in row["treatments"]] == [
         ("Dressing", "completed"),
         ("Follow-up dressing", "planned"),
     ]
@@ -93,15 +93,15 @@ def test_a_visit_comes_with_treatments_and_prescriptions(clinic: Clinic) -> None
     assert clinic.doctor.get(f"/visits/{row['id']}").get_json() == row
 
 
-def test_a_visit_whose_treatment_is_short_of_stock_is_not_documented_at_all(clinic: Clinic) -> None:
+def test_insufficient_stock_for_a_treatment_refuses_the_whole_visit(clinic: Clinic) -> None:
     item = clinic.item(quantity=1)
-    wanted = [{"item_id": item["id"], "quantity": 2}]
+    usages = [{"item_id": item["id"], "quantity": 2}]
 
     answer = clinic.doctor.post(
         "/visits",
         {
             "patient_id": clinic.patient()["id"],
-            "treatments": [{"name": "Dressing", "cost": 40, "inventory_items": wanted}],
+            "treatments": [{"name": "Dressing", "cost": 40, "inventory_items": usages}],
         },
     )
 
@@ -131,9 +131,7 @@ def test_a_visit_whose_treatment_is_short_of_stock_is_not_documented_at_all(clin
         ({"status": "signed"}, "status"),
     ],
 )
-def test_a_wrong_visit_is_refused_by_the_name_of_the_field(
-    clinic: Clinic, members: dict[str, Any], field: str
-) -> None:
+def test_an_invalid_visit_reports_the_field(clinic: Clinic, members: dict[str, Any], field: str) -> None:
     patient = clinic.patient(date_of_birth="1980-01-01")
 
     answer = clinic.doctor.post("/visits", {"patient_id": patient["id"]} | members)
@@ -141,7 +139,7 @@ def test_a_wrong_visit_is_refused_by_the_name_of_the_field(
     assert (answer.status_code, list(answer.get_json()["errors"])) == (422, [field])
 
 
-def test_a_newborn_is_seen_on_the_day_of_birth(clinic: Clinic) -> None:
+def test_a_visit_on_the_day_of_birth_is_accepted(clinic: Clinic) -> None:
     patient = clinic.patient(date_of_birth=day(0))
 
     vitals = {"weight_kg": 3.25, "height_cm": 50, "respiratory_rate": 60}
@@ -151,7 +149,7 @@ def test_a_newborn_is_seen_on_the_day_of_birth(clinic: Clinic) -> None:
     assert row["vitals"]["bmi"] == 13.0
 
 
-def test_codes_are_printed_and_described_by_the_table(clinic: Clinic) -> None:
+def test_a_diagnosis_code_gets_its_printed_form_and_official_title(clinic: Clinic) -> None:
     row = clinic.visit(diagnoses=[{"icd10": "j029"}, {"description": "Grief"}])
 
     assert row["diagnoses"] == [
@@ -173,7 +171,7 @@ def test_a_visit_completes_its_appointment(clinic: Clinic) -> None:
     assert row["doctor_id"] == booked["doctor_id"]
 
 
-def test_a_visit_agrees_with_its_appointment(clinic: Clinic) -> None:
+def test_a_visit_must_have_the_patient_and_doctor_of_its_appointment(clinic: Clinic) -> None:
     booked = clinic.appointment()
     other = clinic.sign_in("doctor")
 
@@ -194,7 +192,7 @@ def test_a_visit_agrees_with_its_appointment(clinic: Clinic) -> None:
     assert clinic.doctor.get(f"/appointments/{booked['id']}").get_json()["status"] == "scheduled"
 
 
-def test_a_cancelled_appointment_has_no_visit(clinic: Clinic) -> None:
+def test_a_cancelled_appointment_cannot_have_a_visit(clinic: Clinic) -> None:
     booked = clinic.appointment()
     clinic.admin.delete(f"/appointments/{booked['id']}")
 
@@ -205,7 +203,7 @@ def test_a_cancelled_appointment_has_no_visit(clinic: Clinic) -> None:
     assert refusal(answer) == (409, "conflict")
 
 
-def test_an_appointment_has_one_visit_and_a_voided_one_does_not_count(clinic: Clinic) -> None:
+def test_an_appointment_has_at_most_one_visit_that_is_not_voided(clinic: Clinic) -> None:
     booked = clinic.appointment()
     body = {"patient_id": booked["patient_id"], "appointment_id": booked["id"]}
     first = clinic.doctor.make("/visits", **body)
@@ -218,7 +216,7 @@ def test_an_appointment_has_one_visit_and_a_voided_one_does_not_count(clinic: Cl
     assert third.status_code == 201
 
 
-def test_two_who_document_one_appointment_at_once_make_one_visit(clinic: Clinic) -> None:
+def test_concurrent_visits_of_one_appointment_create_one_visit(clinic: Clinic) -> None:
     booked = clinic.appointment()
     body = {"patient_id": booked["patient_id"], "appointment_id": booked["id"]}
     doctor = clinic.doctor
@@ -236,20 +234,20 @@ def test_two_who_document_one_appointment_at_once_make_one_visit(clinic: Clinic)
     assert sorted(answers) == [201] + [409] * 5
 
 
-def test_a_visit_may_find_its_appointment_later_but_then_keeps_it(clinic: Clinic) -> None:
+def test_a_visit_may_get_an_appointment_later_but_cannot_lose_it(clinic: Clinic) -> None:
     booked = clinic.appointment()
     row = clinic.visit(patient_id=booked["patient_id"])
     path = f"/visits/{row['id']}"
 
     linked = clinic.doctor.patch(path, {"appointment_id": booked["id"]})
-    loosed = clinic.doctor.patch(path, {"appointment_id": None})
+    removed = clinic.doctor.patch(path, {"appointment_id": None})
 
     assert linked.get_json()["appointment_id"] == booked["id"]
     assert clinic.doctor.get(f"/appointments/{booked['id']}").get_json()["status"] == "completed"
-    assert refusal(loosed) == (409, "read_only")
+    assert refusal(removed) == (409, "read_only")
 
 
-# --- Changing ------------------------------------------------------------------------------------------
+# --- Changes -------------------------------------------------------------------------------------------
 
 
 def test_vitals_merge_member_by_member(clinic: Clinic) -> None:
@@ -266,7 +264,7 @@ def test_vitals_merge_member_by_member(clinic: Clinic) -> None:
     assert cleared.get_json()["vitals"] is None
 
 
-def test_a_row_sent_back_whole_changes_nothing_but_what_was_edited(clinic: Clinic) -> None:
+def test_sending_back_the_whole_row_changes_only_the_edited_members(clinic: Clinic) -> None:
     row = clinic.visit(vitals={"weight_kg": 80, "height_cm": 200}, **{k: CLINICAL[k] for k in ("diagnoses",)})
     path = f"/visits/{row['id']}"
 
@@ -280,18 +278,18 @@ def test_a_row_sent_back_whole_changes_nothing_but_what_was_edited(clinic: Clini
     assert same.headers["ETag"] == answer.headers["ETag"] == '"2"'
 
 
-def test_the_diagnoses_are_replaced_and_belong_to_the_version(clinic: Clinic) -> None:
+def test_changed_diagnoses_replace_the_list_and_increase_the_version(clinic: Clinic) -> None:
     row = clinic.visit(diagnoses=[{"description": "Cough"}])
     path = f"/visits/{row['id']}"
 
     answer = clinic.doctor.patch(path, {"diagnoses": [{"icd10": "R05.9"}]})
     stale = clinic.doctor.patch(path, {"summary": "x"}, headers={"If-Match": '"1"'})
 
-    assert [one["icd10"] for one in answer.get_json()["diagnoses"]] == ["R05.9"]
+    assert [diagnosis["icd10"] for diagnosis in answer.get_json()["diagnoses"]] == ["R05.9"]
     assert refusal(stale) == (412, "stale_version")
 
 
-def test_a_visit_keeps_its_patient(clinic: Clinic) -> None:
+def test_a_visit_cannot_move_to_another_patient(clinic: Clinic) -> None:
     row, other = clinic.visit(), clinic.patient()
 
     answer = clinic.doctor.patch(f"/visits/{row['id']}", {"patient_id": other["id"]})
@@ -299,23 +297,23 @@ def test_a_visit_keeps_its_patient(clinic: Clinic) -> None:
     assert refusal(answer) == (409, "read_only")
 
 
-def test_an_admin_may_hand_a_visit_to_another_doctor_unless_its_appointment_says_who(clinic: Clinic) -> None:
+def test_an_admin_may_change_the_doctor_unless_the_visit_has_an_appointment(clinic: Clinic) -> None:
     other = clinic.sign_in("doctor")
     booked = clinic.appointment()
     row = clinic.visit()
-    bound = clinic.visit(patient_id=booked["patient_id"], appointment_id=booked["id"])
+    with_appointment = clinic.visit(patient_id=booked["patient_id"], appointment_id=booked["id"])
 
-    handed = clinic.admin.patch(f"/visits/{row['id']}", {"doctor_id": other.doctor_id})
-    refused = clinic.admin.patch(f"/visits/{bound['id']}", {"doctor_id": other.doctor_id})
+    changed = clinic.admin.patch(f"/visits/{row['id']}", {"doctor_id": other.doctor_id})
+    refused = clinic.admin.patch(f"/visits/{with_appointment['id']}", {"doctor_id": other.doctor_id})
 
-    assert handed.get_json()["doctor"]["id"] == other.doctor_id
+    assert changed.get_json()["doctor"]["id"] == other.doctor_id
     assert refused.status_code == 422
 
 
 # --- Money ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_paid_with_the_visit_becomes_the_patients_credit(clinic: Clinic) -> None:
+def test_a_payment_with_the_visit_becomes_credit_of_the_patient(clinic: Clinic) -> None:
     patient = clinic.patient()
 
     row = clinic.doctor.make("/visits", patient_id=patient["id"], amount_paid="30.00", payment_method="cash")
@@ -324,102 +322,27 @@ def test_what_is_paid_with_the_visit_becomes_the_patients_credit(clinic: Clinic)
     assert clinic.admin.get(f"/patients/{patient['id']}").get_json()["account_balance"] == "-30.00"
 
 
-def test_paid_and_balance_follow_the_visits_bills(clinic: Clinic) -> None:
+def test_amount_paid_and_balance_follow_the_bills_of_the_visit(clinic: Clinic) -> None:
     row = clinic.visit(
         treatments=[{"name": "Dressing", "cost": "100.00"}], amount_paid="30.00", payment_method="cash"
     )
     bill = clinic.admin.make("/billings", visit_id=row["id"])
 
-    def figures() -> tuple[str, str]:
-        found = clinic.admin.get(f"/visits/{row['id']}").get_json()
-        return found["amount_paid"], found["balance"]
+    def amounts() -> tuple[str, str]:
+        visit = clinic.admin.get(f"/visits/{row['id']}").get_json()
+        return visit["amount_paid"], visit["balance"]
 
     def pay(amount: str, method: str) -> None:
         clinic.admin.make(f"/billings/{bill['id']}/payments", amount=amount, method=method)
 
-    assert figures() == ("30.00", "100.00")
-    pay("30.00", "credit")  # the same thirty, moved
-    assert figures() == ("30.00", "70.00")
+    assert amounts() == ("30.00", "100.00")
+    pay("30.00", "credit")  # moves the same 30.00 from the account to the bill
+    assert amounts() == ("30.00", "70.00")
     pay("20.00", "card")
-    assert figures() == ("50.00", "50.00")
+    assert amounts() == ("50.00", "50.00")
 
 
-# --- Signing -------------------------------------------------------------------------------------------
-
-
-def test_a_signed_visit_is_read_only(clinic: Clinic) -> None:
-    row = clinic.visit()
-    path = f"/visits/{row['id']}"
-
-    signed = clinic.doctor.post(f"{path}/sign")
-
-    assert signed.status_code == 200
-    assert (signed.get_json()["status"], signed.get_json()["signed_by_id"]) == (
-        "signed",
-        clinic.doctor.user_id,
-    )
-    assert refusal(clinic.doctor.post(f"{path}/sign")) == (409, "invalid_transition")
-    assert refusal(clinic.doctor.patch(path, {"notes": "x"})) == (409, "read_only")
-    assert refusal(clinic.technician.patch(path, {"vitals": {"spo2": 97}})) == (409, "read_only")
-    assert refusal(clinic.admin.delete(path, {"reason": "x"})) == (409, "read_only")
-    assert clinic.doctor.put(path, signed.get_json()).status_code == 200
-
-
-def test_corrections_of_a_signed_visit_are_addenda(clinic: Clinic) -> None:
-    row = clinic.visit()
-    path = f"/visits/{row['id']}"
-
-    early = clinic.doctor.post(f"{path}/addenda", {"text": "Left ear."})
-    clinic.doctor.post(f"{path}/sign")
-    answer = clinic.doctor.post(f"{path}/addenda", {"text": "Left ear, not right."})
-
-    addendum = answer.get_json()
-    assert refusal(early) == (409, "conflict")
-    assert (answer.status_code, answer.headers["Location"]) == (201, path)
-    assert (addendum["text"], addendum["author_id"]) == ("Left ear, not right.", clinic.doctor.user_id)
-    assert addendum["created_at"]
-    assert clinic.doctor.get(path).get_json()["addenda"] == [addendum]
-    assert clinic.doctor.post(f"{path}/addenda", {"text": " "}).status_code == 422
-
-
-# --- Voiding -------------------------------------------------------------------------------------------
-
-
-def test_voiding_takes_what_hangs_on_the_visit_with_it(clinic: Clinic) -> None:
-    item = clinic.item(quantity=5)
-    used = [{"item_id": item["id"], "quantity": 2}]
-    row = clinic.visit(
-        treatments=[{"name": "Dressing", "cost": 1, "inventory_items": used}],
-        prescriptions=[{"medications": [{"name": "Paracetamol"}]}],
-    )
-    path = f"/visits/{row['id']}"
-
-    unexplained = clinic.admin.delete(path)
-    answer = clinic.admin.delete(f"{path}?reason=wrong patient")
-
-    voided = answer.get_json()
-    assert (unexplained.status_code, list(unexplained.get_json()["errors"])) == (422, ["reason"])
-    assert (answer.status_code, voided["status"], voided["void_reason"]) == (200, "void", "wrong patient")
-    assert [one["status"] for one in voided["treatments"]] == ["cancelled"]
-    assert [one["status"] for one in voided["prescriptions"]] == ["cancelled"]
-    assert clinic.admin.get(f"/inventory/{item['id']}").get_json()["quantity"] == 5
-    assert refusal(clinic.doctor.patch(path, {"notes": "x"})) == (409, "read_only")
-    assert refusal(clinic.doctor.post(f"{path}/sign")) == (409, "invalid_transition")
-
-
-def test_a_billed_visit_is_not_voided_until_the_bill_is(clinic: Clinic) -> None:
-    row = clinic.visit(treatments=[{"name": "Dressing", "cost": 1}])
-    bill = clinic.admin.make("/billings", visit_id=row["id"])
-
-    refused = clinic.admin.delete(f"/visits/{row['id']}", {"reason": "twice"})
-    clinic.admin.post(f"/billings/{bill['id']}/void", {"reason": "twice"})
-    done = clinic.admin.delete(f"/visits/{row['id']}", {"reason": "twice"})
-
-    assert refusal(refused) == (409, "in_use")
-    assert done.get_json()["status"] == "void"
-
-
-# --- Who -----------------------------------------------------------------------------------------------
+# --- Permissions ---------------------------------------------------------------------------------------
 
 
 def test_a_doctor_writes_own_visits_only(clinic: Clinic) -> None:
@@ -468,10 +391,10 @@ def test_a_receptionist_sees_no_clinical_fields(clinic: Clinic) -> None:
     assert clinic.receptionist.patch(path, {"visit_type": "x"}).status_code == 403
 
 
-# --- Lists and traces ----------------------------------------------------------------------------------
+# --- Lists and audit -----------------------------------------------------------------------------------
 
 
-def test_the_worklist_names_who_is_due_and_was_not_seen_since(clinic: Clinic) -> None:
+def test_follow_up_due_lists_visits_without_a_later_visit(clinic: Clinic) -> None:
     due = clinic.visit(date=day(-10), follow_up_date=day(-1))
     clinic.visit(date=day(-10), follow_up_date=day(1))
     clinic.visit(date=day(-10))
@@ -480,29 +403,31 @@ def test_the_worklist_names_who_is_due_and_was_not_seen_since(clinic: Clinic) ->
     void = clinic.visit(date=day(-10), follow_up_date=day(-1))
     clinic.admin.delete(f"/visits/{void['id']}", {"reason": "x"})
 
-    found = clinic.receptionist.get("/visits?follow_up_due=true").get_json()
+    due_visits = clinic.receptionist.get("/visits?follow_up_due=true").get_json()
     others = clinic.receptionist.get("/visits?follow_up_due=false").get_json()
 
-    assert [row["id"] for row in found] == [due["id"]]
+    assert [row["id"] for row in due_visits] == [due["id"]]
     assert len(others) == 5
 
 
-def test_the_list_filters_by_status_dates_people_and_name(clinic: Clinic) -> None:
-    one = clinic.visit(patient_id=clinic.patient(name="Łukasz Nowak")["id"], date=day(-3))
-    two = clinic.visit()
-    clinic.doctor.post(f"/visits/{two['id']}/sign")
+def test_the_list_filters_by_status_date_patient_and_name(clinic: Clinic) -> None:
+    earlier = clinic.visit(patient_id=clinic.patient(name="Łukasz Nowak")["id"], date=day(-3))
+    signed = clinic.visit()
+    clinic.doctor.post(f"/visits/{signed['id']}/sign")
 
     def ids(query: str) -> list[int]:
         return [row["id"] for row in clinic.doctor.get(f"/visits?{query}").get_json()]
 
-    assert ids("status=open") == ids("q=lukasz") == ids(f"patient_id={one['patient_id']}") == [one["id"]]
-    assert ids("status=signed") == ids(f"start_date={day(-1)}") == [two["id"]]
+    assert (
+        ids("status=open") == ids("q=lukasz") == ids(f"patient_id={earlier['patient_id']}") == [earlier["id"]]
+    )
+    assert ids("status=signed") == ids(f"start_date={day(-1)}") == [signed["id"]]
     assert ids("status=void") == []
-    assert ids("sort_by=date&sort_order=desc") == [two["id"], one["id"]]
+    assert ids("sort_by=date&sort_order=desc") == [signed["id"], earlier["id"]]
     assert clinic.doctor.get("/visits?status=closed").status_code == 422
 
 
-def test_the_list_takes_the_same_number_of_queries_however_long_it_is(clinic: Clinic) -> None:
+def test_the_list_needs_the_same_number_of_queries_for_any_length(clinic: Clinic) -> None:
     def busy_visit() -> None:
         doctor = clinic.sign_in("doctor")
         clinic.visit(
@@ -519,7 +444,7 @@ def test_the_list_takes_the_same_number_of_queries_however_long_it_is(clinic: Cl
     assert count(clinic, clinic.admin, "/visits?per_page=100") == few
 
 
-def test_signing_and_reading_leave_one_entry_each_about_the_patient(clinic: Clinic) -> None:
+def test_signing_and_reading_write_one_audit_entry_each_about_the_patient(clinic: Clinic) -> None:
     row = clinic.visit()
 
     clinic.doctor.post(f"/visits/{row['id']}/sign")
@@ -527,7 +452,7 @@ def test_signing_and_reading_leave_one_entry_each_about_the_patient(clinic: Clin
 
     with clinic.inside() as session:
         entries = session.query(AuditLog).filter_by(user_id=clinic.doctor.user_id).order_by(AuditLog.id)
-        told = [(one.action, one.entity, one.entity_id) for one in entries]
+        rows = [(entry.action, entry.entity, entry.entity_id) for entry in entries]
         subjects = session.query(AuditSubject).filter_by(patient_id=row["patient_id"]).count()
-    assert told == [("sign", "visit", row["id"]), ("read", "visit", row["id"])]
+    assert rows == [("sign", "visit", row["id"]), ("read", "visit", row["id"])]
     assert subjects >= 3

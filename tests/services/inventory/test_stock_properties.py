@@ -1,4 +1,4 @@
-"""Whatever is moved, treated, amended and voided in whatever order: the books of the stock room agree."""
+"""Stock, property-based: random movements and treatments keep quantities, movements and lots consistent."""
 
 from __future__ import annotations
 
@@ -12,99 +12,99 @@ from hypothesis import strategies as st
 
 from tests.support.clinic import Clinic
 
-# lot number -> days until it expires, in the order in which they leave
-DATED = {"expired": -1, "soon": 3, "later": 30}
-LOTS = (*DATED, "unnamed")  # the last is the lot without number and expiry
-USABLE = ("soon", "later", "unnamed")
+# Lot number -> days until its expiry, in the order of use.
+DATED_LOTS = {"expired": -1, "soon": 3, "later": 30}
+LOTS = (*DATED_LOTS, "unnamed")  # "unnamed" is the lot without number and expiry
+USABLE_LOTS = ("soon", "later", "unnamed")
 
 units = st.integers(1, 9)
-lot = st.none() | st.sampled_from(list(DATED))
-choice = st.integers(0, 3)
+lot_names = st.none() | st.sampled_from(list(DATED_LOTS))
+indexes = st.integers(0, 3)
 Step = tuple[Any, ...]
 steps: st.SearchStrategy[Step] = st.one_of(
-    st.tuples(st.just("restock"), units, lot),
-    st.tuples(st.just("return"), units, lot),
-    st.tuples(st.just("usage"), units, lot),
-    st.tuples(st.just("waste"), units, lot),
+    st.tuples(st.just("restock"), units, lot_names),
+    st.tuples(st.just("return"), units, lot_names),
+    st.tuples(st.just("usage"), units, lot_names),
+    st.tuples(st.just("waste"), units, lot_names),
     st.tuples(st.just("adjustment"), units.map(lambda n: -n), st.none()),
     st.tuples(st.just("count"), st.integers(0, 20)),
     st.tuples(st.just("treat"), units),
-    st.tuples(st.just("amend"), choice, units),
-    st.tuples(st.just("void"), choice),
+    st.tuples(st.just("amend"), indexes, units),
+    st.tuples(st.just("void"), indexes),
 )
 
 
 @dataclass
-class Shelf:
-    """What should be there: units by lot, and what each standing treatment took of which lot."""
+class StockModel:
+    """The expected stock: units by lot, and the units that each treatment used by lot."""
 
     lots: Counter[str] = field(default_factory=Counter)
-    taken: dict[int, Counter[str]] = field(default_factory=dict)
+    used: dict[int, Counter[str]] = field(default_factory=dict)
 
     @property
     def quantity(self) -> int:
         return sum(self.lots.values())
 
-    def out(self, wanted: int, names: tuple[str, ...]) -> Counter[str] | None:
-        """Take earliest first; None and nothing taken where there is not enough."""
-        found: Counter[str] = Counter()
+    def take(self, quantity: int, names: tuple[str, ...]) -> Counter[str] | None:
+        """Take units from the lots in their order. Return None and take nothing if there are too few."""
+        taken: Counter[str] = Counter()
         for name in names:
-            found[name] = min(self.lots[name], wanted - found.total())
-        if found.total() < wanted:
+            taken[name] = min(self.lots[name], quantity - taken.total())
+        if taken.total() < quantity:
             return None
-        self.lots -= found
-        return +found
+        self.lots -= taken
+        return +taken
 
-    def back(self, treatment: int, surplus: int) -> None:
-        """Give back what left last."""
-        for name in reversed(USABLE):
-            given = min(surplus, self.taken[treatment][name])
-            self.taken[treatment][name] -= given
-            self.lots[name] += given
-            surplus -= given
+    def put_back(self, treatment: int, surplus: int) -> None:
+        """Put back units of a treatment; the lot used last comes first."""
+        for name in reversed(USABLE_LOTS):
+            quantity = min(surplus, self.used[treatment][name])
+            self.used[treatment][name] -= quantity
+            self.lots[name] += quantity
+            surplus -= quantity
 
 
-class Story:
-    """One item and one visit, told step by step to the clinic and to the model."""
+class Scenario:
+    """One item and one visit. Each step runs in the application and in the model."""
 
     def __init__(self, clinic: Clinic) -> None:
         self.clinic = clinic
-        self.shelf = Shelf()
+        self.model = StockModel()
         self.item = clinic.item()["id"]
         self.visit = clinic.visit()["id"]
         self.treatments: list[int] = []
 
-    def tell(self, step: Step) -> None:
-        kind, *rest = step
-        status = getattr(self, kind, self.move)(*(rest if hasattr(self, kind) else step))
+    def run(self, step: Step) -> None:
+        name, *arguments = step
+        status = getattr(self, name)(*arguments) if hasattr(self, name) else self.move(*step)
         assert status in (200, 201, 409, 422), (step, status)
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         answer = self.clinic.admin.post(path, body)
         return answer.status_code, answer.get_json()
 
-    def move(self, kind: str, quantity: int, name: str | None) -> int:
-        body: dict[str, Any] = {"type": kind, "quantity": quantity}
-        if name is not None:
-            body["lot_number"] = name
-            body["expires_on"] = (datetime.now(UTC).date() + timedelta(days=DATED[name])).isoformat()
+    def move(self, movement_type: str, quantity: int, lot: str | None) -> int:
+        body: dict[str, Any] = {"type": movement_type, "quantity": quantity}
+        if lot is not None:
+            body["lot_number"] = lot
+            body["expires_on"] = (datetime.now(UTC).date() + timedelta(days=DATED_LOTS[lot])).isoformat()
         status, _row = self.post(f"/inventory/{self.item}/movements", body)
-        if kind in ("restock", "return"):
+        if movement_type in ("restock", "return"):
             assert status == 201
-            self.shelf.lots[name or "unnamed"] += quantity
+            self.model.lots[lot or "unnamed"] += quantity
             return status
-        names = LOTS if name is None else (name,)
-        if kind == "usage":
-            names = tuple(one for one in names if one in USABLE)
-        assert (status == 201) is (self.shelf.out(abs(quantity), names) is not None)
+        names = LOTS if lot is None else (lot,)
+        if movement_type == "usage":
+            names = tuple(name for name in names if name in USABLE_LOTS)
+        assert (status == 201) is (self.model.take(abs(quantity), names) is not None)
         return status
 
     def count(self, quantity: int) -> int:
         answer = self.clinic.admin.patch(f"/inventory/{self.item}", {"quantity": quantity})
-        difference = quantity - self.shelf.quantity
+        difference = quantity - self.model.quantity
         if difference < 0:
-            self.shelf.out(-difference, LOTS)
-        self.shelf.lots["unnamed"] += max(difference, 0)
+            self.model.take(-difference, LOTS)
+        self.model.lots["unnamed"] += max(difference, 0)
         return answer.status_code
 
     def treat(self, quantity: int) -> int:
@@ -112,60 +112,60 @@ class Story:
             "visit_id": self.visit,
             "name": "Dressing",
             "cost": 1,
-            "inventory_items": self.needs(quantity),
+            "inventory_items": self.usages(quantity),
         }
         status, row = self.post("/treatments", body)
-        took = self.shelf.out(quantity, USABLE)
-        assert (status == 201) is (took is not None)
-        if took is not None:
+        taken = self.model.take(quantity, USABLE_LOTS)
+        assert (status == 201) is (taken is not None)
+        if taken is not None:
             self.treatments.append(row["id"])
-            self.shelf.taken[row["id"]] = took
+            self.model.used[row["id"]] = taken
         return status
 
-    def amend(self, which: int, quantity: int) -> int:
-        if which >= len(self.treatments):
+    def amend(self, index: int, quantity: int) -> int:
+        if index >= len(self.treatments):
             return 200
-        treatment = self.treatments[which]
+        treatment = self.treatments[index]
         answer = self.clinic.admin.patch(
-            f"/treatments/{treatment}", {"inventory_items": self.needs(quantity)}
+            f"/treatments/{treatment}", {"inventory_items": self.usages(quantity)}
         )
-        missing = quantity - self.shelf.taken[treatment].total()
-        took = self.shelf.out(missing, USABLE) if missing > 0 else Counter[str]()
-        assert (answer.status_code == 200) is (took is not None)
-        if took is not None:
-            self.shelf.taken[treatment] += took
-            self.shelf.back(treatment, max(-missing, 0))
+        missing = quantity - self.model.used[treatment].total()
+        taken = self.model.take(missing, USABLE_LOTS) if missing > 0 else Counter[str]()
+        assert (answer.status_code == 200) is (taken is not None)
+        if taken is not None:
+            self.model.used[treatment] += taken
+            self.model.put_back(treatment, max(-missing, 0))
         return answer.status_code
 
-    def void(self, which: int) -> int:
-        if which >= len(self.treatments):
+    def void(self, index: int) -> int:
+        if index >= len(self.treatments):
             return 200
-        treatment = self.treatments.pop(which)
-        self.shelf.back(treatment, self.shelf.taken[treatment].total())
+        treatment = self.treatments.pop(index)
+        self.model.put_back(treatment, self.model.used[treatment].total())
         return self.clinic.admin.delete(f"/treatments/{treatment}").status_code
 
-    def needs(self, quantity: int) -> list[dict[str, int]]:
+    def usages(self, quantity: int) -> list[dict[str, int]]:
         return [{"item_id": self.item, "quantity": quantity}]
 
     def check(self) -> None:
         row = self.clinic.admin.get(f"/inventory/{self.item}").get_json()
-        moved = self.clinic.admin.get(f"/inventory/{self.item}/movements?per_page=1000").get_json()
-        held: Counter[str] = Counter()
-        for one in row["lots"]:
-            assert one["quantity"] > 0
-            held[one["lot_number"] or "unnamed"] += one["quantity"]
-        assert row["quantity"] == sum(one["change"] for one in moved) == held.total() >= 0
-        assert held == +self.shelf.lots
-        assert row["available"] == sum(held[name] for name in USABLE)
+        movements = self.clinic.admin.get(f"/inventory/{self.item}/movements?per_page=1000").get_json()
+        in_lots: Counter[str] = Counter()
+        for lot in row["lots"]:
+            assert lot["quantity"] > 0
+            in_lots[lot["lot_number"] or "unnamed"] += lot["quantity"]
+        assert row["quantity"] == sum(movement["change"] for movement in movements) == in_lots.total() >= 0
+        assert in_lots == +self.model.lots
+        assert row["available"] == sum(in_lots[name] for name in USABLE_LOTS)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(told=st.lists(steps, max_size=14))
-def test_quantity_is_the_sum_of_movements_and_of_lots_and_never_negative(
-    clinic: Clinic, told: list[Step]
+@given(scenario_steps=st.lists(steps, max_size=14))
+def test_the_quantity_is_the_sum_of_movements_and_of_lots_and_never_negative(
+    clinic: Clinic, scenario_steps: list[Step]
 ) -> None:
-    story = Story(clinic)
+    scenario = Scenario(clinic)
 
-    for step in told:
-        story.tell(step)
-        story.check()
+    for step in scenario_steps:
+        scenario.run(step)
+        scenario.check()

@@ -1,4 +1,4 @@
-"""Reports: every total is the ledger's, every period the clinic's, and everybody sees what their role may."""
+"""Reports: totals, periods in the time zone of the clinic, and permissions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support import queries
 from tests.support.clinic import Caller, Clinic
 
 Row = dict[str, Any]
-Making = Callable[..., Clinic]
+MakeClinic = Callable[..., Clinic]
 
 
 def report(caller: Caller, name: str, **query: Any) -> Any:
@@ -37,14 +37,14 @@ def pay(clinic: Clinic, bill: Row, amount: str, **members: Any) -> None:
     assert clinic.receptionist.post(f"/billings/{bill['id']}/payments", body).status_code == 201
 
 
-def table(caller: Caller, name: str, **query: Any) -> list[list[str]]:
+def csv_rows(caller: Caller, name: str, **query: Any) -> list[list[str]]:
     answer = caller.get(f"/analytics/{name}", query_string=query | {"format": "csv"})
     assert answer.mimetype == "text/csv"
     return list(csv.reader(io.StringIO(answer.get_data(as_text=True))))
 
 
 def appointment(clinic: Clinic, doctor_id: int, start: datetime, **members: Any) -> int:
-    """An appointment of half an hour, whenever and however it ended."""
+    """Insert an appointment of 30 minutes with any start and status."""
     with clinic.inside() as session:
         end = start + timedelta(minutes=30)
         values = {"start": start, "end": end, "blocked_until": end, "status": AppointmentStatus.COMPLETED}
@@ -64,7 +64,7 @@ def visit(clinic: Clinic, patient_id: int, when: datetime, **members: Any) -> No
 # --- Revenue -------------------------------------------------------------------------------------------
 
 
-def test_every_total_of_the_revenue_is_a_sum_of_the_ledger(clinic: Clinic) -> None:
+def test_revenue_totals_are_sums_of_the_ledger(clinic: Clinic) -> None:
     doctor_id = clinic.doctor.doctor_id
     first = clinic.bill(
         "200.00", doctor_id=doctor_id, discount="20.00", discount_reason="staff", tax_rate="10"
@@ -77,10 +77,10 @@ def test_every_total_of_the_revenue_is_a_sum_of_the_ledger(clinic: Clinic) -> No
     void = clinic.bill("500.00", discount="5.00", discount_reason="x", amount_paid="100.00")
     clinic.admin.post(f"/billings/{void['id']}/void", {"reason": "x"})
 
-    found = report(clinic.admin, "revenue")
+    result = report(clinic.admin, "revenue")
 
-    # billed: charges 200.00 + 50.00 and 18.00 tax; the void bill counts for nothing but the money received
-    assert found["totals"] == {
+    # billed: charges 200.00 + 50.00 and tax 18.00; of the void bill only the received money counts
+    assert result["totals"] == {
         "billed": "268.00",
         "discounted": "20.00",
         "collected": "330.00",
@@ -89,28 +89,30 @@ def test_every_total_of_the_revenue_is_a_sum_of_the_ledger(clinic: Clinic) -> No
         "written_off": "8.00",
         "outstanding": "70.00",
     }
-    assert len(found["data"]) == 30
-    assert found["data"][-1] == {
-        "period": clock_today(clinic),
-        "start": clock_today(clinic),
-        "end": clock_today(clinic),
+    assert len(result["data"]) == 30
+    assert result["data"][-1] == {
+        "period": today_of(clinic),
+        "start": today_of(clinic),
+        "end": today_of(clinic),
         "billed": "268.00",
         "collected": "330.00",
         "refunded": "30.00",
         "net": "300.00",
         "revenue": "300.00",
     }
-    assert {row["net"] for row in found["data"][:-1]} == {"0.00"}
-    assert [(row["method"], row["collected"], row["refunded"], row["net"]) for row in found["by_method"]] == [
+    assert {row["net"] for row in result["data"][:-1]} == {"0.00"}
+    assert [
+        (row["method"], row["collected"], row["refunded"], row["net"]) for row in result["by_method"]
+    ] == [
         ("cash", "150.00", "30.00", "120.00"),
         ("card", "80.00", "0.00", "80.00"),
         ("other", "100.00", "0.00", "100.00"),
     ]
-    assert [(row["doctor_id"], row["billed"], row["net"]) for row in found["by_doctor"]] == [
+    assert [(row["doctor_id"], row["billed"], row["net"]) for row in result["by_doctor"]] == [
         (doctor_id, "218.00", "120.00"),
         (None, "50.00", "180.00"),
     ]
-    assert found["ageing"] == {
+    assert result["ageing"] == {
         "current": "70.00",
         "1-30": "0.00",
         "31-60": "0.00",
@@ -124,28 +126,28 @@ def test_every_total_of_the_revenue_is_a_sum_of_the_ledger(clinic: Clinic) -> No
     assert total == Decimal("70.00")
 
 
-def clock_today(clinic: Clinic) -> str:
+def today_of(clinic: Clinic) -> str:
     with clinic.app.app_context():
         return clock.today().isoformat()
 
 
-def test_revenue_of_one_doctor_leaves_the_others_out(clinic: Clinic) -> None:
+def test_revenue_can_be_limited_to_one_doctor(clinic: Clinic) -> None:
     doctor_id = clinic.doctor.doctor_id
     clinic.bill("40.00", doctor_id=doctor_id, amount_paid="15.00")
     clinic.bill("70.00", amount_paid="70.00")
 
-    found = report(clinic.admin, "revenue", doctor_id=doctor_id)
+    result = report(clinic.admin, "revenue", doctor_id=doctor_id)
 
-    totals = found["totals"]
+    totals = result["totals"]
     assert (totals["billed"], totals["collected"], totals["outstanding"]) == ("40.00", "15.00", "25.00")
-    assert [row["doctor_id"] for row in found["by_doctor"]] == [doctor_id]
+    assert [row["doctor_id"] for row in result["by_doctor"]] == [doctor_id]
     assert clinic.admin.get("/analytics/revenue?doctor_id=999").status_code == 422
 
 
-def test_money_counts_in_the_period_in_which_it_was_received(make_clinic: Making) -> None:
+def test_a_payment_counts_in_the_period_of_its_receipt(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(clinic_timezone="America/New_York")
     bill = clinic.bill("100.00")
-    # both lie on 2 March in UTC; in New York the first is still on 1 March
+    # both are on 2 March in UTC; in New York the first is on 1 March
     pay(clinic, bill, "10.00", received_at="2026-03-02T04:59:59Z")
     pay(clinic, bill, "20.00", received_at="2026-03-02T05:00:00Z")
 
@@ -169,7 +171,7 @@ def test_money_counts_in_the_period_in_which_it_was_received(make_clinic: Making
     ]
 
 
-# zone, an instant, the day of the clinic: both sides of every midnight around the changes of the clocks
+# zone, instant, day of the clinic: both sides of each midnight around a change of the UTC offset
 MIDNIGHTS = [
     ("Europe/Berlin", "2026-03-28T23:00:00Z", "2026-03-29"),
     ("Europe/Berlin", "2026-03-29T21:59:59Z", "2026-03-29"),
@@ -178,7 +180,7 @@ MIDNIGHTS = [
     ("Europe/Berlin", "2025-10-25T22:00:00Z", "2025-10-26"),
     ("Europe/Berlin", "2025-10-26T22:59:59Z", "2025-10-26"),
     ("Europe/Berlin", "2025-10-26T23:00:00Z", "2025-10-27"),
-    ("America/Santiago", "2025-09-07T03:59:59Z", "2025-09-06"),  # here midnight itself is skipped
+    ("America/Santiago", "2025-09-07T03:59:59Z", "2025-09-06"),  # the change skips midnight
     ("America/Santiago", "2025-09-07T04:00:00Z", "2025-09-07"),
     ("Asia/Kathmandu", "2026-01-01T18:14:59Z", "2026-01-01"),
     ("Asia/Kathmandu", "2026-01-01T18:15:00Z", "2026-01-02"),
@@ -186,7 +188,7 @@ MIDNIGHTS = [
 
 
 @pytest.mark.parametrize("zone", sorted({zone for zone, _instant, _day in MIDNIGHTS}))
-def test_days_are_the_clinics_when_its_clocks_change(make_clinic: Making, zone: str) -> None:
+def test_days_are_days_of_the_clinic_when_the_utc_offset_changes(make_clinic: MakeClinic, zone: str) -> None:
     clinic = make_clinic(clinic_timezone=zone)
     bill = clinic.bill("1000.00")
     expected: dict[str, int] = {}
@@ -194,39 +196,39 @@ def test_days_are_the_clinics_when_its_clocks_change(make_clinic: Making, zone: 
         pay(clinic, bill, str(2**number), received_at=instant)
         expected[day] = expected.get(day, 0) + 2**number
 
-    found = report(clinic.admin, "revenue", start_date="2025-09-01", end_date="2026-04-30")
+    result = report(clinic.admin, "revenue", start_date="2025-09-01", end_date="2026-04-30")
 
-    taken = {row["period"]: row["collected"] for row in found["data"] if row["collected"] != "0.00"}
-    assert taken == {day: f"{amount}.00" for day, amount in expected.items()}
+    collected = {row["period"]: row["collected"] for row in result["data"] if row["collected"] != "0.00"}
+    assert collected == {day: f"{amount}.00" for day, amount in expected.items()}
 
 
-def test_outstanding_is_aged_by_the_day_it_was_due(clinic: Clinic) -> None:
+def test_the_ageing_is_by_days_past_due(clinic: Clinic) -> None:
     with clinic.app.app_context():
         today = clock.today()
     late = {"current": 0, "1-30": 1, "31-60": 31, "61-90": 90, "90+": 91}
     for number, days in enumerate(late.values()):
         clinic.bill(str(2**number), due_date=(today - timedelta(days=days)).isoformat())
-    clinic.bill("100.00")  # due when it was made
+    clinic.bill("100.00")  # due on the day of its creation
 
-    found = report(clinic.admin, "revenue")
+    result = report(clinic.admin, "revenue")
 
-    assert found["ageing"] == {
+    assert result["ageing"] == {
         "current": "101.00",
         "1-30": "2.00",
         "31-60": "4.00",
         "61-90": "8.00",
         "90+": "16.00",
     }
-    assert found["totals"]["outstanding"] == "131.00"
+    assert result["totals"]["outstanding"] == "131.00"
 
 
-def test_before_the_first_bill_nothing_was_outstanding(clinic: Clinic) -> None:
+def test_a_span_before_the_first_bill_has_zero_totals(clinic: Clinic) -> None:
     clinic.bill("100.00", amount_paid="40.00")
 
-    found = report(clinic.admin, "revenue", start_date="2020-01-01", end_date="2020-01-31")
+    result = report(clinic.admin, "revenue", start_date="2020-01-01", end_date="2020-01-31")
 
-    assert set(found["totals"].values()) == {"0.00"}
-    assert len(found["data"]) == 31
+    assert set(result["totals"].values()) == {"0.00"}
+    assert len(result["data"]) == 31
 
 
 @pytest.mark.parametrize(
@@ -241,21 +243,21 @@ def test_before_the_first_bill_nothing_was_outstanding(clinic: Clinic) -> None:
         ({"format": "xlsx"}, "format"),
     ],
 )
-def test_what_is_wrong_with_a_question_is_named(clinic: Clinic, query: Row, field: str) -> None:
+def test_the_error_names_the_invalid_parameter(clinic: Clinic, query: Row, field: str) -> None:
     answer = clinic.admin.get("/analytics/revenue", query_string=query)
 
     assert answer.status_code == 422
     assert list(answer.get_json()["errors"]) == [field]
 
 
-def test_one_bound_alone_means_thirty_days(clinic: Clinic) -> None:
-    found = report(clinic.admin, "revenue", end_date="2026-03-31")["data"]
+def test_a_span_with_only_an_end_date_has_30_days(clinic: Clinic) -> None:
+    result = report(clinic.admin, "revenue", end_date="2026-03-31")["data"]
 
-    assert (found[0]["period"], found[-1]["period"], len(found)) == ("2026-03-02", "2026-03-31", 30)
+    assert (result[0]["period"], result[-1]["period"], len(result)) == ("2026-03-02", "2026-03-31", 30)
 
 
 @pytest.mark.parametrize("unit", ["day", "week", "month", "year"])
-def test_periods_cover_every_day_once(unit: Unit) -> None:
+def test_periods_contain_every_day_of_the_span_once(unit: Unit) -> None:
     whole = Span(date(2024, 11, 13), date(2025, 3, 1))
 
     cut = periods.periods(whole, unit)
@@ -274,7 +276,7 @@ def monday(clinic: Clinic) -> date:
     return today - timedelta(days=today.weekday() + 14)
 
 
-def test_a_doctors_appointments_are_counted_without_what_the_clinic_cancelled(clinic: Clinic) -> None:
+def test_rates_exclude_appointments_cancelled_by_the_clinic(clinic: Clinic) -> None:
     doctor_id, day = clinic.doctor.doctor_id, monday(clinic)
     clinic.patient()
     start = datetime.combine(day, time(9), UTC)
@@ -294,7 +296,7 @@ def test_a_doctors_appointments_are_counted_without_what_the_clinic_cancelled(cl
     assert (line["completion_rate"], line["no_show_rate"]) == (0.5, 0.25)
 
 
-def test_utilisation_is_booked_time_of_working_hours_less_time_off(clinic: Clinic) -> None:
+def test_utilisation_is_booked_time_divided_by_working_hours_less_time_off(clinic: Clinic) -> None:
     doctor_id, day = clinic.doctor.doctor_id, monday(clinic)
     clinic.patient()
     with clinic.inside() as session:
@@ -314,7 +316,7 @@ def test_utilisation_is_booked_time_of_working_hours_less_time_off(clinic: Clini
     assert line["utilisation"] == 0.2  # one hour of five
 
 
-def test_a_doctor_without_hours_has_no_utilisation(clinic: Clinic) -> None:
+def test_a_doctor_without_working_hours_has_no_utilisation(clinic: Clinic) -> None:
     doctor_id = clinic.doctor.doctor_id
 
     (line,) = report(clinic.admin, "doctor-performance", doctor_id=doctor_id)
@@ -322,7 +324,7 @@ def test_a_doctor_without_hours_has_no_utilisation(clinic: Clinic) -> None:
     assert (line["utilisation"], line["completion_rate"], line["avg_visit_minutes"]) == (None, None, None)
 
 
-def test_visits_patients_treatments_and_money_of_a_doctor(clinic: Clinic) -> None:
+def test_the_figures_of_a_doctor(clinic: Clinic) -> None:
     doctor_id = clinic.doctor.doctor_id
     first = clinic.visit(doctor_id=doctor_id)
     clinic.visit(doctor_id=doctor_id, patient_id=first["patient_id"])
@@ -337,7 +339,7 @@ def test_visits_patients_treatments_and_money_of_a_doctor(clinic: Clinic) -> Non
     assert [line[name] for name in counted] == [3, 2, 1, "80.00", "50.00", "50.00"]
 
 
-def test_visit_minutes_run_from_check_in_to_signing(clinic: Clinic) -> None:
+def test_visit_minutes_are_the_time_from_check_in_to_signature(clinic: Clinic) -> None:
     doctor_id, day = clinic.doctor.doctor_id, monday(clinic)
     patient_id = clinic.patient()["id"]
     for hour, minutes in ((9, 20), (11, 45)):
@@ -351,7 +353,7 @@ def test_visit_minutes_run_from_check_in_to_signing(clinic: Clinic) -> None:
     assert line["avg_visit_minutes"] == 32.5
 
 
-def test_a_doctor_sees_the_own_line_only(clinic: Clinic) -> None:
+def test_a_doctor_sees_only_their_own_figures(clinic: Clinic) -> None:
     other = clinic.doctor_row()["id"]
 
     lines = report(clinic.doctor, "doctor-performance")
@@ -376,11 +378,11 @@ def test_patients_are_counted_by_gender_and_age(clinic: Clinic) -> None:
             caller.make("/patients", name=name, date_of_birth=day, gender=gender)
         archived = caller.make("/patients", name="Patient Unknown")
         caller.delete(f"/patients/{archived['id']}")
-        found = report(caller, "patient-stats")
+        result = report(caller, "patient-stats")
 
-    assert (found["total_patients"], found["active_patients"], found["new_patients"]) == (5, 4, 5)
-    assert found["gender_distribution"] == {"male": 1, "female": 1, "other": 1, "unknown": 2}
-    assert found["age_distribution"] == {
+    assert (result["total_patients"], result["active_patients"], result["new_patients"]) == (5, 4, 5)
+    assert result["gender_distribution"] == {"male": 1, "female": 1, "other": 1, "unknown": 2}
+    assert result["age_distribution"] == {
         "0-17": 1,
         "18-34": 1,
         "35-49": 1,
@@ -390,23 +392,23 @@ def test_patients_are_counted_by_gender_and_age(clinic: Clinic) -> None:
     }
 
 
-def test_growth_is_told_month_by_month(clinic: Clinic) -> None:
+def test_growth_is_by_month(clinic: Clinic) -> None:
     ids = [clinic.patient()["id"] for _ in range(4)]
     made = ["2025-11-30T12:00:00Z", "2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z", "2026-02-10T12:00:00Z"]
     with clinic.inside() as session:
         for patient_id, instant in zip(ids, made, strict=True):
             session.get(Patient, patient_id).created_at = datetime.fromisoformat(instant)
 
-    found = report(clinic.admin, "patient-stats", start_date="2025-12-01", end_date="2026-01-31")
+    result = report(clinic.admin, "patient-stats", start_date="2025-12-01", end_date="2026-01-31")
 
-    assert found["growth_history"] == [
+    assert result["growth_history"] == [
         {"month": "2025-12", "new_patients": 1, "total_patients": 2},
         {"month": "2026-01", "new_patients": 1, "total_patients": 3},
     ]
-    assert (found["total_patients"], found["new_patients"]) == (3, 2)
+    assert (result["total_patients"], result["new_patients"]) == (3, 2)
 
 
-def test_a_returning_patient_was_seen_before(clinic: Clinic) -> None:
+def test_a_returning_patient_had_an_earlier_visit(clinic: Clinic) -> None:
     once, again, twice, voided = (clinic.patient()["id"] for _ in range(4))
     june, july = datetime(2026, 6, 20, 9, tzinfo=UTC), datetime(2026, 7, 1, 9, tzinfo=UTC)
     for patient_id, when in (
@@ -420,13 +422,13 @@ def test_a_returning_patient_was_seen_before(clinic: Clinic) -> None:
         visit(clinic, patient_id, when)
     visit(clinic, voided, july, voided_at=july)
 
-    found = report(clinic.admin, "patient-stats", start_date="2026-07-01", end_date="2026-07-31")
+    result = report(clinic.admin, "patient-stats", start_date="2026-07-01", end_date="2026-07-31")
 
-    assert found["returning_patients"] == 2
-    assert found["visits_per_patient"] == 1.25
+    assert result["returning_patients"] == 2
+    assert result["visits_per_patient"] == 1.25
 
 
-def test_the_most_frequent_diagnoses_come_first(clinic: Clinic) -> None:
+def test_diagnoses_are_sorted_by_frequency(clinic: Clinic) -> None:
     hypertension = {"icd10": "I10", "description": "high blood pressure"}
     for diagnoses in (
         [hypertension, {"description": "Back pain"}],
@@ -436,57 +438,57 @@ def test_the_most_frequent_diagnoses_come_first(clinic: Clinic) -> None:
     ):
         clinic.visit(diagnoses=diagnoses)
 
-    found = report(clinic.doctor, "patient-stats")["top_diagnoses"]
+    result = report(clinic.doctor, "patient-stats")["top_diagnoses"]
 
-    assert [(row["icd10"], row["count"]) for row in found] == [("I10", 3), (None, 2)]
-    assert found[0]["description"] == "Essential (primary) hypertension"
-    assert found[1]["description"].lower() == "back pain"
+    assert [(row["icd10"], row["count"]) for row in result] == [("I10", 3), (None, 2)]
+    assert result[0]["description"] == "Essential (primary) hypertension"
+    assert result[1]["description"].lower() == "back pain"
 
 
 # --- Dashboard -----------------------------------------------------------------------------------------
 
 
-def test_the_dashboard_tells_of_today(clinic: Clinic) -> None:
+def test_the_dashboard_has_the_key_figures_of_today(clinic: Clinic) -> None:
     doctor_id = clinic.doctor.doctor_id
     bill = clinic.bill("100.00", amount_paid="40.00")
     clinic.receptionist.post(f"/billings/{bill['id']}/refunds", {"amount": "10.00", "reason": "x"})
     clinic.visit(doctor_id=doctor_id)
     clinic.item(3)
 
-    found = report(clinic.admin, "dashboard")
+    result = report(clinic.admin, "dashboard")
 
-    assert (found["date"], found["role"]) == (clock_today(clinic), "admin")
-    assert (found["visits"], found["patients_seen"], found["new_patients"]) == (1, 1, 2)
-    assert found["money"] == {"billed": "100.00", "collected": "40.00", "refunded": "0.00", "net": "40.00"}
-    assert (found["outstanding"], found["refund_requests"]) == ("60.00", 1)
-    assert (found["unsigned_visits"], found["low_stock_items"]) == (1, 1)
-    assert found["period"]["end_date"] == found["date"]
-    assert found["period"]["money"] == found["money"]
+    assert (result["date"], result["role"]) == (today_of(clinic), "admin")
+    assert (result["visits"], result["patients_seen"], result["new_patients"]) == (1, 1, 2)
+    assert result["money"] == {"billed": "100.00", "collected": "40.00", "refunded": "0.00", "net": "40.00"}
+    assert (result["outstanding"], result["refund_requests"]) == ("60.00", 1)
+    assert (result["unsigned_visits"], result["low_stock_items"]) == (1, 1)
+    assert result["period"]["end_date"] == result["date"]
+    assert result["period"]["money"] == result["money"]
 
 
 def test_the_dashboard_shows_no_money_to_technicians(clinic: Clinic) -> None:
     clinic.bill("123.45")
 
-    found = report(clinic.technician, "dashboard")
+    result = report(clinic.technician, "dashboard")
 
-    shown = {*found, *found["period"]}
+    shown = {*result, *result["period"]}
     assert not shown & {"money", "outstanding", "refund_requests", "unsigned_visits"}
-    assert "123.45" not in str(found)
-    assert "appointments" in found
+    assert "123.45" not in str(result)
+    assert "appointments" in result
 
 
-def test_a_doctors_dashboard_is_about_the_own_work(clinic: Clinic) -> None:
+def test_the_dashboard_of_a_doctor_is_limited_to_their_own_work(clinic: Clinic) -> None:
     other = clinic.doctor_row()["id"]
     clinic.visit(doctor_id=other)
     clinic.visit(doctor_id=clinic.doctor.doctor_id)
     clinic.bill("10.00", doctor_id=other)
     clinic.bill("20.00", doctor_id=clinic.doctor.doctor_id)
 
-    found = report(clinic.doctor, "dashboard")
+    result = report(clinic.doctor, "dashboard")
 
-    assert (found["visits"], found["unsigned_visits"], found["outstanding"]) == (1, 1, "20.00")
-    assert found["money"]["billed"] == "20.00"
-    assert "refund_requests" not in found
+    assert (result["visits"], result["unsigned_visits"], result["outstanding"]) == (1, 1, "20.00")
+    assert result["money"]["billed"] == "20.00"
+    assert "refund_requests" not in result
 
 
 @pytest.mark.parametrize(
@@ -498,19 +500,19 @@ def test_a_doctors_dashboard_is_about_the_own_work(clinic: Clinic) -> None:
         ("technician", [403, 403, 403, 200]),
     ],
 )
-def test_each_role_sees_its_reports(clinic: Clinic, role: str, seen: list[int]) -> None:
+def test_reports_need_the_permission_of_the_role(clinic: Clinic, role: str, seen: list[int]) -> None:
     names = ("revenue", "doctor-performance", "patient-stats", "dashboard")
 
     assert [clinic.caller(role).get(f"/analytics/{name}").status_code for name in names] == seen
 
 
-# --- Tables --------------------------------------------------------------------------------------------
+# --- CSV -----------------------------------------------------------------------------------------------
 
 
-def test_revenue_comes_as_a_table_too(clinic: Clinic) -> None:
+def test_revenue_is_available_as_csv(clinic: Clinic) -> None:
     clinic.bill("100.00", amount_paid="40.00")
 
-    rows = table(clinic.admin, "revenue", group_by="month")
+    rows = csv_rows(clinic.admin, "revenue", group_by="month")
     accepted = clinic.admin.get("/analytics/revenue", headers={"Accept": "text/csv"})
     preferred = clinic.admin.get("/analytics/revenue?format=json", headers={"Accept": "text/csv"})
 
@@ -521,10 +523,10 @@ def test_revenue_comes_as_a_table_too(clinic: Clinic) -> None:
     assert preferred.mimetype == "application/json"
 
 
-def test_a_name_that_looks_like_a_formula_stays_text(clinic: Clinic) -> None:
+def test_csv_escapes_a_name_that_looks_like_a_formula(clinic: Clinic) -> None:
     clinic.doctor_row(name='=HYPERLINK("http://evil","x")')
 
-    rows = table(clinic.admin, "doctor-performance")
+    rows = csv_rows(clinic.admin, "doctor-performance")
 
     assert rows[1][1] == '\'=HYPERLINK("http://evil","x")'
 
@@ -542,15 +544,15 @@ def test_a_name_that_looks_like_a_formula_stays_text(clinic: Clinic) -> None:
         (None, ""),
     ],
 )
-def test_cells_are_escaped_but_for_numbers(value: str | None, written: str) -> None:
-    assert csv_export.cell(value) == written
+def test_csv_cells_are_escaped_except_numbers(value: str | None, written: str) -> None:
+    assert csv_export.format_cell(value) == written
 
 
-def test_reports_that_are_no_tables_come_figure_by_figure(clinic: Clinic) -> None:
+def test_a_report_without_rows_is_csv_of_figure_and_value(clinic: Clinic) -> None:
     clinic.patient(gender="female")
 
-    figures = dict(table(clinic.admin, "patient-stats"))
-    today = dict(table(clinic.technician, "dashboard"))
+    figures = dict(csv_rows(clinic.admin, "patient-stats"))
+    today = dict(csv_rows(clinic.technician, "dashboard"))
 
     assert (figures["total_patients"], figures["gender_distribution.female"]) == ("1", "1")
     assert "appointments.total" in today
@@ -558,14 +560,14 @@ def test_reports_that_are_no_tables_come_figure_by_figure(clinic: Clinic) -> Non
 
 
 def test_reports_take_a_constant_number_of_queries(clinic: Clinic) -> None:
-    def asked() -> list[int]:
+    def count_queries() -> list[int]:
         return [queries.count(clinic, clinic.admin, f"/analytics/{path}") for path in paths]
 
     paths = ["revenue?group_by=week", "doctor-performance", "patient-stats", "dashboard"]
-    few = asked()
+    before = count_queries()
     for _ in range(3):
         clinic.bill("10.00", amount_paid="1.00", doctor_id=clinic.doctor_row()["id"])
         clinic.visit(diagnoses=[{"description": "cough"}])
 
-    assert asked() == few
-    assert max(few) < 20
+    assert count_queries() == before
+    assert max(before) < 20

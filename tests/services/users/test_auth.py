@@ -1,4 +1,4 @@
-"""Registering, signing in and passwords."""
+"""Registration, sign-in and passwords."""
 
 from __future__ import annotations
 
@@ -30,60 +30,60 @@ def add_rita(clinic: Clinic, **members: Any) -> dict[str, Any]:
     return clinic.admin.make("/users", **({**RITA, "role": "receptionist"} | members))
 
 
-def entries(clinic: Clinic, action: str) -> list[AuditLog]:
+def audit_entries(clinic: Clinic, action: str) -> list[AuditLog]:
     with clinic.inside() as session:
-        found = session.execute(select(AuditLog).where(AuditLog.action == action).order_by(AuditLog.id))
-        rows = list(found.scalars())
+        statement = select(AuditLog).where(AuditLog.action == action).order_by(AuditLog.id)
+        rows = list(session.execute(statement).scalars())
         session.expunge_all()
     return rows
 
 
-# --- Registering ---------------------------------------------------------------------------------------
+# --- Registration --------------------------------------------------------------------------------------
 
 
-def test_a_registration_waits_for_an_admin(clinic: Clinic) -> None:
-    asked = clinic.nobody.post("/auth/register", {**RITA, "role": "technician", "phone": "0712345678"})
+def test_an_admin_activates_a_registered_account(clinic: Clinic) -> None:
+    registered = clinic.nobody.post("/auth/register", {**RITA, "role": "technician", "phone": "0712345678"})
 
-    assert asked.status_code == 201
-    user = asked.get_json()["user"]
+    assert registered.status_code == 201
+    user = registered.get_json()["user"]
     assert (user["role"], user["is_active"], user["phone"]) == ("technician", False, "0712345678")
-    assert asked.headers["Location"] == f"/users/{user['id']}"
+    assert registered.headers["Location"] == f"/users/{user['id']}"
     assert log_in(clinic, RITA["email"]).get_json()["error"] == "account_inactive"
 
     assert clinic.admin.patch(f"/users/{user['id']}", {"is_active": True}).status_code == 200
     assert log_in(clinic, RITA["email"]).status_code == 200
-    assert [entry.user_id for entry in entries(clinic, "register")] == [None]
-    assert [entry.user_id for entry in entries(clinic, "activate")] == [clinic.admin.user_id]
+    assert [entry.user_id for entry in audit_entries(clinic, "register")] == [None]
+    assert [entry.user_id for entry in audit_entries(clinic, "activate")] == [clinic.admin.user_id]
 
 
-def test_nobody_registers_as_admin(clinic: Clinic) -> None:
-    asked = clinic.nobody.post("/auth/register", {**RITA, "role": "admin"})
+def test_a_registration_as_admin_is_refused(clinic: Clinic) -> None:
+    answer = clinic.nobody.post("/auth/register", {**RITA, "role": "admin"})
 
-    assert (asked.status_code, asked.get_json()["error"]) == (403, "forbidden")
+    assert (answer.status_code, answer.get_json()["error"]) == (403, "forbidden")
     assert clinic.receptionist.post("/auth/register", {**RITA, "role": "admin"}).status_code == 403
 
 
-def test_an_admin_registers_anybody_at_once(clinic: Clinic) -> None:
-    made = clinic.admin.post("/auth/register", {**RITA, "role": "admin"})
+def test_an_account_registered_by_an_admin_is_active(clinic: Clinic) -> None:
+    answer = clinic.admin.post("/auth/register", {**RITA, "role": "admin"})
 
-    assert made.status_code == 201
-    assert made.get_json()["user"]["is_active"] is True
+    assert answer.status_code == 201
+    assert answer.get_json()["user"]["is_active"] is True
     assert log_in(clinic, RITA["email"]).get_json()["user"]["role"] == "admin"
 
 
-def test_somebody_signed_in_who_is_no_admin_asks_like_everybody(clinic: Clinic) -> None:
-    asked = clinic.receptionist.post("/auth/register", RITA)
+def test_an_account_registered_by_a_receptionist_is_inactive(clinic: Clinic) -> None:
+    answer = clinic.receptionist.post("/auth/register", RITA)
 
-    assert asked.get_json()["user"]["is_active"] is False
-
-
-def test_a_bad_token_at_registration_is_refused_and_not_ignored(clinic: Clinic) -> None:
-    asked = Caller(clinic, "bad").post("/auth/register", RITA)
-
-    assert (asked.status_code, asked.get_json()["error"]) == (401, "token_invalid")
+    assert answer.get_json()["user"]["is_active"] is False
 
 
-def test_closed_registration_leaves_it_to_admins(make_clinic: MakeClinic) -> None:
+def test_an_invalid_token_refuses_a_registration(clinic: Clinic) -> None:
+    answer = Caller(clinic, "bad").post("/auth/register", RITA)
+
+    assert (answer.status_code, answer.get_json()["error"]) == (401, "token_invalid")
+
+
+def test_only_admins_register_accounts_while_registration_is_closed(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(registration="closed")
 
     refused = clinic.nobody.post("/auth/register", RITA)
@@ -92,7 +92,7 @@ def test_closed_registration_leaves_it_to_admins(make_clinic: MakeClinic) -> Non
     assert clinic.admin.post("/auth/register", RITA).status_code == 201
 
 
-def test_an_address_has_one_account(clinic: Clinic) -> None:
+def test_an_email_that_has_an_account_cannot_be_registered(clinic: Clinic) -> None:
     add_rita(clinic)
 
     again = clinic.nobody.post("/auth/register", {**RITA, "email": " RITA@Clinic.Example "})
@@ -101,7 +101,7 @@ def test_an_address_has_one_account(clinic: Clinic) -> None:
     assert "email" in again.get_json()["errors"]
 
 
-def test_an_address_makes_a_bounded_number_of_accounts(make_clinic: MakeClinic) -> None:
+def test_registrations_from_an_ip_address_are_limited(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_address="2 per 15 minutes")
 
     answers = [
@@ -113,40 +113,40 @@ def test_an_address_makes_a_bounded_number_of_accounts(make_clinic: MakeClinic) 
     assert 1 <= int(answers[2].headers["Retry-After"]) <= 900
 
 
-def test_an_internal_mail_domain_is_an_address_too(clinic: Clinic) -> None:
+def test_an_email_may_have_an_internal_or_international_domain(clinic: Clinic) -> None:
     assert add_rita(clinic, email="rita@clinic.local")["email"] == "rita@clinic.local"
     assert add_rita(clinic, email="josé@bücher.example")["email"] == "josé@bücher.example"
     assert clinic.nobody.post("/auth/register", {**RITA, "email": "rita"}).status_code == 422
 
 
-# --- Signing in ----------------------------------------------------------------------------------------
+# --- Sign-in -------------------------------------------------------------------------------------------
 
 
-def test_signing_in_answers_both_tokens_in_the_body_and_as_cookies(clinic: Clinic) -> None:
+def test_a_sign_in_returns_both_tokens_in_the_body_and_as_cookies(clinic: Clinic) -> None:
     rita = add_rita(clinic)
 
     answer = log_in(clinic, " Rita@CLINIC.example")
 
-    told = answer.get_json()
+    body = answer.get_json()
     assert answer.status_code == 200
-    assert told["token_type"] == "Bearer"
-    assert told["expires_in"] == 15 * 60
-    assert told["user"] == {key: rita[key] for key in ("id", "name", "email", "role")}
-    assert told["message"]
+    assert body["token_type"] == "Bearer"
+    assert body["expires_in"] == 15 * 60
+    assert body["user"] == {key: rita[key] for key in ("id", "name", "email", "role")}
+    assert body["message"]
     cookies = {line.split("=", 1)[0]: line for line in answer.headers.getlist("Set-Cookie")}
-    assert told["access_token"] in cookies["access_token_cookie"]
-    assert told["refresh_token"] in cookies["refresh_token_cookie"]
+    assert body["access_token"] in cookies["access_token_cookie"]
+    assert body["refresh_token"] in cookies["refresh_token_cookie"]
     for line in cookies.values():
         assert "HttpOnly" in line
         assert "SameSite=Lax" in line
         assert "Secure" not in line
     assert f"Max-Age={30 * 86400}" in cookies["refresh_token_cookie"]
-    shown = Caller(clinic, told["access_token"]).get("/auth/me").get_json()
-    assert shown["last_login_at"] is not None
-    assert [entry.user_id for entry in entries(clinic, "login")] == [rita["id"]]
+    profile = Caller(clinic, body["access_token"]).get("/auth/me").get_json()
+    assert profile["last_login_at"] is not None
+    assert [entry.user_id for entry in audit_entries(clinic, "login")] == [rita["id"]]
 
 
-def test_cookies_of_production_cross_origins_over_https_alone(make_clinic: MakeClinic) -> None:
+def test_cookies_in_production_are_secure_and_cross_site(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(environment="production")
     add_rita(clinic)
 
@@ -156,7 +156,7 @@ def test_cookies_of_production_cross_origins_over_https_alone(make_clinic: MakeC
     assert all("Secure" in line and "SameSite=None" in line and "HttpOnly" in line for line in cookies)
 
 
-def test_signing_in_is_no_new_version_of_the_user(clinic: Clinic) -> None:
+def test_a_sign_in_keeps_the_version_of_the_user(clinic: Clinic) -> None:
     path = f"/users/{add_rita(clinic)['id']}"
     before = clinic.admin.get(path).headers["ETag"]
 
@@ -165,7 +165,7 @@ def test_signing_in_is_no_new_version_of_the_user(clinic: Clinic) -> None:
     assert clinic.admin.get(path).headers["ETag"] == before
 
 
-def test_unknown_address_and_wrong_password_are_one_answer(clinic: Clinic) -> None:
+def test_an_unknown_email_and_a_wrong_password_have_the_same_response(clinic: Clinic) -> None:
     rita = add_rita(clinic)
 
     unknown, wrong = log_in(clinic, "nobody@clinic.example"), log_in(clinic, RITA["email"], "wrong password")
@@ -174,29 +174,29 @@ def test_unknown_address_and_wrong_password_are_one_answer(clinic: Clinic) -> No
     assert wrong.status_code == 401
     for name in ("error", "message", "title", "type"):
         assert unknown.get_json()[name] == wrong.get_json()[name]
-    refused = [entry for entry in entries(clinic, "login") if entry.outcome is AuditOutcome.REFUSED]
+    refused = [entry for entry in audit_entries(clinic, "login") if entry.outcome is AuditOutcome.REFUSED]
     assert [(entry.entity_id, entry.detail) for entry in refused] == [
         (None, "invalid_credentials"),
         (rita["id"], "invalid_credentials"),
     ]
 
 
-def test_an_unknown_address_costs_a_hash_of_the_same_price(
+def test_an_unknown_email_costs_a_hash_of_the_same_cost(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_rita(clinic)
-    prices = []
+    costs = []
     check = bcrypt.check_password_hash
 
-    def note(hashed: str, password: str) -> bool:
-        prices.append(hashed[:7])
+    def spy(hashed: str, password: str) -> bool:
+        costs.append(hashed[:7])
         return bool(check(hashed, password))
 
-    monkeypatch.setattr(bcrypt, "check_password_hash", note)
+    monkeypatch.setattr(bcrypt, "check_password_hash", spy)
     log_in(clinic, "nobody@clinic.example")
     log_in(clinic, RITA["email"], "wrong password")
 
-    assert prices == ["$2b$04$", "$2b$04$"]
+    assert costs == ["$2b$04$", "$2b$04$"]
 
 
 def test_no_transaction_is_open_while_a_password_is_verified(
@@ -204,19 +204,19 @@ def test_no_transaction_is_open_while_a_password_is_verified(
 ) -> None:
     add_rita(clinic)
     verify = passwords.verify
-    open_then = []
+    transaction_open = []
 
-    def note(hashed: str | None, password: str) -> bool:
-        open_then.append(db.session().in_transaction())
+    def spy(hashed: str | None, password: str) -> bool:
+        transaction_open.append(db.session().in_transaction())
         return verify(hashed, password)
 
-    monkeypatch.setattr(passwords, "verify", note)
+    monkeypatch.setattr(passwords, "verify", spy)
 
     assert log_in(clinic, RITA["email"]).status_code == 200
-    assert open_then == [False]
+    assert transaction_open == [False]
 
 
-def test_inactive_is_told_only_after_the_right_password(clinic: Clinic) -> None:
+def test_an_inactive_account_is_reported_only_for_the_right_password(clinic: Clinic) -> None:
     add_rita(clinic, is_active=False)
 
     wrong, right = log_in(clinic, RITA["email"], "wrong password"), log_in(clinic, RITA["email"])
@@ -226,7 +226,7 @@ def test_inactive_is_told_only_after_the_right_password(clinic: Clinic) -> None:
     assert right.headers.getlist("Set-Cookie") == []
 
 
-def test_half_a_sign_in_is_422(clinic: Clinic) -> None:
+def test_an_incomplete_sign_in_is_422(clinic: Clinic) -> None:
     for body in (
         {},
         {"email": "a@b.example"},
@@ -236,15 +236,15 @@ def test_half_a_sign_in_is_422(clinic: Clinic) -> None:
         assert clinic.nobody.post("/auth/login", body).status_code == 422, body
 
 
-def test_an_account_without_usable_password_lets_nobody_in(clinic: Clinic) -> None:
-    clinic.receptionist  # noqa: B018 - its stored hash is none
+def test_an_account_without_a_usable_password_cannot_sign_in(clinic: Clinic) -> None:
+    clinic.receptionist  # noqa: B018 - creates the user, whose stored hash is invalid
     with clinic.inside() as session:
         email = session.get(User, clinic.receptionist.user_id).email
 
     assert log_in(clinic, email, "!").status_code == 401
 
 
-def test_failures_lock_an_account_for_a_while_known_or_not(make_clinic: MakeClinic) -> None:
+def test_failures_block_known_and_unknown_accounts_for_a_while(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_account="3 per 15 minutes")
     add_rita(clinic)
 
@@ -257,16 +257,20 @@ def test_failures_lock_an_account_for_a_while_known_or_not(make_clinic: MakeClin
     assert log_in(clinic, RITA["email"].upper()).status_code == 429
 
 
-def test_a_success_forgets_the_failures_of_the_account(make_clinic: MakeClinic) -> None:
+def test_a_success_resets_the_failures_of_the_account(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_account="3 per 15 minutes")
     add_rita(clinic)
 
-    tries = ["wrong", "wrong", PASSWORD, "wrong", "wrong", PASSWORD]
+    attempts = ["wrong", "wrong", PASSWORD, "wrong", "wrong", PASSWORD]
 
-    assert [log_in(clinic, RITA["email"], word).status_code for word in tries] == [401, 401, 200] * 2
+    assert [log_in(clinic, RITA["email"], password).status_code for password in attempts] == [
+        401,
+        401,
+        200,
+    ] * 2
 
 
-def test_failures_lock_an_address_but_successes_do_not_count(make_clinic: MakeClinic) -> None:
+def test_only_failures_count_for_the_limit_of_an_ip_address(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_address="3 per 15 minutes")
     add_rita(clinic)
 
@@ -280,7 +284,9 @@ def test_failures_lock_an_address_but_successes_do_not_count(make_clinic: MakeCl
     assert elsewhere.status_code == 200
 
 
-def test_a_refused_try_is_not_hashed(make_clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_above_the_limit_is_not_hashed(
+    make_clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_account="1 per 15 minutes")
     log_in(clinic, RITA["email"], "wrong password")
     monkeypatch.setattr(passwords, "verify", lambda *_: pytest.fail("hashed"))
@@ -315,7 +321,7 @@ STRONG = (
 )
 
 
-def test_weak_passwords_are_refused_by_name(clinic: Clinic) -> None:
+def test_a_weak_password_is_refused_with_its_field(clinic: Clinic) -> None:
     for password in WEAK:
         answer = clinic.nobody.post("/auth/register", {**RITA, "password": password})
 
@@ -324,14 +330,14 @@ def test_weak_passwords_are_refused_by_name(clinic: Clinic) -> None:
         assert password not in answer.get_data(as_text=True)
 
 
-def test_there_are_no_composition_rules(clinic: Clinic) -> None:
+def test_passwords_have_no_composition_rules(clinic: Clinic) -> None:
     for number, password in enumerate(STRONG):
         add_rita(clinic, email=f"r{number}@clinic.example", password=password)
 
         assert log_in(clinic, f"r{number}@clinic.example", password).status_code == 200, password
 
 
-def test_long_passwords_are_neither_cut_nor_refused(clinic: Clinic) -> None:
+def test_a_long_password_is_neither_truncated_nor_refused(clinic: Clinic) -> None:
     password = "ö quiet harbour " * 20
     assert len(password.encode()) > 72
     add_rita(clinic, password=password)
@@ -341,7 +347,7 @@ def test_long_passwords_are_neither_cut_nor_refused(clinic: Clinic) -> None:
     assert log_in(clinic, RITA["email"], password[:72]).status_code == 401
 
 
-def test_a_password_is_the_same_from_every_keyboard(clinic: Clinic) -> None:
+def test_a_password_is_normalized_to_one_unicode_form(clinic: Clinic) -> None:
     add_rita(clinic, password=unicodedata.normalize("NFC", "café près du port"))
 
     other = unicodedata.normalize("NFD", "café près du port")
@@ -349,7 +355,7 @@ def test_a_password_is_the_same_from_every_keyboard(clinic: Clinic) -> None:
     assert log_in(clinic, RITA["email"], other).status_code == 200
 
 
-def test_the_cost_of_a_hash_is_the_setting(make_clinic: MakeClinic) -> None:
+def test_the_cost_of_a_hash_comes_from_the_settings(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(bcrypt_cost=5)
 
     with clinic.inside():
@@ -357,27 +363,27 @@ def test_the_cost_of_a_hash_is_the_setting(make_clinic: MakeClinic) -> None:
         assert settings().bcrypt_cost == 5
 
 
-def test_changing_the_password_ends_the_other_sessions(clinic: Clinic) -> None:
+def test_a_password_change_ends_the_other_sessions(clinic: Clinic) -> None:
     rita = add_rita(clinic)
-    here, there = (log_in(clinic, RITA["email"]).get_json() for _ in range(2))
+    current, other = (log_in(clinic, RITA["email"]).get_json() for _ in range(2))
 
-    changed = Caller(clinic, here["access_token"]).post(
+    changed = Caller(clinic, current["access_token"]).post(
         "/auth/change-password", {"current_password": PASSWORD, "new_password": "another fine morning"}
     )
 
     assert changed.status_code == 200
-    assert Caller(clinic, here["access_token"]).get("/auth/me").status_code == 200
-    assert Caller(clinic, there["access_token"]).get("/auth/me").get_json()["error"] == "token_revoked"
-    gone = clinic.nobody.post("/auth/refresh-token", {"refresh_token": there["refresh_token"]})
-    assert gone.status_code == 401
+    assert Caller(clinic, current["access_token"]).get("/auth/me").status_code == 200
+    assert Caller(clinic, other["access_token"]).get("/auth/me").get_json()["error"] == "token_revoked"
+    refreshed = clinic.nobody.post("/auth/refresh-token", {"refresh_token": other["refresh_token"]})
+    assert refreshed.status_code == 401
     assert log_in(clinic, RITA["email"]).status_code == 401
     assert log_in(clinic, RITA["email"], "another fine morning").status_code == 200
-    entry = entries(clinic, "change_password")[0]
+    entry = audit_entries(clinic, "change_password")[0]
     assert (entry.user_id, entry.entity_id, entry.outcome) == (rita["id"], rita["id"], AuditOutcome.SUCCESS)
     assert entry.fields == ["password", "user_sessions"]
 
 
-def test_a_password_is_not_changed_like_that(clinic: Clinic) -> None:
+def test_an_invalid_password_change_is_refused(clinic: Clinic) -> None:
     add_rita(clinic)
     rita = Caller(clinic, log_in(clinic, RITA["email"]).get_json()["access_token"])
 
@@ -393,17 +399,17 @@ def test_a_password_is_not_changed_like_that(clinic: Clinic) -> None:
         assert list(refused.get_json()["errors"]) == [field]
     assert rita.post("/auth/change-password", {"new_password": new}).status_code == 422
     assert log_in(clinic, RITA["email"]).status_code == 200
-    told = [(entry.outcome, entry.detail) for entry in entries(clinic, "change_password")]
-    assert told == [(AuditOutcome.REFUSED, "invalid_credentials")]
+    refusals = [(entry.outcome, entry.detail) for entry in audit_entries(clinic, "change_password")]
+    assert refusals == [(AuditOutcome.REFUSED, "invalid_credentials")]
 
 
-def test_a_stolen_session_cannot_guess_the_password(make_clinic: MakeClinic) -> None:
+def test_wrong_current_passwords_are_limited(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_account="2 per 15 minutes")
     add_rita(clinic)
-    thief = Caller(clinic, log_in(clinic, RITA["email"]).get_json()["access_token"])
+    caller = Caller(clinic, log_in(clinic, RITA["email"]).get_json()["access_token"])
 
     guess = {"current_password": "wrong", "new_password": "another fine morning"}
-    answers = [thief.post("/auth/change-password", guess).status_code for _ in range(3)]
+    answers = [caller.post("/auth/change-password", guess).status_code for _ in range(3)]
 
     assert answers == [422, 422, 429]
 
@@ -411,11 +417,11 @@ def test_a_stolen_session_cannot_guess_the_password(make_clinic: MakeClinic) -> 
 # --- Forgotten passwords -------------------------------------------------------------------------------
 
 
-def issue(clinic: Clinic, user_id: int) -> dict[str, Any]:
+def issue_reset_token(clinic: Clinic, user_id: int) -> dict[str, Any]:
     answer = clinic.admin.post(f"/users/{user_id}/password-reset")
     assert answer.status_code == 200
-    told: dict[str, Any] = answer.get_json()
-    return told
+    body: dict[str, Any] = answer.get_json()
+    return body
 
 
 def reset(clinic: Clinic, token: str, password: str = "another fine morning") -> TestResponse:
@@ -425,7 +431,7 @@ def reset(clinic: Clinic, token: str, password: str = "another fine morning") ->
 def test_a_reset_token_works_once_and_ends_all_sessions(clinic: Clinic) -> None:
     rita = add_rita(clinic)
     session = log_in(clinic, RITA["email"]).get_json()
-    token = issue(clinic, rita["id"])["token"]
+    token = issue_reset_token(clinic, rita["id"])["token"]
 
     weak, done, again = reset(clinic, token, "password1234"), reset(clinic, token), reset(clinic, token)
 
@@ -435,12 +441,12 @@ def test_a_reset_token_works_once_and_ends_all_sessions(clinic: Clinic) -> None:
     assert Caller(clinic, session["access_token"]).get("/auth/me").status_code == 401
     assert log_in(clinic, RITA["email"]).status_code == 401
     assert log_in(clinic, RITA["email"], "another fine morning").status_code == 200
-    assert [entry.entity_id for entry in entries(clinic, "issue_reset")] == [rita["id"]]
-    assert [entry.entity_id for entry in entries(clinic, "reset_password")] == [rita["id"]]
+    assert [entry.entity_id for entry in audit_entries(clinic, "issue_reset")] == [rita["id"]]
+    assert [entry.entity_id for entry in audit_entries(clinic, "reset_password")] == [rita["id"]]
 
 
 def test_a_reset_token_is_stored_as_a_hash_only(clinic: Clinic) -> None:
-    token = issue(clinic, add_rita(clinic)["id"])["token"]
+    token = issue_reset_token(clinic, add_rita(clinic)["id"])["token"]
 
     with clinic.inside() as session:
         stored = session.connection().exec_driver_sql("SELECT * FROM password_resets").all()
@@ -449,9 +455,12 @@ def test_a_reset_token_is_stored_as_a_hash_only(clinic: Clinic) -> None:
     assert token not in repr(stored)
 
 
-def test_a_newer_reset_token_takes_the_place_of_the_older(clinic: Clinic) -> None:
+def test_a_newer_reset_token_invalidates_the_older_one(clinic: Clinic) -> None:
     rita = add_rita(clinic)
-    older, newer = issue(clinic, rita["id"])["token"], issue(clinic, rita["id"])["token"]
+    older, newer = (
+        issue_reset_token(clinic, rita["id"])["token"],
+        issue_reset_token(clinic, rita["id"])["token"],
+    )
 
     assert reset(clinic, older).status_code == 401
     assert reset(clinic, newer).status_code == 200
@@ -464,23 +473,23 @@ def test_only_admins_issue_reset_tokens(clinic: Clinic) -> None:
     assert clinic.admin.post("/users/987654/password-reset").status_code == 404
 
 
-def test_a_reset_unlocks_the_account(make_clinic: MakeClinic) -> None:
+def test_a_password_reset_unblocks_the_account(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_account="2 per 15 minutes")
     rita = add_rita(clinic)
     for _ in range(3):
-        locked = log_in(clinic, RITA["email"], "wrong password")
-    assert locked.status_code == 429
+        blocked = log_in(clinic, RITA["email"], "wrong password")
+    assert blocked.status_code == 429
 
-    reset(clinic, issue(clinic, rita["id"])["token"])
+    reset(clinic, issue_reset_token(clinic, rita["id"])["token"])
 
     assert log_in(clinic, RITA["email"], "another fine morning").status_code == 200
 
 
-def test_limits_count_in_this_process_without_redis(make_clinic: MakeClinic) -> None:
+def test_rate_limits_count_in_the_process_without_redis(make_clinic: MakeClinic) -> None:
     make_clinic(rate_limit_enabled=True)
 
-    counted = [limits.hit("2 per minute", "somebody") for _ in range(3)]
+    waits = [limits.hit("2 per minute", "somebody") for _ in range(3)]
 
-    assert counted[:2] == [None, None]
-    assert counted[2] is not None
+    assert waits[:2] == [None, None]
+    assert waits[2] is not None
     assert limits.hit("2 per minute", "somebody else") is None

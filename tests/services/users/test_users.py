@@ -1,4 +1,4 @@
-"""Users: adding, changing, deactivating, and the last admin who stays."""
+"""Users: creation, changes, deactivation, and the last active admin."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RITA = {
 }
 
 
-def audited(clinic: Clinic, user_id: int) -> list[tuple[str, list[str], str]]:
-    """The entries about a user: action, fields, outcome."""
+def audit_entries(clinic: Clinic, user_id: int) -> list[tuple[str, list[str], str]]:
+    """Return the audit entries of a user: action, fields, outcome."""
     statement = (
         select(AuditLog)
         .where(AuditLog.entity == "user", AuditLog.entity_id == user_id)
@@ -35,10 +35,10 @@ def audited(clinic: Clinic, user_id: int) -> list[tuple[str, list[str], str]]:
         ]
 
 
-# --- Adding and looking --------------------------------------------------------------------------------
+# --- Creation and lists --------------------------------------------------------------------------------
 
 
-def test_an_admin_adds_a_user(clinic: Clinic) -> None:
+def test_an_admin_creates_a_user(clinic: Clinic) -> None:
     answer = clinic.admin.post("/users", RITA)
 
     row = answer.get_json()
@@ -52,25 +52,25 @@ def test_an_admin_adds_a_user(clinic: Clinic) -> None:
     assert set(row) == {
         *("id", "name", "email", "phone", "role", "is_active", "doctor_id", "created_at", "last_login_at"),
     }
-    assert audited(clinic, row["id"]) == [
+    assert audit_entries(clinic, row["id"]) == [
         ("create", ["email", "is_active", "name", "password", "phone", "role"], "success")
     ]
 
 
-def test_a_user_of_role_doctor_shows_which_doctor(clinic: Clinic) -> None:
+def test_a_user_with_the_role_doctor_shows_the_doctor_id(clinic: Clinic) -> None:
     assert clinic.doctor.get("/auth/me").get_json()["doctor_id"] == clinic.doctor.doctor_id
 
 
-def test_a_user_needs_name_address_password_and_role(clinic: Clinic) -> None:
+def test_a_user_needs_a_name_an_email_a_password_and_a_role(clinic: Clinic) -> None:
     empty = clinic.admin.post("/users", {})
-    odd = clinic.admin.post("/users", {**RITA, "role": "boss", "email": "x", "colour": "red"})
+    invalid = clinic.admin.post("/users", {**RITA, "role": "boss", "email": "x", "colour": "red"})
 
     assert set(empty.get_json()["errors"]) == {"name", "email", "password", "role"}
-    assert set(odd.get_json()["errors"]) == {"role", "email", "colour"}
-    assert (empty.status_code, odd.status_code) == (422, 422)
+    assert set(invalid.get_json()["errors"]) == {"role", "email", "colour"}
+    assert (empty.status_code, invalid.status_code) == (422, 422)
 
 
-def test_the_same_address_twice_is_a_conflict(clinic: Clinic) -> None:
+def test_an_email_of_another_user_is_a_conflict(clinic: Clinic) -> None:
     clinic.admin.make("/users", **RITA)
     other = clinic.admin.make("/users", **{**RITA, "email": "other@clinic.example"})
 
@@ -82,40 +82,40 @@ def test_the_same_address_twice_is_a_conflict(clinic: Clinic) -> None:
         assert "email" in answer.get_json()["errors"]
 
 
-def test_the_list_filters_and_searches(clinic: Clinic) -> None:
+def test_the_list_of_users_can_be_filtered_searched_and_sorted(clinic: Clinic) -> None:
     rita = clinic.admin.make("/users", **RITA)
-    gone = clinic.admin.make(
+    inactive = clinic.admin.make(
         "/users", **{**RITA, "name": "Zoë Quist", "email": "zoe@clinic.example", "is_active": False}
     )
 
-    def found(query: str) -> list[int]:
+    def listed_ids(query: str) -> list[int]:
         answer = clinic.admin.get(f"/users?{query}")
         assert answer.status_code == 200, answer.get_data(as_text=True)
         return [row["id"] for row in answer.get_json()]
 
-    assert found("role=receptionist") == [rita["id"], gone["id"]]
-    assert found("is_active=false") == [gone["id"]]
-    assert found("q=zoe") == [gone["id"]]
-    assert found("q=okoye rit") == [rita["id"]]
-    assert found("q=RITA@clinic") == [rita["id"]]
-    assert found("role=receptionist&sort_by=name&sort_order=desc") == [gone["id"], rita["id"]]
-    everybody = clinic.admin.get("/users")
-    assert everybody.headers["X-Total-Count"] == "3"
-    assert "password" not in everybody.get_data(as_text=True)
+    assert listed_ids("role=receptionist") == [rita["id"], inactive["id"]]
+    assert listed_ids("is_active=false") == [inactive["id"]]
+    assert listed_ids("q=zoe") == [inactive["id"]]
+    assert listed_ids("q=okoye rit") == [rita["id"]]
+    assert listed_ids("q=RITA@clinic") == [rita["id"]]
+    assert listed_ids("role=receptionist&sort_by=name&sort_order=desc") == [inactive["id"], rita["id"]]
+    all_users = clinic.admin.get("/users")
+    assert all_users.headers["X-Total-Count"] == "3"
+    assert "password" not in all_users.get_data(as_text=True)
     assert clinic.admin.get("/users?password_hash=x").status_code == 422
     assert clinic.admin.get("/users?role=boss").status_code == 422
 
 
-def test_a_longer_list_asks_no_more_of_the_database(clinic: Clinic) -> None:
+def test_a_longer_list_needs_no_more_queries(clinic: Clinic) -> None:
     clinic.sign_in("doctor")
-    few = count(clinic, clinic.admin, "/users")
+    queries = count(clinic, clinic.admin, "/users")
     for _ in range(5):
         clinic.sign_in("doctor")
 
-    assert count(clinic, clinic.admin, "/users") == few
+    assert count(clinic, clinic.admin, "/users") == queries
 
 
-def test_users_are_the_admins_business(clinic: Clinic) -> None:
+def test_only_admins_manage_users(clinic: Clinic) -> None:
     rita = clinic.admin.make("/users", **RITA)
 
     for caller in (clinic.doctor, clinic.receptionist, clinic.technician):
@@ -125,11 +125,11 @@ def test_users_are_the_admins_business(clinic: Clinic) -> None:
         assert caller.get(f"/users/{rita['id']}").status_code == 404
         assert caller.patch(f"/users/{rita['id']}", {"name": "x"}).status_code == 404
         assert caller.get("/users/987654").status_code == 404
-    told = [entry for entry in audited(clinic, rita["id"]) if entry[2] == "refused"]
-    assert told == [("refused", [], "refused")] * 6  # and nothing of the row that does not exist
+    refusals = [entry for entry in audit_entries(clinic, rita["id"]) if entry[2] == "refused"]
+    assert refusals == [("refused", [], "refused")] * 6
 
 
-# --- Changing ------------------------------------------------------------------------------------------
+# --- Changes -------------------------------------------------------------------------------------------
 
 
 def test_users_change_their_own_name_and_phone_only(clinic: Clinic) -> None:
@@ -147,14 +147,14 @@ def test_users_change_their_own_name_and_phone_only(clinic: Clinic) -> None:
     assert [row["name"] for row in clinic.admin.get("/users?q=tove l").get_json()] == ["Tove Ł."]
 
 
-def test_a_row_sent_back_whole_changes_what_differs(clinic: Clinic) -> None:
-    whole = clinic.technician.get("/auth/me").get_json()
+def test_a_complete_representation_changes_only_the_different_members(clinic: Clinic) -> None:
+    user = clinic.technician.get("/auth/me").get_json()
 
-    answer = clinic.technician.put(f"/users/{whole['id']}", {**whole, "phone": "555-767-7476"})
+    answer = clinic.technician.put(f"/users/{user['id']}", {**user, "phone": "555-767-7476"})
 
     assert answer.status_code == 200
-    assert answer.get_json() == {**whole, "phone": "555-767-7476"}
-    assert audited(clinic, whole["id"]) == [("update", ["phone"], "success")]
+    assert answer.get_json() == {**user, "phone": "555-767-7476"}
+    assert audit_entries(clinic, user["id"]) == [("update", ["phone"], "success")]
 
 
 def test_a_stale_version_changes_nothing(clinic: Clinic) -> None:
@@ -168,23 +168,23 @@ def test_a_stale_version_changes_nothing(clinic: Clinic) -> None:
     assert clinic.admin.get(path).get_json()["name"] == "Rita O."
 
 
-def test_deactivating_ends_the_sessions_and_bringing_back_lets_in_again(clinic: Clinic) -> None:
+def test_a_deactivated_user_has_no_sessions_until_reactivation(clinic: Clinic) -> None:
     rita = clinic.admin.make("/users", **RITA)
     path = f"/users/{rita['id']}"
     body = {"email": RITA["email"], "password": PASSWORD}
     caller = Caller(clinic, clinic.nobody.post("/auth/login", body).get_json()["access_token"])
 
-    gone = clinic.admin.delete(path)
-    again = clinic.admin.delete(path)
+    deactivated = clinic.admin.delete(path)
+    repeated = clinic.admin.delete(path)
 
-    assert (gone.status_code, gone.get_json()["is_active"]) == (200, False)
-    assert again.status_code == 200
+    assert (deactivated.status_code, deactivated.get_json()["is_active"]) == (200, False)
+    assert repeated.status_code == 200
     assert caller.get("/auth/me").get_json()["error"] == "token_revoked"
     assert clinic.nobody.post("/auth/login", body).get_json()["error"] == "account_inactive"
     assert clinic.admin.patch(path, {"is_active": True}).status_code == 200
     assert clinic.nobody.post("/auth/login", body).status_code == 200
-    told = [entry for entry in audited(clinic, rita["id"]) if entry[0].endswith("activate")]
-    assert told == [
+    activations = [entry for entry in audit_entries(clinic, rita["id"]) if entry[0].endswith("activate")]
+    assert activations == [
         ("deactivate", ["is_active", "user_sessions"], "success"),
         ("activate", ["is_active"], "success"),
     ]
@@ -193,7 +193,7 @@ def test_deactivating_ends_the_sessions_and_bringing_back_lets_in_again(clinic: 
 # --- The last admin ------------------------------------------------------------------------------------
 
 
-def test_the_last_active_admin_stays(clinic: Clinic) -> None:
+def test_the_last_active_admin_cannot_be_deactivated_or_change_role(clinic: Clinic) -> None:
     path = f"/users/{clinic.admin.user_id}"
     clinic.sign_in("admin", active=False)
 
@@ -210,8 +210,8 @@ def test_the_last_active_admin_stays(clinic: Clinic) -> None:
     assert other.delete(f"/users/{other.user_id}").status_code == 409
 
 
-def at_once(*calls: Any) -> list[int]:
-    """The status of each call, all begun at one moment."""
+def run_concurrently(*calls: Any) -> list[int]:
+    """Start all calls at the same time and return their statuses."""
     barrier, answers = threading.Barrier(len(calls)), [0] * len(calls)
 
     def run(number: int) -> None:
@@ -226,30 +226,30 @@ def at_once(*calls: Any) -> list[int]:
     return answers
 
 
-def test_admins_who_deactivate_each_other_at_once_leave_one(clinic: Clinic) -> None:
-    one = clinic.admin
+def test_admins_who_deactivate_each_other_at_the_same_time_leave_one_admin(clinic: Clinic) -> None:
+    first = clinic.admin
     for _round in range(6):
-        two = clinic.sign_in("admin")
+        second = clinic.sign_in("admin")
 
-        answers = at_once(
-            partial(one.delete, f"/users/{two.user_id}"),
-            partial(two.patch, f"/users/{one.user_id}", {"role": "technician"}),
+        answers = run_concurrently(
+            partial(first.delete, f"/users/{second.user_id}"),
+            partial(second.patch, f"/users/{first.user_id}", {"role": "technician"}),
         )
 
         with clinic.inside() as session:
             statement = select(User.id).where(User.role == "admin", User.is_active)
-            left = session.execute(statement).scalars().all()
-        assert (len(left), answers.count(200)) == (1, 1), answers
-        one = one if left[0] == one.user_id else two
+            active_admins = session.execute(statement).scalars().all()
+        assert (len(active_admins), answers.count(200)) == (1, 1), answers
+        first = first if active_admins[0] == first.user_id else second
 
 
-def test_one_address_asked_for_many_times_at_once_becomes_one_account(clinic: Clinic) -> None:
-    asked = at_once(*([lambda: clinic.nobody.post("/auth/register", {**RITA})] * 6))
+def test_concurrent_registrations_of_an_email_create_one_account(clinic: Clinic) -> None:
+    statuses = run_concurrently(*([lambda: clinic.nobody.post("/auth/register", {**RITA})] * 6))
 
-    assert sorted(asked) == [201, 409, 409, 409, 409, 409]
+    assert sorted(statuses) == [201, 409, 409, 409, 409, 409]
 
 
-def test_a_reset_token_used_twice_at_once_works_once(clinic: Clinic) -> None:
+def test_concurrent_uses_of_a_reset_token_succeed_once(clinic: Clinic) -> None:
     rita = clinic.admin.make("/users", **RITA)
     token = clinic.admin.post(f"/users/{rita['id']}/password-reset").get_json()["token"]
 
@@ -258,4 +258,4 @@ def test_a_reset_token_used_twice_at_once_works_once(clinic: Clinic) -> None:
             "/auth/reset-password", {"token": token, "new_password": "another fine morning"}
         )
 
-    assert sorted(at_once(use, use, use)) == [200, 401, 401]
+    assert sorted(run_concurrently(use, use, use)) == [200, 401, 401]

@@ -1,0 +1,252 @@
+"""Field types of requests and responses: text, money, days and date-times."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from functools import lru_cache
+from typing import Annotated, Any
+
+import email_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from column_types import CENT, MAX_INT, MONEY_LIMIT
+from config import settings
+from security.sanitize import sanitize
+
+# Clinics have internal mail domains, such as clinic.local.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+
+FIRST_YEAR, LAST_YEAR = 1890, 2199  # the oldest patients were born in the 1890s
+MAX_ID = MAX_INT
+
+# --- Text ----------------------------------------------------------------------------------------------
+
+
+def _check_not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+def _normalize_email(value: str) -> str:
+    try:
+        # the syntax only: no DNS query
+        email = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
+    except email_validator.EmailNotValidError as problem:
+        raise ValueError(str(problem)) from None
+    return email.normalized.lower()
+
+
+def _check_phone(value: str) -> str:
+    digits = sum(c.isdecimal() for c in value)
+    if not 3 <= digits <= 20 or not re.fullmatch(r"[\d\s+()\-.,/#*;:xXeEtT]+", value):
+        raise ValueError("not a phone number; use 3 to 20 digits, + ( ) - . / and an extension such as x12")
+    return value
+
+
+# `_check_not_blank` and `_check_phone` as patterns of JSON Schema
+_NOT_BLANK = Field(json_schema_extra={"pattern": r"\S"})
+_PHONE_PART = r"[\s+()\-.,/#*;:xXeEtT]*"
+_PHONE_PATTERN = f"^{_PHONE_PART}(?:[0-9]{_PHONE_PART}){{3,20}}$"
+
+Clean = AfterValidator(sanitize)
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_not_blank), _NOT_BLANK, Clean
+]
+Short = Annotated[str, StringConstraints(max_length=100), Clean]
+Line = Annotated[str, StringConstraints(max_length=500), Clean]
+RequiredLine = Annotated[
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_not_blank), _NOT_BLANK, Clean
+]
+Note = Annotated[str, StringConstraints(max_length=20_000), Clean]
+RequiredNote = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=20_000),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
+    Clean,
+]
+Code = Annotated[
+    str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_not_blank), _NOT_BLANK
+]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=254),
+    AfterValidator(_normalize_email),
+    WithJsonSchema({"type": "string", "format": "email", "maxLength": 254, "examples": ["john@example.com"]}),
+]
+Phone = Annotated[
+    str,
+    StringConstraints(max_length=40),
+    AfterValidator(_check_phone),
+    WithJsonSchema(
+        {"type": "string", "maxLength": 40, "pattern": _PHONE_PATTERN, "examples": ["+1 (555) 123-4567"]}
+    ),
+]
+Password = Annotated[str, StringConstraints(max_length=1024)]
+Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[1])]
+Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+# --- Money ---------------------------------------------------------------------------------------------
+
+
+# A float may have an exponent: str(1e16) is "1e+16". A bool does not match: str(True) is "True".
+_AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]+)?(e[+]?[0-9]{1,2})?", re.ASCII)
+
+
+def _parse_money(value: Any) -> Decimal:
+    if not isinstance(value, (int, float, str, Decimal)) or not _AMOUNT.fullmatch(str(value)):
+        raise ValueError("write an amount as a number or as a string such as '125.00'")
+    amount = Decimal(str(value))
+    if amount < 0:
+        raise ValueError("must not be negative")
+    if amount > MONEY_LIMIT:
+        raise ValueError("must be at most 9999999999.99")
+    if amount != amount.quantize(CENT):
+        raise ValueError("must have at most two decimal places")
+    return amount.quantize(CENT)
+
+
+def _check_positive(value: Decimal) -> Decimal:
+    if value <= 0:
+        raise ValueError("must be more than zero")
+    return value
+
+
+_MONEY_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$"},
+        {"type": "number", "minimum": 0, "maximum": 9999999999.99, "multipleOf": 0.01},
+    ],
+    "examples": ["125.00"],
+}
+MoneyIn = Annotated[Decimal, BeforeValidator(_parse_money), WithJsonSchema(_MONEY_SCHEMA)]
+PositiveMoneyIn = Annotated[
+    Decimal, BeforeValidator(_parse_money), AfterValidator(_check_positive), WithJsonSchema(_MONEY_SCHEMA)
+]
+MoneyOut = Annotated[
+    Decimal,
+    PlainSerializer(lambda amount: f"{amount:.2f}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+\.[0-9]{2}$", "examples": ["125.00"]}),
+]
+
+
+# --- Time ----------------------------------------------------------------------------------------------
+
+_INSTANT = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6})\d*)?)?"
+    r"\s*(?:([Zz])|([+-])(\d\d):?(\d\d))?",
+    re.ASCII,
+)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+def parse_day(value: Any) -> date:
+    """Return the date of a text `YYYY-MM-DD` with a year from 1890 to 2199. Raises ValueError."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        raise ValueError("write a date as YYYY-MM-DD")
+    try:
+        day = date.fromisoformat(value)
+    except ValueError:
+        raise ValueError("this day does not exist in the calendar") from None
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
+    return day
+
+
+def _format_offset(local: datetime) -> str:
+    offset = local.strftime("%z")
+    return f"{offset[:3]}:{offset[3:5]}"
+
+
+def _to_utc(local: datetime) -> datetime:
+    """Convert a local time of the clinic to UTC. Raises ValueError if it does not exist exactly once."""
+    zone = settings().zone
+    first, second = local.replace(tzinfo=zone, fold=0), local.replace(tzinfo=zone, fold=1)
+    if first.utcoffset() != second.utcoffset():
+        exists = first.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == local
+        offsets = " or ".join(sorted({_format_offset(first), _format_offset(second)}))
+        problem = "exists twice" if exists else "does not exist"
+        raise ValueError(f"this local time {problem} when the clocks change; add the offset {offsets}")
+    return first.astimezone(UTC)
+
+
+def parse_instant(value: Any) -> datetime:
+    """Return an RFC 3339 date-time in UTC. Without an offset it is the local time of the clinic.
+
+    Raises ValueError. For a local time that does not exist or exists twice, it contains the possible offsets.
+    """
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC)
+    match = _INSTANT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            "write a date-time as YYYY-MM-DDTHH:MM:SS; an offset such as +02:00 or Z is optional"
+        )
+    year, month, day, hour, minute = (int(match[i]) for i in range(1, 6))
+    if not FIRST_YEAR <= year <= LAST_YEAR:
+        raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
+    try:
+        local = datetime(  # noqa: DTZ001 - the offset follows
+            year, month, day, hour, minute, int(match[6] or 0), int((match[7] or "0").ljust(6, "0"))
+        )
+        if match[8]:
+            return local.replace(tzinfo=UTC)
+        if match[9]:
+            offset_time = time(int(match[10]), int(match[11]))  # checks the range, too
+            offset = timedelta(hours=offset_time.hour, minutes=offset_time.minute)
+            return (local - offset if match[9] == "+" else local + offset).replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError("this date-time does not exist") from None
+    return _to_utc(local)
+
+
+def parse_instant_or_day(value: Any) -> datetime:
+    """Return a date-time in UTC. A date is its start in the time zone of the clinic. Raises ValueError."""
+    if isinstance(value, str) and _DAY.fullmatch(value):
+        return datetime.combine(parse_day(value), time.min, tzinfo=settings().zone).astimezone(UTC)
+    return parse_instant(value)
+
+
+def format_instant(instant: datetime) -> str:
+    """Return the RFC 3339 text of an instant, with the offset of the clinic."""
+    return _format_in_zone(instant, settings().zone)
+
+
+@lru_cache(maxsize=4096)  # the rows of a list share many times
+def _format_in_zone(instant: datetime, zone: tzinfo) -> str:
+    return instant.astimezone(zone).isoformat()
+
+
+_INSTANT_SCHEMA = WithJsonSchema(
+    {"type": "string", "format": "date-time", "examples": ["2026-03-02T09:00:00Z"]}
+)
+InstantIn = Annotated[datetime, BeforeValidator(parse_instant), _INSTANT_SCHEMA]
+InstantOut = Annotated[
+    datetime, PlainSerializer(format_instant, return_type=str, when_used="json"), _INSTANT_SCHEMA
+]
+InstantOrDay = Annotated[
+    datetime,
+    BeforeValidator(parse_instant_or_day),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}],
+            "examples": ["2026-03-02T09:00:00Z"],
+        }
+    ),
+]
+_DAY_SCHEMA = WithJsonSchema({"type": "string", "format": "date", "examples": ["1990-01-01"]})
+DayIn = Annotated[date, BeforeValidator(parse_day), _DAY_SCHEMA]
+DayOut = Annotated[date, _DAY_SCHEMA]

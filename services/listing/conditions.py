@@ -1,0 +1,70 @@
+"""Conditions of a query as SQL."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_
+
+from column_types import InstantType
+from errors import ClinicError
+from security.permissions import Actor, hidden
+from services import clock
+from services.listing.spec import Condition, ListQuery, ListSpec, PreselectedIds
+from services.search_key import search_key
+
+Where = ColumnElement[bool] | PreselectedIds
+
+
+def check_visible(actor: Actor, spec: ListSpec[Any], query: ListQuery) -> None:
+    """Raise 403 if a filter or the order uses a field that the role may not read."""
+    secret = hidden(spec.area, actor.role)
+    if not secret:
+        return
+    fields = {condition.name for condition in query.conditions} | {query.sort_by}
+    fields |= {spec.filters[name].guards or name for name in query.named}
+    if fields & secret:
+        raise ClinicError("forbidden", "Your role may not filter or sort by this.")
+
+
+def build_conditions(spec: ListSpec[Any], query: ListQuery) -> list[Where]:
+    """Return the conditions of a query on columns, filters and the main date, without `q`."""
+    conditions: list[Where] = [_compare(spec, condition) for condition in query.conditions]
+    conditions += [spec.filters[name].where(value) for name, value in query.named.items()]
+    if spec.main_date is not None:
+        attribute = getattr(spec.model, spec.main_date)
+        by_day = not isinstance(attribute.type, InstantType)
+        for bound, compare in ((query.start, attribute.__ge__), (query.end, attribute.__lt__)):
+            if bound is not None:
+                conditions.append(compare(clock.local(bound).date() if by_day else bound))
+    return conditions
+
+
+def _compare(spec: ListSpec[Any], condition: Condition) -> ColumnElement[bool]:
+    _kind, attribute, _values = spec.columns[condition.name]
+    column = spec.shown.get(condition.name, attribute)
+    value = condition.value
+    if condition.op == "in":
+        return column.in_(value)
+    if condition.op == "like":
+        key_column = getattr(spec.model, f"{attribute.key}_fold", None)
+        if key_column is not None:
+            return contains(key_column, search_key(value))
+        return attribute.icontains(value, autoescape=True)
+    if condition.op == "ne":
+        return or_(column != value, column.is_(None))
+    compare = {"eq": operator.eq, "gte": operator.ge, "lte": operator.le}[condition.op]
+    comparison: ColumnElement[bool] = compare(column, value)
+    return comparison
+
+
+def contains(column: Any, part: str) -> ColumnElement[bool]:
+    """Return the condition that a column of search keys contains the part. `%` and `_` have no meaning."""
+    condition: ColumnElement[bool] = column.contains(part, autoescape=True)
+    return condition
+
+
+def words_in(column: Any, text: str) -> ColumnElement[bool]:
+    """Return the condition that a column of search keys contains every word of the text, in any order."""
+    return and_(*(contains(column, word) for word in search_key(text).split() or [""]))

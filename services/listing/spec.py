@@ -1,0 +1,203 @@
+"""The declaration of a list, and a parsed query for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import Row as ResultRow
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm.interfaces import ORMOption
+
+from column_types import InstantType, MoneyType
+from models import Base
+from security.permissions import Actor
+from services.rows import Record
+
+Row = TypeVar("Row", bound=Base)
+
+MAX_PER_PAGE = 1_000
+PRIVATE_ENDINGS = ("_fold", "_hash", "_digits")
+
+
+class Kind(StrEnum):
+    """The type of a query value."""
+
+    ID = "id"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    ENUM = "enum"
+    TEXT = "text"
+    DAY = "day"
+    INSTANT = "instant"
+    MONEY = "money"
+    DECIMAL = "decimal"
+
+
+@dataclass(frozen=True)
+class PreselectedIds:
+    """A filter resolved in advance to the primary keys of its matches."""
+
+    keys: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter of a list that is not a comparison with a column.
+
+    `where` returns the condition for a value. `values` lists the values of an enum. `guards` names the field
+    that the caller must be allowed to read, if that is not the name of the filter.
+    """
+
+    kind: Kind
+    where: Callable[[Any], ColumnElement[bool] | PreselectedIds]
+    summary: str
+    values: tuple[str, ...] = ()
+    guards: str | None = None
+
+
+@dataclass(frozen=True)
+class Records:
+    """Rows that are read as columns: the statement, and a function that adds computed fields."""
+
+    statement: Select[Any]
+    complete: Callable[[Sequence[Record]], None]
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.statement.selected_columns.keys())
+
+    def read(self, rows: Iterable[ResultRow[Any]]) -> list[Record]:
+        """Return the records of result rows. Further columns at the end of a row are ignored."""
+        records = []
+        for row in rows:
+            record = Record()
+            record.__dict__.update(zip(self._names, row, strict=False))
+            records.append(record)
+        self.complete(records)
+        return records
+
+
+@dataclass(frozen=True, eq=False)
+class ListSpec(Generic[Row]):
+    """The declaration of a list: its columns, filters, search and order.
+
+    - `area`: the row of the table of hidden fields. `main_date`: the column of `start_date` and `end_date`.
+    - `text` returns the condition for `q`; `nearly` the one to use if `text` finds nothing.
+    - `scope` limits the rows to those that the caller may see.
+    - `names`: API names of columns whose attribute has another name. `omit`: columns that no response shows.
+    - `filters`: filters that are not columns. `shown`: expressions that responses show instead of a column.
+    - `joins` and `options` load related rows. `records` reads rows without the ORM, for frequent lists.
+    - `kept_since`: the creation time of rows that are never deleted; old ones are then counted only once.
+    """
+
+    name: str
+    model: type[Row]
+    area: str
+    main_date: str | None = None
+    text: Callable[[str], ColumnElement[bool] | PreselectedIds] | None = None
+    nearly: Callable[[str], ColumnElement[bool] | PreselectedIds] | None = None
+    scope: Callable[[Actor], ColumnElement[bool] | None] | None = None
+    options: Sequence[ORMOption] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    filters: Mapping[str, Filter] = field(default_factory=dict)
+    omit: frozenset[str] = frozenset()
+    joins: Callable[[Select[Any]], Select[Any]] | None = None
+    shown: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
+    records: Records | None = None
+    kept_since: str | None = None
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[Kind, InstrumentedAttribute[Any], tuple[str, ...]]]:
+        """Return type, attribute and enum values of each stored scalar column, by API name."""
+        renamed = {attribute: name for name, attribute in self.names.items()}
+        columns: dict[str, tuple[Kind, InstrumentedAttribute[Any], tuple[str, ...]]] = {}
+        for column in self.model.__mapper__.column_attrs:
+            key = column.key
+            if key in self.omit or key.endswith(PRIVATE_ENDINGS):
+                continue
+            attribute = getattr(self.model, key)
+            kind, values = _kind_of(key, attribute)
+            if kind is not None:
+                columns[renamed.get(key, key)] = (kind, attribute, values)
+        return columns
+
+
+def _kind_of(key: str, attribute: InstrumentedAttribute[Any]) -> tuple[Kind | None, tuple[str, ...]]:
+    kind_of_type = attribute.type
+    if key == "id" or key.endswith("_id"):
+        return (Kind.ID, ()) if kind_of_type.python_type is int else (Kind.TEXT, ())
+    if isinstance(kind_of_type, MoneyType):
+        return Kind.MONEY, ()
+    if isinstance(kind_of_type, InstantType):
+        return Kind.INSTANT, ()
+    python = kind_of_type.python_type
+    if issubclass(python, StrEnum):
+        return Kind.ENUM, tuple(member.value for member in python)
+    kinds = {bool: Kind.BOOLEAN, int: Kind.INTEGER, str: Kind.TEXT, datetime: Kind.INSTANT, date: Kind.DAY}
+    if python in (list, dict):
+        return None, ()
+    return kinds.get(python, Kind.DECIMAL), ()
+
+
+@dataclass
+class Condition:
+    """A comparison with a column: `op` is eq, ne, gte, lte, like or in."""
+
+    name: str
+    op: str
+    value: Any
+
+
+@dataclass
+class ListQuery:
+    """A parsed query string: conditions, order and page."""
+
+    conditions: list[Condition] = field(default_factory=list)
+    named: dict[str, Any] = field(default_factory=dict)
+    q: str | None = None
+    start: datetime | None = None  # inclusive
+    end: datetime | None = None  # exclusive
+    sort_by: str = "id"
+    descending: bool = False
+    offset: int = 0
+    limit: int = 20
+    after: int | None = None
+    params: dict[str, Any] = field(default_factory=dict)  # as sent, for `search_params`
+
+    @property
+    def filtered(self) -> bool:
+        """Return True if the query has any condition."""
+        return bool(self.conditions or self.named or self.q or self.start or self.end)
+
+
+@dataclass
+class Page(Generic[Row]):
+    """A page of a list. If `capped`, there are more matches than `total`."""
+
+    rows: list[Row]
+    total: int
+    capped: bool
+    query: ListQuery
+
+
+def key_column(spec: ListSpec[Any]) -> Any:
+    """Return the primary key column of a list."""
+    return spec.model.__mapper__.primary_key[0]
+
+
+def select_keys(spec: ListSpec[Any]) -> Select[Any]:
+    """Return the statement that selects the keys of all rows of a list."""
+    keys = select(key_column(spec))
+    return keys if spec.joins is None else spec.joins(keys)
+
+
+def select_rows(spec: ListSpec[Any]) -> Select[Any]:
+    """Return the statement that selects all rows of a list."""
+    rows: Select[Any] = select(spec.model) if spec.records is None else spec.records.statement
+    return rows if spec.joins is None else spec.joins(rows)

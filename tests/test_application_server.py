@@ -1,0 +1,267 @@
+"""The application server: slow clients, stop, reload, metrics, proxies and waiting password checks.
+
+Every test starts the server as an operator does. None has a time limit.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import requests
+
+from config import SERVER_THREADS
+from models import AuditLog
+from tests.conftest import NewDatabase, settings_for
+from tests.support.clinic import Clinic
+from tests.support.servers import ROOT, AppServer, start_app
+
+HEAD = b"POST /auth/login HTTP/1.1\r\nHost: clinic\r\nContent-Type: application/json\r\n"
+BODY = b'{"email": "nobody@clinic.example", "password": "not the password"}'
+BODY_HEAD = HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY)
+TOKEN = "t" * 40
+
+StartServer = Callable[..., AppServer]
+
+
+@pytest.fixture
+def database(new_database: NewDatabase) -> str:
+    """Return a new SQLite database."""
+    return new_database("sqlite")
+
+
+@pytest.fixture
+def start(database: str) -> Iterator[StartServer]:
+    """Start the application on the database; stopped after the test."""
+    with ExitStack() as stack:
+
+        def start_and_register(**options: Any) -> AppServer:
+            server = start_app(database, **({"workers": 1} | options))
+            stack.callback(server.stop)
+            return server
+
+        yield start_and_register
+
+
+def connect(server: AppServer) -> socket.socket:
+    address = urlsplit(server.url)
+    return socket.create_connection((address.hostname, address.port or 80))
+
+
+@contextmanager
+def unfinished_requests(server: AppServer, count: int, beginning: bytes) -> Iterator[None]:
+    """Hold connections that sent only the beginning of a request."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            client = stack.enter_context(closing(connect(server)))
+            client.sendall(beginning)
+        yield
+
+
+def read_all(client: socket.socket) -> bytes:
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def worker_pids(server: AppServer) -> set[int]:
+    return {process.pid for process in psutil.Process(main_pid(server)).children()}
+
+
+def main_pid(server: AppServer) -> int:
+    assert server.process is not None
+    assert server.process.process is not None
+    return server.process.process.pid
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("gunicorn", [False, True], ids=["granian", "gunicorn"])
+def test_both_servers_serve_and_finish_a_request_in_flight_before_they_stop(
+    start: StartServer, gunicorn: bool
+) -> None:
+    server = start(gunicorn=gunicorn)
+    with closing(connect(server)) as client:
+        client.sendall(BODY_HEAD + BODY[:10])
+        assert requests.get(server.url + "/health/ready").status_code == 200
+
+        psutil.Process(main_pid(server)).terminate()
+        time.sleep(0.5)
+        client.sendall(BODY[10:])
+        response = read_all(client)
+
+    assert response.startswith(b"HTTP/1.1 401 ")
+    assert server.process is not None
+    assert server.process.process is not None
+    assert server.process.process.wait() == 0
+
+
+def test_slow_headers_occupy_no_thread(start: StartServer) -> None:
+    server = start()
+
+    with unfinished_requests(server, 2 * SERVER_THREADS, HEAD):
+        assert requests.get(server.url + "/health/ready").status_code == 200
+
+
+def test_slow_bodies_leave_threads_for_other_requests(start: StartServer) -> None:
+    server = start()
+
+    with unfinished_requests(server, SERVER_THREADS - 10, BODY_HEAD + BODY[:10]):
+        assert requests.get(server.url + "/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("header", [{"CONTENT_LENGTH": "20"}, {"HTTP_TRANSFER_ENCODING": "chunked"}])
+def test_a_body_that_the_client_did_not_complete_is_refused(clinic: Clinic, header: dict[str, str]) -> None:
+    response = clinic.admin.patch("/auth/me", environ_overrides={"wsgi.input_terminated": True} | header)
+
+    assert (response.status_code, response.get_json()["error"]) == (400, "bad_request")
+
+
+def test_a_reload_replaces_the_workers_and_loses_no_request(start: StartServer) -> None:
+    server = start()
+    before = worker_pids(server)
+    statuses: Counter[int] = Counter()
+
+    psutil.Process(main_pid(server)).send_signal(signal.SIGHUP)
+    while before & worker_pids(server):
+        statuses[requests.get(server.url + "/health/ready").status_code] += 1
+    statuses[requests.get(server.url + "/health/ready").status_code] += 1
+
+    assert set(statuses) == {200}
+    assert len(worker_pids(server)) == 1
+
+
+def test_a_hang_up_stops_the_server_with_stop_on_hangup(start: StartServer) -> None:
+    server = start(options=["--stop-on-hangup"])
+
+    psutil.Process(main_pid(server)).send_signal(signal.SIGHUP)
+
+    assert server.process is not None
+    assert server.process.process is not None
+    assert server.process.process.wait() == 0
+
+
+def test_the_workers_end_when_the_main_process_is_killed(start: StartServer) -> None:
+    server = start(workers=2)
+    workers = worker_pids(server)
+
+    psutil.Process(main_pid(server)).kill()
+
+    wait_until(lambda: not any(is_alive(pid) for pid in workers))
+
+
+def test_a_killed_worker_is_replaced(start: StartServer) -> None:
+    server = start()
+    (worker,) = worker_pids(server)
+
+    psutil.Process(worker).kill()
+
+    wait_until(lambda: worker not in worker_pids(server) and server.answers())
+
+
+def test_a_second_server_on_the_port_does_not_start(start: StartServer) -> None:
+    server = start()
+    assert server.process is not None
+
+    second = subprocess.run(
+        [sys.executable, "server.py"],
+        cwd=ROOT,
+        env=server.process.options["env"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert second.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{urlsplit(server.url).port}: Address already in use." in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("gunicorn", [False, True], ids=["granian", "gunicorn"])
+def test_metrics_are_summed_over_the_workers_and_start_at_zero(
+    start: StartServer, tmp_path: Path, gunicorn: bool
+) -> None:
+    old_file = tmp_path / "counter_1.db"
+    old_file.write_bytes(b"of an earlier server")
+    server = start(
+        workers=2,
+        gunicorn=gunicorn,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "METRICS_TOKEN": TOKEN},
+    )
+
+    requested = 0
+    while requested < 20 or len(list(tmp_path.glob("counter_*.db"))) < 2:  # both workers have counted
+        assert requests.get(server.url + "/openapi.json").status_code == 200
+        requested += 1
+
+    text = requests.get(server.url + "/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    count = re.search(r'^clinic_requests_total\{.*route="/openapi.json".*\} (\S+)$', text, re.M)
+    assert count is not None
+    assert float(count[1]) == requested
+    assert not old_file.exists()
+
+
+@pytest.mark.parametrize(("proxies", "address"), [("0", "127.0.0.1"), ("1", "203.0.113.7")])
+def test_only_trusted_proxies_name_the_address_of_the_caller(
+    start: StartServer, database: str, proxies: str, address: str
+) -> None:
+    clinic = Clinic(settings_for(database))
+    secrets = {
+        "JWT_SECRET_KEY": clinic.settings.jwt_secret_key,
+        "AUDIT_KEY": clinic.settings.audit_key,
+        "AUDIT_HEADS_FILE": str(clinic.settings.heads_file),
+    }
+    server = start(env=secrets | {"TRUSTED_PROXIES": proxies})
+    headers = {
+        "Authorization": f"Bearer {clinic.admin.token}",
+        "X-Forwarded-For": "10.0.0.1, 203.0.113.7",
+        "X-Real-IP": "10.0.0.2",
+        "Forwarded": "for=10.0.0.3",
+    }
+
+    response = requests.post(server.url + "/patients", json={"name": "Ada"}, headers=headers)
+
+    assert response.status_code == 201
+    with clinic.inside() as session:
+        newest = session.query(AuditLog.address).order_by(AuditLog.id.desc()).first()
+    assert newest.address == address
+    clinic.close()
+
+
+def test_waiting_password_checks_are_limited_and_leave_threads_for_other_requests(start: StartServer) -> None:
+    server = start(env={"BCRYPT_COST": "12", "PASSWORD_CHECK_QUEUE": "5"})
+
+    def sign_in(number: int) -> requests.Response:
+        credentials = {"email": f"n{number}@clinic.example", "password": "not the password"}
+        return requests.post(server.url + "/auth/login", json=credentials)
+
+    with ThreadPoolExecutor(2 * SERVER_THREADS) as pool:
+        attempts = [pool.submit(sign_in, number) for number in range(2 * SERVER_THREADS)]
+        read = requests.get(server.url + "/health/ready")
+        responses = [attempt.result() for attempt in attempts]
+
+    assert read.status_code == 200
+    statuses = Counter(response.status_code for response in responses)
+    assert set(statuses) == {401, 503}
+    assert statuses[401] >= 5
+    assert {response.headers.get("Retry-After") for response in responses if response.status_code == 503} == {
+        "2"
+    }
