@@ -273,7 +273,7 @@ _watchdog = _Watchdog()
 
 
 def _renew_watchdog() -> None:
-    global _watchdog  # noqa: PLW0603 - one thread for each process
+    global _watchdog  # noqa: PLW0603 - one thread in a process
     _watchdog = _Watchdog()
 
 

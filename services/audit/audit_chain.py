@@ -326,7 +326,7 @@ def ensure_export_thread() -> None:
 
     Each request calls this, so that every worker process has a thread: threads do not survive a fork.
     """
-    global _exporter  # noqa: PLW0603 - one thread for each process
+    global _exporter  # noqa: PLW0603 - one thread in a process
     chosen = settings()
     if _exporter is not None and _exporter.chosen is chosen and _exporter.is_alive():
         return
