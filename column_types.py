@@ -38,11 +38,13 @@ class MoneyType(TypeDecorator[Decimal]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the column type of the engine."""
         if dialect.name == "sqlite":
             return dialect.type_descriptor(BigInteger())
         return dialect.type_descriptor(Numeric(12, 2))
 
     def process_bind_param(self, value: Decimal | int | None, dialect: Dialect) -> Decimal | int | None:
+        """Return an amount as stored. Raises ValueError for more than two places."""
         if value is None:
             return None
         amount = Decimal(value)
@@ -51,6 +53,7 @@ class MoneyType(TypeDecorator[Decimal]):
         return int(amount * 100) if dialect.name == "sqlite" else amount
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        """Return a stored amount as a decimal with two places."""
         if value is None:
             return None
         return Decimal(int(value)).scaleb(-2) if dialect.name == "sqlite" else Decimal(value).quantize(CENT)
@@ -63,6 +66,7 @@ class InstantType(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an instant as stored. Raises ValueError for a datetime without a time zone."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -71,6 +75,7 @@ class InstantType(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return a stored instant in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -261,6 +261,7 @@ def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
             _rollback()
             if attempt + 1 < ATTEMPTS and isinstance(translate(error, committing=True), Retry):
                 continue
+            # no traceback: usually the database is away, and every refusal would log one
             log.error("refusal_not_audited", failure=type(error).__name__)
             raise unavailable() from error
         else:

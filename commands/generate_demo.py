@@ -88,7 +88,7 @@ def grow(count: int, seed: int) -> None:
     update_statistics(engine)
 
 
-# --- Before and after ------------------------------------------------------------------------------------
+# --- Before and after ----------------------------------------------------------------------------------
 
 
 def create_initial_rows() -> InitialState:

@@ -99,6 +99,7 @@ class PostgresCursor(psycopg2.extensions.cursor):
     prepare = False  # set by the execution option `prepare` of the statement
 
     def execute(self, query: Any, vars: Any = None) -> None:
+        """Execute a statement, prepared if its execution option asks for it."""
         connection, source, name = self.connection, query, None
         if self.prepare and isinstance(vars, dict):
             query, vars, name = connection.prepared_form(query, vars)
@@ -113,10 +114,12 @@ class PostgresCursor(psycopg2.extensions.cursor):
             connection.prepared[source] = name
 
     def executemany(self, query: Any, vars_list: Any) -> None:
+        """Execute a statement once for each set of values."""
         self._send_begin()
         _watchdog.run(self.connection, super().executemany, query, vars_list)
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        """Execute COPY with a file."""
         self._send_begin()
         super().copy_expert(sql, file, size)
 
@@ -188,10 +191,12 @@ class PostgresConnection(psycopg2.extensions.connection):
         return self.get_transaction_status() == psycopg2.extensions.TRANSACTION_STATUS_IDLE
 
     def set_isolation_level(self, level: int | None) -> None:
+        """Set the isolation level of the next transactions. None is READ COMMITTED."""
         self.level = ISOLATION_LEVEL_READ_COMMITTED if level is None else level
 
     @property
     def readonly(self) -> bool:
+        """Return True if the next transactions are read-only."""
         return bool(self.access_mode)
 
     @readonly.setter
@@ -199,9 +204,11 @@ class PostgresConnection(psycopg2.extensions.connection):
         self.access_mode = " READ ONLY" if value else ""
 
     def commit(self) -> None:
+        """Commit the open transaction, if there is one."""
         self._end("COMMIT")
 
     def rollback(self) -> None:
+        """Roll back the open transaction, if there is one."""
         self._end("ROLLBACK")
 
     def _end(self, statement: str) -> None:

@@ -18,15 +18,15 @@ PASSWORD = "quiet harbour under seven stars"
 
 
 def block(heading: str) -> str:
-    """The first bash block under a heading."""
-    found = re.search(rf"## {heading}\n.*?```bash\n(.*?)```", README, re.S)
-    assert found, heading
-    return found[1]
+    """Return the first bash block under a heading."""
+    match = re.search(rf"## {heading}\n.*?```bash\n(.*?)```", README, re.S)
+    assert match, heading
+    return match[1]
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """An environment in which `curl` is the stand-in."""
+    """Return an environment in which `curl` is a test program."""
     curl = tmp_path / "curl"
     curl.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "support" / "curl.py"} "$@"\n')
     curl.chmod(0o755)
@@ -84,15 +84,27 @@ def test_every_make_target_that_readme_names_exists() -> None:
 
 
 def test_every_file_that_the_documents_name_exists() -> None:
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    documents = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+    folders = (
+        "api|cache|commands|data|database|deploy|docs|migrations|resources|schemas|security|services|tests"
+    )
     missing = {
         f"{document.name}: {name}"
         for document in documents
-        for name in re.findall(
-            r"`((?:docs|resources|schemas|services|security|commands|tests|data|deploy|migrations)/[\w./-]+)`",
-            document.read_text(encoding="utf-8"),
-        )
+        for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", document.read_text(encoding="utf-8"))
         if not (ROOT / name).exists()
     }
 
     assert missing == set()
+
+
+def test_every_relative_link_of_the_documents_has_a_target() -> None:
+    documents = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+    broken = {
+        f"{document.name}: {target}"
+        for document in documents
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
+        if not (document.parent / target).exists()
+    }
+
+    assert broken == set()

@@ -313,6 +313,7 @@ class _Exporter(threading.Thread):
                 for fault in export(self.engine, self.chosen):
                     log.error("audit_broken", chain=fault.chain, number=fault.number, problem=fault.problem)
             except Exception as failure:  # the thread tries again after a minute
+                # no traceback each minute while the database is away
                 log.error("audit_heads_not_exported", failure=type(failure).__name__)
 
 

@@ -1,1 +1,1 @@
-"""How fast the clinic answers, beside two yardsticks measured in the same run: `make bench`."""
+"""Benchmarks of the application, with two baselines measured in the same run: `make bench`."""

@@ -1,4 +1,4 @@
-"""Interleaved rounds: the clinic, the bare application and the bare driver take turns in short slices."""
+"""Measurement in interleaved rounds: the application, the bare application and the driver take turns."""
 
 from __future__ import annotations
 
@@ -13,55 +13,50 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.drive import (
-    BenchError,
+from tests.benchmarks.client import (
+    BenchmarkError,
     Connection,
-    Ear,
+    NextRequest,
+    OnResponse,
     Sample,
-    Script,
-    drive,
+    send_load,
 )
+from tests.benchmarks.environment import CONNECTIONS, Environment, Request, RunningApp
 from tests.benchmarks.operations import Operation
-from tests.benchmarks.replay import COMMITS
-from tests.benchmarks.stage import (
-    CONNECTIONS,
-    Ask,
-    Served,
-    Stage,
-)
+from tests.benchmarks.replay import CREATE_COMMITS_TABLE
 from tests.benchmarks.statements import is_query
 from tests.support.database import connected
 from tests.support.servers import ROOT
 
-WARM_S = 0.25  # the first slice of each, which counts for nothing
-REPLAYERS = 2  # processes: as many as the clinic has workers
+WARM_UP_S = 0.25  # length of the first round, which is not counted
+REPLAY_PROCESSES = 2  # as many as the application has workers
 
 
 @dataclass
-class Recorded:
-    """One request of each connection, and the statements that each took."""
+class Recording:
+    """One request per connection and its SQL messages."""
 
-    asked: list[Ask]
-    statements: list[list[str]]
+    requests: list[Request]
+    messages: list[list[str]]
 
     @property
     def queries(self) -> float:
-        """How many messages of a request ask something of the database."""
-        return statistics.median(sum(map(is_query, one)) for one in self.statements)
+        """The median number of messages per request that do not only begin or end a transaction."""
+        return statistics.median(sum(map(is_query, messages)) for messages in self.messages)
 
     @property
     def round_trips(self) -> float:
-        """How many messages a request takes in all, those that begin and end transactions too."""
-        return statistics.median(map(len, self.statements))
+        """The median number of messages per request."""
+        return statistics.median(map(len, self.messages))
 
 
 @dataclass
 class Figures:
-    """What one operation showed. Rates are answers per second, by round."""
+    """The figures of one operation. Rates are responses per second, one per round."""
 
     title: str
-    recorded: Recorded
-    busy: Sample = field(default_factory=Sample)  # over all connections
+    recording: Recording
+    busy: Sample = field(default_factory=Sample)  # all connections
     alone: Sample = field(default_factory=Sample)  # one request after the other
     rates: list[float] = field(default_factory=list)
     bare_rates: list[float] = field(default_factory=list)
@@ -71,78 +66,82 @@ class Figures:
     bare_count: int = 0
     database_cpu_s: float = 0.0
 
-    def told(self) -> dict[str, Any]:
-        """The figures as they are written down."""
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the JSON file."""
         count = len(self.busy.latencies_s)
-        busy, alone = _milliseconds(self.busy), _milliseconds(self.alone)
-        found: dict[str, Any] = {
+        busy, alone = milliseconds(self.busy), milliseconds(self.alone)
+        summary: dict[str, Any] = {
             "title": self.title,
             "requests_per_second": round(statistics.median(self.rates), 1),
             "median_ms": round(statistics.median(busy), 3),
-            "p99_ms": round(_p99(busy), 3),
+            "p99_ms": round(p99(busy), 3),
             "alone_median_ms": round(statistics.median(alone), 3),
-            "alone_p99_ms": round(_p99(alone), 3),
-            "queries": self.recorded.queries,
-            "round_trips": self.recorded.round_trips,
+            "alone_p99_ms": round(p99(alone), 3),
+            "queries": self.recording.queries,
+            "round_trips": self.recording.round_trips,
             "app_cpu_us": round(1e6 * self.app_cpu_s / count),
             "database_cpu_us": round(1e6 * self.database_cpu_s / count),
             "client_cpu_us": round(1e6 * self.busy.client_cpu_s / count),
         }
         if self.bare_rates:
-            found["bare_requests_per_second"] = round(statistics.median(self.bare_rates), 1)
-            found["bare_cpu_us"] = round(1e6 * self.bare_cpu_s / self.bare_count)
-            found["ratio_bare"] = _ratio(self.rates, self.bare_rates)
+            summary["bare_requests_per_second"] = round(statistics.median(self.bare_rates), 1)
+            summary["bare_cpu_us"] = round(1e6 * self.bare_cpu_s / self.bare_count)
+            summary["ratio_bare"] = median_ratio(self.rates, self.bare_rates)
         if self.driver_rates:
-            found["driver_requests_per_second"] = round(statistics.median(self.driver_rates), 1)
-            found["ratio_driver"] = _ratio(self.rates, self.driver_rates)
-        return found
+            summary["driver_requests_per_second"] = round(statistics.median(self.driver_rates), 1)
+            summary["ratio_driver"] = median_ratio(self.rates, self.driver_rates)
+        return summary
 
 
-def _milliseconds(sample: Sample) -> list[float]:
+def milliseconds(sample: Sample) -> list[float]:
+    """Return the latencies in milliseconds."""
     return [1000 * latency for latency in sample.latencies_s]
 
 
-def _p99(values: Sequence[float]) -> float:
+def p99(values: Sequence[float]) -> float:
+    """Return the 99th percentile."""
     return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
 
 
-def _ratio(rates: Sequence[float], others: Sequence[float]) -> float:
-    """The median over the rounds, to three digits: each round compares neighbours in time."""
-    found = statistics.median(one / other for one, other in zip(rates, others, strict=True))
-    return float(f"{found:.3g}")
+def median_ratio(rates: Sequence[float], base_rates: Sequence[float]) -> float:
+    """Return the median of the ratios by round, with three digits. A round compares neighbours in time."""
+    ratio = statistics.median(rate / base for rate, base in zip(rates, base_rates, strict=True))
+    return float(f"{ratio:.3g}")
 
 
-class Replayers:
-    """Yardstick (b): processes that repeat recorded statements through the driver alone."""
+class DriverReplay:
+    """Baseline (b), "driver": processes that repeat the recorded statements with the driver alone."""
 
-    def __init__(self, url: str, recorded: Path) -> None:
+    def __init__(self, url: str, recording: Path) -> None:
         self.url = url
         with connected(url) as engine, engine.begin() as connection:
-            connection.exec_driver_sql(COMMITS)
-        words = [sys.executable, "-m", "tests.benchmarks.replay", url, str(recorded)]
-        places, pipe = list(map(str, range(CONNECTIONS))), subprocess.PIPE
+            connection.exec_driver_sql(CREATE_COMMITS_TABLE)
+        command = [sys.executable, "-m", "tests.benchmarks.replay", url, str(recording)]
+        indexes, pipe = list(map(str, range(CONNECTIONS))), subprocess.PIPE
         self.processes = [
-            subprocess.Popen([*words, *places[n::REPLAYERS]], cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
-            for n in range(REPLAYERS)
+            subprocess.Popen(
+                [*command, *indexes[n::REPLAY_PROCESSES]], cwd=ROOT, stdin=pipe, stdout=pipe, text=True
+            )
+            for n in range(REPLAY_PROCESSES)
         ]
 
-    def rate(self, name: str, seconds: float) -> float:
-        """Requests' worth of statements per second."""
+    def measure(self, name: str, seconds: float) -> float:
+        """Return how many times a second the statements of a request were executed."""
         for process in self.processes:
             assert process.stdin is not None
             process.stdin.write(f"{name} {seconds}\n")
             process.stdin.flush()
-        answers = []
+        results = []
         for process in self.processes:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-                raise BenchError(f"the statements of {name} cannot be repeated")
-            answers.append(json.loads(line))
-        return sum(answer["count"] / answer["elapsed_s"] for answer in answers)
+                raise BenchmarkError(f"the statements of {name} cannot be repeated")
+            results.append(json.loads(line))
+        return sum(result["count"] / result["elapsed_s"] for result in results)
 
-    def tidy(self) -> None:
-        """Remove what was rolled back; else it is in the way of what follows, until chance removes it."""
+    def vacuum(self) -> None:
+        """Remove the rolled back rows, which slow down later statements until autovacuum runs."""
         with connected(self.url) as engine:
             if engine.dialect.name == "postgresql":
                 with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -154,103 +153,116 @@ class Replayers:
             process.communicate()
 
 
-class Turns:
-    """One operation's turns: who answers it, and what that showed."""
+class OperationRun:
+    """The measurements of one operation, one method per participant."""
 
-    def __init__(self, stage: Stage, operation: Operation, recorded: Recorded, seconds: float) -> None:
-        self.stage, self.operation, self.recorded, self.seconds = stage, operation, recorded, seconds
-        self.figures = Figures(operation.title, recorded)
+    def __init__(
+        self, environment: Environment, operation: Operation, recording: Recording, seconds: float
+    ) -> None:
+        self.environment, self.operation = environment, operation
+        self.recording, self.seconds = recording, seconds
+        self.figures = Figures(operation.title, recording)
 
-    def clinic(self) -> None:
-        """The clinic, over all connections, then one request after the other."""
-        served, before = self.stage.clinic, self.stage.database_cpu_s()
-        sample, cpu_s = self._drive(served.connections, served, self._ask, self.operation.heard)
+    def measure_app(self) -> None:
+        """Measure the application over all connections, then with one request after the other."""
+        app, before = self.environment.app, self.environment.database_cpu_s()
+        sample, cpu_s = self._measure(app, app.connections, self._next_request, self.operation.on_response)
         self.figures.busy.merge(sample)
         self.figures.app_cpu_s += cpu_s
-        self.figures.database_cpu_s += self.stage.database_cpu_s() - before
+        self.figures.database_cpu_s += self.environment.database_cpu_s() - before
         self.figures.rates.append(sample.rate)
-        alone, _cpu_s = self._drive(served.connections[:1], served, self._ask, self.operation.heard)
+        alone, _cpu_s = self._measure(
+            app, app.connections[:1], self._next_request, self.operation.on_response
+        )
         self.figures.alone.merge(alone)
 
-    def bare(self) -> None:
-        """The bare application, asked the same way."""
-        bare = self.stage.bare
-        sample, cpu_s = self._drive(bare.connections, bare, self._ask_bare, _nothing, 200)
+    def measure_bare_app(self) -> None:
+        """Measure the bare application with the same requests."""
+        app = self.environment.bare_app
+        sample, cpu_s = self._measure(app, app.connections, self._next_bare_request, _ignore, 200)
         self.figures.bare_rates.append(sample.rate)
         self.figures.bare_cpu_s += cpu_s
         self.figures.bare_count += len(sample.latencies_s)
 
-    def driver(self, replayers: Replayers) -> None:
-        """The recorded statements, repeated by the driver alone."""
-        self.figures.driver_rates.append(replayers.rate(self.operation.name, self.seconds))
+    def measure_driver(self, replay: DriverReplay) -> None:
+        """Measure the driver with the recorded statements."""
+        self.figures.driver_rates.append(replay.measure(self.operation.name, self.seconds))
 
-    def _ask(self, place: int) -> bytes:
-        return self.operation.ask(place).encode()
+    def _next_request(self, index: int) -> bytes:
+        return self.operation.next_request(index).encode()
 
-    def _ask_bare(self, place: int) -> bytes:
-        asked = self.recorded.asked[place]._replace(token=self.stage.pairs[place].access_token)
-        return asked.encode(f"/{self.operation.name}/{self.operation.patient()}")
+    def _next_bare_request(self, index: int) -> bytes:
+        request = self.recording.requests[index]._replace(token=self.operation.token(index))
+        return request.encode(f"/{self.operation.name}/{self.operation.patient()}")
 
-    def _drive(
+    def _measure(
         self,
+        app: RunningApp,
         connections: Sequence[Connection],
-        served: Served,
-        script: Script,
-        ear: Ear,
-        wanted: int | None = None,
+        next_request: NextRequest,
+        on_response: OnResponse,
+        status: int | None = None,
     ) -> tuple[Sample, float]:
         seconds = self.seconds if len(connections) > 1 else self.seconds / 2
-        before = served.cpu_s()
-        sample = drive(connections, script, ear, seconds, wanted or self.operation.status)
-        return sample, served.cpu_s() - before
+        before = app.cpu_s()
+        sample = send_load(connections, next_request, on_response, seconds, status or self.operation.status)
+        return sample, app.cpu_s() - before
 
 
-def _nothing(_place: int, _body: bytes) -> None:
+def _ignore(_index: int, _body: bytes) -> None:
     pass
 
 
-def record(stage: Stage, operation: Operation) -> Recorded:
-    """One request of each connection, answered in this process: what it asks of the database."""
-    found = Recorded([], [])
-    for place in range(CONNECTIONS):
-        asked = operation.ask(place)
-        with stage.listener.listening() as statements:
-            answer = stage.rehearse(asked)
-        operation.heard(place, answer)
-        found.asked.append(asked)
-        found.statements.append(statements)
-    (stage.answers / operation.name).write_bytes(answer)
-    return found
+def record(environment: Environment, operation: Operation) -> Recording:
+    """Execute one request per connection in this process and record its SQL messages."""
+    recording = Recording([], [])
+    for index in range(CONNECTIONS):
+        request = operation.next_request(index)
+        with environment.recorder.recording() as messages:
+            body = environment.send_locally(request)
+        operation.on_response(index, body)
+        recording.requests.append(request)
+        recording.messages.append(messages)
+    (environment.response_folder / operation.name).write_bytes(body)
+    return recording
 
 
 def measure(
-    stage: Stage, chosen: Sequence[type[Operation]], *, rounds: int, seconds: float, yardsticks: str
+    environment: Environment,
+    operations: Sequence[type[Operation]],
+    *,
+    rounds: int,
+    seconds: float,
+    baselines: str,
 ) -> dict[str, Figures]:
-    """Figures by operation: `rounds` of slices of `seconds`; `yardsticks` holds `a`, `b` or both."""
-    rehearsed = [kind(stage) for kind in chosen]
-    for _warm in range(2):  # what is asked only the first time is not what a request asks
-        recorded = {operation.name: record(stage, operation) for operation in rehearsed}
-    statements = stage.answers / "statements.json"
-    samples = {name: one.statements for name, one in recorded.items()}
-    prepared = list(stage.listener.prepared.values())
+    """Return the figures by operation. `baselines` contains `a`, `b` or both."""
+    local_operations = [operation(environment.data) for operation in operations]
+    for _round in range(2):  # the first round has statements that run only once per process
+        recordings = {operation.name: record(environment, operation) for operation in local_operations}
+    statements = environment.response_folder / "statements.json"
+    samples = {name: recording.messages for name, recording in recordings.items()}
+    prepared = list(environment.recorder.prepared.values())
     statements.write_text(json.dumps({"prepared": prepared, "samples": samples}))
-    turns = [Turns(stage, kind(stage), recorded[kind.name], seconds) for kind in chosen]
+    runs = [
+        OperationRun(environment, operation(environment.data), recordings[operation.name], seconds)
+        for operation in operations
+    ]
     with ExitStack() as stack:
-        if "b" in yardsticks:
-            replayers = Replayers(stage.replay_url, statements)
-            stack.callback(replayers.stop)
+        if "b" in baselines:
+            replay = DriverReplay(environment.replay_url, statements)
+            stack.callback(replay.stop)
         for number in range(rounds + 1):
-            if "b" in yardsticks:
-                replayers.tidy()
-            for turn in turns:
-                turn.seconds = seconds if number else min(seconds, WARM_S)
-                order: list[Callable[[], None]] = [turn.clinic]
-                if "a" in yardsticks:
-                    order.append(turn.bare)
-                if "b" in yardsticks:
-                    order.append(partial(turn.driver, replayers))
-                for action in order if number % 2 else reversed(order):
-                    action()
-                if number == 0:  # it warmed everything up
-                    turn.figures = Figures(turn.operation.title, turn.recorded)
-    return {turn.operation.name: turn.figures for turn in turns}
+            if "b" in baselines:
+                replay.vacuum()
+            for run in runs:
+                run.seconds = seconds if number else min(seconds, WARM_UP_S)
+                turns: list[Callable[[], None]] = [run.measure_app]
+                if "a" in baselines:
+                    turns.append(run.measure_bare_app)
+                if "b" in baselines:
+                    turns.append(partial(run.measure_driver, replay))
+                for turn in turns if number % 2 else reversed(turns):
+                    turn()
+                if number == 0:  # the warm-up
+                    run.figures = Figures(run.operation.title, run.recording)
+    return {run.operation.name: run.figures for run in runs}

@@ -1,4 +1,4 @@
-"""What a clinic asks all day, as endless scripts of requests."""
+"""The measured operations: each generates an endless series of requests."""
 
 from __future__ import annotations
 
@@ -9,75 +9,68 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import ClassVar
 
-from tests.benchmarks.stage import (
-    CONNECTIONS,
-    EMAIL,
-    PASSWORD,
-    RARE_NAMES,
-    Ask,
-    Stage,
-)
+from tests.benchmarks.environment import CONNECTIONS, EMAIL, PASSWORD, RARE_NAMES, ClinicData, Request
 
-FAR = 400  # days from now on which nothing is booked yet
-FARTHER = 2_000  # and on which nothing will be, but for what is moved there
+BOOKING_OFFSET = 400  # days from today; the generated data has no later appointments
+MOVE_OFFSET = 2_000  # days from today; only moved appointments are later
 SLOT = 20  # minutes
-DAY_SLOTS = 30  # in the doctors' ten hours
-OPENS = 8  # o'clock
-DEEP_ROWS = 10  # on a page: 10,000 patients have a thousand
+SLOTS_PER_DAY = 30  # in the ten working hours of a doctor
+OPENING_HOUR = 8
+PAGE_SIZE = 10  # with 10,000 patients a list has 1,000 pages
 
 
 class Operation(ABC):
-    """One thing that is measured. `ask` says what a connection sends, `heard` what was answered to it."""
+    """A measured operation. Connections are numbered from 0."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     status: ClassVar[int] = 200
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, data: ClinicData) -> None:
+        self.data = data
         self.random = random.Random(self.name)
         self.today = datetime.now(UTC).date()
 
     @abstractmethod
-    def ask(self, place: int) -> Ask:
-        """The next request of the connection at `place`."""
+    def next_request(self, index: int) -> Request:
+        """Return the next request of a connection."""
 
-    def heard(self, place: int, body: bytes) -> None:  # noqa: B027 - most have nothing to note
-        """Take note of an answer."""
+    def on_response(self, index: int, body: bytes) -> None:  # noqa: B027 - optional
+        """Process the response body of a connection."""
 
-    def get(self, place: int, path: str) -> Ask:
-        """A GET by the user of that connection."""
-        return Ask("GET", path, None, self.token(place))
+    def get(self, index: int, path: str) -> Request:
+        """Return a GET request of a connection."""
+        return Request("GET", path, None, self.token(index))
 
-    def token(self, place: int) -> str:
-        """The access token of a connection's user."""
-        return self.stage.pairs[place].access_token
+    def token(self, index: int) -> str:
+        """Return the access token of a connection."""
+        return self.data.tokens[index].access_token
 
     def patient(self) -> int:
-        """Anybody."""
-        return self.random.randint(1, self.stage.patients)
+        """Return a random patient id."""
+        return self.random.randint(1, self.data.patients)
 
 
 class Read(Operation):
     name, title = "read", "read a patient"
 
-    def ask(self, place: int) -> Ask:
-        return self.get(place, f"/patients/{self.patient()}")
+    def next_request(self, index: int) -> Request:
+        return self.get(index, f"/patients/{self.patient()}")
 
 
 class List(Operation):
     name, title = "list", "list 20 patients"
 
-    def ask(self, place: int) -> Ask:
-        return self.get(place, f"/patients?page={self.random.randint(1, 20)}&per_page=20")
+    def next_request(self, index: int) -> Request:
+        return self.get(index, f"/patients?page={self.random.randint(1, 20)}&per_page=20")
 
 
 class FirstPage(Operation):
     name, title = "first_page", "page 1 of a list"
     number: ClassVar[int] = 1
 
-    def ask(self, place: int) -> Ask:
-        return self.get(place, f"/patients?page={self.number}&per_page={DEEP_ROWS}")
+    def next_request(self, index: int) -> Request:
+        return self.get(index, f"/patients?page={self.number}&per_page={PAGE_SIZE}")
 
 
 class DeepPage(FirstPage):
@@ -86,66 +79,68 @@ class DeepPage(FirstPage):
 
 
 class After(Operation):
-    name, title = "after", "the rows after one in the middle"
+    name, title = "after", "page after a row in the middle"
 
-    def ask(self, place: int) -> Ask:
-        return self.get(place, f"/patients?after={self.patient()}&per_page={DEEP_ROWS}")
+    def next_request(self, index: int) -> Request:
+        return self.get(index, f"/patients?after={self.patient()}&per_page={PAGE_SIZE}")
 
 
 class SearchName(Operation):
     name, title = "search", "search by part of a name"
 
-    def ask(self, place: int) -> Ask:
+    def next_request(self, index: int) -> Request:
         name = self.random.choice(RARE_NAMES).lower()
-        return self.get(place, f"/patients/search?q={name[2:10]}")
+        return self.get(index, f"/patients/search?q={name[2:10]}")
 
 
 class SearchTypo(Operation):
     name, title = "typo", "search with a typo"
 
-    def ask(self, place: int) -> Ask:
+    def next_request(self, index: int) -> Request:
         name = self.random.choice(RARE_NAMES).lower()
-        return self.get(place, f"/patients/search?q={name[:4] + name[5] + name[4] + name[6:]}")
+        return self.get(index, f"/patients/search?q={name[:4] + name[5] + name[4] + name[6:]}")
 
 
 class SearchPhone(Operation):
     name, title = "phone", "search by phone"
 
-    def ask(self, place: int) -> Ask:
-        number = 2_000_000 + self.patient()  # as the population's are
-        return self.get(place, f"/patients/search?phone={number}")
+    def next_request(self, index: int) -> Request:
+        number = 2_000_000 + self.patient()  # as in the generated data
+        return self.get(index, f"/patients/search?phone={number}")
 
 
-# so many that no two of ten thousand who share a birthday have similar names
+# Enough syllables that no two of 10,000 patients with the same birthday have similar names.
 SYLLABLES = "ka lo mi ru se ta vo ne bri dan fel gu hin jor pex quo sty thu wam yel zor".split()
 
 
 class Create(Operation):
     name, title, status = "create", "create a patient", 201
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage)
+    def __init__(self, data: ClinicData) -> None:
+        super().__init__(data)
         self.count = 0
 
-    def ask(self, place: int) -> Ask:
+    def next_request(self, index: int) -> Request:
         self.count += 1
         given, family = ("".join(self.random.choices(SYLLABLES, k=5)).title() for _ in range(2))
-        born = date(1940, 1, 1) + timedelta(days=self.random.randrange(25_000))
+        birthday = date(1940, 1, 1) + timedelta(days=self.random.randrange(25_000))
         body = {
             "name": f"{given} {family}",
-            "date_of_birth": born.isoformat(),
+            "date_of_birth": birthday.isoformat(),
             "gender": "female",
             "phone": f"+1 305 {self.count // 10_000 + 200} {self.count % 10_000:04d}",
         }
-        return Ask("POST", "/patients", body, self.token(place))
+        return Request("POST", "/patients", body, self.token(index))
 
 
-def calendar(days: int) -> Iterator[datetime]:
-    """The beginnings of free times in so many days, on weekdays."""
-    day = datetime.now(UTC).replace(hour=OPENS, minute=0, second=0, microsecond=0) + timedelta(days=days)
+def free_slots(days: int) -> Iterator[datetime]:
+    """Yield the start times of slots on weekdays, `days` days from today and later."""
+    day = datetime.now(UTC).replace(hour=OPENING_HOUR, minute=0, second=0, microsecond=0) + timedelta(
+        days=days
+    )
     while True:
         if day.weekday() < 5:
-            for n in range(DAY_SLOTS):
+            for n in range(SLOTS_PER_DAY):
                 yield day + timedelta(minutes=SLOT * n)
         day += timedelta(days=1)
 
@@ -153,98 +148,99 @@ def calendar(days: int) -> Iterator[datetime]:
 class Book(Operation):
     name, title, status = "book", "book an appointment", 201
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage)
-        self.calendars = {doctor: calendar(FAR) for doctor in stage.doctors}
+    def __init__(self, data: ClinicData) -> None:
+        super().__init__(data)
+        self.slots = {doctor: free_slots(BOOKING_OFFSET) for doctor in data.doctors}
         self.count = 0
 
-    def ask(self, place: int) -> Ask:
-        # all doctors in turn: clients do not wait for one calendar, and nobody is booked twice at a time
-        doctor = self.stage.doctors[self.count % len(self.stage.doctors)]
-        patient = self.count % self.stage.patients + 1
+    def next_request(self, index: int) -> Request:
+        # All doctors in turn: clients do not wait for the lock of one doctor, and no patient has two
+        # appointments at the same time.
+        doctor = self.data.doctors[self.count % len(self.data.doctors)]
+        patient = self.count % self.data.patients + 1
         self.count += 1
         body = {
             "patient_id": patient,
             "doctor_id": doctor,
-            "date": next(self.calendars[doctor]).isoformat(),
+            "date": next(self.slots[doctor]).isoformat(),
             "duration": SLOT,
             "reason": "control",
         }
-        return Ask("POST", "/appointments", body, self.token(place))
+        return Request("POST", "/appointments", body, self.token(index))
 
 
 class Reschedule(Operation):
     name, title = "reschedule", "move an appointment"
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage)
-        self.calendars = [calendar(FARTHER) for _ in range(CONNECTIONS)]
+    def __init__(self, data: ClinicData) -> None:
+        super().__init__(data)
+        self.slots = [free_slots(MOVE_OFFSET) for _ in range(CONNECTIONS)]
 
-    def ask(self, place: int) -> Ask:
-        # every connection moves one of its own with a doctor of its own, ever further into the future
-        path = f"/appointments/{self.stage.movable[place]}"
-        return Ask("PATCH", path, {"date": next(self.calendars[place]).isoformat()}, self.token(place))
+    def next_request(self, index: int) -> Request:
+        # Every connection moves its own appointment, of its own doctor, to later and later times.
+        path = f"/appointments/{self.data.movable_appointments[index]}"
+        return Request("PATCH", path, {"date": next(self.slots[index]).isoformat()}, self.token(index))
 
 
 class Availability(Operation):
-    name, title = "availability", "free times of a week"
+    name, title = "availability", "free slots of a week"
 
-    def ask(self, place: int) -> Ask:
+    def next_request(self, index: int) -> Request:
         first = self.today + timedelta(days=self.random.randint(1, 10))
         days = f"start_date={first}&end_date={first + timedelta(days=6)}"
-        return self.get(place, f"/doctors/{self.random.choice(self.stage.doctors)}/availability?{days}")
+        return self.get(index, f"/doctors/{self.random.choice(self.data.doctors)}/availability?{days}")
 
 
 class Day(Operation):
     name, title = "day", "day list of 20 doctors"
 
-    def ask(self, place: int) -> Ask:
-        day = self.stage.workdays[self.random.randrange(len(self.stage.workdays))]
-        return self.get(place, f"/appointments?start_date={day}&end_date={day}&sort_by=date&per_page=1000")
+    def next_request(self, index: int) -> Request:
+        day = self.random.choice(self.data.workdays)
+        return self.get(index, f"/appointments?start_date={day}&end_date={day}&sort_by=date&per_page=1000")
 
 
 class Pay(Operation):
     name, title, status = "pay", "take a payment", 201
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage)
+    def __init__(self, data: ClinicData) -> None:
+        super().__init__(data)
         self.count = 0
 
-    def ask(self, place: int) -> Ask:
-        bill = self.stage.open_bills[self.count % len(self.stage.open_bills)]
+    def next_request(self, index: int) -> Request:
+        bill = self.data.open_bills[self.count % len(self.data.open_bills)]
         self.count += 1
-        return Ask(
-            "POST", f"/billings/{bill}/payments", {"amount": "0.05", "method": "cash"}, self.token(place)
+        return Request(
+            "POST", f"/billings/{bill}/payments", {"amount": "0.05", "method": "cash"}, self.token(index)
         )
 
 
 class Revenue(Operation):
     name, title = "revenue", "revenue of a year by month"
 
-    def ask(self, place: int) -> Ask:
-        span = f"start_date={self.today - timedelta(days=364)}&end_date={self.today}&group_by=month"
-        return self.get(place, f"/analytics/revenue?{span}")
+    def next_request(self, index: int) -> Request:
+        period = f"start_date={self.today - timedelta(days=364)}&end_date={self.today}&group_by=month"
+        return self.get(index, f"/analytics/revenue?{period}")
 
 
 class SignIn(Operation):
     name, title = "signin", "sign in"
 
-    def ask(self, place: int) -> Ask:
-        return Ask("POST", "/auth/login", {"email": EMAIL, "password": PASSWORD})
+    def next_request(self, index: int) -> Request:
+        return Request("POST", "/auth/login", {"email": EMAIL, "password": PASSWORD})
 
 
 class Refresh(Operation):
     name, title = "refresh", "refresh the tokens"
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage)
-        self.tokens = [pair.refresh_token for pair in stage.spare_pairs]
+    def __init__(self, data: ClinicData) -> None:
+        super().__init__(data)
+        self.tokens = [pair.refresh_token for pair in data.spare_tokens]
 
-    def ask(self, place: int) -> Ask:
-        return Ask("POST", "/auth/refresh-token", {}, self.tokens[place])
+    def next_request(self, index: int) -> Request:
+        return Request("POST", "/auth/refresh-token", {}, self.tokens[index])
 
-    def heard(self, place: int, body: bytes) -> None:
-        self.tokens[place] = json.loads(body)["refresh_token"]
+    def on_response(self, index: int, body: bytes) -> None:
+        self.tokens[index] = json.loads(body)["refresh_token"]
 
 
 OPERATIONS: tuple[type[Operation], ...] = (

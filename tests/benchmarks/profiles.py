@@ -1,4 +1,4 @@
-"""Where one request's time goes: the application in this process, without a server, under two profilers."""
+"""Profiles of one operation: the application in this process, without a server, under two profilers."""
 
 from __future__ import annotations
 
@@ -10,113 +10,119 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from io import StringIO
-from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
+from redis._parsers.socket import SocketBuffer
 from werkzeug.test import EnvironBuilder
 
+from api import authentication, hooks, request_cycle
+from database import postgresql
+from services.audit import audit_log
+from tests.benchmarks.environment import CONNECTIONS, Environment
 from tests.benchmarks.operations import Operation
-from tests.benchmarks.stage import Stage
-from tests.support.servers import ROOT
 
-WARM, COUNT = 50, 300  # requests
-SAMPLED_S, EVERY_S = 5.0, 0.0005
+WARM_UP, COUNT = 50, 300  # requests
+SAMPLING_S, INTERVAL_S = 5.0, 0.0005
 LINES = 60
-# The functions of ours that a request passes -> the layer that what they call belongs to.
-LAYERS = {
-    ("api/hooks.py", "begin"): "limits, and the list of ended sessions",
-    ("api/endpoint.py", "_identify"): "who the caller is",
-    ("api/endpoint.py", "_arguments"): "query, body, the row of the path",
-    ("api/endpoint.py", "_respond"): "the answer",
-    ("services/audit/audit_log.py", "settle"): "the audit's entry",
-    ("api/hooks.py", "finish"): "headers, log line, metrics",
-    ("api/endpoint.py", "_perform"): "the rule",
-    ("api/endpoint.py", "_attempt_once"): "session and commit",
-}
-WAITS = (("database/engine.py", "bound"), ("redis/_parsers/socket.py", "_read_from_socket"))
+OTHER_LAYER = "Flask and the client"
 
 
-def profile(stage: Stage, kind: type[Operation]) -> str:
-    """Microseconds a request takes in this process, by layer, and the functions that take them."""
-    operation = kind(stage)
-    for _ in _requests(stage, operation, WARM):
+@cache
+def layers() -> dict[CodeType, str]:
+    """Return the layers. A stack sample belongs to the first of these functions that is on the stack."""
+    return {
+        hooks.begin_request.__code__: "rate limits, revoked sessions",
+        authentication.identify.__code__: "authentication",
+        request_cycle._arguments.__code__: "query, body, row of the path",
+        request_cycle._respond.__code__: "response",
+        audit_log.append_pending.__code__: "audit entry",
+        hooks.finish_request.__code__: "headers, log line, metrics",
+        request_cycle._perform.__code__: "service",
+        request_cycle._attempt.__code__: "session and commit",
+    }
+
+
+@cache
+def waiting_functions() -> set[CodeType]:
+    """Return the functions that wait for PostgreSQL and for Redis."""
+    return {postgresql._Watchdog.run.__code__, SocketBuffer._read_from_socket.__code__}
+
+
+def profile(environment: Environment, operation_type: type[Operation]) -> str:
+    """Return the microseconds of a request by layer, and the slowest functions."""
+    operation = operation_type(environment.data)
+    for _ in _send_requests(environment, operation, WARM_UP):
         pass
-    layers = _layers(stage, operation)
+    layers = _measure_layers(environment, operation)
     profiler = cProfile.Profile()
-    for _ in _requests(stage, operation, COUNT, profiler):
+    for _ in _send_requests(environment, operation, COUNT, profiler):
         pass
     out = StringIO()
     stats = pstats.Stats(profiler, stream=out)
     stats.sort_stats("cumulative").print_stats(LINES)
     stats.sort_stats("tottime").print_stats(LINES)
-    return f"{kind.title}, in process, database included\n{layers}\n{COUNT} profiled\n{out.getvalue()}"
+    return f"{operation.title}, in process, database included\n{layers}\n{COUNT} profiled\n{out.getvalue()}"
 
 
-def _layers(stage: Stage, operation: Operation) -> str:
-    """By samples of the stack: microseconds of a request in each layer, and how many wait for a store."""
-    found, waiting = Counter[str](), Counter[str]()
+def _measure_layers(environment: Environment, operation: Operation) -> str:
+    """Return the microseconds of a request by layer, and how many of them wait for a database or Redis.
+
+    They are estimated from samples of the stack.
+    """
+    samples, waiting = Counter[str](), Counter[str]()
 
     def sample(_signal: int, frame: FrameType | None) -> None:
-        places = list(_places(frame))
-        layer = next((LAYERS[place] for place in LAYERS if place in places), "Flask, and this client")
-        found[layer] += 1
-        waiting[layer] += any(place in places for place in WAITS)
+        functions = set(_stack_functions(frame))
+        layer = next((layers()[function] for function in layers() if function in functions), OTHER_LAYER)
+        samples[layer] += 1
+        waiting[layer] += not functions.isdisjoint(waiting_functions())
 
-    kept = signal.signal(signal.SIGALRM, sample)
-    signal.setitimer(signal.ITIMER_REAL, EVERY_S, EVERY_S)
-    began, count = time.perf_counter(), 0
+    previous_handler = signal.signal(signal.SIGALRM, sample)
+    signal.setitimer(signal.ITIMER_REAL, INTERVAL_S, INTERVAL_S)
+    started, count = time.perf_counter(), 0
     try:
-        while time.perf_counter() - began < SAMPLED_S:
-            count += sum(1 for _ in _requests(stage, operation, COUNT))
+        while time.perf_counter() - started < SAMPLING_S:
+            count += sum(1 for _ in _send_requests(environment, operation, COUNT))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, kept)
-    whole_us = 1e6 * (time.perf_counter() - began) / count
-    each_us = whole_us / sum(found.values())
-    lines = [f"{whole_us:6.0f} µs in all"]
+        signal.signal(signal.SIGALRM, previous_handler)
+    request_us = 1e6 * (time.perf_counter() - started) / count
+    sample_us = request_us / sum(samples.values())
+    lines = [f"{request_us:6.0f} µs in total"]
     lines += [
-        f"{each_us * samples:6.0f} µs {layer}, {each_us * waiting[layer]:.0f} of them waiting"
-        for layer, samples in found.most_common()
+        f"{sample_us * count:6.0f} µs {layer}, {sample_us * waiting[layer]:.0f} of them waiting"
+        for layer, count in samples.most_common()
     ]
     return "\n".join(lines)
 
 
-def _places(frame: FrameType | None) -> Iterator[tuple[str, str]]:
-    """File and function of every frame, the innermost first."""
+def _stack_functions(frame: FrameType | None) -> Iterator[CodeType]:
     while frame is not None:
-        yield _file(frame.f_code.co_filename), frame.f_code.co_name
+        yield frame.f_code
         frame = frame.f_back
 
 
-@cache
-def _file(name: str) -> str:
-    """A file of ours by its path in the project, a library's by its path in the library."""
-    path = Path(name)
-    parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else path.parts
-    return "/".join(parts[parts.index("site-packages") + 1 :] if "site-packages" in parts else parts)
-
-
-def _requests(
-    stage: Stage, operation: Operation, count: int, profiler: cProfile.Profile | None = None
+def _send_requests(
+    environment: Environment, operation: Operation, count: int, profiler: cProfile.Profile | None = None
 ) -> Iterator[None]:
     statuses: list[str] = []
 
-    def begin(status: str, _headers: Any, _failure: Any = None) -> Any:
+    def start_response(status: str, _headers: Any, _failure: Any = None) -> Any:
         statuses.append(status)
 
     for number in range(count):
-        place = number % len(stage.pairs)
-        asked = operation.ask(place)
-        headers = {"Authorization": f"Bearer {asked.token}"} if asked.token else {}
-        builder = EnvironBuilder(asked.path, method=asked.method, json=asked.body, headers=headers)
+        index = number % CONNECTIONS
+        request = operation.next_request(index)
+        headers = {"Authorization": f"Bearer {request.token}"} if request.token else {}
+        builder = EnvironBuilder(request.path, method=request.method, json=request.body, headers=headers)
         environ = builder.get_environ()
         if profiler is not None:
             profiler.enable()
-        answer = stage.rehearsal(environ, begin)
-        body = b"".join(answer)
+        response = environment.local_app(environ, start_response)
+        body = b"".join(response)
         if profiler is not None:
             profiler.disable()
         assert statuses[-1].startswith("20"), body
-        operation.heard(place, body)
+        operation.on_response(index, body)
         yield

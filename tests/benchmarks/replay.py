@@ -1,10 +1,9 @@
-"""Yardstick (b): recorded statements through the driver alone.
+"""Baseline (b), "driver": a replay of recorded statements with the database driver alone.
 
-`python -m tests.benchmarks.replay URL FILE PLACE...` reads lines `operation seconds` and answers each with
-a line of JSON: {"count": ..., "elapsed_s": ...}. Each place is a connection, which repeats its own
-recording. What was committed is rolled back, so that it can be done again, and one row is
-committed in its place,
-which waits for the disk as the whole would.
+`python -m tests.benchmarks.replay URL FILE INDEX...` reads lines `operation seconds` from standard input. It
+answers each with a JSON line: {"count": ..., "elapsed_s": ...}. Each index is a connection with its own
+recording. A recorded COMMIT becomes a ROLLBACK, so that the statements can run again. One row is committed
+instead, so that the replay waits for the disk as the original does.
 """
 
 from __future__ import annotations
@@ -22,34 +21,34 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg2
 
-COMMITS = "CREATE TABLE bench_commits (n INTEGER)"
-COMMITTING = re.compile(r"\bCOMMIT;?\s*$")
-COMMIT = "INSERT INTO bench_commits VALUES (1)"
-# A chain does not end in the copy where it ended when that was recorded: what asks for it is not asked for.
-ENDS = re.compile(r"\bnumber = (\$\d+) AND mac = (\$\d+)")
+CREATE_COMMITS_TABLE = "CREATE TABLE bench_commits (n INTEGER)"
+COMMIT_AT_END = re.compile(r"\bCOMMIT;?\s*$")
+COMMIT_ONE_ROW = "INSERT INTO bench_commits VALUES (1)"
+# In the copy the audit chains end at other entries, so the conditions on the last entry are removed.
+CHAIN_HEAD_CONDITION = re.compile(r"\bnumber = (\$\d+) AND mac = (\$\d+)")
 
 Execute = Callable[[str], Any]
 
 
 def connect_postgresql(url: str) -> Execute:
-    """How one connection runs a statement and fetches what it answers."""
-    place = urlsplit(url)
+    """Connect and return a function that executes a statement and fetches the rows."""
+    address = urlsplit(url)
     connection = psycopg2.connect(
-        user=place.username, host=parse_qs(place.query)["host"][0], dbname=place.path.lstrip("/")
+        user=address.username, host=parse_qs(address.query)["host"][0], dbname=address.path.lstrip("/")
     )
     connection.autocommit = True
     cursor = connection.cursor()
-    # keys that were given out when the statements were recorded are not given out again
+    # No foreign key checks: recorded ids of rolled back rows do not exist in the copy.
     cursor.execute("SET session_replication_role = replica")
-    # heads of its own: the chain whose end was recorded is not the one that is locked when that is repeated
+    # A private audit_heads table: otherwise the connections would wait for the row locks of each other.
     cursor.execute("CREATE TEMP TABLE audit_heads (LIKE public.audit_heads INCLUDING ALL)")
     cursor.execute("INSERT INTO audit_heads TABLE public.audit_heads")
 
     def execute(statement: str) -> None:
-        if COMMITTING.search(statement):  # by itself, or at the end of a longer message
-            statement = COMMITTING.sub("ROLLBACK;", statement) + COMMIT
-        elif statement.startswith("SET LOCAL "):  # without BEGIN: the message is a transaction
-            statement = f"BEGIN;{statement};ROLLBACK;{COMMIT}"
+        if COMMIT_AT_END.search(statement):  # alone, or at the end of a message
+            statement = COMMIT_AT_END.sub("ROLLBACK;", statement) + COMMIT_ONE_ROW
+        elif statement.startswith("SET LOCAL "):  # no BEGIN: the message is the transaction
+            statement = f"BEGIN;{statement};ROLLBACK;{COMMIT_ONE_ROW}"
         cursor.execute(statement)
         if cursor.description is not None:
             cursor.fetchall()
@@ -58,7 +57,7 @@ def connect_postgresql(url: str) -> Execute:
 
 
 def connect_sqlite(url: str) -> Execute:
-    """How one connection runs a statement and fetches what it answers."""
+    """Connect and return a function that executes a statement and fetches the rows."""
     path = url.removeprefix("sqlite:///")
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.create_function("lower", 1, lambda text: text and str(text).lower(), deterministic=True)
@@ -68,39 +67,39 @@ def connect_sqlite(url: str) -> Execute:
     def execute(statement: str) -> None:
         if statement == "COMMIT":
             connection.execute("ROLLBACK")
-            statement = COMMIT
+            statement = COMMIT_ONE_ROW
         connection.execute(statement).fetchall()
 
     return execute
 
 
-def main(url: str, file: str, *places: str) -> None:
-    """Serve the lines of standard input."""
+def main(url: str, file: str, *indexes: str) -> None:
+    """Process the lines of standard input."""
     connect = connect_postgresql if url.startswith("postgresql") else connect_sqlite
     recorded = json.loads(Path(file).read_text())
-    connections = {int(place): connect(url) for place in places}
+    connections = {int(index): connect(url) for index in indexes}
     for execute in connections.values():
         for statement in recorded["prepared"]:
-            execute(ENDS.sub(r"\1::bigint >= 0 AND \2::text IS NOT NULL", statement))
+            execute(CHAIN_HEAD_CONDITION.sub(r"\1::bigint >= 0 AND \2::text IS NOT NULL", statement))
 
-    def work(place: int, statements: list[str], until: float) -> int:
+    def repeat(index: int, statements: list[str], end: float) -> int:
         count = 0
-        while time.perf_counter() < until:
+        while time.perf_counter() < end:
             for statement in statements:
-                connections[place](statement)
+                connections[index](statement)
             count += 1
         return count
 
     with ThreadPoolExecutor(len(connections)) as pool:
         for line in sys.stdin:
             name, seconds = line.split()
-            began = time.perf_counter()
-            until = began + float(seconds)
-            working = [
-                pool.submit(work, place, recorded["samples"][name][place], until) for place in connections
+            started = time.perf_counter()
+            end = started + float(seconds)
+            futures = [
+                pool.submit(repeat, index, recorded["samples"][name][index], end) for index in connections
             ]
-            count = sum(each.result() for each in working)
-            print(json.dumps({"count": count, "elapsed_s": time.perf_counter() - began}), flush=True)
+            count = sum(future.result() for future in futures)
+            print(json.dumps({"count": count, "elapsed_s": time.perf_counter() - started}), flush=True)
 
 
 if __name__ == "__main__":

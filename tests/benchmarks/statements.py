@@ -1,4 +1,4 @@
-"""What one request asks of the database, recorded as it arrives there, to be counted and replayed."""
+"""Recording of the SQL messages of a request, as the database receives them, for counting and replay."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from sqlalchemy import event, make_url
 
 from extensions import db
 
-LOGGED = re.compile(r"^\S+ \S+ \S+ \[\d+\] (\w+):  (?:statement: )?(.*)")
+LOG_LINE = re.compile(r"^\S+ \S+ \S+ \[\d+\] (\w+):  (?:statement: )?(.*)")
 PREPARE = re.compile(r"PREPARE (\w+) AS [^;]*;")
 TRANSACTION = ("BEGIN", "COMMIT", "ROLLBACK")
 
 
 def is_query(message: str) -> bool:
-    """Whether a message asks for more than the beginning or end of a transaction."""
+    """Return False for a message that only begins or ends a transaction."""
     return message.rstrip("; \n").upper() not in TRANSACTION
 
 
-class Listener(ABC):
-    """Hears the messages of one database; `prepared` are the statements that connections knew by name."""
+class StatementRecorder(ABC):
+    """A recorder of the messages to one database. `prepared` holds the PREPARE statements by name."""
 
     def __init__(self) -> None:
         self.prepared: dict[str, str] = {}
 
     @abstractmethod
-    def listening(self) -> AbstractContextManager[list[str]]:
-        """The messages of what happens inside, complete at the end."""
+    def recording(self) -> AbstractContextManager[list[str]]:
+        """Record the messages of the block. The list is complete after the block."""
 
 
-class PostgresListener(Listener):
-    """Listens to the server itself, which writes down every message of this database: a round trip each."""
+class PostgresRecorder(StatementRecorder):
+    """A recorder that reads the log of the server. Each message is one round trip."""
 
     def __init__(self, url: str, log: Path) -> None:
         super().__init__()
@@ -50,52 +50,55 @@ class PostgresListener(Listener):
             connection.cursor().execute(f"ALTER DATABASE \"{target.database}\" SET log_statement = 'all'")
 
     @contextmanager
-    def listening(self) -> Iterator[list[str]]:
-        """The messages of what happens inside, without those parts that prepare statements."""
-        found: list[str] = []
+    def recording(self) -> Iterator[list[str]]:
+        """Record the messages of the block, without their PREPARE statements."""
+        messages: list[str] = []
         with self.log.open() as file:
             file.seek(0, 2)
-            yield found
-            for message in _messages(file.read()):
+            yield messages
+            for message in _parse_log(file.read()):
                 self.prepared |= {part[1]: part[0] for part in PREPARE.finditer(message)}
-                found.append(PREPARE.sub("", message))
+                messages.append(PREPARE.sub("", message))
 
 
-def _messages(text: str) -> Iterator[str]:
+def _parse_log(text: str) -> Iterator[str]:
     message: str | None = None
     for line in text.splitlines():
-        if message is not None and line.startswith("\t"):  # the next line of the same message
+        if message is not None and line.startswith("\t"):  # a continuation line
             message += "\n" + line.removeprefix("\t")
             continue
         if message is not None:
             yield message
-        logged = LOGGED.match(line)
-        message = logged[2] if logged and "LOG:  statement: " in line else None
+        match = LOG_LINE.match(line)
+        message = match[2] if match and "LOG:  statement: " in line else None
     if message is not None:
         yield message
 
 
-class SqliteListener(Listener):
-    """Listens to every connection that the application opens from now on."""
+class SqliteRecorder(StatementRecorder):
+    """A recorder with a trace callback on every connection that the application opens from now on."""
 
     def __init__(self, app: Flask) -> None:
         super().__init__()
-        self.heard: list[str] = []
+        self.traced: list[str] = []
         with app.app_context():
             db.session.remove()
             db.engine.dispose()
-            event.listen(db.engine, "connect", lambda one, _record: one.set_trace_callback(self._hear))
+            event.listen(
+                db.engine, "connect", lambda connection, _record: connection.set_trace_callback(self._trace)
+            )
 
-    def _hear(self, statement: str) -> None:
-        # not what the thread that exports the audit's heads asks meanwhile
+    def _trace(self, statement: str) -> None:
+        # The thread that exports the audit heads has statements of its own.
         if threading.current_thread() is threading.main_thread():
-            self.heard.append(statement)
+            self.traced.append(statement)
 
     @contextmanager
-    def listening(self) -> Iterator[list[str]]:
-        """The statements of what happens inside, without what triggers did."""
-        found: list[str] = []
-        self.heard.clear()
-        yield found
-        # a statement is told once more for each trigger that it sets off
-        found += [one for one, _told in groupby(self.heard) if not one.startswith(("--", "PRAGMA"))]
+    def recording(self) -> Iterator[list[str]]:
+        """Record the statements of the block, without those of triggers."""
+        statements: list[str] = []
+        self.traced.clear()
+        yield statements
+        # SQLite reports a statement again for each trigger that it fires.
+        unique = (statement for statement, _repeats in groupby(self.traced))
+        statements += [statement for statement in unique if not statement.startswith(("--", "PRAGMA"))]

@@ -1,7 +1,7 @@
-"""A clinic's day at a steady pace: so many requests a second, whether or not those before are answered.
+"""Load at a constant rate, with a mix of operations (open workload).
 
-A latency counts from when its request was due, not from when a connection was free to send it: a server that
-stands still for a second owes an answer to everybody who would have asked meanwhile.
+A latency is measured from the time at which the request was due, not from the time at which a connection was
+free. A pause of the server therefore delays all requests of that time (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -16,34 +16,29 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.benchmarks.drive import (
-    TIMEOUT_S,
-    BenchError,
-    Connection,
-    drive,
-)
+from tests.benchmarks.client import TIMEOUT_S, BenchmarkError, Connection, send_load
+from tests.benchmarks.environment import EMAIL, Environment, Request
 from tests.benchmarks.operations import OPERATIONS, Operation
-from tests.benchmarks.stage import EMAIL, Ask, Stage
 
 RATE = 100  # requests a second
-# Four of five requests read.
+# Shares in percent: 80% of the requests read.
 READS = {"read": 37, "list": 15, "search": 8, "typo": 2, "phone": 6, "availability": 10, "day": 2}
 WRITES = {"create": 6, "book": 7, "reschedule": 3, "pay": 4}
 MIX = READS | WRITES
-WARM_S = 5.0
-QUIET_S = 30.0  # and as long with the crowd
-CROWD = 50
+WARM_UP_S = 5.0
+PHASE_S = 30.0  # with and without the failed sign-ins
+SIGN_IN_CLIENTS = 50
 
 
 @dataclass
-class Paced:
-    """What a stretch at a steady pace showed; latencies in seconds."""
+class RateSample:
+    """The responses to a load at a constant rate. Latencies are in seconds."""
 
     latencies_s: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def told(self) -> dict[str, Any]:
-        """The figures as they are written down."""
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the JSON file."""
         ordered = sorted(self.latencies_s)
         median, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
         return {
@@ -56,113 +51,112 @@ class Paced:
         }
 
 
-class Day:
-    """The requests of a clinic's day, mixed, over the stage's connections."""
+class MixedLoad:
+    """A load with the mix of operations, over all connections of the application."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.dice = random.Random("day")
-        self.kinds: dict[str, Operation] = {kind.name: kind(stage) for kind in OPERATIONS if kind.name in MIX}
+    def __init__(self, environment: Environment) -> None:
+        self.app = environment.app
+        self.random = random.Random("day")
+        self.operations: dict[str, Operation] = {
+            operation.name: operation(environment.data) for operation in OPERATIONS if operation.name in MIX
+        }
 
-    def work(self, seconds: float, rate: float = RATE) -> Paced:
-        """So many requests a second, for so long."""
-        found = Paced()
-        connections = self.stage.clinic.connections
+    def run(self, seconds: float, rate: float = RATE) -> RateSample:
+        """Send `rate` requests a second for `seconds`."""
+        sample = RateSample()
+        connections = self.app.connections
         idle, due = deque(range(len(connections))), deque[float]()
-        asked: dict[int, tuple[Operation, float]] = {}
-        begun, sent = time.perf_counter(), 0
+        open_requests: dict[int, tuple[Operation, float]] = {}
+        started, scheduled = time.perf_counter(), 0
         with closing(selectors.DefaultSelector()) as selector:
-            for place, connection in enumerate(connections):
-                selector.register(connection.socket, selectors.EVENT_READ, place)
-            while sent < seconds * rate or asked or due:
+            for index, connection in enumerate(connections):
+                selector.register(connection.socket, selectors.EVENT_READ, index)
+            while scheduled < seconds * rate or open_requests or due:
                 now = time.perf_counter()
-                while sent < seconds * rate and begun + sent / rate <= now:
-                    due.append(begun + sent / rate)
-                    sent += 1
+                while scheduled < seconds * rate and started + scheduled / rate <= now:
+                    due.append(started + scheduled / rate)
+                    scheduled += 1
                 while due and idle:
-                    place = idle.popleft()
-                    asked[place] = self._send(place), due.popleft()
-                self._receive(selector, asked, idle, found, begun + sent / rate - time.perf_counter())
-        return found
+                    index = idle.popleft()
+                    open_requests[index] = self._send(index), due.popleft()
+                until_next_s = started + scheduled / rate - time.perf_counter()
+                self._receive(selector, open_requests, idle, sample, until_next_s)
+        return sample
 
-    def _send(self, place: int) -> Operation:
-        kind = self.kinds[self.dice.choices(list(MIX), list(MIX.values()))[0]]
-        self.stage.clinic.connections[place].send(kind.ask(place).encode())
-        return kind
+    def _send(self, index: int) -> Operation:
+        operation = self.operations[self.random.choices(list(MIX), list(MIX.values()))[0]]
+        self.app.connections[index].send(operation.next_request(index).encode())
+        return operation
 
     def _receive(
         self,
         selector: selectors.BaseSelector,
-        asked: dict[int, tuple[Operation, float]],
+        open_requests: dict[int, tuple[Operation, float]],
         idle: deque[int],
-        found: Paced,
-        until_next: float,
+        sample: RateSample,
+        timeout_s: float,
     ) -> None:
-        for key, _events in selector.select(max(0.0, until_next)):
-            place: int = key.data
-            answer = self.stage.clinic.connections[place].receive()
-            if answer is None:
+        for key, _events in selector.select(max(0.0, timeout_s)):
+            index: int = key.data
+            response = self.app.connections[index].receive()
+            if response is None:
                 continue
-            kind, due = asked.pop(place)
-            found.latencies_s.append(time.perf_counter() - due)
-            status, body = answer
-            if status == kind.status:
-                kind.heard(place, body)
+            operation, due = open_requests.pop(index)
+            sample.latencies_s.append(time.perf_counter() - due)
+            status, body = response
+            if status == operation.status:
+                operation.on_response(index, body)
             else:
-                found.errors.append(f"{kind.name}: {status} {body[:200]!r}")
-            idle.append(place)
+                sample.errors.append(f"{operation.name}: {status} {body[:200]!r}")
+            idle.append(index)
 
 
-def steady(stage: Stage, minutes: float) -> dict[str, Any]:
-    """Minutes of work: errors, latencies, and what the workers' memory does after the first minute."""
-    day = Day(stage)
-    whole = day.work(60.0)
-    early_mb = _memory_mb(stage)
-    rest = day.work(60.0 * (minutes - 1))
-    late_mb = _memory_mb(stage)
-    whole.latencies_s += rest.latencies_s
-    whole.errors += rest.errors
-    return whole.told() | {
-        "first_errors": whole.errors[:5],
+def measure_steady_load(environment: Environment, minutes: float) -> dict[str, Any]:
+    """Return errors, latencies, and the growth of the memory of the workers after the first minute."""
+    load = MixedLoad(environment)
+    sample = load.run(60.0)
+    early_mb = environment.app.memory_mb()
+    rest = load.run(60.0 * (minutes - 1))
+    late_mb = environment.app.memory_mb()
+    sample.latencies_s += rest.latencies_s
+    sample.errors += rest.errors
+    return sample.summary() | {
+        "first_errors": sample.errors[:5],
         "memory_after_a_minute_mb": round(early_mb, 1),
         "memory_at_the_end_mb": round(late_mb, 1),
         "memory_grew": round(late_mb / early_mb - 1, 4),
     }
 
 
-def _memory_mb(stage: Stage) -> float:
-    return sum(worker.memory_full_info().uss for worker in stage.clinic.workers) / 1e6
+def measure_beside_sign_ins(environment: Environment) -> dict[str, Any]:
+    """Return the figures of the mixed load alone, and during failed sign-ins of `SIGN_IN_CLIENTS` clients."""
+    load = MixedLoad(environment)
+    load.run(WARM_UP_S)
+    alone = load.run(PHASE_S).summary()
+    clients = [Connection(environment.app.server.url) for _ in range(SIGN_IN_CLIENTS)]
+    wrong = Request("POST", "/auth/login", {"email": EMAIL, "password": "not what it is"}).encode()
+    sign_in_rates: list[float] = []
 
-
-def crowded(stage: Stage) -> dict[str, Any]:
-    """The same work alone, and while `CROWD` clients sign in with a wrong password, over and over."""
-    day = Day(stage)
-    day.work(WARM_S)
-    quiet = day.work(QUIET_S)
-    crowd = [Connection(stage.clinic.server.url) for _ in range(CROWD)]
-    wrong = Ask("POST", "/auth/login", {"email": EMAIL, "password": "not what it is"}).encode()
-    tried: list[float] = []
-
-    def wait_if_refused(_place: int, body: bytes) -> None:
-        if (
-            b'"unavailable"' in body
-        ):  # Retry-After says 2 s; without a pause the refused would load the server
+    def pause_if_unavailable(_index: int, body: bytes) -> None:
+        if b'"unavailable"' in body:  # a client waits for Retry-After; without a pause these load the server
             time.sleep(0.1)
 
     def sign_in() -> None:
-        sample = drive(crowd, lambda _place: wrong, wait_if_refused, QUIET_S + WARM_S, 401, 503)
-        tried.append(sample.statuses[401] / sample.elapsed_s)
+        seconds = PHASE_S + WARM_UP_S
+        sample = send_load(clients, lambda _index: wrong, pause_if_unavailable, seconds, 401, 503)
+        sign_in_rates.append(sample.statuses[401] / sample.elapsed_s)
 
     thread = threading.Thread(target=sign_in)
     thread.start()
-    time.sleep(WARM_S)
-    beside = day.work(QUIET_S)
+    time.sleep(WARM_UP_S)
+    beside = load.run(PHASE_S).summary()
     thread.join(2 * TIMEOUT_S)
-    if not tried:
-        raise BenchError("the crowd was not answered")
-    told = {"quiet": quiet.told(), "beside": beside.told()}
-    return told | {
-        "wrong_sign_ins_per_second": round(tried[0], 2),
-        "p99_ratio": round(told["beside"]["p99_ms"] / told["quiet"]["p99_ms"], 2),
-        "median_ratio": round(told["beside"]["median_ms"] / told["quiet"]["median_ms"], 2),
+    if not sign_in_rates:
+        raise BenchmarkError("the failed sign-ins were not answered")
+    return {
+        "quiet": alone,
+        "beside": beside,
+        "wrong_sign_ins_per_second": round(sign_in_rates[0], 2),
+        "p99_ratio": round(beside["p99_ms"] / alone["p99_ms"], 2),
+        "median_ratio": round(beside["median_ms"] / alone["median_ms"], 2),
     }

@@ -23,7 +23,7 @@ def engine(new_database: Callable[[str], str]) -> Iterator[Engine]:
 
 @pytest.fixture
 def short_deadline(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The deadline of a request that began half a second before its end."""
+    """Start a request whose deadline is in half a second."""
     monkeypatch.setattr(deadline, "REQUEST_BUDGET", 0.5)
     deadline.start()
     yield
@@ -42,9 +42,13 @@ def test_a_wait_beyond_the_deadline_closes_the_connection(engine: Engine) -> Non
 
 @pytest.mark.usefixtures("short_deadline")
 def test_the_deadline_covers_all_statements_of_a_request(engine: Engine) -> None:
-    with engine.connect() as connection, pytest.raises(OperationalError):
-        for _ in range(10):
-            connection.execute(SLEEP, {"seconds": 0.4})
+    def sleep_ten_times() -> None:
+        with engine.connect() as connection:
+            for _ in range(10):
+                connection.execute(SLEEP, {"seconds": 0.4})
+
+    with pytest.raises(OperationalError):
+        sleep_ten_times()
 
 
 def test_a_connection_that_answered_in_time_stays_open(

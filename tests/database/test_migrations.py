@@ -1,4 +1,4 @@
-"""The migrations: up, down and up again on both engines, whole or not at all, and equal to the models."""
+"""The migrations: upgrade and downgrade on both engines, in one transaction, and equal to the models."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ TRIGRAMS = {
     "ix_treatments_name_trgm",
     "ix_treatments_procedure_code_trgm",
 }
-# What no model can spell, by engine: the names of the guards.
-GUARDS = {
+# Constraints, triggers, indexes and functions that only the migrations define, by engine.
+MIGRATION_ONLY = {
     "sqlite": {f"{name}_{event}" for name in EXCLUSIONS for event in ("insert", "update")}
     | {f"append_only_{table}_{event}" for table in APPEND_ONLY for event in ("update", "delete")}
     | {"settle_billings"},
@@ -66,7 +66,7 @@ GUARDS = {
     | TRIGRAMS
     | {"refuse_change", "settle_billings"},
 }
-# An object in the way of the last guard that each engine is given.
+# An object with the name of the last one that migration 0002 creates.
 OBSTACLES = {
     "sqlite": "CREATE TRIGGER append_only_audit_heads_delete AFTER INSERT ON ward BEGIN SELECT 1; END",
     "postgresql": "CREATE INDEX ix_allergies_substance_fold_trgm ON ward (bed)",
@@ -75,7 +75,7 @@ OBSTACLES = {
 
 @pytest.fixture
 def empty_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database with nothing in it."""
+    """Yield the URL of an empty database."""
     if engine_name == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
@@ -85,14 +85,14 @@ def empty_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) 
     server.drop(url)
 
 
-def test_the_migrations_lead_to_one_head(tmp_path: Path) -> None:
+def test_the_migrations_have_one_head(tmp_path: Path) -> None:
     scripts = ScriptDirectory.from_config(alembic_config(f"sqlite:///{tmp_path / 'none.db'}"))
 
     assert len(scripts.get_heads()) == 1
     assert [script.revision for script in scripts.walk_revisions()][-1] == "0001"
 
 
-def test_down_takes_everything_back_and_up_brings_it_again(empty_url: str) -> None:
+def test_a_downgrade_removes_everything_and_an_upgrade_restores_it(empty_url: str) -> None:
     before = objects_at(empty_url)
     migrate(empty_url)
     first = objects_at(empty_url)
@@ -105,7 +105,7 @@ def test_down_takes_everything_back_and_up_brings_it_again(empty_url: str) -> No
     assert objects_at(empty_url) == first
 
 
-def test_each_migration_can_be_taken_back_by_itself(database_url: str, empty_url: str) -> None:
+def test_a_downgrade_to_0001_restores_its_schema(database_url: str, empty_url: str) -> None:
     migrate(empty_url, "0001")
 
     command.downgrade(alembic_config(database_url), "0001")
@@ -113,7 +113,7 @@ def test_each_migration_can_be_taken_back_by_itself(database_url: str, empty_url
     assert objects_at(database_url) == objects_at(empty_url)
 
 
-def test_the_migrated_schema_is_the_models_and_the_guards(
+def test_the_migrated_schema_has_the_models_and_the_migration_only_objects(
     database_url: str, empty_url: str, engine_name: str
 ) -> None:
     with connected(empty_url) as engine:
@@ -122,15 +122,14 @@ def test_the_migrated_schema_is_the_models_and_the_guards(
     migrated, modelled = objects_at(database_url), objects_at(empty_url)
 
     assert modelled - migrated == set()
-    guards = migrated - modelled
-    assert {row[2] for row in guards} == GUARDS[engine_name]
+    assert {row[2] for row in migrated - modelled} == MIGRATION_ONLY[engine_name]
 
 
-def test_autogenerate_finds_nothing_to_do_and_leaves_the_guards_alone(database_url: str) -> None:
+def test_autogenerate_finds_no_difference(database_url: str) -> None:
     command.check(alembic_config(database_url))
 
 
-def test_a_migration_that_breaks_leaves_nothing_and_runs_again(empty_url: str, engine_name: str) -> None:
+def test_a_failed_migration_leaves_no_changes_and_can_run_again(empty_url: str, engine_name: str) -> None:
     with connected(empty_url) as engine, engine.begin() as connection:
         connection.execute(text("CREATE TABLE ward (bed INTEGER)"))
         connection.execute(text(OBSTACLES[engine_name]))
@@ -145,22 +144,22 @@ def test_a_migration_that_breaks_leaves_nothing_and_runs_again(empty_url: str, e
     migrate(empty_url)
 
 
-def test_two_servers_may_migrate_at_once(empty_url: str) -> None:
+def test_concurrent_migrations_wait_for_each_other(empty_url: str) -> None:
     script = "import sys; from tests.support.database import migrate; migrate(sys.argv[1])"
     command_line = [sys.executable, "-c", script, empty_url]
 
-    started = [
-        subprocess.Popen(command_line, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _server in range(2)
+    processes = [
+        subprocess.Popen(command_line, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
 
-    for server in started:
-        _, complaint = server.communicate(timeout=300)
-        assert server.returncode == 0, complaint
+    for server in processes:
+        _, errors = server.communicate(timeout=300)
+        assert server.returncode == 0, errors
     with connected(empty_url) as engine, engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM audit_heads")) == 16
 
 
-def test_the_flask_command_migrates_the_applications_database(empty_url: str, tmp_path: Path) -> None:
+def test_the_flask_command_migrates_the_database_of_the_application(empty_url: str, tmp_path: Path) -> None:
     environment = {
         "PATH": os.defpath,
         "DATABASE_URI": empty_url,
@@ -170,34 +169,36 @@ def test_the_flask_command_migrates_the_applications_database(empty_url: str, tm
     }
     flask = [sys.executable, "-m", "flask", "--app", "app", "db"]
 
-    for words in (["upgrade"], ["check"]):
-        ran = subprocess.run(flask + words, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stderr
+    for arguments in (["upgrade"], ["check"]):
+        result = subprocess.run(
+            flask + arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
 
     with connected(empty_url) as engine, engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM audit_heads")) == 16
 
 
-def test_a_linter_of_postgresql_finds_no_risk_in_the_migrations(tmp_path: Path) -> None:
-    written = StringIO()
+def test_squawk_reports_no_risk_in_the_migrations(tmp_path: Path) -> None:
+    output = StringIO()
     config = alembic_config("postgresql://nobody@nowhere/clinic")
-    config.output_buffer = written
+    config.output_buffer = output
     command.upgrade(config, "head", sql=True)
     script = tmp_path / "migrations.sql"
-    script.write_text(written.getvalue())
+    script.write_text(output.getvalue())
     accepted = {
-        "ban-drop-constraint": "0004 says what keeps its promise instead",
-        "prefer-bigint-over-int": "counts and minutes; every id is a bigint",
-        "prefer-identity": "the models' keys are what SQLAlchemy makes of them",
-        "prefer-text-field": "texts have a longest length, and a longer one is no rewrite",
-        "require-concurrent-index-deletion": "nobody works while the schema is changed",
-        "require-lock-timeout": "nobody waits for tables that are being made",
-        "require-statement-timeout": "nobody waits for tables that are being made",
+        "ban-drop-constraint": "0004 explains what replaces the constraint",
+        "prefer-bigint-over-int": "counts and minutes only; each id is a bigint",
+        "prefer-identity": "SQLAlchemy creates the keys of the models as serials",
+        "prefer-text-field": "texts have a maximum length, and raising it rewrites no table",
+        "require-concurrent-index-deletion": "the server is stopped during a migration",
+        "require-lock-timeout": "the server is stopped during a migration",
+        "require-statement-timeout": "the server is stopped during a migration",
     }
 
     squawk = str(Path(sys.executable).with_name("squawk"))
     options = ["--pg-version", "14", "--exclude", ",".join(accepted)]
-    ran = subprocess.run([squawk, *options, str(script)], capture_output=True, text=True)
+    result = subprocess.run([squawk, *options, str(script)], capture_output=True, text=True, check=False)
 
-    assert ran.returncode == 0, ran.stdout
-    assert "Found 0 issues" in ran.stdout
+    assert result.returncode == 0, result.stdout
+    assert "Found 0 issues" in result.stdout

@@ -1,4 +1,4 @@
-"""Prepared statements on PostgreSQL: used after some uses, and never believed in after a failure."""
+"""Prepared statements on PostgreSQL: after some uses, and forgotten after a failure."""
 
 from __future__ import annotations
 

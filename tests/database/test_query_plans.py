@@ -1,4 +1,4 @@
-"""No list and no search reads a big table whole: PostgreSQL's own plans, as of a million patients."""
+"""Query plans of all lists and searches: no scan of a large table, with statistics for a million patients."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.conftest import NewDatabase, settings_for
 from tests.support.clinic import Clinic
 from tests.support.furnished import Rows, furnish
 
-GROWN, SIZE = 400, 1_000_000  # patients in the database, and in the statistics of PostgreSQL
-MANY = SIZE // 1_000  # rows of which the first page is found soon, wherever it begins to read
-# Tables that stay small however many patients come; reading them whole is the quickest way.
+GENERATED, SIZE = 400, 1_000_000  # patients in the database, and in the statistics of PostgreSQL
+MANY = SIZE // 1_000  # with this many matching rows, a scan finds the first page early
+# Tables whose size does not depend on the number of patients. A full scan of them is fastest.
 SMALL = {
     "audit_heads",
     "doctors",
@@ -32,18 +32,18 @@ SMALL = {
     "time_off",
     "users",
 }
-# Belonging to what another query finds: PostgreSQL takes half of all rows to, though it may be none.
+# Membership in the result of another query: PostgreSQL estimates half of all rows, but there may be none.
 MEMBERSHIP = re.compile(r"(?<!NOT )\(ANY ")
-# What nobody waits for: words in the whole audit, and how many different patients a doctor has ever seen.
-UNHURRIED = {("/audit-logs", "q"), ("/doctors", ""), ("/doctors/search", "")}
+# Slow queries that are accepted: text search in the whole audit log, and `patient_count` of doctors.
+ACCEPTED_SCANS = {("/audit-logs", "q"), ("/doctors", ""), ("/doctors/search", "")}
 EXPLAIN = {
     "session_preload_libraries": "'auto_explain'",
     "auto_explain.log_min_duration": "0",
     "auto_explain.log_format": "'json'",
     "auto_explain.log_level": "'notice'",
 }
-# What a row belongs to is one of many: a share of the table, and no value is a frequent one.
-SHARES = """
+# The number of distinct ids grows with the table, and no value is a frequent one.
+DISTINCT_VALUES = """
 UPDATE pg_statistic
    SET stadistinct = CASE WHEN stadistinct > 0 THEN -stadistinct / reltuples ELSE stadistinct END,
        stakind1 = CASE WHEN stakind1 = 1 THEN 0 ELSE stakind1 END
@@ -51,95 +51,95 @@ UPDATE pg_statistic
  WHERE starelid = pg_class.oid AND staattnum = attnum AND abs(stadistinct) NOT BETWEEN 1 AND 30
    AND relnamespace = 'public'::regnamespace AND attname LIKE '%id' AND reltuples > 0
 """
-# In a clinic that is years old few bills are open.
+# After years, only a small part of the bills is open.
 SETTLED = """
 UPDATE pg_statistic SET stanullfrac = 0.005
   FROM pg_attribute
  WHERE starelid = attrelid AND staattnum = attnum AND attname = 'settled_at'
 """
 SIZES = f"""
-UPDATE pg_class SET reltuples = reltuples * {SIZE // GROWN}
+UPDATE pg_class SET reltuples = reltuples * {SIZE // GENERATED}
  WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i') AND reltuples > 0
    AND relname NOT IN ({", ".join(f"'{table}'" for table in sorted(SMALL))})
 """
 
 
 class Notices:
-    """What a server has to say; no list, which SQLAlchemy would empty."""
+    """The notices of a server. Not a list: SQLAlchemy would clear it."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.messages: list[str] = []
 
     def append(self, notice: str) -> None:
-        """Called by psycopg2."""
-        self.heard.append(notice)
+        """Store a notice. psycopg2 calls this."""
+        self.messages.append(notice)
 
 
-class City:
-    """A clinic that PostgreSQL takes for one of a million patients, and the plans of what is asked of it."""
+class LargeClinic:
+    """A clinic with the statistics of a million patients, and the plans of its queries."""
 
     def __init__(self, clinic: Clinic, rows: Rows) -> None:
         self.clinic, self.rows, self.notices = clinic, rows, Notices()
         with clinic.inside() as session:
             for table in Base.metadata.tables:
                 session.execute(text(f"ANALYZE {table}"))
-            for statement in (SHARES, SETTLED, SIZES):
+            for statement in (DISTINCT_VALUES, SETTLED, SIZES):
                 session.execute(text(statement))
             database = session.scalar(text("SELECT current_database()"))
             for name, value in EXPLAIN.items():
                 session.execute(text(f'ALTER DATABASE "{database}" SET {name} = {value}'))
         with clinic.app.app_context():
-            db.engine.dispose()  # connections made from here on tell their plans
+            db.engine.dispose()  # new connections log their plans
             event.listen(db.engine, "connect", self._listen)
 
     def _listen(self, connection: Any, _record: Any) -> None:
         connection.notices = self.notices
 
     def plans(self, path: str) -> list[dict[str, Any]]:
-        """The plans of all that one GET asks of the database."""
-        self.notices.heard.clear()
+        """Return the plans of all queries of one GET request."""
+        self.notices.messages.clear()
         answer = self.clinic.admin.get(path)
         assert answer.status_code == 200, (path, answer.get_data(as_text=True))
-        return [json.loads(one[one.index("{") :]) for one in self.notices.heard if "plan:" in one]
+        return [json.loads(plan[plan.index("{") :]) for plan in self.notices.messages if "plan:" in plan]
 
 
 @pytest.fixture(scope="module")
-def city(new_database: NewDatabase) -> Iterator[City]:
-    """The clinic whose plans are read."""
+def large_clinic(new_database: NewDatabase) -> Iterator[LargeClinic]:
+    """Yield a clinic with the statistics of a million patients."""
     clinic = Clinic(settings_for(new_database("postgresql")))
-    run(clinic, "demo", "grow", "--patients", str(GROWN))
+    run(clinic, "demo", "grow", "--patients", str(GENERATED))
     rows = furnish(clinic)
     (visit,), (prescription,) = rows[("visit_id",)][0], rows[("prescription_id",)][0]
     clinic.doctor.post(f"/visits/{visit}/sign")
     clinic.doctor.make(f"/visits/{visit}/addenda", text="The left knee, not the right.")
     dispensed = {"items": [{"medication": "Metformin", "quantity": 1}]}
     clinic.technician.post(f"/prescriptions/{prescription}/dispense", dispensed)
-    yield City(clinic, rows)
+    yield LargeClinic(clinic, rows)
     clinic.close()
 
 
-def offences(node: dict[str, Any], *, stops_early: bool = False) -> Iterator[str]:
-    """What reads a big table from end to end, in a plan or below.
+def full_scans(node: dict[str, Any], *, stops_early: bool = False) -> Iterator[str]:
+    """Yield the full scans of large tables in a plan node and its children.
 
-    A page is full soon where a walk meets many rows that belong on it; `stops_early` says that nothing above
-    asks for all of them.
+    With `stops_early` the parent does not read all rows. Then a scan is accepted if many rows match: it finds
+    the page early.
     """
-    kind, read, name = node["Node Type"], node.get("Filter", ""), node.get("Relation Name", "")
+    kind, condition, name = node["Node Type"], node.get("Filter", ""), node.get("Relation Name", "")
     if name not in SMALL and not name.startswith("pg_"):
-        whole = kind == "Seq Scan" or (kind.startswith("Index") and "Index Cond" not in node and read)
-        soon = stops_early and node["Plan Rows"] >= MANY and not MEMBERSHIP.search(read)
-        if whole and not soon and not counts_all(read):
-            yield f"{kind} of {name}: {read}"
+        whole = kind == "Seq Scan" or (kind.startswith("Index") and "Index Cond" not in node and condition)
+        soon = stops_early and node["Plan Rows"] >= MANY and not MEMBERSHIP.search(condition)
+        if whole and not soon and not counts_all(condition):
+            yield f"{kind} of {name}: {condition}"
     below = kind == "Limit" or (stops_early and kind in ("Nested Loop", "Hash Join", "Result", "Merge Join"))
     for part in node.get("Plans", ()):
         first = part.get("Parent Relationship") in ("Outer", "Subquery")
-        yield from offences(part, stops_early=below and first)
+        yield from full_scans(part, stops_early=below and first)
 
 
-def counts_all(read: str) -> bool:
-    """Whether rows are counted by their ids alone: the total of a whole list, which is counted once."""
+def counts_all(condition: str) -> bool:
+    """Return True for a count by id only: the total of a list, which is counted once."""
     return (
-        re.fullmatch(r"[()]*id > '?\d+'?(::bigint)?[()]*( AND \(id <= '?\d+'?(::bigint)?\)\))?", read)
+        re.fullmatch(r"[()]*id > '?\d+'?(::bigint)?[()]*( AND \(id <= '?\d+'?(::bigint)?\)\))?", condition)
         is not None
     )
 
@@ -157,7 +157,7 @@ SAMPLES = {
 
 
 def queries(listing: ListSpec[Any]) -> Iterator[str]:
-    """What a list is asked for: its pages, its order by date, what belongs to another row, its searches."""
+    """Yield query strings of a list: pages, order by date, related rows, filters and searches."""
     yield from ("", "page=40", "after=3", "per_page=1000")
     main = {attribute.key: name for name, (_kind, attribute, _values) in listing.columns.items()}
     if listing.main_date is not None:
@@ -168,26 +168,26 @@ def queries(listing: ListSpec[Any]) -> Iterator[str]:
     for name, (kind, _attribute, _values) in listing.columns.items():
         if kind is Kind.ID and name != "id":
             yield f"{name}=3"
-    for name, wanted in listing.filters.items():
-        yield f"{name}={wanted.values[0] if wanted.values else SAMPLES[wanted.kind]}"
+    for name, column in listing.filters.items():
+        yield f"{name}={column.values[0] if column.values else SAMPLES[column.kind]}"
 
 
 def lists(clinic: Clinic) -> list[RegisteredEndpoint]:
-    """Every list and search there is."""
+    """Return all lists and searches."""
     return [entry for entry in registered_endpoints(clinic.app) if entry.spec.list_spec is not None]
 
 
-def test_no_list_and_no_search_reads_a_big_table_from_end_to_end(city: City) -> None:
-    found: dict[str, list[str]] = {}
+def test_no_list_and_no_search_scans_a_large_table(large_clinic: LargeClinic) -> None:
+    scans: dict[str, list[str]] = {}
 
-    for entry in lists(city.clinic):
-        ids = city.rows[entry.path_ids][0] if entry.path_ids else ()
+    for entry in lists(large_clinic.clinic):
+        ids = large_clinic.rows[entry.path_ids][0] if entry.path_ids else ()
         path = entry.path.format(**dict(zip(entry.path_ids, ids, strict=True)))
         for query in queries(entry.spec.list_spec):
-            if {(entry.path, query.partition("=")[0]), (entry.path, "")} & UNHURRIED:
+            if {(entry.path, query.partition("=")[0]), (entry.path, "")} & ACCEPTED_SCANS:
                 continue
-            for plan in city.plans(f"{path}?{query}"):
-                if bad := list(offences(plan["Plan"])):
-                    found[f"{path}?{query}"] = [*bad, plan["Query Text"]]
+            for plan in large_clinic.plans(f"{path}?{query}"):
+                if bad := list(full_scans(plan["Plan"])):
+                    scans[f"{path}?{query}"] = [*bad, plan["Query Text"]]
 
-    assert found == {}
+    assert scans == {}

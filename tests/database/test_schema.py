@@ -1,4 +1,4 @@
-"""The rules that every table keeps, so that nobody has to remember them."""
+"""Conventions of the schema: names, keys, indexes, types, checks and error messages."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tests.support.servers import ROOT
 TABLES = sorted((mapper.class_ for mapper in Base.registry.mappers), key=lambda table: table.__name__)
 ENTITIES = {table.__entity__: table for table in TABLES if table.__entity__}
 PARTS = [table for table in TABLES if table.__part_of__]
-# Who did it, and what a row came of: shown beside the row, never searched by, and what they name stays.
-NOT_SEARCHED_BY = {
+# Foreign keys without an index: no query searches by them, and the rows that they name are never removed.
+UNINDEXED_KEYS = {
     "addenda.author_id",
     "dispensings.dispensed_by_id",
     "ledger_entries.claim_id",
@@ -43,8 +43,8 @@ NOT_SEARCHED_BY = {
     "refunds.requested_by_id",
     "stock_movements.created_by_id",
 }
-# Unique by the clinic's own doing: no caller chooses these values.
-NOT_CHOSEN = {
+# Unique constraints without an error message: the server assigns these values, not a caller.
+SERVER_ASSIGNED = {
     "uq_audit_logs_chain_number",
     "uq_billings_invoice_number",
     "uq_idempotency_keys_user_id_key",
@@ -52,12 +52,12 @@ NOT_CHOSEN = {
     "uq_medical_histories_patient_id",
     "uq_password_resets_token_hash",
 }
-# What no amount may be, as each engine would hold it.
-NO_AMOUNTS = {
+# Values that no amount may have, as each engine would store them.
+INVALID_AMOUNTS = {
     "postgresql": ("'NaN'::numeric", "'Infinity'::numeric", "'-Infinity'::numeric"),
     "sqlite": ("'NaN'", "'1.00'", "9e999", "-9e999", "1000000000000", "-1000000000000"),
 }
-LONGEST_NAME = 63  # PostgreSQL cuts longer ones off
+MAX_NAME_LENGTH = 63  # PostgreSQL truncates longer names
 CLOCKS_AND_QUERIES = {
     "now",
     "utcnow",
@@ -78,14 +78,14 @@ def columns() -> Iterator[Column[object]]:
 
 
 def names_at(url: str) -> set[str]:
-    """The names of all constraints, with those that only a trigger speaks of."""
-    found = objects_at(url)
-    spoken = {name for each in found for name in re.findall(r"RAISE\(ABORT, '(\w+)'\)", each.definition)}
-    return {each.name for each in found} | spoken
+    """Return the names of all constraints, including those that a trigger raises."""
+    objects = objects_at(url)
+    raised = {name for each in objects for name in re.findall(r"RAISE\(ABORT, '(\w+)'\)", each.definition)}
+    return {each.name for each in objects} | raised
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
-def test_every_table_says_what_a_row_of_it_is(table: type[Base]) -> None:
+def test_every_table_has_a_docstring(table: type[Base]) -> None:
     first = (table.__dict__.get("__doc__") or "").partition("\n")[0]
 
     assert first.endswith(".")
@@ -93,7 +93,7 @@ def test_every_table_says_what_a_row_of_it_is(table: type[Base]) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda table: table.__name__)
-def test_a_part_names_the_record_it_belongs_to(part: type[Base]) -> None:
+def test_part_of_names_an_entity_and_a_foreign_key_to_it(part: type[Base]) -> None:
     entity, attribute = part.__part_of__ or ("", "")
 
     (key,) = part.__table__.columns[attribute].foreign_keys
@@ -101,7 +101,7 @@ def test_a_part_names_the_record_it_belongs_to(part: type[Base]) -> None:
     assert part.__entity__ is None
 
 
-def test_every_foreign_key_is_indexed_unless_nothing_is_searched_by_it() -> None:
+def test_every_foreign_key_is_indexed_except_the_listed_ones() -> None:
     unindexed = set()
 
     for column in (column for column in columns() if column.foreign_keys):
@@ -112,10 +112,10 @@ def test_every_foreign_key_is_indexed_unless_nothing_is_searched_by_it() -> None
         if column not in leading:
             unindexed.add(str(column))
 
-    assert unindexed == NOT_SEARCHED_BY
+    assert unindexed == UNINDEXED_KEYS
 
 
-def test_every_enum_is_text_with_a_check_that_lists_its_values(database_url: str) -> None:
+def test_every_enumeration_has_a_check_that_lists_its_values(database_url: str) -> None:
     checks = {each.name: each.definition for each in objects_at(database_url) if each.kind == "constraint"}
     enums = [(column, column.type) for column in columns() if isinstance(column.type, Enum)]
 
@@ -126,14 +126,14 @@ def test_every_enum_is_text_with_a_check_that_lists_its_values(database_url: str
         assert re.search(rf"\b{column.name}\b", listed), column
 
 
-def test_instants_have_a_zone_and_numbers_are_exact() -> None:
-    loose = [str(column) for column in columns() if isinstance(column.type, (DateTime, Float))]
+def test_no_column_is_a_plain_datetime_or_a_float() -> None:
+    inexact = [str(column) for column in columns() if isinstance(column.type, (DateTime, Float))]
 
-    assert loose == []
+    assert inexact == []
 
 
 def accepts(connection: Connection, column: Column[object], value: str) -> bool:
-    """Whether the table's CHECKs let the column be `value` while every other amount is 1."""
+    """Return True if the CHECKs of the table accept `value` in the column, with 1 in every other amount."""
     amounts = [other for other in column.table.columns if isinstance(other.type, (MoneyType, Numeric))]
     row = ", ".join(f"{value if other is column else 1} AS {other.name}" for other in amounts)
     checks = [
@@ -141,10 +141,10 @@ def accepts(connection: Connection, column: Column[object], value: str) -> bool:
         for rule in column.table.constraints
         if isinstance(rule, CheckConstraint) and re.search(rf"\b{column.name}\b", str(rule.sqltext))
     ]
-    verdicts = ", ".join(f"({check})" for check in checks) or "true"
+    conditions = ", ".join(f"({check})" for check in checks) or "true"
     return False not in {
-        None if verdict is None else bool(verdict)
-        for verdict in connection.execute(text(f"SELECT {verdicts} FROM (SELECT {row}) AS amounts")).one()
+        None if result is None else bool(result)
+        for result in connection.execute(text(f"SELECT {conditions} FROM (SELECT {row}) AS amounts")).one()
     }
 
 
@@ -154,23 +154,23 @@ def test_no_amount_is_infinite_or_not_a_number(database_url: str, engine_name: s
     assert amounts
     with connected(database_url) as engine, engine.connect() as connection:
         for column in amounts:
-            taken = [value for value in NO_AMOUNTS[engine_name] if accepts(connection, column, value)]
-            assert taken == [], column
+            accepted = [value for value in INVALID_AMOUNTS[engine_name] if accepts(connection, column, value)]
+            assert accepted == [], column
             assert accepts(connection, column, "1"), column
 
 
-def test_every_constraint_that_has_a_message_is_in_the_database(database_url: str) -> None:
+def test_every_constraint_with_an_error_message_exists(database_url: str) -> None:
     assert set(CONSTRAINTS) - names_at(database_url) == set()
 
 
-def test_every_constraint_that_a_caller_can_run_into_has_a_message(database_url: str) -> None:
+def test_every_constraint_that_a_request_can_violate_has_an_error_message(database_url: str) -> None:
     unique = {name for name in names_at(database_url) if name.startswith(("uq_", "ex_"))}
     triggers = {each.name for each in objects_at(database_url) if each.kind == "trigger"}
 
-    assert unique - triggers - set(CONSTRAINTS) == NOT_CHOSEN
+    assert unique - triggers - set(CONSTRAINTS) == SERVER_ASSIGNED
 
 
-def test_constraints_and_indexes_are_named_by_the_convention(database_url: str) -> None:
+def test_constraints_and_indexes_follow_the_naming_convention(database_url: str) -> None:
     for kind, table, name, definition in objects_at(database_url):
         listed = re.match(r"(?:PRIMARY KEY|FOREIGN KEY|UNIQUE) ?\((.*?)\)", definition)
         listed_columns = re.findall(r"\w+", listed[1]) if listed else []
@@ -180,16 +180,16 @@ def test_constraints_and_indexes_are_named_by_the_convention(database_url: str) 
             "UNIQUE": "_".join([f"uq_{table}", *listed_columns]),
             "CHECK": name if name.startswith(f"ck_{table}_") else None,
             "EXCLUDE": name if name.startswith(f"ex_{table}_") else None,
-            "NOT": name,  # PostgreSQL's own, one a column
+            "NOT": name,  # NOT NULL constraints, which PostgreSQL names
         }
         if kind == "constraint":
             assert name == expected[re.split(r"\W", definition)[0]], definition
         if kind == "index":
             assert name == f"pk_{table}" or name.startswith((f"ix_{table}_", f"uq_{table}_", f"ex_{table}_"))
-        assert len(name) <= LONGEST_NAME
+        assert len(name) <= MAX_NAME_LENGTH
 
 
-def test_the_models_ask_no_database_no_clock_and_no_web_framework() -> None:
+def test_the_models_have_no_queries_no_clock_and_no_web_framework() -> None:
     tree = ast.parse((ROOT / "models.py").read_text())
 
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -1,4 +1,4 @@
-"""Clients that begin a request and never finish it."""
+"""Slow clients: they begin a request and never finish it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# How a request begins that goes on for ever: in its head, or in its body.
-BEGINNINGS = {
+# The start of a request that never ends.
+REQUEST_STARTS = {
     "head": b"POST /patients HTTP/1.1\r\nHost: clinic\r\nX-Slow: ",
     "body": b"POST /patients HTTP/1.1\r\nHost: clinic\r\nContent-Type: application/json\r\n"
     b"Content-Length: 200000\r\n\r\n{",
@@ -23,35 +23,35 @@ BEGINNINGS = {
 
 
 @contextmanager
-def slow_clients(url: str, count: int, beginning: str, authority: Path | None = None) -> Iterator[None]:
-    """So many connections to `url`, each sending a byte a second while the block lasts.
+def slow_clients(url: str, count: int, start: str, authority: Path | None = None) -> Iterator[None]:
+    """Open `count` connections that send one byte a second during the block.
 
-    `authority` is the file that vouches for a server that speaks TLS.
+    `authority` is the CA certificate of a server with TLS.
     """
     address = urlsplit(url)
-    opened: list[socket.socket] = []
+    clients: list[socket.socket] = []
     stop = threading.Event()
 
-    def trickle() -> None:
+    def send_slowly() -> None:
         while not stop.wait(1.0):
-            for one in opened:
+            for client in clients:
                 with suppress(OSError):
-                    one.sendall(b"a")
+                    client.sendall(b"a")
 
-    slow = threading.Thread(target=trickle)
+    thread = threading.Thread(target=send_slowly)
     try:
         for _ in range(count):
-            one = socket.create_connection((address.hostname, address.port or 80), timeout=10)
+            client = socket.create_connection((address.hostname, address.port or 80), timeout=10)
             if authority is not None:
                 context = ssl.create_default_context(cafile=str(authority))
-                one = context.wrap_socket(one, server_hostname=address.hostname)
-            opened.append(one)
-            one.sendall(BEGINNINGS[beginning])
-        slow.start()
+                client = context.wrap_socket(client, server_hostname=address.hostname)
+            clients.append(client)
+            client.sendall(REQUEST_STARTS[start])
+        thread.start()
         yield
     finally:
         stop.set()
-        if slow.is_alive():
-            slow.join()
-        for one in opened:
-            one.close()
+        if thread.is_alive():
+            thread.join()
+        for client in clients:
+            client.close()

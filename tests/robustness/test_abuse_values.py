@@ -1,6 +1,7 @@
-"""Bad values in every field of every body, in queries, paths and headers: refused in one shape, or harmless.
+"""Invalid values in every member of every body, in queries, paths and headers.
 
-Never a 5xx, never a word about the machinery, and a refused request leaves nothing behind.
+They are refused as problem+json, or they are harmless. No response is a 5xx or shows an implementation
+detail. A refused request stores nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from werkzeug.test import TestResponse
 
 from errors import CODES
 from tests.robustness.abuse_targets import (
-    HERE,
-    Place,
+    PLACEHOLDER,
+    BodyPath,
     Target,
-    placed,
+    count_tables,
     targets,
-    witness,
+    with_value,
 )
 from tests.robustness.abuse_values import (
     HEADERS,
@@ -33,97 +34,97 @@ from tests.robustness.abuse_values import (
     TEXTS,
 )
 from tests.robustness.conftest import Figures
-from tests.robustness.scale import Scale
+from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
 from tests.support.furnished import COPIES, furnish
 
-MACHINERY = ("Traceback", "sqlalchemy", "psycopg2", "sqlite3", "SELECT ", "INSERT INTO", 'File "')
+INTERNAL_WORDS = ("Traceback", "sqlalchemy", "psycopg2", "sqlite3", "SELECT ", "INSERT INTO", 'File "')
 
 
 @dataclass(frozen=True, slots=True)
-class Attack:
-    """One request with one bad value; its body is only written when it is sent, since some are long."""
+class InvalidRequest:
+    """A request with one invalid value. The body is created when it is sent, because some are long."""
 
     target: Target
     kind: str  # of the value
     value: str = ""
-    place: Place | None = None  # in the documented body; () is the whole of it
-    member: str | None = None  # a further one of the body
+    body_path: BodyPath | None = None  # in the documented body; () is the whole body
+    member: str | None = None  # an additional member
     query: str = ""
     path: str | None = None
     header: str = ""
-    never: bool = False  # whether it must be refused
+    never: bool = False  # it must be refused
 
     def __str__(self) -> str:
-        where = self.place or self.member or self.query or self.path or self.header
+        where = self.body_path or self.member or self.query or self.path or self.header
         return f"{self.target} {where!r} {self.kind}: {self.value[:100]!r}"
 
     @property
     def body(self) -> bytes | None:
-        """What is sent."""
+        """The request body."""
         if self.target.body is None:
             return None
-        if self.place == ():
+        if self.body_path == ():
             return self.value.encode("utf-8", "surrogatepass")
-        if self.place is None:
-            further = {} if self.member is None else {self.member: 1}
-            return json.dumps(self.target.body | further).encode()
-        text = json.dumps(placed(self.target.body, self.place, HERE))
-        return text.replace(f'"{HERE}"', self.value).encode("utf-8", "surrogatepass")
+        if self.body_path is None:
+            additional = {} if self.member is None else {self.member: 1}
+            return json.dumps(self.target.body | additional).encode()
+        text = json.dumps(with_value(self.target.body, self.body_path, PLACEHOLDER))
+        return text.replace(f'"{PLACEHOLDER}"', self.value).encode("utf-8", "surrogatepass")
 
 
-NAME = "a name that is none"
+UNKNOWN_NAME = "an unknown name"
 
 
-def escaped(text: str) -> str:
-    """The text as a part of an address."""
+def escape(text: str) -> str:
+    """Return the text as a part of a URL."""
     return quote(text, safe="", errors="surrogateescape")
 
 
-def in_bodies(one: Target) -> Iterator[Attack]:
-    """Every class of value at every place of the body, as the whole body, and names that it does not have."""
-    if one.body is None:
+def in_bodies(target: Target) -> Iterator[InvalidRequest]:
+    """Yield every invalid value for every member and for the whole body, and unknown members."""
+    if target.body is None:
         return
-    for place in ((), *one.places):
+    for body_path in ((), *target.body_paths):
         for kind, values in JSON.items():
             for value in values:
-                yield Attack(one, kind, value, place, never=kind in NEVER)
+                yield InvalidRequest(target, kind, value, body_path, never=kind in NEVER)
     for name in NAMES:
-        yield Attack(one, NAME, member=name, never=True)
+        yield InvalidRequest(target, UNKNOWN_NAME, member=name, never=True)
 
 
-def in_queries(one: Target) -> Iterator[Attack]:
-    """Every class of text in every parameter, each parameter twice, and names that it does not have."""
-    for name in one.params:
+def in_queries(target: Target) -> Iterator[InvalidRequest]:
+    """Yield every invalid text for every parameter, repeated parameters, and unknown parameters."""
+    for name in target.params:
         for kind, texts in TEXTS.items():
             for text in texts:
-                yield Attack(one, kind, text, query=f"?{escaped(name)}={escaped(text)}")
-        yield Attack(one, "twice", query=f"?{name}=1&{name}=a")
+                yield InvalidRequest(target, kind, text, query=f"?{escape(name)}={escape(text)}")
+        yield InvalidRequest(target, "twice", query=f"?{name}=1&{name}=a")
     for name in NAMES:
-        yield Attack(one, NAME, query=f"?{escaped(name)}=1", never=True)
-    yield Attack(one, "a broken query", query="?%ff%fe=%zz&=&&a", never=True)
+        yield InvalidRequest(target, UNKNOWN_NAME, query=f"?{escape(name)}=1", never=True)
+    yield InvalidRequest(target, "a broken query", query="?%ff%fe=%zz&=&&a", never=True)
 
 
-def in_paths(one: Target) -> Iterator[Attack]:
-    """Every class of text in place of the last id."""
-    if not one.entry.path_ids:
+def in_paths(target: Target) -> Iterator[InvalidRequest]:
+    """Yield every invalid text in place of the last id."""
+    if not target.entry.path_ids:
         return
-    start, _, end = one.entry.path.partition("{" + one.entry.path_ids[-1] + "}")
-    start = start.replace("{" + one.entry.path_ids[0] + "}", "1")
+    start, _, end = target.entry.path.partition("{" + target.entry.path_ids[-1] + "}")
+    start = start.replace("{" + target.entry.path_ids[0] + "}", "1")
     for kind, texts in TEXTS.items():
         for text in texts:
-            yield Attack(one, kind, text, path=start + escaped(text) + end)
+            yield InvalidRequest(target, kind, text, path=start + escape(text) + end)
 
 
-def in_headers(one: Target) -> Iterator[Attack]:
-    """Headers that are read somewhere, with what nobody sends."""
+def in_headers(target: Target) -> Iterator[InvalidRequest]:
+    """Yield the headers that the application reads, with invalid values."""
     for name, values in HEADERS.items():
         for value in values:
-            yield Attack(one, "a header", value, header=name)
+            yield InvalidRequest(target, "a header", value, header=name)
 
 
-class Attacker:
-    """An admin who sends what nobody should, signs in again when thrown out, and notes what went wrong."""
+class Sender:
+    """An admin who sends invalid requests, signs in again after a sign-out, and records the problems."""
 
     def __init__(self, clinic: Clinic, stored: Callable[[], list[tuple[Any, ...]]]) -> None:
         self.clinic, self.stored = clinic, stored
@@ -132,77 +133,81 @@ class Attacker:
         self.statuses: Counter[int] = Counter()
         self.problems: list[str] = []
 
-    def send(self, one: Attack) -> None:
-        """Send it and judge the answer."""
-        answer = self._send(one)
-        if answer.status_code == 401 and self.caller.get("/auth/me").status_code == 401:
+    def send(self, request: InvalidRequest) -> None:
+        """Send the request and check the response."""
+        response = self._send(request)
+        if response.status_code == 401 and self.caller.get("/auth/me").status_code == 401:
             self.caller = self.clinic.sign_in("admin")
             self.before = self.stored()
-            answer = self._send(one)
-        self.statuses[answer.status_code] += 1
+            response = self._send(request)
+        self.statuses[response.status_code] += 1
         after = self.stored()
-        problem = self._problem(one, answer, after)
+        problem = self._problem(request, response, after)
         if problem:
-            self.problems.append(f"{one}\n    -> {answer.status_code} {problem}")
+            self.problems.append(f"{request}\n    -> {response.status_code} {problem}")
         self.before = after
 
-    def _send(self, one: Attack) -> TestResponse:
-        body = one.body
+    def _send(self, request: InvalidRequest) -> TestResponse:
+        body = request.body
         headers = {} if body is None else {"Content-Type": "application/json"}
-        if one.header:
-            headers[one.header] = one.value
-        path = (one.path or one.target.path) + one.query
-        return self.caller.send(one.target.entry.method, path, data=body, headers=headers)
+        if request.header:
+            headers[request.header] = request.value
+        path = (request.path or request.target.path) + request.query
+        return self.caller.send(request.target.entry.method, path, data=body, headers=headers)
 
-    def _problem(self, one: Attack, answer: TestResponse, after: list[tuple[Any, ...]]) -> str | None:
-        status, text = answer.status_code, answer.get_data(as_text=True)
+    def _problem(
+        self, request: InvalidRequest, response: TestResponse, after: list[tuple[Any, ...]]
+    ) -> str | None:
+        status, text = response.status_code, response.get_data(as_text=True)
         if status < 400:
-            return "taken" if one.never else None
+            return "accepted" if request.never else None
         if status >= 500:
             return f"server error: {text[:300]}"
-        told = answer.get_json(silent=True)
-        if answer.mimetype != "application/problem+json" or not isinstance(told, dict):
-            return f"not in the one shape: {text[:300]}"
-        if CODES.get(told.get("error", ""), (0,))[0] != status or told["message"] != told["detail"]:
-            return f"not in the one shape: {told}"
-        shown = [word for word in MACHINERY if word in text and word not in str(one)]
+        problem = response.get_json(silent=True)
+        if response.mimetype != "application/problem+json" or not isinstance(problem, dict):
+            return f"not problem+json: {text[:300]}"
+        if CODES.get(problem.get("error", ""), (0,))[0] != status or problem["message"] != problem["detail"]:
+            return f"not valid problem+json: {problem}"
+        shown = [word for word in INTERNAL_WORDS if word in text and word not in str(request)]
         if shown:
-            return f"tells of {shown}: {text[:300]}"
-        return None if after == self.before else "refused, and something is stored"
+            return f"shows {shown}: {text[:300]}"
+        return None if after == self.before else "refused, but data has changed"
 
 
-def every_attack(found: list[Target]) -> dict[str, list[Attack]]:
-    """All attacks by where the value is."""
+def all_requests(endpoints: list[Target]) -> dict[str, list[InvalidRequest]]:
+    """Return all invalid requests by the part with the invalid value."""
     makers = {"bodies": in_bodies, "queries": in_queries, "paths": in_paths, "headers": in_headers}
-    return {name: [attack for one in found for attack in make(one)] for name, make in makers.items()}
+    return {
+        name: [request for target in endpoints for request in make(target)] for name, make in makers.items()
+    }
 
 
-# Of each hundred requests so many go there: bodies have the most places.
+# Percent of the requests: bodies have the most members.
 SHARES = {"bodies": 60, "queries": 28, "paths": 6, "headers": 6}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_bad_values_anywhere_are_refused_or_harmless(
-    make_clinic: Callable[..., Clinic], scale: Scale, figures: Figures, engine_name: str
+def test_invalid_values_are_refused_or_harmless(
+    make_clinic: Callable[..., Clinic], level: LoadLevel, figures: Figures, engine_name: str
 ) -> None:
     clinic = make_clinic(clinic_timezone="Europe/Berlin", allowed_origins=("https://front.example",))
-    rows, chance = furnish(clinic), random.Random(f"{engine_name} 11")
-    copies = range(COPIES if scale.long else 1)
-    every = every_attack([one for number in copies for one in targets(clinic, rows, number)])
-    chosen = [
-        attack
-        for name, attacks in every.items()
-        for attack in chance.sample(attacks, min(len(attacks), scale.bad_values // 2 * SHARES[name] // 100))
+    rows, rng = furnish(clinic), random.Random(f"{engine_name} 11")
+    copies = range(COPIES if level.long else 1)
+    candidates = all_requests([target for number in copies for target in targets(clinic, rows, number)])
+    requests = [
+        request
+        for name, group in candidates.items()
+        for request in rng.sample(group, min(len(group), level.bad_values // 2 * SHARES[name] // 100))
     ]
-    chance.shuffle(chosen)
+    rng.shuffle(requests)
 
-    with witness(clinic.settings.database_url) as stored:
-        attacker = Attacker(clinic, stored)
-        for attack in chosen:
-            attacker.send(attack)
+    with count_tables(clinic.settings.database_url) as stored:
+        sender = Sender(clinic, stored)
+        for request in requests:
+            sender.send(request)
 
-    figures["requests"] = sum(attacker.statuses.values())
-    figures["refused"] = sum(count for status, count in attacker.statuses.items() if status >= 400)
-    figures["server errors"] = sum(count for status, count in attacker.statuses.items() if status >= 500)
-    assert attacker.problems == [], "\n".join(attacker.problems[:20])
-    assert len(chosen) >= scale.bad_values * 0.45
+    figures["requests"] = sum(sender.statuses.values())
+    figures["refused"] = sum(count for status, count in sender.statuses.items() if status >= 400)
+    figures["server errors"] = sum(count for status, count in sender.statuses.items() if status >= 500)
+    assert sender.problems == [], "\n".join(sender.problems[:20])
+    assert len(requests) >= level.bad_values * 0.45

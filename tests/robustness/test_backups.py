@@ -1,4 +1,4 @@
-"""Backups: whole when taken under load, the same clinic when restored, refused when damaged."""
+"""Backups: consistent under load, identical after a restore, refused if damaged."""
 
 from __future__ import annotations
 
@@ -18,86 +18,86 @@ from sqlalchemy import text
 import config
 from tests.conftest import settings_for
 from tests.robustness.abuse_targets import contents
+from tests.robustness.cluster import Cluster, assert_consistent
 from tests.robustness.conftest import Figures
-from tests.robustness.fleet import Fleet, assert_well
-from tests.robustness.scale import Scale
+from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
 from tests.support.database import objects_at
 from tests.support.furnished import furnish
 from tests.support.servers import PostgresServer
 
-RESTORED_WITHIN_S = 60
+RESTORE_LIMIT_S = 60
 MakeDatabase = Callable[[str], str]
 
 
 @pytest.fixture
 def make_empty(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeDatabase]:
-    """Makes databases without tables, of an engine."""
-    made: list[tuple[PostgresServer, str]] = []
+    """Return a function that creates a database without tables."""
+    created: list[tuple[PostgresServer, str]] = []
 
     def make(engine_name: str) -> str:
         if engine_name == "sqlite":
             return f"sqlite:///{tmp_path / f'restored-{len(list(tmp_path.iterdir()))}.db'}"
         server: PostgresServer = request.getfixturevalue("postgres")
-        made.append((server, server.create()))
-        return made[-1][1]
+        created.append((server, server.create()))
+        return created[-1][1]
 
     yield make
-    for server, url in made:
+    for server, url in created:
         server.drop(url)
 
 
 @contextmanager
 def clinic_on(url: str, **settings: Any) -> Iterator[Clinic]:
-    """The clinic of a database, while the block lasts; then the one before again."""
+    """Create the application on another database for the block. Then restore the settings."""
     before = config.settings()
-    made = Clinic(settings_for(url, **settings))
+    clinic = Clinic(settings_for(url, **settings))
     try:
-        yield made
+        yield clinic
     finally:
-        made.close()
+        clinic.close()
         config.use(before)
 
 
 def backup(clinic: Clinic, *arguments: object, **options: Any) -> Result:
-    """`flask backup ...` as the clinic's operator gives it."""
+    """Run `flask backup` with the arguments."""
     words = ["backup", *map(str, arguments)]
     return clinic.app.test_cli_runner().invoke(args=words, catch_exceptions=False, **options)
 
 
-def test_a_restored_clinic_is_the_same_clinic(
+def test_a_restored_database_is_identical(
     clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
 ) -> None:
     furnish(clinic)
     file, source, target = tmp_path / "clinic.backup", clinic.settings.database_url, make_empty(engine_name)
 
-    made = backup(clinic, "create", file)
+    created = backup(clinic, "create", file)
     checked = backup(clinic, "check", file)
     with clinic_on(target) as restored:
-        answer = backup(restored, "restore", file)
+        response = backup(restored, "restore", file)
 
-        assert (made.exit_code, checked.exit_code, answer.exit_code) == (0, 0, 0), answer.output
+        assert (created.exit_code, checked.exit_code, response.exit_code) == (0, 0, 0), response.output
         assert contents(target) == contents(source)
         assert objects_at(target) == objects_at(source)
         assert {name for name, rows in contents(target).items() if rows} >= {"patients", "ledger_entries"}
-        assert_well(restored)
-        restored.patient()  # ids go on where they were
+        assert_consistent(restored)
+        restored.patient()  # the sequences continue after the restored ids
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_backup_goes_through_a_pipe(clinic: Clinic, engine_name: str, make_empty: MakeDatabase) -> None:
+def test_a_backup_can_be_piped(clinic: Clinic, engine_name: str, make_empty: MakeDatabase) -> None:
     clinic.patient(name="Ada Quill")
     target = make_empty(engine_name)
 
     piped = backup(clinic, "create", "-").stdout_bytes
     with clinic_on(target) as restored:
-        answer = backup(restored, "restore", "-", input=piped)
+        response = backup(restored, "restore", "-", input=piped)
 
-        assert answer.exit_code == 0, answer.output
+        assert response.exit_code == 0, response.output
         assert contents(target)["patients"] == contents(clinic.settings.database_url)["patients"]
 
 
-def test_a_backup_replaces_no_file_and_leaves_no_part(clinic: Clinic, tmp_path: Path) -> None:
+def test_a_failed_backup_changes_and_leaves_no_file(clinic: Clinic, tmp_path: Path) -> None:
     file, folder = tmp_path / "clinic.backup", tmp_path / "nowhere" / "clinic.backup"
     file.write_text("kept")
 
@@ -111,64 +111,64 @@ def test_a_backup_replaces_no_file_and_leaves_no_part(clinic: Clinic, tmp_path: 
 # --- Damage --------------------------------------------------------------------------------------------
 
 
-def damaged(whole: bytes, chance: random.Random) -> bytes:
-    """The backup cut short, or with one bit the other way; now and then in its first lines."""
-    place = chance.choice((chance.randrange(len(whole)), chance.randrange(200), len(whole) - 1))
-    if chance.random() < 0.5:
-        return whole[:place]
-    return whole[:place] + bytes([whole[place] ^ (1 << chance.randrange(8))]) + whole[place + 1 :]
+def damage(content: bytes, rng: random.Random) -> bytes:
+    """Return the backup truncated or with one changed bit, in one of three cases in the header lines."""
+    index = rng.choice((rng.randrange(len(content)), rng.randrange(200), len(content) - 1))
+    if rng.random() < 0.5:
+        return content[:index]
+    return content[:index] + bytes([content[index] ^ (1 << rng.randrange(8))]) + content[index + 1 :]
 
 
-def test_a_damaged_backup_is_refused_and_nothing_is_touched(
+def test_a_damaged_backup_is_refused_and_changes_nothing(
     clinic: Clinic,
     engine_name: str,
     make_empty: MakeDatabase,
     tmp_path: Path,
-    scale: Scale,
+    level: LoadLevel,
     figures: Figures,
 ) -> None:
     clinic.bill("12.00")
-    file, target, chance = tmp_path / "clinic.backup", make_empty(engine_name), random.Random(7)
+    file, target, rng = tmp_path / "clinic.backup", make_empty(engine_name), random.Random(7)
     backup(clinic, "create", file)
-    whole = file.read_bytes()
+    content = file.read_bytes()
 
     refused = 0
     with clinic_on(target) as restored:
-        for _ in range(scale.damages // 2):
-            file.write_bytes(damaged(whole, chance))
-            answer = backup(restored, "restore", file)
-            assert (answer.exit_code, contents(target)) == (1, {}), answer.output
-            refused += "Nothing was changed." in answer.output
+        for _ in range(level.damages // 2):
+            file.write_bytes(damage(content, rng))
+            response = backup(restored, "restore", file)
+            assert (response.exit_code, contents(target)) == (1, {}), response.output
+            refused += "Nothing was changed." in response.output
 
-        file.write_bytes(whole)
+        file.write_bytes(content)
         assert backup(restored, "restore", file).exit_code == 0
-    figures["damaged backups refused"] = f"{refused} of {scale.damages // 2}"
-    assert refused == scale.damages // 2
+    figures["damaged backups refused"] = f"{refused} of {level.damages // 2}"
+    assert refused == level.damages // 2
 
 
-def test_a_backup_sealed_under_another_key_is_refused(
+def test_a_backup_with_another_audit_key_is_refused(
     clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
 ) -> None:
     file, target = tmp_path / "clinic.backup", make_empty(engine_name)
     backup(clinic, "create", file)
 
-    with clinic_on(target, audit_key="another-" + "h3N7b5Rq" * 5) as stranger:
-        answer = backup(stranger, "restore", file)
+    with clinic_on(target, audit_key="another-" + "h3N7b5Rq" * 5) as restored:
+        response = backup(restored, "restore", file)
 
-        assert (answer.exit_code, contents(target)) == (1, {})
-        assert backup(stranger, "check", file).exit_code == 1
+        assert (response.exit_code, contents(target)) == (1, {})
+        assert backup(restored, "check", file).exit_code == 1
 
 
-def test_a_backup_is_not_restored_over_a_clinic(clinic: Clinic, tmp_path: Path) -> None:
+def test_a_restore_into_a_database_with_data_is_refused(clinic: Clinic, tmp_path: Path) -> None:
     file = tmp_path / "clinic.backup"
     clinic.patient()
     backup(clinic, "create", file)
     clinic.patient()
     before = contents(clinic.settings.database_url)
 
-    answer = backup(clinic, "restore", file)
+    response = backup(clinic, "restore", file)
 
-    assert answer.exit_code == 1
+    assert response.exit_code == 1
     assert contents(clinic.settings.database_url) == before
 
 
@@ -180,16 +180,16 @@ def test_a_backup_of_the_other_engine_is_refused(
     backup(clinic, "create", file)
 
     with clinic_on(target) as restored:
-        answer = backup(restored, "restore", file)
+        response = backup(restored, "restore", file)
 
-        assert (answer.exit_code, contents(target)) == (1, {})
-        assert f"a backup of {engine_name}" in answer.output
-
-
-# --- Whole ---------------------------------------------------------------------------------------------
+        assert (response.exit_code, contents(target)) == (1, {})
+        assert f"a backup of {engine_name}" in response.output
 
 
-def test_what_was_written_after_the_backup_is_told_as_lost(
+# --- Consistency------------------------------------------------------------------------------------------
+
+
+def test_entries_after_the_backup_are_reported_as_lost(
     clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
 ) -> None:
     file = tmp_path / "clinic.backup"
@@ -211,45 +211,45 @@ def test_what_was_written_after_the_backup_is_told_as_lost(
     assert "lost: chain" in recorded.output
 
 
-def test_a_backup_taken_under_load_is_whole(
-    fleet: Fleet, make_empty: MakeDatabase, tmp_path: Path, figures: Figures
+def test_a_backup_under_load_is_consistent(
+    cluster: Cluster, make_empty: MakeDatabase, tmp_path: Path, figures: Figures
 ) -> None:
-    clinic, file = fleet.clinic, tmp_path / "clinic.backup"
+    clinic, file = cluster.clinic, tmp_path / "clinic.backup"
     config.use(clinic.settings)
-    doctor, stop, kept = clinic.doctor_row()["id"], threading.Event(), threading.Lock()
-    acknowledged: list[tuple[float, float, int]] = []  # begun, answered, the patient's id
+    doctor, stop, lock = clinic.doctor_row()["id"], threading.Event(), threading.Lock()
+    acknowledged: list[tuple[float, float, int]] = []  # sent, answered, patient id
 
     def work() -> None:
         while not stop.is_set():
-            began = time.monotonic()
-            row = fleet.send("POST", "/patients", {"name": f"Written {began:.6f}"}).json()
-            with kept:
-                acknowledged.append((began, time.monotonic(), row["id"]))
+            sent = time.monotonic()
+            row = cluster.send("POST", "/patients", {"name": f"Written {sent:.6f}"}).json()
+            with lock:
+                acknowledged.append((sent, time.monotonic(), row["id"]))
             visit = {"patient_id": row["id"], "doctor_id": doctor, "amount_paid": "5.00"}
-            assert fleet.send("POST", "/visits", visit).status_code == 201
+            assert cluster.send("POST", "/visits", visit).status_code == 201
 
     writers = [threading.Thread(target=work) for _ in range(8)]
     for writer in writers:
         writer.start()
     while len(acknowledged) < len(writers) and all(writer.is_alive() for writer in writers):
         time.sleep(0.05)
-    began = time.monotonic()
-    made = backup(clinic, "create", file)
+    started = time.monotonic()
+    created = backup(clinic, "create", file)
     ended = time.monotonic()
     time.sleep(0.5)
     stop.set()
     for writer in writers:
         writer.join()
 
-    assert made.exit_code == 0, made.output
-    with clinic_on(make_empty(fleet.engine_name)) as restored:
+    assert created.exit_code == 0, created.output
+    with clinic_on(make_empty(cluster.engine_name)) as restored:
         assert backup(restored, "restore", file).exit_code == 0
-        assert_well(restored)
+        assert_consistent(restored)
         with restored.inside() as session:
-            there = set(session.execute(text("SELECT id FROM patients")).scalars())
-    assert {one for _, answered, one in acknowledged if answered < began} <= there
-    assert not {one for sent, _, one in acknowledged if sent > ended} & there
-    assert [one for sent, answered, one in acknowledged if answered < began and sent < ended]
+            restored_ids = set(session.execute(text("SELECT id FROM patients")).scalars())
+    assert {row_id for _, answered, row_id in acknowledged if answered < started} <= restored_ids
+    assert not {row_id for sent, _, row_id in acknowledged if sent > ended} & restored_ids
+    assert [row_id for sent, answered, row_id in acknowledged if answered < started and sent < ended]
     figures["patients written meanwhile"] = len(acknowledged)
 
 
@@ -258,19 +258,19 @@ def test_the_demo_clinic_is_restored_and_verified_in_a_minute(
     engine_name: str,
     make_empty: MakeDatabase,
     tmp_path: Path,
-    scale: Scale,
+    level: LoadLevel,
     figures: Figures,
 ) -> None:
-    file, load = tmp_path / "clinic.backup", ["demo", "load", "--patients", str(scale.demo_patients)]
+    file, load = tmp_path / "clinic.backup", ["demo", "load", "--patients", str(level.demo_patients)]
     assert clinic.app.test_cli_runner().invoke(args=load).exit_code == 0
     assert backup(clinic, "create", file).exit_code == 0
 
     with clinic_on(make_empty(engine_name)) as restored:
-        began = time.monotonic()
+        started = time.monotonic()
         assert backup(restored, "restore", file).exit_code == 0
-        assert_well(restored)
-        took = time.monotonic() - began
+        assert_consistent(restored)
+        duration_s = time.monotonic() - started
 
-    figures["patients"] = scale.demo_patients
-    figures["restored and verified, s"] = round(took, 2)
-    assert took < RESTORED_WITHIN_S
+    figures["patients"] = level.demo_patients
+    figures["restored and verified, s"] = round(duration_s, 2)
+    assert duration_s < RESTORE_LIMIT_S

@@ -1,4 +1,4 @@
-"""A clock that jumps an hour ahead and back again, as one does that was set wrong."""
+"""A wrong system clock: one hour ahead, then correct again."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 
 import time_machine
 
-from tests.robustness.fleet import assert_well, slot
+from tests.robustness.cluster import assert_consistent, slot
 from tests.support.clinic import PASSWORD, Caller, Clinic
 
 RITA = {"email": "rita@clinic.example", "password": PASSWORD}
 
 
 def sign_in(clinic: Clinic) -> dict[str, Any]:
-    """A new session of Rita's."""
-    answer = clinic.nobody.post("/auth/login", RITA)
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    found: dict[str, Any] = answer.get_json()
-    return found
+    """Sign in as Rita. Return the tokens."""
+    response = clinic.nobody.post("/auth/login", RITA)
+    assert response.status_code == 200, response.get_data(as_text=True)
+    tokens: dict[str, Any] = response.get_json()
+    return tokens
 
 
-def holder(clinic: Clinic, pair: dict[str, Any]) -> Caller:
-    return Caller(clinic, pair["access_token"])
+def caller_of(clinic: Clinic, tokens: dict[str, Any]) -> Caller:
+    return Caller(clinic, tokens["access_token"])
 
 
 def work(caller: Caller, number: int) -> None:
-    """A few writes that stamp and compare times, and one of them again."""
+    """Send writes that store and compare times. Repeat one of them with the same key."""
     key = {"Idempotency-Key": f"patient-{number}"}
     registration = {"name": f"Patient Number{number}"}
     first = caller.post("/patients", registration, headers=key)
@@ -43,21 +43,21 @@ def work(caller: Caller, number: int) -> None:
     assert (first.status_code, again.get_json()) == (201, first.get_json())
 
 
-def test_a_clock_an_hour_forth_and_back_stops_nobodys_work(clinic: Clinic) -> None:
+def test_a_clock_one_hour_ahead_and_back_stops_no_work(clinic: Clinic) -> None:
     clinic.admin.make("/users", name="Rita", role="admin", **RITA)
     before = sign_in(clinic)
-    work(holder(clinic, before), 1)
+    work(caller_of(clinic, before), 1)
 
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=1)):
-        late = holder(clinic, before).get("/auth/me")
+        late = caller_of(clinic, before).get("/auth/me")
         ahead = clinic.nobody.post(
             "/auth/refresh-token", {"refresh_token": before["refresh_token"]}
         ).get_json()
-        work(holder(clinic, ahead), 2)
+        work(caller_of(clinic, ahead), 2)
 
     assert late.get_json()["error"] == "token_expired"
-    # a token of an hour that has not come is none; who signs in again goes on at once
+    # A token from the future is invalid. A new sign-in works at once.
     back = clinic.nobody.post("/auth/refresh-token", {"refresh_token": ahead["refresh_token"]})
     assert back.get_json()["error"] == "token_invalid"
-    work(holder(clinic, sign_in(clinic)), 3)
-    assert_well(clinic)
+    work(caller_of(clinic, sign_in(clinic)), 3)
+    assert_consistent(clinic)

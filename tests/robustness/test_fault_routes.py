@@ -1,4 +1,4 @@
-"""Every route while the database fails at the last moment: all of it happens, or nothing does."""
+"""Every endpoint with a database that fails at the commit: a request is atomic."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from werkzeug.test import TestResponse
 from models import AuditLog
 from tests.robustness.abuse_targets import (
     Target,
-    few,
+    count_tables,
+    sample,
     targets,
-    witness,
 )
+from tests.robustness.cluster import assert_consistent
 from tests.robustness.conftest import Figures
-from tests.robustness.fleet import assert_well
-from tests.robustness.scale import Scale
+from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Caller, Clinic
 from tests.support.furnished import furnish
 
-# Fails the commit of whatever left an audit entry, so many times: sequences are not rolled back.
+# Fails the commits that have an audit entry. The sequences count them, because they are not rolled back.
 POSTGRESQL_FAULT = """
 CREATE SEQUENCE attempts; CREATE SEQUENCE failures MINVALUE 0 START 0;
 CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -38,14 +38,15 @@ CREATE CONSTRAINT TRIGGER fault AFTER INSERT ON audit_logs DEFERRABLE INITIALLY 
 SQLITE_FAULT = """
 CREATE TRIGGER fault BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END
 """
-NEVER, ONCE, WITHOUT_END, DISK_FULL = 0, 1, 999, 1_000_000  # serialization failures, then the disk
-SAMPLE = 36  # routes in the short form
-# What would hinder the others comes last.
-LATE = ("/sign", "/addenda", "/write-off", "/void")
+# Number of failing commits: serialization failures, from 1,000 on a full disk.
+NEVER, ONCE, ALWAYS, DISK_FULL = 0, 1, 999, 1_000_000
+SAMPLE = 36  # endpoints on the short level
+# These run last, because they close records that other endpoints change.
+CLOSING_ACTIONS = ("/sign", "/addenda", "/write-off", "/void")
 
 
 class Faults:
-    """The database of a clinic, told how often to fail."""
+    """A database with a programmable number of failing commits."""
 
     def __init__(self, clinic: Clinic, engine_name: str) -> None:
         self.clinic, self.engine_name = clinic, engine_name
@@ -53,7 +54,7 @@ class Faults:
             self._run(POSTGRESQL_FAULT)
 
     def plan(self, failures: int) -> None:
-        """The next so many entries of the audit cannot be committed."""
+        """Let the next commits with an audit entry fail."""
         if self.engine_name == "postgresql":
             self._run(f"SELECT setval('attempts', 1, false), setval('failures', {failures})")
         elif failures:
@@ -67,8 +68,8 @@ class Faults:
 
 
 def order(target: Target) -> tuple[bool, int]:
-    """What deletes comes last, and before it what closes."""
-    late = [place for place, end in enumerate(LATE, start=1) if target.entry.path.endswith(end)]
+    """Return the sort key: deletions last, before them the closing actions."""
+    late = [number for number, end in enumerate(CLOSING_ACTIONS, start=1) if target.entry.path.endswith(end)]
     return target.entry.method == "DELETE", late[0] if late else 0
 
 
@@ -76,57 +77,57 @@ def send(caller: Caller, target: Target) -> TestResponse:
     return caller.send(target.entry.method, target.path, target.body)
 
 
-def entries_of(clinic: Clinic, answer: TestResponse) -> list[tuple[Any, Any]]:
-    """Which records the audit's entries of a request name."""
-    told = select(AuditLog.entity, AuditLog.entity_id).where(
-        AuditLog.request_id == answer.headers["X-Request-ID"]
+def audit_entries(clinic: Clinic, response: TestResponse) -> list[tuple[Any, Any]]:
+    """Return entity and id of every audit entry of a request."""
+    entries = select(AuditLog.entity, AuditLog.entity_id).where(
+        AuditLog.request_id == response.headers["X-Request-ID"]
     )
     with clinic.inside() as session:
-        return [tuple(row) for row in session.execute(told)]
+        return [tuple(row) for row in session.execute(entries)]
 
 
 @pytest.mark.parametrize(
     ("engine_name", "faults"),
-    [("postgresql", (DISK_FULL, WITHOUT_END, ONCE)), ("sqlite", (DISK_FULL, NEVER))],
+    [("postgresql", (DISK_FULL, ALWAYS, ONCE)), ("sqlite", (DISK_FULL, NEVER))],
 )
-def test_a_request_whose_audit_entry_is_not_written_has_not_happened(
+def test_a_request_without_a_stored_audit_entry_changes_nothing(
     clinic: Clinic,
     engine_name: str,
     database_url: str,
     faults: tuple[int, ...],
-    scale: Scale,
+    level: LoadLevel,
     figures: Figures,
 ) -> None:
-    every = sorted(few(scale, targets(clinic, furnish(clinic)), SAMPLE), key=order)
+    endpoints = sorted(sample(level, targets(clinic, furnish(clinic)), SAMPLE), key=order)
     database = Faults(clinic, engine_name)
-    *lasting, passing = faults if scale.long else (faults[0], faults[-1])
-    done = 0
+    *fatal, recoverable = faults if level.long else (faults[0], faults[-1])
+    succeeded = 0
 
-    with witness(database_url) as stored:
-        for target in every:
+    with count_tables(database_url) as stored:
+        for target in endpoints:
             caller = clinic.sign_in("admin")
             before, refused = stored(), []
-            for failures in lasting:
+            for failures in fatal:
                 database.plan(failures)
                 refused.append(send(caller, target))
                 assert stored() == before, target
-            database.plan(passing)
-            answer = send(caller, target)
-            told = entries_of(clinic, answer)
+            database.plan(recoverable)
+            response = send(caller, target)
+            entries = audit_entries(clinic, response)
 
-            assert answer.status_code < 500, (target, answer.get_data(as_text=True))
-            assert len(told) == len(set(told)), target
-            expected = 503 if told else answer.status_code
-            assert [one.status_code for one in refused] == [expected] * len(refused), target
-            assert all("Retry-After" in one.headers for one in refused if told), target
-            done += bool(told) and answer.status_code < 300
+            assert response.status_code < 500, (target, response.get_data(as_text=True))
+            assert len(entries) == len(set(entries)), target
+            expected = 503 if entries else response.status_code
+            assert [refusal.status_code for refusal in refused] == [expected] * len(refused), target
+            assert all("Retry-After" in refusal.headers for refusal in refused if entries), target
+            succeeded += bool(entries) and response.status_code < 300
 
-    figures["routes"], figures["done"] = len(every), done
-    assert done > len(every) / 2
-    assert_well(clinic)
+    figures["endpoints"], figures["succeeded"] = len(endpoints), succeeded
+    assert succeeded > len(endpoints) / 2
+    assert_consistent(clinic)
 
 
-def test_nobody_signs_in_unseen(clinic: Clinic, engine_name: str) -> None:
+def test_no_sign_in_without_an_audit_entry(clinic: Clinic, engine_name: str) -> None:
     clinic.admin.make(
         "/users", name="Rita", email="rita@clinic.example", password="a quiet harbour", role="receptionist"
     )

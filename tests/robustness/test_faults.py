@@ -1,7 +1,7 @@
-"""Servers that die, hang and fill up under load: what was acknowledged is kept, and the rest waits.
+"""Faults of the servers under load: no acknowledged write is lost.
 
-While a store is away there is nothing but 503 with Retry-After, in time; when it is back the application goes
-on by itself. `under_load` judges what was written.
+While PostgreSQL or Redis is unavailable, the application answers 503 with Retry-After, within a time limit.
+Afterwards it continues without a restart. `under_load` checks the stored writes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import redis
 import requests
 from sqlalchemy import make_url
 
+from tests.robustness.cluster import (
+    Cluster,
+    assert_consistent,
+    start_cluster,
+    stop_cluster,
+)
 from tests.robustness.conftest import Figures
 from tests.robustness.fault_load import Load, under_load
-from tests.robustness.fleet import (
-    Fleet,
-    assert_well,
-    start_fleet,
-    stop_fleet,
-)
-from tests.robustness.scale import Scale
+from tests.robustness.load_level import LoadLevel
 from tests.support.database import migrate
 from tests.support.servers import (
     PostgresServer,
@@ -38,109 +38,116 @@ from tests.support.servers import (
     start_redis,
 )
 
-AWAY_S = 3.0  # that a store is away
-BACK_WITHIN_S = 5.0  # of the store's return every writer writes again
+OUTAGE_S = 3.0
+RECOVERY_LIMIT_S = 5.0  # then every writer has a successful write again
 
 
-class Fragile(NamedTuple):
-    """A clinic whose PostgreSQL syncs as it is shipped, and whose servers may be stopped."""
+class Servers(NamedTuple):
+    """An application with its own PostgreSQL (durable settings) and Redis, which the tests may stop."""
 
-    fleet: Fleet
+    cluster: Cluster
     postgres: PostgresServer
     redis: RedisServer
 
 
 @pytest.fixture(scope="session")
-def stores(scale: Scale) -> Iterator[Fragile]:
-    """Both stores and the application on them, one for all faults."""
-    with pytest.MonkeyPatch.context() as patch:  # servers of others are not ours to break
+def shared_servers(level: LoadLevel) -> Iterator[Servers]:
+    """Start PostgreSQL, Redis and the application once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:  # never stop servers that the tests did not start
         patch.delenv("TEST_DATABASE_URL", raising=False)
         patch.delenv("TEST_REDIS_URL", raising=False)
         postgres, redis_server = start_postgres(durable=True), start_redis()
     url = postgres.create()
     migrate(url)
     limits = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_DEFAULT": "1000000/minute"}
-    fleet = start_fleet(url, redis_server.url, workers=scale.workers, env=limits)
-    yield Fragile(fleet, postgres, redis_server)
-    stop_fleet(fleet)
+    cluster = start_cluster(url, redis_server.url, workers=level.workers, env=limits)
+    yield Servers(cluster, postgres, redis_server)
+    stop_cluster(cluster)
     redis_server.stop()
     postgres.stop()
 
 
 @pytest.fixture
-def fragile(stores: Fragile) -> Iterator[Fragile]:
-    """The stores to break; afterwards everything that must be true still is."""
-    yield stores
-    assert_well(stores.fleet.clinic)
+def servers(shared_servers: Servers) -> Iterator[Servers]:
+    """Yield the servers. Check the consistency of the data after the test."""
+    yield shared_servers
+    assert_consistent(shared_servers.cluster.clinic)
 
 
 @contextmanager
-def loaded(fleet: Fleet, scale: Scale, figures: Figures, *, prompt: bool = True) -> Iterator[Load]:
-    """A load that is measured; whoever is kept waiting must be told in time.
+def loaded(cluster: Cluster, level: LoadLevel, figures: Figures, *, prompt: bool = True) -> Iterator[Load]:
+    """Run a load during the block. Check the recovery time and the slowest response.
 
-    Not `prompt`: while workers are missing, a connection may wait for the next one to start.
+    Without `prompt` the slowest response is not checked: a connection may wait for the start of a new worker.
     """
-    with under_load(fleet, scale.writers) as load:
-        load.wait(scale.writers)
+    with under_load(cluster, level.writers) as load:
+        load.wait(level.writers)
         yield load
-        back = load.wait_for_all()
+        recovery_s = load.wait_for_all()
     figures["acknowledged"] = len(load.acknowledged)
-    figures["answers"] = dict(load.statuses)
-    figures["slowest answer, s"] = round(load.slowest_s, 2)
-    figures["back after, s"] = round(back, 2)
-    assert back < BACK_WITHIN_S or not scale.long
+    figures["responses"] = dict(load.statuses)
+    figures["slowest response, s"] = round(load.slowest_s, 2)
+    figures["recovery, s"] = round(recovery_s, 2)
+    assert recovery_s < RECOVERY_LIMIT_S or not level.long
     if prompt:
-        assert load.slowest_s < scale.slowest_away_s
+        assert load.slowest_s < level.slowest_away_s
 
 
-def processes(fleet: Fleet) -> tuple[psutil.Process, list[psutil.Process]]:
-    """The application's master process and its workers."""
-    assert fleet.server.process is not None and fleet.server.process.process is not None
-    master = psutil.Process(fleet.server.process.process.pid)
+def processes(cluster: Cluster) -> tuple[psutil.Process, list[psutil.Process]]:
+    """Return the main process of the application and its workers."""
+    assert cluster.server.process is not None
+    assert cluster.server.process.process is not None
+    master = psutil.Process(cluster.server.process.process.pid)
     return master, master.children()
 
 
 # --- The application -----------------------------------------------------------------------------------
 
 
-def test_workers_killed_at_random_lose_nothing(workers: Fleet, scale: Scale, figures: Figures) -> None:
-    dice = random.Random(9)
+def test_workers_killed_at_random_lose_no_write(
+    shared_cluster: Cluster, level: LoadLevel, figures: Figures
+) -> None:
+    rng = random.Random(9)
 
-    with loaded(workers, scale, figures, prompt=False) as load:
-        for _ in range(scale.kills):
+    with loaded(shared_cluster, level, figures, prompt=False) as load:
+        for _ in range(level.kills):
             # granian stops if the same worker ends twice within 5.5 s: never kill the newest
-            by_age = sorted(processes(workers)[1], key=psutil.Process.create_time)
-            dice.choice(by_age[:-1]).kill()
-            load.wait(scale.writes // scale.kills)
+            by_age = sorted(processes(shared_cluster)[1], key=psutil.Process.create_time)
+            rng.choice(by_age[:-1]).kill()
+            load.wait(level.writes // level.kills)
 
-    figures["kills"] = scale.kills
-    assert_well(workers.clinic)
+    figures["kills"] = level.kills
+    assert_consistent(shared_cluster.clinic)
 
 
-def test_an_ordered_stop_answers_what_it_has_begun(fragile: Fragile, scale: Scale, figures: Figures) -> None:
-    server = fragile.fleet.server
+def test_an_ordered_stop_completes_open_requests(
+    servers: Servers, level: LoadLevel, figures: Figures
+) -> None:
+    server = servers.cluster.server
 
-    with loaded(fragile.fleet, scale, figures, prompt=False) as load:
-        for _ in range(scale.outages):
+    with loaded(servers.cluster, level, figures, prompt=False) as load:
+        for _ in range(level.outages):
             server.stop(signal.SIGTERM, keep=True)
             server.start()
-            load.wait(scale.writers)
+            load.wait(level.writers)
 
     assert set(load.statuses) <= {201, "ConnectionError"}
 
 
-def test_clients_that_hang_up_hold_nobody_else_up(fragile: Fragile, scale: Scale, figures: Figures) -> None:
-    fleet = fragile.fleet
-    patient = fleet.clinic.patient()["id"]
-    headers = {"Authorization": f"Bearer {fleet.clinic.admin.token}"}
+def test_clients_that_hang_up_do_not_delay_others(
+    servers: Servers, level: LoadLevel, figures: Figures
+) -> None:
+    cluster = servers.cluster
+    patient = cluster.clinic.patient()["id"]
+    headers = {"Authorization": f"Bearer {cluster.clinic.admin.token}"}
 
-    with loaded(fleet, scale, figures) as load:
-        for number in range(scale.hang_ups):
+    with loaded(cluster, level, figures) as load:
+        for number in range(level.hang_ups):
             with suppress(requests.RequestException):
-                path, body = f"{fleet.server.url}/patients/{patient}", {"address": f"Lane {number}"}
+                path, body = f"{cluster.server.url}/patients/{patient}", {"address": f"Lane {number}"}
                 requests.patch(path, json=body, headers=headers, timeout=0.0005 * (number % 20 + 1))
             time.sleep(0.02)
-        load.wait(scale.writers)
+        load.wait(level.writers)
 
     assert set(load.statuses) == {201}
 
@@ -148,64 +155,62 @@ def test_clients_that_hang_up_hold_nobody_else_up(fragile: Fragile, scale: Scale
 # --- PostgreSQL ----------------------------------------------------------------------------------------
 
 
-def test_postgresql_stopped_at_once_and_started_again(
-    fragile: Fragile, scale: Scale, figures: Figures
-) -> None:
-    master = processes(fragile.fleet)
+def test_postgresql_stopped_and_restarted(servers: Servers, level: LoadLevel, figures: Figures) -> None:
+    before = processes(servers.cluster)
 
-    with loaded(fragile.fleet, scale, figures) as load:
-        for _ in range(scale.outages):
-            fragile.postgres.stop(signal.SIGQUIT, keep=True)
-            time.sleep(AWAY_S)
-            fragile.postgres.start()
-            assert load.wait_for_all() < BACK_WITHIN_S
+    with loaded(servers.cluster, level, figures) as load:
+        for _ in range(level.outages):
+            servers.postgres.stop(signal.SIGQUIT, keep=True)
+            time.sleep(OUTAGE_S)
+            servers.postgres.start()
+            assert load.wait_for_all() < RECOVERY_LIMIT_S
 
-    assert processes(fragile.fleet) == master  # nobody restarted it
+    assert processes(servers.cluster) == before  # no process was restarted
     assert set(load.statuses) <= {201, 503, 409}
 
 
-def test_postgresql_frozen_and_thawed(fragile: Fragile, scale: Scale, figures: Figures) -> None:
-    with loaded(fragile.fleet, scale, figures) as load:
-        for _ in range(scale.outages):
-            fragile.postgres.freeze()
-            time.sleep(AWAY_S + 4)  # longer than any of the application's own deadlines
-            fragile.postgres.thaw()
-            assert load.wait_for_all() < BACK_WITHIN_S
+def test_postgresql_frozen_and_resumed(servers: Servers, level: LoadLevel, figures: Figures) -> None:
+    with loaded(servers.cluster, level, figures) as load:
+        for _ in range(level.outages):
+            servers.postgres.freeze()
+            time.sleep(OUTAGE_S + 4)  # longer than every deadline of the application
+            servers.postgres.thaw()
+            assert load.wait_for_all() < RECOVERY_LIMIT_S
 
     assert set(load.statuses) <= {201, 503, 409}
 
 
-def test_connections_used_up(fragile: Fragile, scale: Scale, figures: Figures) -> None:
-    with loaded(fragile.fleet, scale, figures) as load:
-        for _ in range(scale.outages):
-            with every_connection_taken(fragile.fleet.clinic.settings.database_url):
-                time.sleep(AWAY_S)
-            assert load.wait_for_all() < BACK_WITHIN_S
+def test_connections_exhausted(servers: Servers, level: LoadLevel, figures: Figures) -> None:
+    with loaded(servers.cluster, level, figures) as load:
+        for _ in range(level.outages):
+            with all_connections_in_use(servers.cluster.clinic.settings.database_url):
+                time.sleep(OUTAGE_S)
+            assert load.wait_for_all() < RECOVERY_LIMIT_S
 
     assert load.statuses[503] > 0
     assert set(load.statuses) <= {201, 503, 409}
 
 
 @contextmanager
-def every_connection_taken(database_url: str) -> Iterator[None]:
-    """Others hold every connection that the server allows; the application's own are ended."""
-    taken = [connect(database_url)]
-    for _ in range(3):  # the application is after them too
-        taken[0].cursor().execute(
+def all_connections_in_use(database_url: str) -> Iterator[None]:
+    """Use every connection that the server allows. End those of the application."""
+    connections = [connect(database_url)]
+    for _ in range(3):  # the application competes for the free connections
+        connections[0].cursor().execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'clinic'"
         )
         with suppress(psycopg2.OperationalError):
             while True:
-                taken.append(connect(database_url))
+                connections.append(connect(database_url))
     try:
         yield
     finally:
-        for connection in taken:
+        for connection in connections:
             connection.close()
 
 
 def connect(database_url: str) -> Any:
-    """A connection of somebody else's to the clinic's database."""
+    """Connect to the database, outside of the application."""
     url = make_url(database_url)
     connection = psycopg2.connect(
         host=url.query["host"], user=url.username, dbname=url.database, connect_timeout=5
@@ -214,56 +219,58 @@ def connect(database_url: str) -> Any:
     return connection
 
 
-def test_a_row_locked_for_long_holds_up_those_alone_who_need_it(
-    fragile: Fragile, scale: Scale, figures: Figures
+def test_a_row_locked_for_long_delays_only_requests_for_it(
+    servers: Servers, level: LoadLevel, figures: Figures
 ) -> None:
     with (
-        loaded(fragile.fleet, scale, figures) as load,
-        closing(connect(fragile.fleet.clinic.settings.database_url)) as other,
+        loaded(servers.cluster, level, figures) as load,
+        closing(connect(servers.cluster.clinic.settings.database_url)) as other,
     ):
-        others = range(1, scale.writers)
+        other_writers = range(1, level.writers)
         other.autocommit = False
         other.cursor().execute("SELECT 1 FROM patients WHERE id = %s FOR UPDATE", (load.writers[0].patient,))
         since = time.monotonic()
-        time.sleep(scale.held_s)
-        written = {number for number in others if load.last.get(number, 0.0) > since}
+        time.sleep(level.held_s)
+        successful = {number for number in other_writers if load.last.get(number, 0.0) > since}
         other.rollback()
 
-    assert written == set(others)
+    assert successful == set(other_writers)
     assert load.statuses[503] + load.statuses[409] > 0
 
 
 # --- Redis ---------------------------------------------------------------------------------------------
 
 
-def test_redis_may_stop_hang_forget_and_dawdle(fragile: Fragile, scale: Scale, figures: Figures) -> None:
-    server = fragile.redis
+def test_redis_may_stop_hang_lose_data_and_be_slow(
+    servers: Servers, level: LoadLevel, figures: Figures
+) -> None:
+    server = servers.redis
 
-    with loaded(fragile.fleet, scale, figures) as load:
-        for _ in range(scale.outages):
+    with loaded(servers.cluster, level, figures) as load:
+        for _ in range(level.outages):
             server.flush()
             server.freeze()
-            load.wait(scale.writers * 2)
+            load.wait(level.writers * 2)
             server.thaw()
             server.stop(signal.SIGKILL, keep=True)
-            load.wait(scale.writers * 2)
+            load.wait(level.writers * 2)
             server.start()
-            load.wait(scale.writers * 2)
-            with dawdling(server):
-                load.wait(scale.writers * 2)
+            load.wait(level.writers * 2)
+            with slow_redis(server):
+                load.wait(level.writers * 2)
 
     assert set(load.statuses) == {201}
-    assert load.slowest_s < scale.slowest_s
+    assert load.slowest_s < level.slowest_s
 
 
 @contextmanager
-def dawdling(server: RedisServer) -> Iterator[None]:
-    """Redis answers everything, each time 150 ms late."""
-    over = threading.Event()
+def slow_redis(server: RedisServer) -> Iterator[None]:
+    """Redis responses everything, each time 150 ms late."""
+    stopped = threading.Event()
 
     def pause() -> None:
         with closing(redis.Redis.from_url(server.url)) as client:
-            while not over.wait(0.01):
+            while not stopped.wait(0.01):
                 client.client_pause(150)
 
     thread = threading.Thread(target=pause, daemon=True)
@@ -271,5 +278,5 @@ def dawdling(server: RedisServer) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""Canaries: a word of its own in every text that is sent, and afterwards in no log, figure, key or error."""
+"""Privacy: unique words in every sent text (canaries) must not reach logs, metrics, Redis or errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.robustness.abuse_targets import (
     Target,
     contents,
-    few,
-    placed,
+    sample,
     targets,
+    with_value,
 )
 from tests.robustness.conftest import Figures
-from tests.robustness.scale import Scale
+from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
 from tests.support.database import connected
 from tests.support.furnished import furnish
@@ -35,20 +35,20 @@ from tests.support.servers import (
 )
 
 CANARY = re.compile(r"zq[a-z]{4}qz", re.I)
-# Refusals that name rows on purpose, to callers who may read them.
-TELLING = ("possible_duplicate", "safety_alert", "insufficient_stock", "appointment_conflict")
-# A column keeps what the member of its name said; some are a second form of another.
-ENTRIES = {  # plain text for a list is read as its one entry
+# Refusals that show rows on purpose, to callers who may read them.
+CODES_WITH_ROWS = ("possible_duplicate", "safety_alert", "insufficient_stock", "appointment_conflict")
+# Text in place of a list becomes the only element of the list: member -> column of the element.
+ELEMENT_COLUMNS = {
     "allergies": "substance",
     "conditions": "name",
     "medications": "name",
     "diagnoses": "description",
 }
-FORMS = ("_fold", "_digits", "_e164", "_hash")
+DERIVED_SUFFIXES = ("_fold", "_digits", "_e164", "_hash")
 
 
 class Canaries:
-    """Words that nobody else uses, and where each was sent to."""
+    """Unique words, and the place where each was sent."""
 
     def __init__(self) -> None:
         letters = itertools.product("abcdefghijklmnopqrstuvwxyz", repeat=4)
@@ -56,27 +56,27 @@ class Canaries:
         self.sent: dict[str, str] = {}
 
     def word(self, where: str) -> str:
-        """The next one."""
+        """Return a new word."""
         word = next(self._words)
         self.sent[word] = where
         return word
 
-    def found(self, text_: str, but: tuple[str, ...] = ()) -> set[str]:
-        """Those in the text that were not sent as one of `but`, with where they were sent."""
+    def find(self, text_: str, exclude: tuple[str, ...] = ()) -> set[str]:
+        """Return the words in the text with their places, except those of excluded places."""
         words = {word: self.sent.get(word, "?") for word in CANARY.findall(text_.lower())}
-        return {f"{word} ({where})" for word, where in words.items() if where not in but}
+        return {f"{word} ({where})" for word, where in words.items() if where not in exclude}
 
 
-class House:
-    """The application as production runs it, on one engine, with Redis, limits and SQL echo."""
+class Deployment:
+    """The application with Redis, rate limits and SQL echo."""
 
-    def __init__(self, url: str, store: RedisServer, production: bool) -> None:
-        self.url, self.store = url, store
+    def __init__(self, url: str, redis_server: RedisServer, production: bool) -> None:
+        self.url, self.redis = url, redis_server
         self.clinic = Clinic(settings_for(url))
         settings = self.clinic.settings
         self.server: AppServer = start_app(
             url,
-            store.url,
+            redis_server.url,
             workers=2,
             env={
                 "ENVIRONMENT": "production" if production else "development",
@@ -94,26 +94,28 @@ class House:
         self.refusals: list[tuple[str, str]] = []  # code and body
 
     def send(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> Any:
-        """One request of the admin's; refusals are kept."""
+        """Send a request as the admin. Keep the refusals."""
         headers.setdefault("Authorization", f"Bearer {token or self.clinic.admin.token}")
-        answer = self.session.request(method, self.server.url + path, json=body, headers=headers, timeout=30)
-        if answer.status_code >= 400:
-            self.refusals.append((answer.json()["error"], answer.text))
-        return answer
+        response = self.session.request(
+            method, self.server.url + path, json=body, headers=headers, timeout=30
+        )
+        if response.status_code >= 400:
+            self.refusals.append((response.json()["error"], response.text))
+        return response
 
     def redis_contents(self) -> str:
-        """Every key of Redis with its value."""
-        with redis.Redis.from_url(self.store.url) as client:
-            told = []
+        """Return every key of Redis with its value."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            lines = []
             for key in client.scan_iter():
-                told.append(repr(key))
+                lines.append(repr(key))
                 with suppress(redis.ResponseError):
-                    told.append(repr(client.get(key)))
+                    lines.append(repr(client.get(key)))
                 with suppress(redis.ResponseError):
-                    told.append(repr(client.lrange(key, 0, -1)))
+                    lines.append(repr(client.lrange(key, 0, -1)))
                 with suppress(redis.ResponseError):
-                    told.append(repr(client.zrange(key, 0, -1)))
-        return "\n".join(told)
+                    lines.append(repr(client.zrange(key, 0, -1)))
+        return "\n".join(lines)
 
     def close(self) -> None:
         self.server.stop()
@@ -121,58 +123,66 @@ class House:
 
 
 @pytest.fixture(params=ENGINES)
-def house(request: pytest.FixtureRequest, new_database: NewDatabase) -> Iterator[House]:
-    store = start_redis()
-    made = House(new_database(request.param), store, production=request.param == "postgresql")
-    yield made
-    made.close()
-    store.stop()
+def deployment(request: pytest.FixtureRequest, new_database: NewDatabase) -> Iterator[Deployment]:
+    redis_server = start_redis()
+    deployment = Deployment(
+        new_database(request.param), redis_server, production=request.param == "postgresql"
+    )
+    yield deployment
+    deployment.close()
+    redis_server.stop()
 
 
-def send_in_bodies(house: House, canaries: Canaries, found: list[Target], scale: Scale) -> None:
-    """A canary at each place of each body, with a retry key, and as the wrong kind of value."""
-    places = [(one, place) for one in found for place in one.places]
-    for target, place in few(scale, places, 50):
-        where = f"{target} {'.'.join(map(str, place))}"
+def send_in_bodies(
+    deployment: Deployment, canaries: Canaries, endpoints: list[Target], level: LoadLevel
+) -> None:
+    """Send a canary in every member of every body, with an idempotency key, also with a wrong type."""
+    members = [(target, path) for target in endpoints for path in target.body_paths]
+    for target, body_path in sample(level, members, 50):
+        where = f"{target} {'.'.join(map(str, body_path))}"
         kinds = [canaries.word(where), f"{canaries.word(where)}@clinic.example", [canaries.word(where)]]
-        for value in kinds[: 3 if scale.long else 2]:
-            body = placed(target.body or {}, place, value)
+        for value in kinds[: 3 if level.long else 2]:
+            body = with_value(target.body or {}, body_path, value)
             key = {"Idempotency-Key": canaries.word("Idempotency-Key")} if target.entry.idempotent else {}
             for _ in range(2):  # the second is a retry
-                house.send(target.entry.method, target.path, body, **key)
+                deployment.send(target.entry.method, target.path, body, **key)
 
 
-def send_in_queries(house: House, canaries: Canaries, found: list[Target], scale: Scale) -> None:
-    """A canary in each parameter, in paths, and as the name of a parameter and of a member."""
-    params = [(one, name) for one in found if one.entry.method == "GET" for name in one.params]
-    for target, name in few(scale, params, 30):
-        house.send("GET", f"{target.path}?{name}={canaries.word(f'{target} ?{name}')}")
+def send_in_queries(
+    deployment: Deployment, canaries: Canaries, endpoints: list[Target], level: LoadLevel
+) -> None:
+    """Send a canary in every query parameter, in paths, and as the name of a parameter and of a member."""
+    params = [
+        (target, name) for target in endpoints if target.entry.method == "GET" for name in target.params
+    ]
+    for target, name in sample(level, params, 30):
+        deployment.send("GET", f"{target.path}?{name}={canaries.word(f'{target} ?{name}')}")
     for path in ("/patients", "/patients/search", "/nowhere", "/patients/1"):
-        house.send("GET", f"{path}?{canaries.word('a name')}=1")
-        house.send("GET", f"{path}/{canaries.word('a path')}")
-        house.send("POST", path, {canaries.word("a member"): 1})
+        deployment.send("GET", f"{path}?{canaries.word('a name')}=1")
+        deployment.send("GET", f"{path}/{canaries.word('a path')}")
+        deployment.send("POST", path, {canaries.word("a member"): 1})
 
 
-def sign_in_with(house: House, canaries: Canaries) -> list[str]:
-    """Passwords and tokens in every place that takes one; what must be stored nowhere at all."""
+def sign_in_with(deployment: Deployment, canaries: Canaries) -> list[str]:
+    """Send passwords and tokens to every endpoint that takes them. Return those that must not be stored."""
     password, wrong, weak = (f"{canaries.word(kind)} harbour 4711" for kind in ("password", "wrong", "weak"))
     user = {"name": canaries.word("name"), "email": f"{canaries.word('email')}@clinic.example"}
-    house.send("POST", "/users", user | {"password": password, "role": "doctor"})
-    pair = house.send("POST", "/auth/login", {"email": user["email"], "password": password}).json()
-    house.send("POST", "/auth/login", {"email": user["email"], "password": wrong})
-    house.send(
+    deployment.send("POST", "/users", user | {"password": password, "role": "doctor"})
+    pair = deployment.send("POST", "/auth/login", {"email": user["email"], "password": password}).json()
+    deployment.send("POST", "/auth/login", {"email": user["email"], "password": wrong})
+    deployment.send(
         "POST", "/auth/login", {"email": f"{canaries.word('unknown')}@clinic.example", "password": wrong}
     )
-    house.send("POST", "/auth/register", user | {"password": weak})
+    deployment.send("POST", "/auth/register", user | {"password": weak})
     passwords = {"current_password": wrong, "new_password": weak}
-    house.send("POST", "/auth/change-password", passwords, token=pair["access_token"])
-    house.send(
+    deployment.send("POST", "/auth/change-password", passwords, token=pair["access_token"])
+    deployment.send(
         "POST", "/auth/reset-password", {"token": canaries.word("one-time token"), "new_password": weak}
     )
-    house.send("GET", "/auth/me", token=canaries.word("token"))
-    house.send("GET", "/auth/me", Cookie=f"access_token_cookie={canaries.word('cookie')}")
-    house.send("POST", "/auth/refresh-token", {"refresh_token": pair["refresh_token"]})
-    house.send("POST", "/auth/logout", token=pair["access_token"])
+    deployment.send("GET", "/auth/me", token=canaries.word("token"))
+    deployment.send("GET", "/auth/me", Cookie=f"access_token_cookie={canaries.word('cookie')}")
+    deployment.send("POST", "/auth/refresh-token", {"refresh_token": pair["refresh_token"]})
+    deployment.send("POST", "/auth/logout", token=pair["access_token"])
     return [
         password,
         wrong,
@@ -181,7 +191,7 @@ def sign_in_with(house: House, canaries: Canaries) -> list[str]:
     ]
 
 
-# A database that fails with words of its own about the row: what nobody foresaw is logged.
+# A database error whose message contains the row. Unexpected errors are logged.
 FAILING = {
     "postgresql": (
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
@@ -195,65 +205,67 @@ FAILING = {
 }
 
 
-def break_the_database(house: House, canaries: Canaries) -> None:
-    """Failures that nobody foresaw, on creation and on change."""
-    with connected(house.url) as engine, engine.begin() as connection:
+def break_the_database(deployment: Deployment, canaries: Canaries) -> None:
+    """Cause unexpected errors for an insert and an update."""
+    with connected(deployment.url) as engine, engine.begin() as connection:
         for statement in FAILING[engine.dialect.name]:
             connection.execute(text(statement))
     for method, path in (("POST", "/patients"), ("PATCH", "/patients/1"), ("POST", "/patients")):
         words = {name: canaries.word(f"broken {path} {name}") for name in ("name", "address", "review_notes")}
-        answer = house.send(method, path, words)
-        assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
+        response = deployment.send(method, path, words)
+        assert (response.status_code, response.json()["error"]) == (500, "internal_error")
 
 
-def misplaced(house: House, canaries: Canaries) -> set[str]:
-    """Canaries in columns that are not those of the members they were sent as."""
-    found = set()
-    for table, rows in contents(house.url).items():
-        with connected(house.url) as engine, engine.connect() as connection:
+def misplaced_words(deployment: Deployment, canaries: Canaries) -> set[str]:
+    """Return the canaries in columns that do not belong to the member where they were sent."""
+    misplaced = set()
+    for table, rows in contents(deployment.url).items():
+        with connected(deployment.url) as engine, engine.connect() as connection:
             names = list(connection.execute(text(f'SELECT * FROM "{table}"')).keys())
         for row in rows:
             for name, value in zip(names, row, strict=True):
                 for word in set(CANARY.findall(str(value).lower())):
                     if not _belongs(table, name, canaries.sent.get(word, "")):
-                        found.add(f"{table}.{name}: {word} ({canaries.sent.get(word)})")
-    return found
+                        misplaced.add(f"{table}.{name}: {word} ({canaries.sent.get(word)})")
+    return misplaced
 
 
 def _belongs(table: str, column: str, where: str) -> bool:
-    for form in FORMS:
-        column = column.removesuffix(form)
-    if table == "idempotency_keys":  # it keeps the first answer, to give it again
+    for suffix in DERIVED_SUFFIXES:
+        column = column.removesuffix(suffix)
+    if table == "idempotency_keys":  # it stores the first response for repeated requests
         return column in ("key", "body")
-    if table == "audit_logs":  # who did it
+    if table == "audit_logs":  # the name of the user
         return column == "user_name" and where in ("name", "PATCH /auth/me name")
     last = where.rpartition(" ")[2].removesuffix(".0").rpartition(".")[2]
-    return column.split("_")[-1] in re.split(r"[\W_]+", where.lower()) or ENTRIES.get(last) == column
+    return column.split("_")[-1] in re.split(r"[\W_]+", where.lower()) or ELEMENT_COLUMNS.get(last) == column
 
 
-def test_no_canary_leaves_its_column(house: House, scale: Scale, figures: Figures) -> None:
+def test_personal_data_is_stored_only_in_its_column(
+    deployment: Deployment, level: LoadLevel, figures: Figures
+) -> None:
     canaries = Canaries()
 
-    found = targets(house.clinic, furnish(house.clinic))
-    send_in_bodies(house, canaries, found, scale)
-    send_in_queries(house, canaries, found, scale)
-    secrets = sign_in_with(house, canaries)
-    break_the_database(house, canaries)
-    config.use(house.clinic.settings)
-    figures_page = house.send("GET", "/metrics").text
-    log = house.server.log()
-    kept = house.redis_contents()
-    # an unknown member or parameter is named to whoever sent it
-    silent = "\n".join(body for code, body in house.refusals if code not in TELLING)
-    everything = "\n".join([log, kept, figures_page, repr(contents(house.url))])
+    endpoints = targets(deployment.clinic, furnish(deployment.clinic))
+    send_in_bodies(deployment, canaries, endpoints, level)
+    send_in_queries(deployment, canaries, endpoints, level)
+    secrets = sign_in_with(deployment, canaries)
+    break_the_database(deployment, canaries)
+    config.use(deployment.clinic.settings)
+    metrics = deployment.send("GET", "/metrics").text
+    log = deployment.server.log()
+    redis_data = deployment.redis_contents()
+    # The message about an unknown member or parameter contains its name.
+    refusals = "\n".join(body for code, body in deployment.refusals if code not in CODES_WITH_ROWS)
+    everything = "\n".join([log, redis_data, metrics, repr(contents(deployment.url))])
 
     figures["canaries"] = len(canaries.sent)
     figures["bytes of log"] = len(log)
     assert "INSERT INTO" in log  # the echo is on
-    assert "/patients/<int:patient_id>" in figures_page
-    assert len(kept) > 100
-    for name, told in {"log": log, "metrics": figures_page, "Redis": kept}.items():
-        assert canaries.found(told) == set(), name
-    assert canaries.found(silent, but=("a name", "a member")) == set()
+    assert "/patients/<int:patient_id>" in metrics
+    assert len(redis_data) > 100
+    for name, text_ in {"log": log, "metrics": metrics, "Redis": redis_data}.items():
+        assert canaries.find(text_) == set(), name
+    assert canaries.find(refusals, exclude=("a name", "a member")) == set()
     assert [secret for secret in secrets if secret in everything] == []
-    assert misplaced(house, canaries) == set()
+    assert misplaced_words(deployment, canaries) == set()

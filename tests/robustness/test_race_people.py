@@ -1,130 +1,132 @@
-"""People who leave while others act on them, and one session used by many at once."""
+"""Races: deactivation of doctors, patients and users, and concurrent use of one session."""
 
 from __future__ import annotations
 
 from enums import Role
 from models import User
-from tests.robustness.fleet import Call, Fleet, slot
-from tests.robustness.scale import Scale
+from tests.robustness.cluster import Cluster, PreparedRequest, slot
+from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Caller
 
 CLIENTS = 64
 
 
-# --- Leaving -------------------------------------------------------------------------------------------
+# --- Deactivation----------------------------------------------------------------------------------------
 
 
-def test_a_doctor_who_leaves_keeps_no_appointment_that_nobody_knows_of(fleet: Fleet, scale: Scale) -> None:
-    patients = [fleet.clinic.patient()["id"] for _ in range(12)]
+def test_a_deactivated_doctor_has_no_open_appointments(cluster: Cluster, level: LoadLevel) -> None:
+    patients = [cluster.clinic.patient()["id"] for _ in range(12)]
 
-    for turn in range(scale.rounds):
-        doctor = fleet.clinic.doctor_row()["id"]
+    for turn in range(level.rounds):
+        doctor = cluster.clinic.doctor_row()["id"]
         bookings = [
             {"patient_id": patient, "doctor_id": doctor, "date": slot(turn * 12 + number)}
             for number, patient in enumerate(patients)
         ]
 
-        answers = fleet.at_once(
-            [fleet.later("POST", "/appointments", body) for body in bookings]
-            + [fleet.later("DELETE", f"/doctors/{doctor}")] * 2
+        responses = cluster.send_concurrently(
+            [cluster.prepare("POST", "/appointments", body) for body in bookings]
+            + [cluster.prepare("DELETE", f"/doctors/{doctor}")] * 2
         )
 
-        left = any(answer.status_code == 200 for answer in answers[12:])
-        booked = sum(answer.status_code == 201 for answer in answers[:12])
-        assert {answer.status_code for answer in answers} <= {200, 201, 409}
-        assert booked == (0 if left else 12)
-        assert fleet.get(f"/doctors/{doctor}")["is_active"] is not left
+        deactivated = any(response.status_code == 200 for response in responses[12:])
+        booked = sum(response.status_code == 201 for response in responses[:12])
+        assert {response.status_code for response in responses} <= {200, 201, 409}
+        assert booked == (0 if deactivated else 12)
+        assert cluster.get(f"/doctors/{doctor}")["is_active"] is not deactivated
 
 
-def test_a_patient_who_is_archived_has_nothing_booked_or_owed(fleet: Fleet, scale: Scale) -> None:
-    doctor = fleet.clinic.doctor_row()["id"]
+def test_an_archived_patient_has_no_open_appointments(cluster: Cluster, level: LoadLevel) -> None:
+    doctor = cluster.clinic.doctor_row()["id"]
     item = {"description": "Consultation", "quantity": 1, "unit_price": "5.00"}
 
-    for turn in range(scale.rounds):
-        patient = fleet.clinic.patient()["id"]
+    for turn in range(level.rounds):
+        patient = cluster.clinic.patient()["id"]
         booking = {"patient_id": patient, "doctor_id": doctor, "date": slot(turn)}
 
-        booked, billed, *archived = fleet.at_once(
+        booked, billed, *archived = cluster.send_concurrently(
             [
-                fleet.later("POST", "/appointments", booking),
-                fleet.later("POST", "/billings", {"patient_id": patient, "items": [item]}),
-                *[fleet.later("DELETE", f"/patients/{patient}")] * 2,
+                cluster.prepare("POST", "/appointments", booking),
+                cluster.prepare("POST", "/billings", {"patient_id": patient, "items": [item]}),
+                *[cluster.prepare("DELETE", f"/patients/{patient}")] * 2,
             ]
         )
 
-        row = fleet.get(f"/patients/{patient}")
-        gone = any(answer.status_code == 200 for answer in archived)
-        assert {answer.status_code for answer in archived} <= {200, 409}
-        assert row["is_active"] is not gone
-        assert booked.status_code == (409 if gone else 201)
-        # a bill may come in after the patient has left, and is owed all the same
+        row = cluster.get(f"/patients/{patient}")
+        is_archived = any(response.status_code == 200 for response in archived)
+        assert {response.status_code for response in archived} <= {200, 409}
+        assert row["is_active"] is not is_archived
+        assert booked.status_code == (409 if is_archived else 201)
+        # An archived patient may still get a bill.
         assert billed.status_code == 201
 
 
-def test_the_last_admin_stays(fleet: Fleet, scale: Scale) -> None:
-    admins = [fleet.clinic.admin, *(fleet.clinic.sign_in("admin") for _ in range(3))]
+def test_the_last_admin_keeps_the_role(cluster: Cluster, level: LoadLevel) -> None:
+    admins = [cluster.clinic.admin, *(cluster.clinic.sign_in("admin") for _ in range(3))]
 
-    for _ in range(scale.rounds):
-        fleet.at_once(
-            [demoting(fleet, target, by) for target, by in zip(admins, admins[1:] + admins[:1], strict=True)]
+    for _ in range(level.rounds):
+        cluster.send_concurrently(
+            [demote(cluster, target, by) for target, by in zip(admins, admins[1:] + admins[:1], strict=True)]
         )
 
-        with fleet.clinic.inside() as session:
-            left = session.query(User).filter_by(role=Role.ADMIN, is_active=True).count()
+        with cluster.clinic.inside() as session:
+            admin_count = session.query(User).filter_by(role=Role.ADMIN, is_active=True).count()
             for admin in admins:
                 session.get(User, admin.user_id).role = Role.ADMIN
-        assert left >= 1
+        assert admin_count >= 1
 
 
-def demoting(fleet: Fleet, target: Caller, by: Caller) -> Call:
-    return fleet.later("PATCH", f"/users/{target.user_id}", {"role": "receptionist"}, by=by)
+def demote(cluster: Cluster, target: Caller, by: Caller) -> PreparedRequest:
+    return cluster.prepare("PATCH", f"/users/{target.user_id}", {"role": "receptionist"}, by=by)
 
 
-def test_a_user_who_is_deactivated_is_nobody_from_then_on(fleet: Fleet, scale: Scale) -> None:
-    for _ in range(scale.rounds):
-        caller = fleet.clinic.sign_in("receptionist")
+def test_a_deactivated_user_is_refused_at_once(cluster: Cluster, level: LoadLevel) -> None:
+    for _ in range(level.rounds):
+        caller = cluster.clinic.sign_in("receptionist")
 
-        answers = fleet.at_once(
-            [fleet.later("GET", "/auth/me", by=caller)] * 16
-            + [fleet.later("DELETE", f"/users/{caller.user_id}")]
+        responses = cluster.send_concurrently(
+            [cluster.prepare("GET", "/auth/me", by=caller)] * 16
+            + [cluster.prepare("DELETE", f"/users/{caller.user_id}")]
         )
 
-        assert answers[-1].status_code == 200
-        assert {answer.status_code for answer in answers[:-1]} <= {200, 401}
-        assert fleet.count([fleet.later("GET", "/auth/me", by=caller)] * 16) == {401: 16}
+        assert responses[-1].status_code == 200
+        assert {response.status_code for response in responses[:-1]} <= {200, 401}
+        assert cluster.count_statuses([cluster.prepare("GET", "/auth/me", by=caller)] * 16) == {401: 16}
 
 
 # --- Sessions ------------------------------------------------------------------------------------------
 
 
-def refreshing(fleet: Fleet, token: str | None) -> Call:
-    return fleet.later("POST", "/auth/refresh-token", Authorization=f"Bearer {token}")
+def refresh(cluster: Cluster, token: str | None) -> PreparedRequest:
+    return cluster.prepare("POST", "/auth/refresh-token", Authorization=f"Bearer {token}")
 
 
-def test_a_session_refreshed_many_times_at_once_survives(fleet: Fleet, scale: Scale) -> None:
-    caller = fleet.clinic.sign_in("receptionist")
+def test_a_session_survives_concurrent_refreshes(cluster: Cluster, level: LoadLevel) -> None:
+    caller = cluster.clinic.sign_in("receptionist")
     token = caller.refresh_token
 
-    for _ in range(scale.rounds):
-        answers = fleet.at_once([refreshing(fleet, token)] * CLIENTS)
+    for _ in range(level.rounds):
+        responses = cluster.send_concurrently([refresh(cluster, token)] * CLIENTS)
 
-        assert {answer.status_code for answer in answers} == {200}
-        for answer in answers[:4]:
-            access = Caller(fleet.clinic, answer.json()["access_token"])
-            assert fleet.send("GET", "/auth/me", by=access).status_code == 200
-        token = answers[-1].json()["refresh_token"]
+        assert {response.status_code for response in responses} == {200}
+        for response in responses[:4]:
+            access = Caller(cluster.clinic, response.json()["access_token"])
+            assert cluster.send("GET", "/auth/me", by=access).status_code == 200
+        token = responses[-1].json()["refresh_token"]
 
 
-def test_a_stolen_older_token_ends_the_session_for_thief_and_owner(fleet: Fleet, scale: Scale) -> None:
-    for _ in range(scale.rounds):
-        caller = fleet.clinic.sign_in("receptionist")
+def test_reuse_of_an_older_refresh_token_ends_the_session(cluster: Cluster, level: LoadLevel) -> None:
+    for _ in range(level.rounds):
+        caller = cluster.clinic.sign_in("receptionist")
         stolen = current = caller.refresh_token
         for _ in range(2):
-            current = refreshing(fleet, current)().json()["refresh_token"]
+            current = refresh(cluster, current)().json()["refresh_token"]
 
-        answers = fleet.at_once([refreshing(fleet, stolen)] * 8 + [refreshing(fleet, current)] * 8)
+        responses = cluster.send_concurrently(
+            [refresh(cluster, stolen)] * 8 + [refresh(cluster, current)] * 8
+        )
 
-        assert {answer.status_code for answer in answers[:8]} == {401}
-        assert {answer.status_code for answer in answers[8:]} <= {200, 401}
-        assert refreshing(fleet, current)().status_code == 401
-        assert fleet.send("GET", "/auth/me", by=caller).status_code == 401
+        assert {response.status_code for response in responses[:8]} == {401}
+        assert {response.status_code for response in responses[8:]} <= {200, 401}
+        assert refresh(cluster, current)().status_code == 401
+        assert cluster.send("GET", "/auth/me", by=caller).status_code == 401

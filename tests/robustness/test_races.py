@@ -1,6 +1,6 @@
-"""Many at once, on four worker processes: exactly one winner, no false refusal, no change lost.
+"""Races on several worker processes: exactly one winner, no false refusal, no lost update.
 
-Every race begins anew in each round; after the last one the invariants and the audit's chains are verified.
+Every round uses new rows. After the last round `flask verify` and `flask audit verify` run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.robustness.fleet import Fleet, slot
-from tests.robustness.scale import Scale
+from tests.robustness.cluster import Cluster, slot
+from tests.robustness.load_level import LoadLevel
 from tests.support.servers import ROOT
 
 CLIENTS = 64
@@ -23,36 +23,39 @@ def booking(patient: int, doctor: int, number: int) -> dict[str, Any]:
     return {"patient_id": patient, "doctor_id": doctor, "date": slot(number)}
 
 
-def number_of(bill: dict[str, Any]) -> int:
-    """The running number of an invoice within its year."""
+def invoice_number(bill: dict[str, Any]) -> int:
+    """Return the number of an invoice within its year."""
     return int(bill["invoice_number"].rsplit("-", 1)[1])
 
 
 # --- The calendar --------------------------------------------------------------------------------------
 
 
-def test_one_slot_is_booked_once(fleet: Fleet, scale: Scale) -> None:
-    doctor = fleet.clinic.doctor_row()["id"]
-    patients = [fleet.clinic.patient()["id"] for _ in range(CLIENTS)]
+def test_one_slot_is_booked_only_once(cluster: Cluster, level: LoadLevel) -> None:
+    doctor = cluster.clinic.doctor_row()["id"]
+    patients = [cluster.clinic.patient()["id"] for _ in range(CLIENTS)]
 
-    for number in range(scale.rounds):
-        statuses = fleet.count(
-            [fleet.later("POST", "/appointments", booking(patient, doctor, number)) for patient in patients]
+    for number in range(level.rounds):
+        statuses = cluster.count_statuses(
+            [
+                cluster.prepare("POST", "/appointments", booking(patient, doctor, number))
+                for patient in patients
+            ]
         )
 
         assert statuses == {201: 1, 409: CLIENTS - 1}
 
 
-def test_different_free_times_are_all_booked(fleet: Fleet, scale: Scale) -> None:
-    patients = [fleet.clinic.patient()["id"] for _ in range(CLIENTS)]
+def test_different_free_slots_are_all_booked(cluster: Cluster, level: LoadLevel) -> None:
+    patients = [cluster.clinic.patient()["id"] for _ in range(CLIENTS)]
 
-    for turn in range(scale.rounds):
-        doctor = fleet.clinic.doctor_row()["id"]
-        first = turn * CLIENTS  # no patient has two at once
+    for turn in range(level.rounds):
+        doctor = cluster.clinic.doctor_row()["id"]
+        first = turn * CLIENTS  # no patient has two appointments at the same time
 
-        statuses = fleet.count(
+        statuses = cluster.count_statuses(
             [
-                fleet.later("POST", "/appointments", booking(patient, doctor, first + number))
+                cluster.prepare("POST", "/appointments", booking(patient, doctor, first + number))
                 for number, patient in enumerate(patients)
             ]
         )
@@ -60,102 +63,102 @@ def test_different_free_times_are_all_booked(fleet: Fleet, scale: Scale) -> None
         assert statuses == {201: CLIENTS}
 
 
-def test_two_that_swap_places_wait_for_a_free_one(fleet: Fleet, scale: Scale) -> None:
-    one, two = (fleet.clinic.doctor_row()["id"] for _ in range(2))
-    ann, bob = (fleet.clinic.patient()["id"] for _ in range(2))
+def test_two_appointments_can_swap_only_through_a_free_slot(cluster: Cluster, level: LoadLevel) -> None:
+    one, two = (cluster.clinic.doctor_row()["id"] for _ in range(2))
+    ann, bob = (cluster.clinic.patient()["id"] for _ in range(2))
 
-    for number in range(0, scale.rounds * 4, 4):
-        early = fleet.clinic.appointment(**booking(ann, one, number))
-        late = fleet.clinic.appointment(**booking(bob, two, number + 1))
+    for number in range(0, level.rounds * 4, 4):
+        early = cluster.clinic.appointment(**booking(ann, one, number))
+        late = cluster.clinic.appointment(**booking(bob, two, number + 1))
         to_late = {"date": late["date"], "doctor_id": two}
         to_early = {"date": early["date"], "doctor_id": one}
 
-        swapped = fleet.count(
+        swapped = cluster.count_statuses(
             [
-                fleet.later("PATCH", f"/appointments/{early['id']}", to_late),
-                fleet.later("PATCH", f"/appointments/{late['id']}", to_early),
+                cluster.prepare("PATCH", f"/appointments/{early['id']}", to_late),
+                cluster.prepare("PATCH", f"/appointments/{late['id']}", to_early),
             ]
             * 8
         )
 
-        assert swapped == {409: 16}  # each stands in the other's way, whoever asks first
+        assert swapped == {409: 16}  # each occupies the slot of the other
         aside = {"date": slot(number + 2)}
         moves = [(early, aside), (late, to_early), (early, to_late)]
         for row, change in moves:
-            assert fleet.send("PATCH", f"/appointments/{row['id']}", change).status_code == 200
-        assert fleet.get(f"/appointments/{early['id']}")["doctor_id"] == two
-        assert fleet.get(f"/appointments/{late['id']}")["doctor_id"] == one
+            assert cluster.send("PATCH", f"/appointments/{row['id']}", change).status_code == 200
+        assert cluster.get(f"/appointments/{early['id']}")["doctor_id"] == two
+        assert cluster.get(f"/appointments/{late['id']}")["doctor_id"] == one
 
 
 # --- One row -------------------------------------------------------------------------------------------
 
 
-def test_one_version_is_changed_once(fleet: Fleet, scale: Scale) -> None:
-    path = f"/patients/{fleet.clinic.patient()['id']}"
+def test_one_version_is_changed_only_once(cluster: Cluster, level: LoadLevel) -> None:
+    path = f"/patients/{cluster.clinic.patient()['id']}"
 
-    for turn in range(scale.rounds):
-        tag = fleet.send("GET", path).headers["ETag"]
+    for turn in range(level.rounds):
+        tag = cluster.send("GET", path).headers["ETag"]
 
-        answers = fleet.at_once(
+        responses = cluster.send_concurrently(
             [
-                fleet.later("PATCH", path, {"address": f"Lane {turn}-{number}"}, **{"If-Match": tag})
-                for number in range(scale.crowd)
+                cluster.prepare("PATCH", path, {"address": f"Lane {turn}-{number}"}, **{"If-Match": tag})
+                for number in range(level.crowd)
             ]
         )
 
-        statuses = collections.Counter(answer.status_code for answer in answers)
-        assert statuses == {200: 1, 412: scale.crowd - 1}
-        winner = next(answer.json() for answer in answers if answer.status_code == 200)
-        assert fleet.get(path)["address"] == winner["address"]
+        statuses = collections.Counter(response.status_code for response in responses)
+        assert statuses == {200: 1, 412: level.crowd - 1}
+        winner = next(response.json() for response in responses if response.status_code == 200)
+        assert cluster.get(path)["address"] == winner["address"]
 
 
-def test_changes_of_different_fields_are_both_kept(fleet: Fleet, scale: Scale) -> None:
-    path = f"/patients/{fleet.clinic.patient()['id']}"
+def test_concurrent_changes_of_different_members_are_all_kept(cluster: Cluster, level: LoadLevel) -> None:
+    path = f"/patients/{cluster.clinic.patient()['id']}"
 
-    for turn in range(scale.rounds):
-        wanted = {
+    for turn in range(level.rounds):
+        changes = {
             "address": f"Harbour Lane {turn}",
             "insurance_provider": f"Harbour Mutual {turn}",
             "emergency_contact_name": f"Contact {turn}",
-            "review_notes": f"Asked {turn} times",
+            "review_notes": f"Exchange {turn} times",
         }
 
-        statuses = fleet.count(
-            [fleet.later("PATCH", path, {name: value}) for name, value in wanted.items()] * 2
+        statuses = cluster.count_statuses(
+            [cluster.prepare("PATCH", path, {name: value}) for name, value in changes.items()] * 2
         )
 
-        row = fleet.get(path)
+        row = cluster.get(path)
         assert statuses == {200: 8}
-        assert {name: row[name] for name in wanted} == wanted
+        assert {name: row[name] for name in changes} == changes
 
 
-def test_one_idempotency_key_has_one_effect(fleet: Fleet, scale: Scale) -> None:
-    other = fleet.clinic.sign_in("admin")
+def test_one_idempotency_key_has_one_effect(cluster: Cluster, level: LoadLevel) -> None:
+    other = cluster.clinic.sign_in("admin")
 
-    for turn in range(scale.rounds):
+    for turn in range(level.rounds):
         key = {"Idempotency-Key": f"registration-{turn}"}
         body = {"name": f"Once Only{turn}", "allow_duplicate": True}
 
-        answers = fleet.at_once([fleet.later("POST", "/patients", body, **key)] * 32)
-        again = fleet.send("POST", "/patients", body, **key)
-        changed = fleet.send("POST", "/patients", body | {"gender": "other"}, **key)
-        of_another = fleet.send("POST", "/patients", body, by=other, **key)
+        responses = cluster.send_concurrently([cluster.prepare("POST", "/patients", body, **key)] * 32)
+        again = cluster.send("POST", "/patients", body, **key)
+        changed = cluster.send("POST", "/patients", body | {"gender": "other"}, **key)
+        of_another = cluster.send("POST", "/patients", body, by=other, **key)
 
-        assert {answer.status_code for answer in answers} == {201}
-        assert len({answer.content for answer in answers}) == 1
-        assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
-        assert (again.content, again.headers["Idempotency-Replayed"]) == (answers[0].content, "true")
+        assert {response.status_code for response in responses} == {201}
+        assert len({response.content for response in responses}) == 1
+        assert sum("Idempotency-Replayed" not in response.headers for response in responses) == 1
+        assert (again.content, again.headers["Idempotency-Replayed"]) == (responses[0].content, "true")
         assert (changed.status_code, changed.json()["error"]) == (422, "idempotency_mismatch")
         assert of_another.json()["id"] != again.json()["id"]
-        found = fleet.send("GET", f"/patients?name=Once%20Only{turn}")
-        assert found.headers["X-Total-Count"] == "2"
+        matches = cluster.send("GET", f"/patients?name=Once%20Only{turn}")
+        assert matches.headers["X-Total-Count"] == "2"
 
 
 # --- Unique values -------------------------------------------------------------------------------------
 
 
-def test_a_unique_value_is_taken_once(fleet: Fleet, scale: Scale) -> None:
-    for turn in range(scale.rounds):
+def test_a_unique_value_is_stored_only_once(cluster: Cluster, level: LoadLevel) -> None:
+    for turn in range(level.rounds):
         address, license_number = f"race{turn}@clinic.example", f"LIC-RACE-{turn}"
         password = "a quiet harbour at dusk"
         user = {"name": "Ada Quill", "email": address, "password": password, "role": "technician"}
@@ -168,43 +171,45 @@ def test_a_unique_value_is_taken_once(fleet: Fleet, scale: Scale) -> None:
         ]
 
         for path, body in races:
-            statuses = fleet.count([fleet.later("POST", path, body)] * (scale.crowd // 2))
+            statuses = cluster.count_statuses([cluster.prepare("POST", path, body)] * (level.crowd // 2))
 
-            assert statuses == {201: 1, 409: scale.crowd // 2 - 1}
+            assert statuses == {201: 1, 409: level.crowd // 2 - 1}
 
 
-def test_invoice_and_file_numbers_have_no_twin_and_invoices_no_gap(fleet: Fleet, scale: Scale) -> None:
-    patient = fleet.clinic.patient()["id"]
+def test_numbers_are_unique_and_invoice_numbers_have_no_gap(cluster: Cluster, level: LoadLevel) -> None:
+    patient = cluster.clinic.patient()["id"]
     items = [{"description": "Consultation", "quantity": 1, "unit_price": "10.00"}]
     refused = {"patient_id": patient, "items": items, "amount_paid": "11.00"}
 
-    for turn in range(scale.rounds):
-        first = number_of(fleet.clinic.bill("1.00"))
+    for turn in range(level.rounds):
+        first = invoice_number(cluster.clinic.bill("1.00"))
 
-        # a refused bill gives its number back, whoever waits for it
-        answers = fleet.at_once(
+        # a refused bill releases its number
+        responses = cluster.send_concurrently(
             [
-                fleet.later("POST", "/billings", {"patient_id": patient, "items": items}),
-                fleet.later("POST", "/billings", refused),
+                cluster.prepare("POST", "/billings", {"patient_id": patient, "items": items}),
+                cluster.prepare("POST", "/billings", refused),
             ]
             * 16
         )
-        registered = fleet.at_once([fleet.later("POST", "/patients", {"name": f"Number {turn}"})] * 16)
+        registered = cluster.send_concurrently(
+            [cluster.prepare("POST", "/patients", {"name": f"Number {turn}"})] * 16
+        )
 
-        made = [number_of(answer.json()) for answer in answers if answer.status_code == 201]
-        assert sorted(made) == list(range(first + 1, first + 17))
-        assert len({answer.json()["file_number"] for answer in registered}) == 16
+        numbers = [invoice_number(response.json()) for response in responses if response.status_code == 201]
+        assert sorted(numbers) == list(range(first + 1, first + 17))
+        assert len({response.json()["file_number"] for response in registered}) == 16
 
 
-@pytest.mark.parametrize("workers", ["postgresql"], indirect=True)
-def test_the_commands_agree_from_outside(fleet: Fleet) -> None:
-    fleet.clinic.patient()
+@pytest.mark.parametrize("shared_cluster", ["postgresql"], indirect=True)
+def test_flask_verify_runs_from_outside(cluster: Cluster) -> None:
+    cluster.clinic.patient()
 
     environment = {
-        "DATABASE_URI": fleet.clinic.settings.database_uri or "",
-        "JWT_SECRET_KEY": fleet.clinic.settings.jwt_secret_key,
-        "AUDIT_KEY": fleet.clinic.settings.audit_key,
-        "AUDIT_HEADS_FILE": str(fleet.clinic.settings.heads_file),
+        "DATABASE_URI": cluster.clinic.settings.database_uri or "",
+        "JWT_SECRET_KEY": cluster.clinic.settings.jwt_secret_key,
+        "AUDIT_KEY": cluster.clinic.settings.audit_key,
+        "AUDIT_HEADS_FILE": str(cluster.clinic.settings.heads_file),
     }
     result = subprocess.run(
         [sys.executable, "-m", "flask", "--app", "app", "verify"],

@@ -1,6 +1,6 @@
-"""sqlmap and wapiti, led by the project's own OpenAPI document, find nothing.
+"""Security scanners: sqlmap and wapiti scan the API with the OpenAPI document and find nothing.
 
-The long form alone: they are installed, in fixed versions, into an environment of their own beside the tests.
+Only on the long level. Fixed versions are installed into their own virtual environment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import settings_for
 from tests.robustness.conftest import Figures
-from tests.robustness.scale import chosen
+from tests.robustness.load_level import selected_level
 from tests.support.clinic import Clinic
 from tests.support.furnished import furnish
 from tests.support.servers import (
@@ -28,19 +28,19 @@ from tests.support.servers import (
     start_app,
 )
 
-__test__ = chosen().long
+__test__ = selected_level().long
 
 SCANNERS = ("sqlmap==1.10.10", "wapiti3==3.2.3")
 ENVIRONMENT = ROOT / ".venv-scanners"
-LIMIT_S = 40 * 60  # of one scanner
-MODULES = "sql,xss,exec,file,crlf,redirect,ldap"  # those that call no server of somebody else
-# A scanner that signs itself out finds nothing; the rest tells of the service and takes no parameter.
-LEFT_OUT = ("/", "/openapi.json", "/metrics", "/health/live", "/health/ready", "/auth/logout")
+TIMEOUT_S = 40 * 60  # per scanner
+MODULES = "sql,xss,exec,file,crlf,redirect,ldap"  # modules that call no external server
+# A scanner must not sign out. The other paths are about the service and have no parameters.
+EXCLUDED_PATHS = ("/", "/openapi.json", "/metrics", "/health/live", "/health/ready", "/auth/logout")
 
 
 @dataclass
-class Scanned:
-    """The application on PostgreSQL, its document as scanners read it, and an admin's token."""
+class ScanTarget:
+    """The application on PostgreSQL, its OpenAPI document, and the token of an admin."""
 
     server: AppServer
     document: Path
@@ -50,7 +50,7 @@ class Scanned:
 
 @pytest.fixture(scope="module")
 def scanners() -> Path:
-    """Where the scanners' programs lie."""
+    """Install the scanners. Return the folder of the programs."""
     stamp = ENVIRONMENT / "installed"
     if not stamp.exists() or stamp.read_text() != "\n".join(SCANNERS):
         subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
@@ -61,9 +61,9 @@ def scanners() -> Path:
 
 
 @pytest.fixture(scope="module")
-def scanned(
+def scan_target(
     postgres: PostgresServer, postgres_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scanned]:
+) -> Iterator[ScanTarget]:
     url = postgres.clone(postgres_template)
     clinic = Clinic(settings_for(url, jwt_access_token_expires_minutes=24 * 60))
     furnish(clinic)
@@ -79,49 +79,57 @@ def scanned(
     )
     document = clinic.nobody.get("/openapi.json").get_json()
     document["servers"] = [{"url": server.url}]
-    for path in LEFT_OUT:
+    for path in EXCLUDED_PATHS:
         del document["paths"][path]
     for item in document["paths"].values():
-        item.pop("put", None)  # the code of PATCH once more
-    file = tmp_path_factory.mktemp("scanned") / "openapi.json"
+        item.pop("put", None)  # PUT is an alias of PATCH
+    file = tmp_path_factory.mktemp("scan_target") / "openapi.json"
     file.write_text(json.dumps(document))
     methods = [method for item in document["paths"].values() for method in item if method != "parameters"]
-    yield Scanned(server, file, clinic.sign_in("admin").token or "", len(methods))
+    yield ScanTarget(server, file, clinic.sign_in("admin").token or "", len(methods))
     server.stop()
     clinic.close()
 
 
 def run(command: list[object], home: Path) -> str:
-    """What a scanner says; it keeps its notes in `home`."""
-    done = subprocess.run(
+    """Run a scanner with the home folder `home`. Return its output."""
+    process = subprocess.run(
         ["nice", *map(str, command)],
         env={"HOME": str(home), "PATH": "/usr/bin:/bin", "TERM": "dumb"},
         cwd=home,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=LIMIT_S,
+        timeout=TIMEOUT_S,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    return process.stdout
 
 
-def assert_no_server_error(scanned: Scanned) -> dict[str, int]:
-    """How often each status was answered; never 5xx."""
-    told = re.findall(r"status=(\d+)", scanned.server.log())
-    counted = {status: told.count(status) for status in sorted(set(told))}
-    assert not [status for status in counted if status >= "500"], counted
-    assert counted.get("401", 0) < len(told) / 10, counted  # it was signed in nearly all the time
-    return counted
+def assert_no_server_error(scan_target: ScanTarget) -> dict[str, int]:
+    """Return the number of responses by status. Assert that there is no 5xx."""
+    statuses = re.findall(r"status=(\d+)", scan_target.server.log())
+    counts = {status: statuses.count(status) for status in sorted(set(statuses))}
+    assert not [status for status in counts if status >= "500"], counts
+    assert counts.get("401", 0) < len(statuses) / 10, counts  # the scanner was signed in
+    return counts
 
 
-def test_sqlmap_finds_nothing(scanners: Path, scanned: Scanned, tmp_path: Path, figures: Figures) -> None:
-    told = run(
+def test_sqlmap_finds_nothing(
+    scanners: Path, scan_target: ScanTarget, tmp_path: Path, figures: Figures
+) -> None:
+    output = run(
         [
             scanners / "sqlmap",
-            *("--openapi", scanned.document, "--openapi-base", scanned.server.url),
-            *("-H", f"Authorization: Bearer {scanned.token}", "--batch", "--disable-coloring", "--skip-waf"),
+            *("--openapi", scan_target.document, "--openapi-base", scan_target.server.url),
+            *(
+                "-H",
+                f"Authorization: Bearer {scan_target.token}",
+                "--batch",
+                "--disable-coloring",
+                "--skip-waf",
+            ),
             *("--technique", "BEUS", "--threads", "4", "--flush-session"),
             *("--output-dir", tmp_path / "out", "--results-file", tmp_path / "found.csv"),
         ],
@@ -129,25 +137,27 @@ def test_sqlmap_finds_nothing(scanners: Path, scanned: Scanned, tmp_path: Path, 
     )
 
     with (tmp_path / "found.csv").open(newline="") as file:
-        told_of = list(csv.DictReader(file))
-    # it looks again at what it suspects, and says so where that was an honest answer to another question
-    found = [row for row in told_of if "false positive" not in row["Note(s)"]]
-    figures["suspected, and cleared by sqlmap itself"] = len(told_of) - len(found)
-    figures["operations"] = told.count("testing URL")
-    figures["answers"] = assert_no_server_error(scanned)
-    figures["found"] = len(found)
-    assert found == []
-    assert told.count("testing URL") == scanned.operations
+        suspected = list(csv.DictReader(file))
+    # sqlmap checks its suspicions again and marks false positives.
+    findings = [row for row in suspected if "false positive" not in row["Note(s)"]]
+    figures["false positives"] = len(suspected) - len(findings)
+    figures["operations"] = output.count("testing URL")
+    figures["responses"] = assert_no_server_error(scan_target)
+    figures["found"] = len(findings)
+    assert findings == []
+    assert output.count("testing URL") == scan_target.operations
 
 
-def test_wapiti_finds_nothing(scanners: Path, scanned: Scanned, tmp_path: Path, figures: Figures) -> None:
+def test_wapiti_finds_nothing(
+    scanners: Path, scan_target: ScanTarget, tmp_path: Path, figures: Figures
+) -> None:
     report = tmp_path / "report.json"
 
     run(
         [
             scanners / "wapiti",
-            *("--swagger", scanned.document, "-u", f"{scanned.server.url}/", "-d", "1"),
-            *("-H", f"Authorization: Bearer {scanned.token}", "-m", MODULES, "--max-attack-time", "120"),
+            *("--swagger", scan_target.document, "-u", f"{scan_target.server.url}/", "-d", "1"),
+            *("-H", f"Authorization: Bearer {scan_target.token}", "-m", MODULES, "--max-attack-time", "120"),
             *("--no-bugreport", "--flush-session", "--dns-endpoint", "127.0.0.1"),
             *("--store-session", tmp_path / "session", "--store-config", tmp_path / "config"),
             *("-f", "json", "-o", report),
@@ -155,12 +165,15 @@ def test_wapiti_finds_nothing(scanners: Path, scanned: Scanned, tmp_path: Path, 
         tmp_path,
     )
 
-    told = json.loads(report.read_text())
-    found = {
-        name: rows for kind in ("vulnerabilities", "anomalies") for name, rows in told[kind].items() if rows
+    report_data = json.loads(report.read_text())
+    findings = {
+        name: rows
+        for kind in ("vulnerabilities", "anomalies")
+        for name, rows in report_data[kind].items()
+        if rows
     }
-    figures["pages"] = told["infos"]["crawled_pages_nbr"]
-    figures["answers"] = assert_no_server_error(scanned)
-    figures["found"] = sum(map(len, found.values()))
-    assert found == {}
-    assert told["infos"]["crawled_pages_nbr"] >= scanned.operations
+    figures["pages"] = report_data["infos"]["crawled_pages_nbr"]
+    figures["responses"] = assert_no_server_error(scan_target)
+    figures["found"] = sum(map(len, findings.values()))
+    assert findings == {}
+    assert report_data["infos"]["crawled_pages_nbr"] >= scan_target.operations

@@ -1,4 +1,4 @@
-"""The audit under somebody who owns the database: every tampering is found and named, honest work never."""
+"""Tampering with the audit log in the database: every change is detected, without false alarms."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import Connection, text
 
 from models import AuditLog
+from tests.robustness.cluster import Cluster
 from tests.robustness.conftest import Figures
-from tests.robustness.fleet import Fleet
-from tests.robustness.scale import Scale
+from tests.robustness.load_level import LoadLevel
 from tests.services.audit.test_audit_chain import (
     TABLES,
     TAMPERINGS,
@@ -30,10 +30,10 @@ from tests.services.audit.test_audit_chain import (
 )
 from tests.support.clinic import Clinic
 
-ENTRIES = 6  # of the chain that is tampered with
+ENTRIES = 6  # of the changed chain
 WRITERS = 64
-NAMED = re.compile(r"chain (\d+), entry (\d+)")
-# what each column of an entry is changed to
+FAULT = re.compile(r"chain (\d+), entry (\d+)")
+# changed value by column
 FALSIFIED = {
     "at": "'2020-01-01 00:00:00.000000'",
     "user_id": "987",
@@ -57,15 +57,15 @@ FALSIFIED = {
 
 @dataclass(frozen=True)
 class Tampering:
-    """What is done to a chain, and the entry that must be named."""
+    """A change of a chain, and the entry that `flask audit verify` must report."""
 
-    what: str
+    name: str
     run: Callable[[Connection, int], Any]
     entry: int
 
 
 def entry_sql(number: int, statement: str) -> Callable[[Connection, int], Any]:
-    """The statement on one entry; `{where}` is the entry."""
+    """Return a change of one entry. `{where}` in the statement selects the entry."""
 
     def run(connection: Connection, chain: int) -> None:
         where = f"WHERE chain = {chain} AND number = {number}"
@@ -74,8 +74,8 @@ def entry_sql(number: int, statement: str) -> Callable[[Connection, int], Any]:
     return run
 
 
-def in_order(*steps: Callable[[Connection, int], Any]) -> Callable[[Connection, int], Any]:
-    """One after the other."""
+def sequence(*steps: Callable[[Connection, int], Any]) -> Callable[[Connection, int], Any]:
+    """Combine changes: one after the other."""
 
     def run(connection: Connection, chain: int) -> None:
         for step in steps:
@@ -84,36 +84,36 @@ def in_order(*steps: Callable[[Connection, int], Any]) -> Callable[[Connection, 
     return run
 
 
-def renumbered(first: int, by: int) -> Callable[[Connection, int], Any]:
-    """All entries from `first` on one further, or one back, in an order that keeps numbers unique."""
+def renumber(first: int, by: int) -> Callable[[Connection, int], Any]:
+    """Change the numbers from `first` on by `by`, in an order that keeps them unique."""
     numbers = range(ENTRIES, first - 1, -1) if by > 0 else range(first, ENTRIES + 1)
-    return in_order(*(entry_sql(n, f"UPDATE audit_logs SET number = {n + by} {{where}}") for n in numbers))
+    return sequence(*(entry_sql(n, f"UPDATE audit_logs SET number = {n + by} {{where}}") for n in numbers))
 
 
-def swapped(one: int, other: int) -> Callable[[Connection, int], Any]:
-    """Two entries in each other's place."""
-    return in_order(
+def swap(one: int, other: int) -> Callable[[Connection, int], Any]:
+    """Swap two entries."""
+    return sequence(
         entry_sql(one, "UPDATE audit_logs SET number = 99 {where}"),
         entry_sql(other, f"UPDATE audit_logs SET number = {one} {{where}}"),
         entry_sql(99, f"UPDATE audit_logs SET number = {other} {{where}}"),
     )
 
 
-def copied(source: int, target: int) -> Callable[[Connection, int], Any]:
-    """The entry `source` once more, as entry `target`."""
+def copy_entry(source: int, target: int) -> Callable[[Connection, int], Any]:
+    """Copy the entry `source` to the number `target`."""
     columns = [column.name for column in AuditLog.__table__.columns if column.name not in ("id", "number")]
     names = ", ".join(columns)
     statement = f"INSERT INTO audit_logs (id, number, {names}) SELECT 5000 + number, {target}, {names}"
     return entry_sql(source, f"{statement} FROM audit_logs {{where}}")
 
 
-def overwritten(target: int, source: int) -> Callable[[Connection, int], Any]:
-    """The entry `target` with everything that the entry `source` says, its seal too."""
-    return in_order(entry_sql(target, "DELETE FROM audit_logs {where}"), copied(source, target))
+def overwrite(target: int, source: int) -> Callable[[Connection, int], Any]:
+    """Replace the entry `target` by the entry `source`, with its MAC."""
+    return sequence(entry_sql(target, "DELETE FROM audit_logs {where}"), copy_entry(source, target))
 
 
-def resealed(first: int) -> Callable[[Connection, int], Any]:
-    """Entry `first` changed and the tail sealed again, by somebody who knows the code but not the key."""
+def recompute_macs(first: int) -> Callable[[Connection, int], Any]:
+    """Change entry `first` and compute new MACs, without the key: the attacker knows only the code."""
 
     def run(connection: Connection, chain: int) -> None:
         where = f"chain = {chain} AND number >= {first}"
@@ -131,13 +131,13 @@ def resealed(first: int) -> Callable[[Connection, int], Any]:
 
 
 def head(number: int, statement: str) -> Tampering:
-    """A tampering with the end of the chain."""
+    """Change the head of the chain."""
     return Tampering(f"head: {statement}", entry_sql(0, statement), number)
 
 
 def tamperings() -> Iterator[Tampering]:
-    """Every way, at every entry."""
-    for name, (run, number, _told) in TAMPERINGS.items():
+    """Yield every kind of tampering for every entry."""
+    for name, (run, number, _message) in TAMPERINGS.items():
         if number:
             yield Tampering(name, run, number)
     for n in range(1, ENTRIES + 1):
@@ -145,23 +145,23 @@ def tamperings() -> Iterator[Tampering]:
             change = entry_sql(n, f"UPDATE audit_logs SET {column} = {value} {{where}}")
             yield Tampering(f"{column} of {n}", change, n)
         yield Tampering(f"{n} removed", entry_sql(n, "DELETE FROM audit_logs {where}"), n)
-        yield Tampering(f"{n} sealed again", resealed(n), n)
-        yield Tampering(f"{n} doubled", in_order(renumbered(n + 1, 1), copied(n, n + 1)), n + 1)
+        yield Tampering(f"{n} with new MACs", recompute_macs(n), n)
+        yield Tampering(f"{n} doubled", sequence(renumber(n + 1, 1), copy_entry(n, n + 1)), n + 1)
         yield Tampering(
             f"{n} removed, the rest moved up",
-            in_order(
+            sequence(
                 entry_sql(n, "DELETE FROM audit_logs {where}"),
-                renumbered(n + 1, -1),
+                renumber(n + 1, -1),
                 entry_sql(0, f"UPDATE audit_heads SET number = {ENTRIES - 1} WHERE chain = {{chain}}"),
             ),
             n if n < ENTRIES else ENTRIES - 1,
         )
         for other in range(n + 1, ENTRIES + 1):
-            yield Tampering(f"{n} and {other} swapped", swapped(n, other), n)
-            yield Tampering(f"{n} overwritten with {other}", overwritten(n, other), n)
-    nothing = "UPDATE audit_heads SET number = 0, mac = '' WHERE chain = {chain}"
-    forgotten = in_order(entry_sql(0, "DELETE FROM audit_logs WHERE chain = {chain}"), entry_sql(0, nothing))
-    yield Tampering("as if nothing had ever been done", forgotten, 1)
+            yield Tampering(f"{n} and {other} swapped", swap(n, other), n)
+            yield Tampering(f"{n} overwritten with {other}", overwrite(n, other), n)
+    empty_head = "UPDATE audit_heads SET number = 0, mac = '' WHERE chain = {chain}"
+    emptied = sequence(entry_sql(0, "DELETE FROM audit_logs WHERE chain = {chain}"), entry_sql(0, empty_head))
+    yield Tampering("all entries removed", emptied, 1)
     for n in range(1, ENTRIES):
         yield Tampering(f"cut after {n}", lambda connection, chain, n=n: cut(connection, chain, n), n + 1)
         yield head(n + 1, f"UPDATE audit_heads SET number = {n} WHERE chain = {{chain}}")
@@ -171,43 +171,45 @@ def tamperings() -> Iterator[Tampering]:
 
 
 @pytest.fixture
-def watched(make_clinic: Callable[..., Clinic], tmp_path: Path) -> Clinic:
-    """A clinic whose heads are exported to where the tamperer does not get."""
+def exporting_clinic(make_clinic: Callable[..., Clinic], tmp_path: Path) -> Clinic:
+    """Return a clinic that exports its heads to a file that the attacker cannot change."""
     return make_clinic(audit_heads_file=tmp_path / "outside" / "heads.json")
 
 
-def test_every_tampering_is_found_and_named(watched: Clinic, scale: Scale, figures: Figures) -> None:
-    chain = write(watched, ENTRIES)
-    assert export(watched) == []
-    every = list(tamperings())
-    chosen = random.Random(13).sample(every, min(len(every), scale.tamperings // 2))
+def test_every_tampering_is_detected_at_its_entry(
+    exporting_clinic: Clinic, level: LoadLevel, figures: Figures
+) -> None:
+    chain = write(exporting_clinic, ENTRIES)
+    assert export(exporting_clinic) == []
+    candidates = list(tamperings())
+    selected = random.Random(13).sample(candidates, min(len(candidates), level.tamperings // 2))
     missed = []
 
-    with tampering(watched) as connection:
-        kept = copies(connection)
-        for one in chosen:
-            one.run(connection, chain)
-            answer = flask(watched, "verify")
-            named = NAMED.search(answer.stderr)
-            if answer.exit_code != 1 or named is None or named.groups() != (str(chain), str(one.entry)):
-                missed.append((one.what, one.entry, answer.output))
-            restore_rows(connection, kept)
+    with tampering(exporting_clinic) as connection:
+        originals = copies(connection)
+        for change in selected:
+            change.run(connection, chain)
+            response = flask(exporting_clinic, "verify")
+            fault = FAULT.search(response.stderr)
+            if response.exit_code != 1 or fault is None or fault.groups() != (str(chain), str(change.entry)):
+                missed.append((change.name, change.entry, response.output))
+            restore_rows(connection, originals)
         assert copies(connection).keys() == set(TABLES)
 
-    figures["tamperings found and named"] = f"{len(chosen) - len(missed)} of {len(chosen)}"
+    figures["tamperings detected"] = f"{len(selected) - len(missed)} of {len(selected)}"
     assert missed == []
-    assert flask(watched, "verify").exit_code == 0  # put back, all is well: no alarm was false
+    assert flask(exporting_clinic, "verify").exit_code == 0  # no false alarm after the rows are restored
 
 
-def test_64_writers_at_once_raise_no_false_alarm(fleet: Fleet, figures: Figures) -> None:
-    patient = fleet.clinic.patient()["id"]
-    receptionist = fleet.clinic.receptionist
-    during = []
+def test_64_concurrent_writers_cause_no_false_alarm(cluster: Cluster, figures: Figures) -> None:
+    patient = cluster.clinic.patient()["id"]
+    receptionist = cluster.clinic.receptionist
+    results = []
 
     for round_ in range(2):
-        answers = fleet.at_once(
+        responses = cluster.send_concurrently(
             [
-                lambda number=number, round_=round_: fleet.send(
+                lambda number=number, round_=round_: cluster.send(
                     *(
                         ("PATCH", f"/patients/{patient}", {"address": f"{number} Mill Lane {round_}"}),
                         ("GET", f"/patients/{patient}"),
@@ -219,8 +221,8 @@ def test_64_writers_at_once_raise_no_false_alarm(fleet: Fleet, figures: Figures)
                 for number in range(WRITERS)
             ]
         )
-        during.append(flask(fleet.clinic, "verify"))
-        assert {answer.status_code for answer in answers} == {200, 201, 403}
+        results.append(flask(cluster.clinic, "verify"))
+        assert {response.status_code for response in responses} == {200, 201, 403}
 
     figures["writers"] = WRITERS
-    assert [answer.output for answer in during if answer.exit_code] == []
+    assert [result.output for result in results if result.exit_code] == []

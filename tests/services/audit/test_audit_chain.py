@@ -28,19 +28,19 @@ TABLES = ("audit_subjects", "audit_logs", "audit_heads")
 
 @pytest.fixture
 def clinic(make_clinic: Any, tmp_path: Path) -> Clinic:
-    """A clinic that exports its heads to a file of the test's own."""
-    made: Clinic = make_clinic(audit_heads_file=tmp_path / "outside" / "heads.json")
-    return made
+    """Return a clinic that exports its heads to a temporary file."""
+    clinic: Clinic = make_clinic(audit_heads_file=tmp_path / "outside" / "heads.json")
+    return clinic
 
 
 def write(clinic: Clinic, entries: int) -> int:
-    """Append that many entries to one chain; which."""
+    """Append entries to one chain, and return its number."""
     with clinic.inside() as session:
-        deeds = [
+        pending = [
             PendingEntry("read", "patient", number, patient_ids={number, 100 + number})
             for number in range(entries)
         ]
-        audit_log.append(None, "a test", deeds)
+        audit_log.append(None, "a test", pending)
         newest = select(AuditLog.chain).order_by(AuditLog.id.desc()).limit(1)
         return int(session.execute(newest).scalar_one())
 
@@ -68,7 +68,7 @@ def flask(clinic: Clinic, *arguments: str) -> Result:
 
 @contextmanager
 def tampering(clinic: Clinic) -> Iterator[Connection]:
-    """A connection of somebody who owns the database and has no scruples: no trigger, no foreign key."""
+    """Yield a connection of the database owner, without triggers and foreign keys."""
     with clinic.app.app_context():
         engine = db.engine
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -97,11 +97,11 @@ def restore_rows(connection: Connection, saved: dict[str, list[dict[str, Any]]])
     for table, rows in saved.items():
         connection.execute(text(f"DELETE FROM {table}"))
         for row in rows:
-            told = {
+            columns = {
                 name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()
             }
-            names = ", ".join(f":{name}" for name in told)
-            connection.execute(text(f"INSERT INTO {table} ({', '.join(told)}) VALUES ({names})"), told)
+            names = ", ".join(f":{name}" for name in columns)
+            connection.execute(text(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({names})"), columns)
 
 
 def sql(*statements: str) -> Any:
@@ -361,9 +361,9 @@ def test_an_edited_file_of_heads_is_refused(clinic: Clinic) -> None:
     chain = write(clinic, 6)
     export(clinic)
     path = clinic.settings.heads_file
-    told = json.loads(path.read_text())
-    told["heads"][str(chain)] = [4, "0" * 64]
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    content["heads"][str(chain)] = [4, "0" * 64]
+    path.write_text(json.dumps(content))
 
     with pytest.raises(HeadsFileError, match="was changed"):
         heads_of(clinic)

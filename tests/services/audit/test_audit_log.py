@@ -1,4 +1,4 @@
-"""The audit log: one entry for every change, read, sign-in and refusal, and who may read it."""
+"""The audit log: entries for changes, reads, sign-ins and refusals, and access to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.clinic import Caller, Clinic
 
 
 class Since:
-    """The entries written since this was made."""
+    """The audit entries since the creation of this object."""
 
     def __init__(self, clinic: Clinic) -> None:
         self.clinic = clinic
@@ -26,12 +26,12 @@ class Since:
 
     def entries(self) -> list[AuditLog]:
         with self.clinic.inside() as session:
-            found = session.execute(select(AuditLog).where(AuditLog.id > self.last).order_by(AuditLog.id))
-            rows = list(found.scalars())
+            newer = select(AuditLog).where(AuditLog.id > self.last).order_by(AuditLog.id)
+            rows = list(session.execute(newer).scalars())
             session.expunge_all()
         return rows
 
-    def told(self) -> list[tuple[str, str | None, int | None]]:
+    def summary(self) -> list[tuple[str, str | None, int | None]]:
         return [(entry.action, entry.entity, entry.entity_id) for entry in self.entries()]
 
 
@@ -127,7 +127,7 @@ def test_a_change_that_changes_nothing_is_a_read(clinic: Clinic) -> None:
 
     clinic.receptionist.patch(f"/patients/{patient['id']}", {"name": patient["name"]})
 
-    assert since.told() == [("read", "patient", patient["id"])]
+    assert since.summary() == [("read", "patient", patient["id"])]
 
 
 def test_a_list_and_a_search_have_one_entry_with_the_shown_rows(clinic: Clinic) -> None:
@@ -196,7 +196,7 @@ def test_a_change_rolled_back_to_a_savepoint_has_no_entry(clinic: Clinic) -> Non
 
 
 def refused(since: Since) -> tuple[str | None, str | None, int | None, list[int]]:
-    """The one refusal: its code, and what it was about."""
+    """Return code, entity, id and patients of the only refusal."""
     [entry] = since.entries()
     assert entry.outcome is AuditOutcome.REFUSED
     assert entry.fields == []
@@ -290,7 +290,7 @@ def test_the_audit_log_is_listed_and_filtered(clinic: Clinic) -> None:
     desk.patch(f"/patients/{other['id']}", {"address": "x"})
     clinic.technician.delete(f"/patients/{patient['id']}")
 
-    def told(query: str) -> set[tuple[Any, ...]]:
+    def listed(query: str) -> set[tuple[Any, ...]]:
         answer = clinic.admin.get(f"/audit-logs?{query}")
         assert answer.status_code == 200, answer.get_json()
         return {(row["action"], row["role"], row["entity_id"]) for row in answer.get_json()}
@@ -300,17 +300,17 @@ def test_the_audit_log_is_listed_and_filtered(clinic: Clinic) -> None:
     changed = ("update", "receptionist", other["id"])
     stopped = ("refused", "technician", patient["id"])
     today = datetime.now(UTC).date()
-    assert told("") == {*created, read, changed, stopped}
-    assert told(f"user_id={doctor.user_id}") == {read}
-    assert told("action=update") == {changed}
-    assert told(f"entity=patient&entity_id={other['id']}") == {("create", "admin", other["id"]), changed}
-    assert told(f"patient_id={patient['id']}") == {("create", "admin", patient["id"]), read, stopped}
-    assert told("outcome=refused") == {stopped}
-    assert told("role=technician") == {stopped}
-    assert told(
+    assert listed("") == {*created, read, changed, stopped}
+    assert listed(f"user_id={doctor.user_id}") == {read}
+    assert listed("action=update") == {changed}
+    assert listed(f"entity=patient&entity_id={other['id']}") == {("create", "admin", other["id"]), changed}
+    assert listed(f"patient_id={patient['id']}") == {("create", "admin", patient["id"]), read, stopped}
+    assert listed("outcome=refused") == {stopped}
+    assert listed("role=technician") == {stopped}
+    assert listed(
         f"start_date={today - timedelta(days=1)}&end_date={today + timedelta(days=1)}&role=doctor"
     ) == {read}
-    assert told(f"start_date={today + timedelta(days=2)}") == set()
+    assert listed(f"start_date={today + timedelta(days=2)}") == set()
     assert clinic.admin.get("/audit-logs?mac=x").status_code == 422
     assert clinic.admin.get("/audit-logs?per_page=2").headers["X-Total-Count"] == "5"
 
@@ -340,8 +340,8 @@ def test_the_access_log_finds_everybody_who_read_the_patient(clinic: Clinic) -> 
     answer = clinic.admin.get(f"{path}/access-log")
     refusals = clinic.admin.get(f"{path}/access-log?outcome=refused").get_json()
 
-    told = [(row["action"], row["role"]) for row in answer.get_json()]
-    assert told == [
+    actions = [(row["action"], row["role"]) for row in answer.get_json()]
+    assert actions == [
         ("create", "admin"),
         ("read", "doctor"),
         ("search", "receptionist"),

@@ -49,7 +49,7 @@ def refresh(clinic: Clinic, token: str) -> TestResponse:
 
 
 def by_cookie(pair: dict[str, Any], origin: str | None = None) -> dict[str, Any]:
-    """The options of a request that a browser signs with its cookies."""
+    """Return the options of a request with cookies instead of a header."""
     cookies = "; ".join(
         f"{name}_cookie={pair[name]}" for name in ("access_token", "refresh_token") if name in pair
     )

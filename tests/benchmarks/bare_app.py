@@ -1,7 +1,8 @@
-"""Yardstick (a): a bare Flask application under the same server.
+"""Baseline (a), "bare": a minimal Flask application under the same server.
 
-It checks a JWT, fetches one patient by primary key through SQLAlchemy's ORM, without committing, and answers
-the bytes that the clinic answered to the same request. `BENCH_ANSWERS` is the directory that holds them.
+It verifies the JWT and reads one patient by primary key with the ORM of SQLAlchemy, without a commit. It
+then sends a prepared response: the bytes that the measured application sent. `BENCH_RESPONSES` is the folder
+of the responses.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from sqlalchemy.orm import Session
 
 from models import Patient
 
-PATIENTS = 1_000  # among whose ids one is fetched
+PATIENTS = 1_000  # the ids 1 to 1,000 are read
 
 
 def create_app() -> Flask:
-    """The WSGI application, configured by the environment of the clinic it is compared with."""
+    """Create the WSGI application. It reads the environment variables of the measured application."""
     app = Flask(__name__, static_folder=None)
     url, key = os.environ["DATABASE_URI"], os.environ["JWT_SECRET_KEY"]
-    local = {"check_same_thread": False} if url.startswith("sqlite") else {}
-    engine = create_engine(url, pool_size=10, connect_args=local)
-    folder = Path(os.environ["BENCH_ANSWERS"])
+    options = {"check_same_thread": False} if url.startswith("sqlite") else {}
+    engine = create_engine(url, pool_size=10, connect_args=options)
+    folder = Path(os.environ["BENCH_RESPONSES"])
 
     @cache
-    def answer(name: str) -> bytes:
+    def response_body(name: str) -> bytes:
         return (folder / name).read_bytes()
 
     @app.route("/health/live")
@@ -41,9 +42,9 @@ def create_app() -> Flask:
         token = request.headers["Authorization"].removeprefix("Bearer ")
         jwt.decode(token, key, algorithms=["HS256"], audience="clinic")
         with Session(engine) as session:
-            found = session.get(Patient, number % PATIENTS + 1)
-            if found is None:
+            patient = session.get(Patient, number % PATIENTS + 1)
+            if patient is None:
                 raise LookupError
-        return Response(answer(name), mimetype="application/json")
+        return Response(response_body(name), mimetype="application/json")
 
     return app

@@ -1,6 +1,6 @@
-"""The parts a clinic runs behind: nginx with the project's own configuration, PgBouncer in transaction mode.
+"""Real proxies for the tests: nginx with the configuration of the project, PgBouncer in transaction mode.
 
-Both are Debian's packages, and the long form alone needs them: `apt-get install nginx-light pgbouncer`.
+Only the long level needs them. Debian packages: `apt-get install nginx-light pgbouncer`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ SBIN = "/usr/sbin:/usr/local/sbin"
 
 
 def program(name: str) -> str:
-    """Where a program lies; ServerError says how to get it."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}")
-    if found is None:
+    """Return the path of a program. ServerError says how to install it."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}")
+    if path is None:
         raise ServerError(f"{name} is not installed: apt-get install nginx-light pgbouncer openssl")
-    return found
+    return path
 
 
 class Proxy(Server):
-    """nginx in front of the application, over TLS; `authority` is the file that vouches for it."""
+    """nginx in front of the application, with TLS. `authority` is the file of its CA certificate."""
 
     def __init__(self, process: ManagedProcess, url: str, authority: Path) -> None:
         super().__init__(process)
@@ -49,35 +49,35 @@ class Proxy(Server):
 
 
 def start_nginx(instances: Sequence[AppServer]) -> Proxy:
-    """The project's `deploy/nginx.conf`, with these instances and places of its own."""
+    """Start nginx with `deploy/nginx.conf`, with these instances, ports and folders."""
     directory = Path(tempfile.mkdtemp(prefix="clinic-nginx-"))
     directory.chmod(0o755)  # its workers run as another user
     certificate, key = directory / "certificate.pem", directory / "key.pem"
     subject = ["-subj", "/CN=clinic", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    arguments = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     subprocess.run(
-        [program("openssl"), *made, "-keyout", key, "-out", certificate], check=True, capture_output=True
+        [program("openssl"), *arguments, "-keyout", key, "-out", certificate], check=True, capture_output=True
     )
     plain, secure = free_port(), free_port()
-    upstreams = " ".join(f"server {one.url.removeprefix('http://')};" for one in instances)
-    places = "".join(
+    upstreams = " ".join(f"server {instance.url.removeprefix('http://')};" for instance in instances)
+    temporary_paths = "".join(
         f"{kind}_temp_path {directory}/{kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    told = (ROOT / "deploy" / "nginx.conf").read_text()
-    for theirs, ours in (
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    for pattern, replacement in (
         (r"server app:5000;", upstreams),
         (r"listen 80;", f"listen 127.0.0.1:{plain};"),
         (r"listen 443 ssl;", f"listen 127.0.0.1:{secure} ssl;"),
-        (r"http2 on;", ""),  # Debian's is older than the word
+        (r"http2 on;", ""),  # nginx of Debian does not know the directive
         (r"/run/secrets/certificate;", f"{certificate};"),
         (r"/run/secrets/certificate_key;", f"{key};"),
-        (r"http \{", f"http {{ {places}"),
+        (r"http \{", f"http {{ {temporary_paths}"),
     ):
-        told, count = re.subn(theirs, ours, told)
-        assert count == 1, theirs
+        text, count = re.subn(pattern, replacement, text)
+        assert count == 1, pattern
     configuration = directory / "nginx.conf"
-    configuration.write_text(f"daemon off; pid {directory}/pid; error_log stderr warn;\n{told}")
+    configuration.write_text(f"daemon off; pid {directory}/pid; error_log stderr warn;\n{text}")
 
     def ready() -> bool:
         with suppress(OSError), closing(socket.create_connection(("127.0.0.1", secure), timeout=1)):
@@ -92,19 +92,22 @@ def start_nginx(instances: Sequence[AppServer]) -> Proxy:
 
 
 class Pooler(Server):
-    """PgBouncer before a PostgreSQL server."""
+    """PgBouncer in front of a PostgreSQL server."""
 
     def __init__(self, process: ManagedProcess, port: int) -> None:
         super().__init__(process)
         self.port = port
 
     def url(self, database_url: str) -> str:
-        """The address of the same database through the pooler."""
+        """Return the URL of the database through PgBouncer."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{make_url(database_url).database}"
 
 
 def start_pgbouncer(postgres: PostgresServer, pool_size: int) -> Pooler:
-    """Transaction mode, as the poolers of hosted PostgreSQL run, with `pool_size` connections a database."""
+    """Start PgBouncer in transaction mode, with `pool_size` connections per database.
+
+    Poolers of hosted PostgreSQL use this mode.
+    """
     directory, port = Path(tempfile.mkdtemp(prefix="clinic-pgbouncer-")), free_port()
     host = postgres.admin.query.get("host", postgres.admin.host)
     configuration = directory / "pgbouncer.ini"

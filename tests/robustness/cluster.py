@@ -1,4 +1,4 @@
-"""The application on several worker processes, and as many clients at once as an attack needs."""
+"""The application with several worker processes, and concurrent clients."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.conftest import settings_for
 from tests.support.clinic import Caller, Clinic
 from tests.support.servers import AppServer, start_app
 
-TIMEOUT_S = 60  # that a client waits: longer than any answer may take, so that slowness is measured
+TIMEOUT_S = 60  # longer than any allowed response time, so that slow responses are measured
 
-Call = Callable[[], requests.Response]
+PreparedRequest = Callable[[], requests.Response]
 
 
-class Fleet:
-    """The application under gunicorn with several processes, and the same clinic in this process.
+class Cluster:
+    """The application with several worker processes, and an application in this process on its database.
 
-    `slowest_s` is the longest answer since it was last set to 0, `statuses` counts all answers.
+    `slowest_s` is the longest response time since it was set to 0. `statuses` counts all responses.
     """
 
     def __init__(self, server: AppServer, clinic: Clinic) -> None:
@@ -41,53 +41,53 @@ class Fleet:
     def send(
         self, method: str, path: str, body: Any = None, *, by: Caller | None = None, **headers: str
     ) -> requests.Response:
-        """One request of the admin, or of `by`, on this thread's own connection."""
+        """Send a request as the admin, or as `by`. Each thread has its own connection."""
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
-            # who signs in for others must not sign them out by a cookie that was kept
+            # Without cookies: the cookie of one sign-in must not replace the token of another caller.
             self._local.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         headers.setdefault("Authorization", f"Bearer {(by or self.clinic.admin).token}")
-        found: requests.Response = self._local.session.request(
+        response: requests.Response = self._local.session.request(
             method, self.server.url + path, json=body, headers=headers, timeout=TIMEOUT_S
         )
         with self._counting:
-            self.slowest_s = max(self.slowest_s, found.elapsed.total_seconds())
-            self.statuses[found.status_code] += 1
-        return found
+            self.slowest_s = max(self.slowest_s, response.elapsed.total_seconds())
+            self.statuses[response.status_code] += 1
+        return response
 
-    def later(
+    def prepare(
         self, method: str, path: str, body: Any = None, *, by: Caller | None = None, **headers: str
-    ) -> Call:
-        """The same, not sent yet: for `at_once`."""
+    ) -> PreparedRequest:
+        """Return a request for `send_concurrently`. It is not sent yet."""
         return partial(self.send, method, path, body, by=by, **headers)
 
     def get(self, path: str, *, by: Caller | None = None) -> Any:
-        """The answer to a GET, which must succeed."""
-        found = self.send("GET", path, by=by)
-        assert found.status_code == 200, found.text
-        return found.json()
+        """Return the JSON of a GET request that must succeed."""
+        response = self.send("GET", path, by=by)
+        assert response.status_code == 200, response.text
+        return response.json()
 
-    def at_once(self, calls: Sequence[Call]) -> list[requests.Response]:
-        """All calls started together; their answers, in the order of the calls."""
-        _ = self.clinic.admin  # made by the first who asks: not by all of them
+    def send_concurrently(self, calls: Sequence[PreparedRequest]) -> list[requests.Response]:
+        """Send all requests at the same time. Return the responses in the order of the requests."""
+        _ = self.clinic.admin  # create the account now: not once per thread
         barrier = threading.Barrier(len(calls))
 
-        def run(call: Call) -> requests.Response:
+        def run(call: PreparedRequest) -> requests.Response:
             barrier.wait()
             return call()
 
         with ThreadPoolExecutor(len(calls)) as pool:
             return list(pool.map(run, calls))
 
-    def count(self, calls: Sequence[Call]) -> dict[int, int]:
-        """How often each status was answered."""
-        return dict(collections.Counter(answer.status_code for answer in self.at_once(calls)))
+    def count_statuses(self, calls: Sequence[PreparedRequest]) -> dict[int, int]:
+        """Send all requests at the same time. Return the number of responses by status."""
+        return dict(collections.Counter(response.status_code for response in self.send_concurrently(calls)))
 
 
-def start_fleet(
+def start_cluster(
     database_url: str, redis_url: str | None = None, workers: int = 4, env: Mapping[str, str] | None = None
-) -> Fleet:
-    """A fleet on a migrated database; `env` adds to its settings. To be ended by `stop_fleet`."""
+) -> Cluster:
+    """Start an application on a migrated database. `env` adds settings. `stop_cluster` ends it."""
     clinic = Clinic(settings_for(database_url))
     settings = clinic.settings
     shared = {
@@ -95,23 +95,23 @@ def start_fleet(
         "AUDIT_KEY": settings.audit_key,
         "AUDIT_HEADS_FILE": str(settings.heads_file),
     }
-    return Fleet(start_app(database_url, redis_url, workers=workers, env=shared | dict(env or {})), clinic)
+    return Cluster(start_app(database_url, redis_url, workers=workers, env=shared | dict(env or {})), clinic)
 
 
-def stop_fleet(fleet: Fleet) -> None:
-    """End the workers and let go of the database."""
-    fleet.server.stop()
-    fleet.clinic.close()
+def stop_cluster(cluster: Cluster) -> None:
+    """Stop the workers and close the connections to the database."""
+    cluster.server.stop()
+    cluster.clinic.close()
 
 
-def assert_well(clinic: Clinic) -> None:
-    """Every invariant holds, and the audit's chains are whole."""
+def assert_consistent(clinic: Clinic) -> None:
+    """Assert that `flask verify` and `flask audit verify` find no violation."""
     for command in (["verify"], ["audit", "verify"]):
         result = clinic.app.test_cli_runner().invoke(args=command)
         assert result.exit_code == 0, result.output
 
 
 def slot(number: int) -> str:
-    """The start of the n-th half hour from tomorrow midnight on."""
+    """Return the start of the n-th half hour after the next midnight (UTC)."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     return (midnight + timedelta(minutes=30 * number)).isoformat()
