@@ -32,7 +32,7 @@ RETRY_AFTER = 2  # seconds
 CONNECTION_ERRORS = {"OperationalError", "InterfaceError", "PendingRollbackError"}  # classes of SQLAlchemy
 
 
-class Retry(Exception):
+class Retry(Exception):  # noqa: N818 - a signal to run again, not an error
     """The request must run again from the start. None of its effects was committed."""
 
 

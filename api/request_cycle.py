@@ -267,7 +267,7 @@ def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
             if attempt + 1 < ATTEMPTS and isinstance(translate(error, committing=True), Retry):
                 continue
             # no traceback: usually the database is away, and every refusal would log one
-            log.error("refusal_not_audited", failure=type(error).__name__)
+            log.error("refusal_not_audited", failure=type(error).__name__)  # noqa: TRY400
             raise unavailable() from error
         else:
             return

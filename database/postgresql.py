@@ -275,7 +275,7 @@ _watchdog = _Watchdog()
 
 
 def _renew_watchdog() -> None:
-    global _watchdog
+    global _watchdog  # noqa: PLW0603 - one thread in a process
     _watchdog = _Watchdog()
 
 

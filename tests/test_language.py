@@ -33,8 +33,6 @@ AVOIDED = re.compile(
     r"|hands? out|handed out|thereof|whence)\b",
     re.IGNORECASE,
 )
-# Files and folders that still break a rule. This list may only shrink.
-NOT_YET = {"tests/benchmarks", "tests/robustness"}
 
 
 def files() -> list[Path]:
@@ -109,35 +107,10 @@ def problems(path: Path) -> list[str]:
     return result
 
 
-def is_listed(path: Path) -> bool:
-    """Return True for a file in `NOT_YET`, or in a folder of it."""
-    name = path.relative_to(ROOT)
-    return any(str(part) in NOT_YET for part in (name, *name.parents))
-
-
 def test_documents_docstrings_and_comments_are_plain() -> None:
-    wrong = [
-        f"{path.relative_to(ROOT)}: {problem}"
-        for path in files()
-        if not is_listed(path)
-        for problem in problems(path)
-    ]
+    wrong = [f"{path.relative_to(ROOT)}: {problem}" for path in files() for problem in problems(path)]
 
     assert not wrong, "\n".join(wrong)
-
-
-def test_every_exception_is_still_needed() -> None:
-    clean = {
-        name
-        for name in NOT_YET
-        if not any(
-            problems(path)
-            for path in files()
-            if name in map(str, (path.relative_to(ROOT), *path.relative_to(ROOT).parents))
-        )
-    }
-
-    assert clean == set(), f"remove from NOT_YET: {clean}"
 
 
 @pytest.mark.parametrize(

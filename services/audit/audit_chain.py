@@ -314,7 +314,7 @@ class _Exporter(threading.Thread):
                     log.error("audit_broken", chain=fault.chain, number=fault.number, problem=fault.problem)
             except Exception as failure:  # the thread tries again after a minute
                 # no traceback each minute while the database is away
-                log.error("audit_heads_not_exported", failure=type(failure).__name__)
+                log.error("audit_heads_not_exported", failure=type(failure).__name__)  # noqa: TRY400
 
 
 _exporter: _Exporter | None = None
@@ -326,7 +326,7 @@ def ensure_export_thread() -> None:
 
     Each request calls this, so that every worker process has a thread: threads do not survive a fork.
     """
-    global _exporter
+    global _exporter  # noqa: PLW0603 - one thread in a process
     chosen = settings()
     if _exporter is not None and _exporter.chosen is chosen and _exporter.is_alive():
         return
