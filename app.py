@@ -72,6 +72,7 @@ from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
+from services.users import sessions
 
 # The URL map: one line per endpoint. The API documentation keeps this order.
 ROUTES: list[tuple[type[ApiResource], str]] = [
@@ -154,6 +155,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     redis_store.init(settings.redis_url)
     limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
     audit_log.register(extensions.db.session)
+    sessions.register(extensions.db.session)
     hooks.init_app(app)
     app.before_request(audit_chain.ensure_export_thread)
     register_routes(PlainApi(app))

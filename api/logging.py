@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
@@ -15,8 +14,11 @@ import structlog
 MAX_CAUSES = 10  # exceptions of one chain that are logged
 
 
-class LossyStream(io.TextIOBase):
-    """A text stream that drops what it cannot write: a full log disk must not fail a request."""
+class LossyStream:
+    """A text stream that drops what it cannot write: a full log disk must not fail a request.
+
+    Not an `io.TextIOBase`: its finalizer flushes when Python exits, and prints an error for a closed stream.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

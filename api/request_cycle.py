@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import structlog
 from flask import Response, request
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from api import list_query, request_body, serialization
 from api.authentication import identify, require_token
@@ -56,7 +56,8 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
             try:
                 return _attempt(method, spec, context, members, use_memory=attempt == 0)
             except Retry:
-                if time.monotonic() - started > RETRY_WITHIN:
+                # the second attempt is always made: it is the first one with nothing remembered
+                if attempt > 0 and time.monotonic() - started > RETRY_WITHIN:
                     break
         raise unavailable()
     except ClinicError as refusal:
@@ -108,7 +109,10 @@ def _commit_refusal(context: RequestContext) -> None:
 
 
 def _raise_translated(error: Exception, *, committing: bool) -> NoReturn:
+    caller_is_remembered = remembered.assumptions().caller is not None
     _rollback()
+    if caller_is_remembered and isinstance(error, (DataError, IntegrityError)):
+        raise Retry from error  # the failed transaction cannot verify the caller, and no refusal goes without
     translated = translate(error, committing=committing)
     if translated is error:
         raise error
@@ -156,6 +160,7 @@ def _begin_key(header: str) -> IdempotencyKey:
         return idempotency.begin(current_actor().user_id or 0, header, fingerprint)
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == LOCK_NOT_AVAILABLE:
+            db.session.rollback()  # the refusal needs a transaction in which the caller can be verified
             raise ClinicError(
                 "request_in_progress", "The first request with this key still runs.", retry_after=1
             ) from None

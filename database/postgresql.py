@@ -85,11 +85,13 @@ def _numbered(query: str) -> tuple[str, tuple[str, ...]]:
     names: list[str] = []
 
     def number(match: re.Match[str]) -> str:
+        if match[0] == "%%":
+            return "%"
         if match[1] not in names:
             names.append(match[1])
         return f"${names.index(match[1]) + 1}"
 
-    return re.sub(r"%\((\w+)\)s", number, query).replace("%%", "%"), tuple(names)
+    return re.sub(r"%%|%\((\w+)\)s", number, query), tuple(names)
 
 
 class PostgresCursor(psycopg2.extensions.cursor):

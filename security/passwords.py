@@ -25,7 +25,8 @@ MIN_LENGTH = 12  # characters
 def _lower_priority() -> None:
     """Lower the CPU priority of this thread, so that sign-ins do not delay other requests."""
     if sys.platform == "linux":  # on other systems the priority belongs to the process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        niceness = max(10, os.getpriority(os.PRIO_PROCESS, 0))  # only root may lower a niceness
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 # bcrypt uses only the CPU and releases the GIL. More than two threads would only slow each other down.

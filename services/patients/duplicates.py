@@ -44,8 +44,8 @@ def lock_traits(values: Mapping[str, Any]) -> None:
     lock_keys(
         db.session.connection(),
         (
-            int.from_bytes(hashlib.blake2b(f"{name}={value}".encode(), digest_size=8).digest(), signed=True)
-            for name, value in get_traits(values).items()
+            int.from_bytes(hashlib.blake2b(trait.encode(), digest_size=8).digest(), signed=True)
+            for trait in (f"{name}={value}".casefold() for name, value in get_traits(values).items())
         ),
     )
 

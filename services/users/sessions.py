@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
+from redis import Redis
 from sqlalchemy import (
     ColumnElement,
     Row,
     and_,
     bindparam,
     delete,
+    event,
     select,
     update,
 )
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from cache.redis import redis_store
@@ -272,7 +276,7 @@ def end(session: UserSession) -> None:
     """End a session. Its tokens are refused from the next request on."""
     if session.ended_at is None:
         session.ended_at = clock.now()
-        _revoke(session.id, session.expires_at)
+        _ended_in(db.session()).append((session.id, session.expires_at))
 
 
 def end_all(user_id: int, *, except_id: int | None = None) -> None:
@@ -288,8 +292,33 @@ def end_all(user_id: int, *, except_id: int | None = None) -> None:
             end(session)
 
 
-def _revoke(session_id: int, expires_at: datetime) -> None:
-    # Before the commit: if the commit fails, a valid session is refused for a moment. After the commit, an
-    # ended session could be accepted.
-    seconds = max(1, int((expires_at - clock.now()).total_seconds()) + 60)
-    redis_store.call(lambda client: client.set(revoked_key(session_id), 1, ex=seconds), None)
+class EndedSessions(list[tuple[int, datetime]]):
+    """Id and expiry of the sessions that a transaction ends, attached as `session.info[EndedSessions]`."""
+
+
+def _ended_in(session: Session) -> EndedSessions:
+    ended_sessions: EndedSessions = session.info.setdefault(EndedSessions, EndedSessions())
+    return ended_sessions
+
+
+def register(session_class: type[Session] | Any) -> None:
+    """Register the handlers that list ended sessions in Redis.
+
+    This happens after the commit only: a transaction that was rolled back must revoke nothing. Until then the
+    row of the session decides.
+    """
+    event.listen(session_class, "after_commit", _list_in_redis)
+    event.listen(session_class, "after_rollback", lambda session: _ended_in(session).clear())
+
+
+def _list_in_redis(session: Session) -> None:
+    ended_sessions = _ended_in(session)
+    for session_id, expires_at in ended_sessions:
+        seconds = max(1, int((expires_at - clock.now()).total_seconds()) + 60)
+        key = revoked_key(session_id)
+        redis_store.call(partial(_set_revoked, key, seconds), None)
+    ended_sessions.clear()
+
+
+def _set_revoked(key: str, seconds: int, client: Redis) -> None:
+    client.set(key, 1, ex=seconds)

@@ -84,8 +84,9 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     """Change the password of the caller and end their other sessions.
 
     Raises 422 `validation_failed` for a wrong current password, which is audited, and for a weak new one.
-    Raises 429 `too_many_requests` after too many wrong ones.
+    Raises 429 `too_many_requests` after too many wrong ones, and 503 while too many password checks wait.
     """
+    passwords.raise_if_queue_full()
     db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
     user_id = actor.user_id or 0
     by_account, key = settings().rate_limit_login_account, ("password-account", str(user_id))
@@ -95,11 +96,14 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     row = read_outside_transaction(
         select(User.name, User.email, User.password_hash).where(User.id == user_id)
     )
-    if row is None or not passwords.verify(row.password_hash, current_password):
+    is_right = row is not None and passwords.verify(row.password_hash, current_password)
+    sessions.require_valid(actor)
+    if row is None or not is_right:
         raise _refuse_current_password(user_id)
     limits.forget(by_account, *key)
     if new_password == current_password:
         raise invalid("new_password", "must differ from the current one")
+    db.session.rollback()
     hashed = _hash_new_password(new_password, row.name, row.email)
     sessions.require_valid(actor)
     user = get_or_404(User, user_id, lock=True)

@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from api import request_cycle
+from cache.redis import RedisStore
 from enums import AuditOutcome
+from errors import ClinicError
 from extensions import db
 from models import AuditLog
+from security import passwords
 from services import remembered
 from services.audit import audit_chain
+from services.users import sessions
 from tests.support.clinic import Caller, Clinic
 
 
@@ -209,3 +214,100 @@ def test_an_outdated_head_costs_a_second_attempt_and_no_entry(clinic: Clinic) ->
     assert len(clinic.admin.get("/patients").get_json()) == 1
     with clinic.inside():
         assert audit_chain.verify(db.engine) is None
+
+
+# --- Refusals and retries of a remembered caller -------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_an_ended_session_gets_no_refusal_by_a_constraint(clinic: Clinic) -> None:
+    clinic.patient(file_number="F-1")
+    caller = signed_in(clinic, "receptionist")
+    execute(clinic, "UPDATE user_sessions SET ended_at = expires_at WHERE user_id = :id", id=caller.user_id)
+
+    answer = caller.post("/patients", {"name": "Ada Quill", "file_number": "F-1"})
+
+    assert (answer.status_code, answer.get_json()["error"]) == (401, "token_revoked")
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_a_key_whose_first_request_still_runs_is_a_conflict(clinic: Clinic) -> None:
+    caller = signed_in(clinic, "receptionist")
+    key = text(
+        "INSERT INTO idempotency_keys (user_id, key, fingerprint, created_at) VALUES (:id, 'k', 'f', now())"
+    )
+    with clinic.app.app_context(), db.engine.connect() as other:
+        other.execute(key, {"id": caller.user_id})
+
+        answer = caller.post("/patients", {"name": "Ada Quill"}, headers={"Idempotency-Key": "k"})
+
+    assert (answer.status_code, answer.get_json()["error"]) == (409, "request_in_progress")
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_a_withdrawn_right_revokes_no_session_in_redis(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+    monkeypatch.setattr(sessions, "_set_revoked", lambda key, _seconds, _client: keys.append(key))
+    monkeypatch.setattr(RedisStore, "call", lambda _store, action, _fallback: action(None))
+    monkeypatch.setattr(RedisStore, "exists", lambda _store, _key: False)
+    admin, other = signed_in(clinic, "admin"), signed_in(clinic, "receptionist")
+    path = f"/users/{other.user_id}"
+    execute(clinic, "UPDATE users SET is_active = false WHERE id = :id", id=admin.user_id)
+
+    refused = admin.delete(path)
+
+    assert (refused.status_code, keys) == (401, [])
+    assert clinic.admin.delete(path).status_code == 200
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_a_slow_request_with_an_outdated_head_runs_again(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = signed_in(clinic, "receptionist")
+    heads = memory_of(clinic).heads
+    heads.update({chain: head._replace(number=head.number - 1) for chain, head in heads.items()})
+    monkeypatch.setattr(request_cycle, "RETRY_WITHIN", 0)
+
+    assert caller.post("/patients", {"name": "Ada Quill"}).status_code == 201
+
+
+def test_an_ended_session_gets_no_answer_about_the_current_password(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = signed_in(clinic, "receptionist")
+
+    def verify(*_arguments: Any) -> bool:
+        execute(
+            clinic, "UPDATE user_sessions SET ended_at = expires_at WHERE user_id = :id", id=caller.user_id
+        )
+        return False
+
+    monkeypatch.setattr(passwords, "verify", verify)
+
+    answer = caller.post(
+        "/auth/change-password", {"current_password": "wrong", "new_password": "another quiet harbour"}
+    )
+
+    assert (answer.status_code, answer.get_json()["error"]) == (401, "token_revoked")
+
+
+def test_a_full_password_queue_counts_no_wrong_password(
+    make_clinic: Callable[..., Clinic], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinic = make_clinic(rate_limit_enabled=True)
+    caller = signed_in(clinic, "receptionist")
+    body = {"current_password": "wrong", "new_password": "another quiet harbour"}
+
+    def refuse() -> None:
+        raise ClinicError("unavailable", "Too many password checks wait.", retry_after=1)
+
+    with monkeypatch.context() as full:
+        full.setattr(passwords, "raise_if_queue_full", refuse)
+        statuses = {caller.post("/auth/change-password", body).status_code for _ in range(12)}
+
+    assert statuses == {503}
+    assert caller.post("/auth/change-password", body).status_code == 422

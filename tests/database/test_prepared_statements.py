@@ -39,6 +39,17 @@ def test_a_statement_is_prepared_after_some_uses_and_planned_once(engine: Engine
         assert settings == ["force_generic_plan", "off"]
 
 
+def test_percent_signs_in_text_and_values_are_no_placeholders(engine: Engine) -> None:
+    statement = text(r"SELECT '%(x)s %% %s' || :value").execution_options(prepare=True)
+    with engine.connect() as connection:
+        results = {
+            connection.execute(statement, {"value": "50% %(a)s $1 '"}).scalar_one()
+            for _ in range(PREPARE_AFTER + 2)
+        }
+
+    assert results == {"%(x)s %% %s50% %(a)s $1 '"}
+
+
 def test_a_failed_prepare_is_forgotten(engine: Engine) -> None:
     """A lock on the table makes PREPARE fail. The next attempt on the same connection prepares it again."""
     with engine.connect() as connection, engine.connect() as other:
