@@ -264,9 +264,12 @@ def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
             db.session.commit()
         except Exception as error:
             _rollback()
-            if attempt + 1 < ATTEMPTS and isinstance(translate(error, committing=True), Retry):
+            translated = translate(error, committing=True)
+            if translated is error:
+                raise  # a fault of ours: a 500 with its traceback
+            if attempt + 1 < ATTEMPTS and isinstance(translated, Retry):
                 continue
-            # no traceback: usually the database is away, and every refusal would log one
+            # no traceback: the database is away, and every refusal would log one
             log.error("refusal_not_audited", failure=type(error).__name__)  # noqa: TRY400
             raise unavailable() from error
         else:

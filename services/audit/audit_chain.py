@@ -23,6 +23,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine, RowMapping, and_, exists, or_, select
+from sqlalchemy.exc import DBAPIError
 
 from config import Settings, settings
 from database.engine import snapshot
@@ -312,9 +313,11 @@ class _Exporter(threading.Thread):
             try:
                 for fault in export(self.engine, self.chosen):
                     log.error("audit_broken", chain=fault.chain, number=fault.number, problem=fault.problem)
-            except Exception as failure:  # the thread tries again after a minute
+            except (DBAPIError, OSError) as error:  # the thread tries again after a minute
                 # no traceback each minute while the database is away
-                log.error("audit_heads_not_exported", failure=type(failure).__name__)  # noqa: TRY400
+                log.error("audit_heads_not_exported", failure=type(error).__name__)  # noqa: TRY400
+            except Exception:
+                log.exception("audit_heads_not_exported")
 
 
 _exporter: _Exporter | None = None
