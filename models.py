@@ -227,6 +227,7 @@ class Patient(Versioned, Base):
     phone: Mapped[Short | None]
     phone_e164: Mapped[str | None] = mapped_column(String(20), index=True)
     phone_digits: Mapped[str | None] = mapped_column(String(50))
+    search_fold: Mapped[str] = mapped_column(String(1000), server_default="")  # see search_column
     email: Mapped[str | None] = mapped_column(String(254), index=True)
     address: Mapped[Line | None]
     blood_type: Mapped[str | None] = mapped_column(String(3))

@@ -45,6 +45,7 @@ from models import (
 )
 from services import clock
 from services.audit.audit_log import CHAINS, canonical_json, compute_mac
+from services.patients.search_column import search_fold
 from services.search_key import search_key
 
 APPOINTMENTS = 5  # per patient
@@ -93,8 +94,9 @@ AUDIT_FIELDS = {
 COLUMNS: dict[type[Base], tuple[str, ...]] = {
     model: tuple(columns.split())
     for model, columns in {
-        Patient: "id file_number name name_fold gender date_of_birth phone phone_e164 phone_digits email "
-        "address insurance_provider insurance_id needs_review is_active version created_at updated_at",
+        Patient: "id file_number name name_fold gender date_of_birth phone phone_e164 phone_digits "
+        "search_fold email address insurance_provider insurance_id needs_review is_active version created_at "
+        "updated_at",
         MedicalHistory: "id patient_id version created_at updated_at",
         Condition: "id medical_history_id name name_fold icd10 status",
         Appointment: "id patient_id doctor_id start end blocked_until status type reason cancellation_reason "
@@ -194,20 +196,28 @@ class DemoGenerator:
         name = f"{given} {family}"
         line = f"{201 + number // 10_000_000 % 799}{2_000_000 + number % 8_000_000:07d}"
         insured = random() < 0.6
+        searched = {
+            "name": name,
+            "email": f"{given}.{family}{number}@mail.example".lower() if random() < 0.5 else None,
+            "file_number": f"P-{number:06d}",
+            "insurance_id": f"N{number:08d}" if insured else None,
+            "phone_digits": f"1{line} 1{line}",
+        }
         patient_id = self._add(
             Patient,
-            f"P-{number:06d}",
+            searched["file_number"],
             name,
             search_key(name),
             (Gender.FEMALE, Gender.MALE, Gender.OTHER)[int(random() * 2.02)],
             at.date() - timedelta(days=int(random() * 27_000) + 1),
             f"+1 ({line[:3]}) {line[3:6]}-{line[6:]}",
             f"+1{line}",
-            f"1{line} 1{line}",
-            f"{given}.{family}{number}@mail.example".lower() if random() < 0.5 else None,
+            searched["phone_digits"],
+            search_fold(searched),
+            searched["email"],
             f"{int(random() * 200) + 1} {STREETS[int(random() * 6)]}",
             INSURERS[number % 4] if insured else None,
-            f"N{number:08d}" if insured else None,
+            searched["insurance_id"],
             False,
             True,
             1,

@@ -27,6 +27,7 @@ from models import (
     InventoryLot,
     InvoiceCounter,
     LedgerEntry,
+    Patient,
     PrescribedMedication,
     Prescription,
     Refund,
@@ -99,12 +100,25 @@ def _wrong_standings() -> Select[Any]:
 def all_checks() -> list[IntegrityCheck]:
     """Return all checks, in the order in which they run."""
     return [
+        *_patient_checks(),
         *_scheduling_checks(),
         *_clinical_checks(),
         *_billing_checks(),
         *_account_checks(),
         *_stock_checks(),
         *_session_checks(),
+    ]
+
+
+def _patient_checks() -> list[IntegrityCheck]:
+    name_part = func.substr(Patient.search_fold, 1, func.length(Patient.name_fold))
+    digits = func.coalesce(Patient.phone_digits, "")
+    last_part = func.substr(Patient.search_fold, func.length(Patient.search_fold) - func.length(digits) + 1)
+    return [
+        IntegrityCheck(
+            "The search column of a patient begins with the name and ends with the phone digits.",
+            select(Patient.id).where(or_(name_part != Patient.name_fold, last_part != digits)),
+        )
     ]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 
 from extensions import db
 from models import Doctor, Patient
 from services.listing.conditions import words_in
 from services.listing.spec import PreselectedIds
+from services.patients import search_column
 
 PRESELECT_LIMIT = 5_000  # ids
 
@@ -48,13 +49,14 @@ def _matching_ids(key: Any, condition: ColumnElement[bool]) -> Sequence[int]:
 
 def of_patient(column: Any, text: str) -> ColumnElement[bool]:
     """Return the condition that the patient's name contains all words of the text, in any order."""
-    return in_related(column, Patient.id, words_in(Patient.name_fold, text))
+    return in_related(column, Patient.id, search_column.name_contains(text))
 
 
 def of_patient_or_file(column: Any, text: str) -> ColumnElement[bool]:
     """Return the condition that the patient's name contains all words, or the file number the text."""
-    numbered = Patient.file_number.icontains(text, autoescape=True)
-    return in_related(column, Patient.id, or_(words_in(Patient.name_fold, text), numbered))
+    in_file_number = Patient.file_number.icontains(text, autoescape=True)
+    numbered = and_(search_column.contains_words(text), in_file_number)
+    return in_related(column, Patient.id, or_(search_column.name_contains(text), numbered))
 
 
 def of_doctor(column: Any, text: str) -> ColumnElement[bool]:

@@ -28,6 +28,7 @@ from services.patients.name_matching import (
     within_edits,
 )
 from services.patients.patients import MAX_AGE, RECORDS
+from services.patients.search_column import contains_part, contains_words, name_and_email, name_contains
 from services.search_key import search_key
 
 MIN_TYPO_LENGTH = 3  # letters of the shortest word that may contain a typing error
@@ -38,15 +39,15 @@ MAX_TYPO_MATCHES = 1_000  # patients in the result of a search with a typing err
 
 
 def matches(text: str) -> ColumnElement[bool] | PreselectedIds:
-    """Return the condition of `q`: name parts in any order, file number, phone digits, e-mail."""
-    conditions = [
-        words_in(Patient.name_fold, text),
-        Patient.file_number.icontains(text, autoescape=True),
-        Patient.email.icontains(text, autoescape=True),
-    ]
-    if phones.searched_digits(text):
-        conditions.append(_matches_phone(text))
-    return preselect(Patient.id, or_(*conditions))
+    """Return the condition of `q`: parts of name, e-mail, file number, insurance number or phone digits.
+
+    The parts may be in any order. A phone number is found with any punctuation.
+    """
+    condition = contains_words(text)
+    digits = phones.searched_digits(text)
+    if digits is not None and digits != text:
+        condition = or_(condition, contains_part(digits))
+    return preselect(Patient.id, condition)
 
 
 def nearly_matches(text: str) -> PreselectedIds:
@@ -63,7 +64,8 @@ def _matches_phone(text: str) -> ColumnElement[bool]:
     digits = phones.searched_digits(text)
     if digits is None:
         raise invalid("phone", f"give at least {phones.MIN_SEARCHED} digits of the number")
-    condition = contains(Patient.phone_digits, digits)
+    # the search column has the index; it contains the digits of the E.164 form too
+    condition = and_(contains_part(digits), contains(Patient.phone_digits, digits))
     international = phones.e164(text)
     return or_(condition, Patient.phone_e164 == international) if international else condition
 
@@ -80,11 +82,11 @@ def _find_with_typo(text: str) -> list[int]:
         return []
     other_words = {word: [other for other in words if other is not word] for word in typo_words}
     statement = (
-        select(Patient.id, Patient.name_fold, Patient.email)
+        select(Patient.id, Patient.search_fold)
         .where(
             or_(
                 *(
-                    and_(_contains_unchanged_part(word), *map(_name_or_email_contains, other_words[word]))
+                    and_(_contains_unchanged_part(word), *map(contains_part, other_words[word]))
                     for word in typo_words
                 )
             )
@@ -94,8 +96,8 @@ def _find_with_typo(text: str) -> list[int]:
     )
     word_matches: list[int] = []
     beginning_matches: list[int] = []
-    for patient_id, name, email in db.session.execute(statement):
-        searched = f"{name} {email or ''}"
+    for patient_id, search_fold in db.session.execute(statement):
+        searched = name_and_email(search_fold)
         candidates = [word for word in typo_words if all(other in searched for other in other_words[word])]
         if any(_has_similar_word(searched, word) for word in candidates):
             word_matches.append(patient_id)
@@ -104,10 +106,6 @@ def _find_with_typo(text: str) -> list[int]:
         ):
             beginning_matches.append(patient_id)
     return (word_matches or beginning_matches)[:MAX_TYPO_MATCHES]
-
-
-def _name_or_email_contains(part: str) -> ColumnElement[bool]:
-    return or_(contains(Patient.name_fold, part), Patient.email.icontains(part, autoescape=True))
 
 
 def _may_contain_typo(word: str) -> bool:
@@ -123,14 +121,13 @@ def _contains_unchanged_part(word: str) -> ColumnElement[bool]:
     middle = len(word) // 2
     swapped = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
     if len(word) > 3:
-        return or_(*(_name_or_email_contains(part) for part in (word[:middle], word[middle:], swapped)))
+        return or_(*map(contains_part, (word[:middle], word[middle:], swapped)))
     first, second, third = word[0], word[1], word[2]
     replaced_second = "%" + "_".join(re.sub(r"([/%_])", r"/\1", letter) for letter in (first, third)) + "%"
     parts = (first + second, second + third, first + third, swapped, first + third + second)
     return or_(
-        *map(_name_or_email_contains, parts),
-        Patient.name_fold.like(replaced_second, escape="/"),
-        Patient.email.ilike(replaced_second, escape="/"),
+        *map(contains_part, parts),
+        Patient.search_fold.like(replaced_second, escape="/"),
     )
 
 
@@ -205,8 +202,11 @@ def _has_visit_since(since: datetime) -> ColumnElement[bool]:
 
 
 def _contains_part(column: Any) -> Callable[[str], ColumnElement[bool] | PreselectedIds]:
+    """Return the filter for a part of a column whose value is in the search column too."""
+
     def condition(text: str) -> ColumnElement[bool] | PreselectedIds:
-        return preselect(Patient.id, column.icontains(text, autoescape=True))
+        in_column = column.icontains(text, autoescape=True)
+        return preselect(Patient.id, and_(contains_words(text), in_column))
 
     return condition
 
@@ -214,7 +214,7 @@ def _contains_part(column: Any) -> Callable[[str], ColumnElement[bool] | Presele
 FILTERS = {
     "name": Filter(
         Kind.TEXT,
-        lambda text: preselect(Patient.id, words_in(Patient.name_fold, text)),
+        lambda text: preselect(Patient.id, name_contains(text)),
         "Parts of the name, in any order.",
     ),
     "phone": Filter(
@@ -225,7 +225,9 @@ FILTERS = {
     "email": Filter(Kind.TEXT, _contains_part(Patient.email), "Part of the e-mail address."),
     "insurance_id": Filter(Kind.TEXT, _contains_part(Patient.insurance_id), "Part of the insurance number."),
     "insurance_provider": Filter(
-        Kind.TEXT, _contains_part(Patient.insurance_provider), "Part of the insurer's name."
+        Kind.TEXT,
+        lambda text: Patient.insurance_provider.icontains(text, autoescape=True),
+        "Part of the insurer's name.",
     ),
     "min_age": Filter(Kind.INTEGER, _is_at_least, "Completed years, at least."),
     "max_age": Filter(Kind.INTEGER, _is_at_most, "Completed years, at most."),

@@ -21,6 +21,7 @@ from services import clock
 from services.audit import audit_log
 from services.listing.spec import Records
 from services.patients import duplicates, phones
+from services.patients.search_column import FIELDS, search_fold
 from services.rows import (
     Record,
     assign,
@@ -168,6 +169,7 @@ def register(
         _issue_file_number(patient)
     else:
         patient.file_number = file_number
+    set_search_fold(patient)
     db.session.add(patient)
     db.session.flush()
     patient.account_balance = ZERO
@@ -253,6 +255,11 @@ def _add_search_forms(members: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def set_search_fold(patient: Patient) -> None:
+    """Set the search column from the other columns of the patient."""
+    patient.search_fold = search_fold({name: getattr(patient, name) for name in FIELDS})
+
+
 # --- Changing ------------------------------------------------------------------------------------------
 
 
@@ -275,6 +282,7 @@ def update(
     if not allow_duplicate and any(values.get(name) for name in fields):
         _check_duplicates({name: values.get(name, getattr(patient, name)) for name in fields}, patient)
     assign(patient, values)
+    set_search_fold(patient)
     if "is_active" in values:
         audit_log.set_action(patient, "restore" if patient.is_active else "archive")
     return patient

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from enums import LedgerKind
-from models import InventoryItem, LedgerEntry, UserSession
+from models import InventoryItem, LedgerEntry, Patient, UserSession
 from services import integrity_checks
 from tests.support.clinic import Clinic, soon
 
@@ -55,6 +55,13 @@ def add_single_credit_entry(clinic: Clinic) -> str:
     return "credit entries of a patient sum to zero"
 
 
+def rename_patient(clinic: Clinic) -> str:
+    patient = clinic.patient()
+    with clinic.inside() as session:
+        session.get(Patient, patient["id"]).name_fold = "somebody else"
+    return "search column of a patient begins with the name"
+
+
 def reopen_session(clinic: Clinic) -> str:
     caller = clinic.sign_in("receptionist")
     clinic.admin.delete(f"/users/{caller.user_id}")
@@ -71,7 +78,8 @@ def increment_invoice_counter(clinic: Clinic) -> str:
 
 
 @pytest.mark.parametrize(
-    "damage", [change_quantity, add_single_credit_entry, reopen_session, increment_invoice_counter]
+    "damage",
+    [rename_patient, change_quantity, add_single_credit_entry, reopen_session, increment_invoice_counter],
 )
 def test_a_violation_is_reported_with_its_rule(clinic: Clinic, damage: Callable[[Clinic], str]) -> None:
     rule = damage(clinic)
