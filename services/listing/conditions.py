@@ -11,10 +11,8 @@ from column_types import InstantType
 from errors import ClinicError
 from security.permissions import Actor, hidden
 from services import clock
-from services.listing.spec import Condition, ListQuery, ListSpec, PreselectedIds
+from services.listing.spec import Condition, ListQuery, ListSpec, Where
 from services.search_key import search_key
-
-Where = ColumnElement[bool] | PreselectedIds
 
 
 def check_visible(actor: Actor, spec: ListSpec[Any], query: ListQuery) -> None:
@@ -57,6 +55,11 @@ def _compare(spec: ListSpec[Any], condition: Condition) -> ColumnElement[bool]:
     compare = {"eq": operator.eq, "gte": operator.ge, "lte": operator.le}[condition.op]
     comparison: ColumnElement[bool] = compare(column, value)
     return comparison
+
+
+def like_pattern(part: str) -> str:
+    """Return the LIKE pattern, with the escape character `/`, of texts that contain the part."""
+    return "%" + part.replace("/", "//").replace("%", "/%").replace("_", "/_") + "%"
 
 
 def contains(column: Any, part: str) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, select
 
 from column_types import MAX_INT
 from database.functions import in_page, is_postgresql
@@ -15,12 +15,16 @@ from extensions import db
 from models import Base
 from security.permissions import Actor
 from services.listing.conditions import build_conditions, check_visible
+from services.listing.related_rows import preselect
 from services.listing.spec import (
+    MAX_MATCHES,
     ListQuery,
     ListSpec,
     Page,
     PreselectedIds,
     Records,
+    TextMatch,
+    Where,
     key_column,
     select_keys,
     select_rows,
@@ -29,7 +33,7 @@ from services.listing.totals import count_all, count_between, settled_rows, tota
 from services.rows import Record, execute_core
 
 Row = TypeVar("Row", bound=Base)
-TextSearch = Callable[[str], ColumnElement[bool] | PreselectedIds]
+TextSearch = Callable[[str], Where]
 
 
 def page(actor: Actor, spec: ListSpec[Row], query: ListQuery) -> Page[Row]:
@@ -51,15 +55,19 @@ def _page(actor: Actor, spec: ListSpec[Row], query: ListQuery, text: TextSearch 
     scope = spec.scope(actor) if spec.scope else None
     if scope is not None:
         conditions.append(scope)
-    records = spec.records
+    key, records = key_column(spec), spec.records
+    if records is not None and query.sort_by == "id" and query.after is None and len(conditions) == 1:
+        match = conditions[0]
+        if isinstance(match, TextMatch) and (result := _page_of_matches(spec, records, query, match)):
+            return result
+    resolved = [preselect(key, one.bound) if isinstance(one, TextMatch) else one for one in conditions]
     if records is not None and query.sort_by == "id":
-        preselected = [set(one.keys) for one in conditions if isinstance(one, PreselectedIds)]
-        if not conditions:
+        preselected = [set(one.keys) for one in resolved if isinstance(one, PreselectedIds)]
+        if not resolved:
             return _page_of_all(spec, records, query)
-        if len(preselected) == len(conditions) and query.after is None:
+        if len(preselected) == len(resolved) and query.after is None:
             return _page_of_ids(spec, records, query, set.intersection(*preselected))
-    key = key_column(spec)
-    wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in conditions]
+    wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in resolved]
     statement = _ordered(spec, query.sort_by, query.descending, query.after is not None)
     statement = statement.where(*wheres) if wheres else statement
     rows: list[Any]
@@ -81,6 +89,44 @@ def _page_of_ids(spec: ListSpec[Any], records: Records, query: ListQuery, ids: s
     ordered = sorted(ids, reverse=query.descending)
     shown = ordered[query.offset : query.offset + query.limit]
     return Page(_read_records(spec, records, shown), len(ids), False, query)
+
+
+def _page_of_matches(
+    spec: ListSpec[Any], records: Records, query: ListQuery, match: TextMatch
+) -> Page[Any] | None:
+    """Return a page, ordered by id, of a text search: its rows and their number in one statement.
+
+    Return None above `MAX_MATCHES`, and for an empty page after the first one.
+    """
+    statement = _rows_and_matches(
+        spec, match.condition, query.descending, is_postgresql(db.session.connection())
+    )
+    rows = execute_core(statement, **match.values, length=query.limit, skipped=query.offset).all()
+    if not rows:
+        return None if query.offset else Page([], 0, False, query)
+    if rows[0].matches > MAX_MATCHES:
+        return None
+    ordered = sorted(records.read(rows), key=attrgetter("id"), reverse=query.descending)
+    return Page(ordered, rows[0].matches, False, query)
+
+
+@lru_cache(maxsize=256)
+def _rows_and_matches(
+    spec: ListSpec[Any], condition: ColumnElement[bool], descending: bool, postgresql: bool
+) -> Select[Any]:
+    key = key_column(spec)
+    # PostgreSQL computes it first, because it is used twice
+    matches = select_keys(spec).where(condition).limit(MAX_MATCHES + 1).cte("matches")
+    match_key = matches.c[key.name]
+    page_keys = (
+        select(match_key)
+        .order_by(match_key.desc() if descending else match_key.asc())
+        .limit(bindparam("length", type_=Integer))
+        .offset(bindparam("skipped", type_=Integer))
+    )
+    number = select(func.count()).select_from(matches).scalar_subquery().label("matches")
+    rows = select_rows(spec).add_columns(number)
+    return rows.where(in_page(key, page_keys, postgresql=postgresql))
 
 
 def _page_of_all(spec: ListSpec[Any], records: Records, query: ListQuery) -> Page[Any]:

@@ -10,40 +10,29 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from extensions import db
 from models import Doctor, Patient
 from services.listing.conditions import words_in
-from services.listing.spec import PreselectedIds
+from services.listing.spec import MAX_MATCHES, PreselectedIds
 from services.patients import search_column
-
-PRESELECT_LIMIT = 5_000  # ids
 
 
 def preselect(key: Any, condition: ColumnElement[bool]) -> ColumnElement[bool] | PreselectedIds:
-    """Return the ids of the rows that satisfy a condition, or the condition itself above `PRESELECT_LIMIT`.
-
-    PostgreSQL cannot estimate how rare a part of a text is. It may read a whole list for a page that is never
-    full. With more matches, a page is full soon in any order.
-    """
+    """Return the ids of the rows that satisfy a condition, or the condition itself above `MAX_MATCHES`."""
     ids = _matching_ids(key, condition)
-    return PreselectedIds(ids) if len(ids) <= PRESELECT_LIMIT else condition
+    return PreselectedIds(ids) if len(ids) <= MAX_MATCHES else condition
 
 
 def in_related(column: Any, key: Any, condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """Return the condition that `column` is the `key` of a related row which satisfies a condition.
 
-    Up to `PRESELECT_LIMIT` keys are read first, so that an index finds the rows that refer to them.
+    Up to `MAX_MATCHES` keys are read first, so that an index finds the rows that refer to them.
     """
     ids = _matching_ids(key, condition)
-    refers: ColumnElement[bool] = column.in_(
-        ids if len(ids) <= PRESELECT_LIMIT else select(key).where(condition)
-    )
+    refers: ColumnElement[bool] = column.in_(ids if len(ids) <= MAX_MATCHES else select(key).where(condition))
     return refers
 
 
 def _matching_ids(key: Any, condition: ColumnElement[bool]) -> Sequence[int]:
     return (
-        db.session.connection()
-        .execute(select(key).where(condition).limit(PRESELECT_LIMIT + 1))
-        .scalars()
-        .all()
+        db.session.connection().execute(select(key).where(condition).limit(MAX_MATCHES + 1)).scalars().all()
     )
 
 

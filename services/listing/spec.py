@@ -22,6 +22,7 @@ from services.rows import Record
 Row = TypeVar("Row", bound=Base)
 
 MAX_PER_PAGE = 1_000
+MAX_MATCHES = 5_000  # of a text search whose matches are read before the page
 PRIVATE_ENDINGS = ("_fold", "_hash", "_digits")
 
 
@@ -46,6 +47,27 @@ class PreselectedIds:
     keys: Sequence[int]
 
 
+@dataclass(frozen=True, eq=False)
+class TextMatch:
+    """A search for parts of a text. PostgreSQL cannot estimate how rare they are.
+
+    So the matches are read first, at most `MAX_MATCHES` of them. PostgreSQL may otherwise read a whole list
+    for a page that is never full. With more matches, a page is full soon in any order. `condition` has the
+    bind parameters of `values`. Its statement is built once for each object, so cache the condition.
+    """
+
+    condition: ColumnElement[bool]
+    values: Mapping[str, Any]
+
+    @property
+    def bound(self) -> ColumnElement[bool]:
+        """Return the condition with its values."""
+        return self.condition.params(self.values)
+
+
+Where = ColumnElement[bool] | PreselectedIds | TextMatch
+
+
 @dataclass(frozen=True)
 class Filter:
     """A filter of a list that is not a comparison with a column.
@@ -55,7 +77,7 @@ class Filter:
     """
 
     kind: Kind
-    where: Callable[[Any], ColumnElement[bool] | PreselectedIds]
+    where: Callable[[Any], Where]
     summary: str
     values: tuple[str, ...] = ()
     guards: str | None = None
@@ -100,8 +122,8 @@ class ListSpec(Generic[Row]):
     model: type[Row]
     area: str
     main_date: str | None = None
-    text: Callable[[str], ColumnElement[bool] | PreselectedIds] | None = None
-    nearly: Callable[[str], ColumnElement[bool] | PreselectedIds] | None = None
+    text: Callable[[str], Where] | None = None
+    nearly: Callable[[str], Where] | None = None
     scope: Callable[[Actor], ColumnElement[bool] | None] | None = None
     options: Sequence[ORMOption] = ()
     names: Mapping[str, str] = field(default_factory=dict)

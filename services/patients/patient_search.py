@@ -17,9 +17,9 @@ from security.permissions import Actor
 from services import clock
 from services.clinical import icd10
 from services.listing import paging
-from services.listing.conditions import contains, words_in
+from services.listing.conditions import words_in
 from services.listing.related_rows import preselect
-from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, TextMatch
 from services.patients import phones
 from services.patients.name_matching import (
     begins_within_one_edit,
@@ -28,7 +28,14 @@ from services.patients.name_matching import (
     within_edits,
 )
 from services.patients.patients import MAX_AGE, RECORDS
-from services.patients.search_column import contains_part, contains_words, name_and_email, name_contains
+from services.patients.search_column import (
+    contains_part,
+    contains_words,
+    match_phone,
+    match_text,
+    name_and_email,
+    name_contains,
+)
 from services.search_key import search_key
 
 MIN_TYPO_LENGTH = 3  # letters of the shortest word that may contain a typing error
@@ -38,16 +45,12 @@ MAX_TYPO_MATCHES = 1_000  # patients in the result of a search with a typing err
 # --- q -------------------------------------------------------------------------------------------------
 
 
-def matches(text: str) -> ColumnElement[bool] | PreselectedIds:
+def matches(text: str) -> TextMatch:
     """Return the condition of `q`: parts of name, e-mail, file number, insurance number or phone digits.
 
     The parts may be in any order. A phone number is found with any punctuation.
     """
-    condition = contains_words(text)
-    digits = phones.searched_digits(text)
-    if digits is not None and digits != text:
-        condition = or_(condition, contains_part(digits))
-    return preselect(Patient.id, condition)
+    return match_text(text, phones.searched_digits(text))
 
 
 def nearly_matches(text: str) -> PreselectedIds:
@@ -59,15 +62,12 @@ def nearly_matches(text: str) -> PreselectedIds:
     return PreselectedIds(_find_with_typo(text))
 
 
-def _matches_phone(text: str) -> ColumnElement[bool]:
+def _matches_phone(text: str) -> TextMatch:
     """Match parts of a phone number, as typed or in E.164 form, with any punctuation."""
     digits = phones.searched_digits(text)
     if digits is None:
         raise invalid("phone", f"give at least {phones.MIN_SEARCHED} digits of the number")
-    # the search column has the index; it contains the digits of the E.164 form too
-    condition = and_(contains_part(digits), contains(Patient.phone_digits, digits))
-    international = phones.e164(text)
-    return or_(condition, Patient.phone_e164 == international) if international else condition
+    return match_phone(digits, phones.e164(text))
 
 
 def _find_with_typo(text: str) -> list[int]:
@@ -219,7 +219,7 @@ FILTERS = {
     ),
     "phone": Filter(
         Kind.TEXT,
-        lambda text: preselect(Patient.id, _matches_phone(text)),
+        _matches_phone,
         "Digits of the phone number, with any punctuation.",
     ),
     "email": Filter(Kind.TEXT, _contains_part(Patient.email), "Part of the e-mail address."),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, and_, bindparam, or_
 
 from models import Patient
-from services.listing.conditions import contains, words_in
+from services.listing.conditions import contains, like_pattern, words_in
+from services.listing.spec import TextMatch
 from services.search_key import search_key
 
 FIELDS = ("name", "email", "file_number", "insurance_id", "phone_digits")
@@ -34,6 +36,41 @@ def contains_part(part: str) -> ColumnElement[bool]:
 def contains_words(text: str) -> ColumnElement[bool]:
     """Return the condition that the searched values contain every word of the text."""
     return words_in(Patient.search_fold, text)
+
+
+def match_text(text: str, digits: str | None) -> TextMatch:
+    """Return the search for every word of the text, or for the digits of a phone number."""
+    words = search_key(text).split() or [""]
+    values = {f"word_{index}": like_pattern(word) for index, word in enumerate(words)}
+    if digits is None or words == [digits]:
+        return TextMatch(_contains_words(len(words), or_digits=False), values)
+    return TextMatch(_contains_words(len(words), or_digits=True), values | {"digits": like_pattern(digits)})
+
+
+@cache
+def _contains_words(number: int, *, or_digits: bool) -> ColumnElement[bool]:
+    """Return the condition for a number of words, with a bind parameter for each pattern."""
+    names = [f"word_{index}" for index in range(number)]
+    words = and_(*map(_like, names))
+    return or_(words, _like("digits")) if or_digits else words
+
+
+def match_phone(digits: str, international: str | None) -> TextMatch:
+    """Return the search for a part of a phone number, or for the whole number in E.164 form."""
+    values = {"digits": like_pattern(digits)}
+    if international is None:
+        return TextMatch(_HAS_DIGITS, values)
+    return TextMatch(_HAS_DIGITS_OR_NUMBER, values | {"international": international})
+
+
+def _like(name: str, column: Any = Patient.search_fold) -> ColumnElement[bool]:
+    condition: ColumnElement[bool] = column.like(bindparam(name), escape="/")
+    return condition
+
+
+# the search column has the index
+_HAS_DIGITS = and_(_like("digits"), _like("digits", Patient.phone_digits))
+_HAS_DIGITS_OR_NUMBER = or_(_HAS_DIGITS, Patient.phone_e164 == bindparam("international"))
 
 
 def name_contains(text: str) -> ColumnElement[bool]:

@@ -2,7 +2,7 @@
 
 The other checkout runs in its own folder with its own start command, its own migrations and a copy of the
 filled database, on the same PostgreSQL server. Only the Python environment is shared. The two checkouts must
-agree on the API, the schema and the format of the tokens.
+agree on the API and the format of the tokens. A newer schema is downgraded for the other checkout.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.benchmarks.client import Sample, send_load
 from tests.benchmarks.environment import WORKERS, FilledDatabase, RunningApp, connect
 from tests.benchmarks.measure import WARM_UP_S, median_ratio, milliseconds, p99
 from tests.benchmarks.operations import Operation
-from tests.support.servers import AppServer, ManagedProcess, free_port, start_app, start_redis
+from tests.support.servers import ROOT, AppServer, ManagedProcess, free_port, start_app, start_redis
 
 START_COMMAND = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app:create_app()")
-MIGRATE_COMMAND = (sys.executable, "-m", "flask", "--app", "app", "db", "upgrade")
+FLASK_DB = (sys.executable, "-m", "flask", "--app", "app", "db")
 
 
 @dataclass
@@ -102,7 +102,7 @@ def compare_checkouts(
 
 
 def start_checkout(folder: Path, settings: dict[str, str]) -> AppServer:
-    """Migrate the database of another checkout and start its application in its folder."""
+    """Bring the database to the schema of another checkout and start its application in its folder."""
     port = free_port()
     environment = {
         "PATH": os.defpath,
@@ -111,7 +111,12 @@ def start_checkout(folder: Path, settings: dict[str, str]) -> AppServer:
         "WEB_CONCURRENCY": str(WORKERS),
         **settings,
     }
-    subprocess.run(MIGRATE_COMMAND, cwd=folder, env=environment, check=True, capture_output=True)
+    newest = max(path.name[:4] for path in (folder / "migrations" / "versions").glob("[0-9]*.py"))
+    if newest < max(path.name[:4] for path in (ROOT / "migrations" / "versions").glob("[0-9]*.py")):
+        subprocess.run(
+            (*FLASK_DB, "downgrade", newest), cwd=ROOT, env=environment, check=True, capture_output=True
+        )
+    subprocess.run((*FLASK_DB, "upgrade"), cwd=folder, env=environment, check=True, capture_output=True)
     server = AppServer(None, f"http://127.0.0.1:{port}")
     server.process = ManagedProcess(
         list(START_COMMAND),
