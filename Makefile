@@ -56,15 +56,16 @@ test-all:  ## Run the tests on each Python 3.11 to 3.14 of this machine
 		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python" || exit 1; \
 	done
 
-drill: setup  ## Back up the synthetic clinic, restore it and verify it, on both databases
-	@CLINIC_ROBUSTNESS=long $(PY) -m pytest tests/robustness/test_backups.py -n 2 -k demo_clinic
+drill: PATIENTS = 615
+drill: setup  ## Back up the synthetic clinic, restore it and verify it, on both databases; PATIENTS=615
+	@CLINIC_ROBUSTNESS=long CLINIC_DRILL_PATIENTS=$(PATIENTS) $(PY) -m pytest tests/robustness/test_backups.py -n 2 -k demo_clinic
 
 check: setup  ## Run every check that a change must pass
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict
 	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term:skip-covered"
-	@$(MAKE) --no-print-directory drill
+	@$(MAKE) --no-print-directory drill PATIENTS=150
 
 robustness: setup  ## Run the long robustness tests, for hours; ARGS="-k races" selects some
 	@CLINIC_ROBUSTNESS=long $(PY) -m pytest tests/robustness -n 0 -p no:cacheprovider -o faulthandler_timeout=0 $(ARGS)

@@ -74,7 +74,7 @@ LONG = LoadLevel(
     guesses=60,
     tamperings=400,
     damages=60,
-    demo_patients=615,
+    demo_patients=int(os.environ.get("CLINIC_DRILL_PATIENTS", "615")),
 )
 
 
