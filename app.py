@@ -65,7 +65,12 @@ from resources.patient import (
     PatientSearch,
     PatientTimeline,
 )
-from resources.prescription import PrescriptionDispense, PrescriptionItem, PrescriptionList
+from resources.prescription import (
+    PrescriptionDispense,
+    PrescriptionItem,
+    PrescriptionList,
+    PrescriptionStop,
+)
 from resources.root import HealthLive, HealthReady, Metrics, OpenApiDocument, Root
 from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, TimeOffList
 from resources.treatments import TreatmentItem, TreatmentList
@@ -121,6 +126,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PrescriptionList, "/prescriptions"),
     (PrescriptionItem, "/prescriptions/<int:prescription_id>"),
     (PrescriptionDispense, "/prescriptions/<int:prescription_id>/dispense"),
+    (PrescriptionStop, "/prescriptions/<int:prescription_id>/stop"),
     (InventoryList, "/inventory"),
     (InventoryAlerts, "/inventory/alerts"),
     (InventoryItemResource, "/inventory/<int:item_id>"),

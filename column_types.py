@@ -1,4 +1,4 @@
-"""Column types for money, instants, ids and text on PostgreSQL and SQLite."""
+"""Column types for money, quantities, instants, ids and text on PostgreSQL and SQLite."""
 
 from __future__ import annotations
 
@@ -25,38 +25,62 @@ from sqlalchemy.types import TypeEngine
 MAX_INT = 2**63 - 1  # the largest id
 MONEY_LIMIT = Decimal("9999999999.99")
 CENT = Decimal("0.01")
-# The upper bound in CHECK constraints, the same text on both engines. SQLite stores cents, and this is the
-# largest value in cents. On PostgreSQL, NUMERIC(12,2) already limits finite values, and NaN is above every
-# number.
+QUANTITY_LIMIT = Decimal(1_000_000)  # the largest quantity of a prescribed medication or of a dispensing
+# The upper bound in CHECK constraints, the same text on both engines. SQLite stores scaled integers of at
+# most twelve digits, and this is the largest. On PostgreSQL, NUMERIC(12,2) and NUMERIC(12,3) already limit
+# finite values, and NaN is above every number.
 MONEY_TOP = "999999999999"
 
 
-class MoneyType(TypeDecorator[Decimal]):
-    """Exact money: NUMERIC(12,2) on PostgreSQL, integer cents on SQLite, which has no decimal type."""
+class FixedPointType(TypeDecorator[Decimal]):
+    """An exact decimal: NUMERIC on PostgreSQL, a scaled integer on SQLite, which has no decimal type."""
 
-    impl = Numeric(12, 2)
+    impl = Numeric
     cache_ok = True
+    precision: int
+    places: int
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the column type of the engine."""
         if dialect.name == "sqlite":
             return dialect.type_descriptor(BigInteger())
-        return dialect.type_descriptor(Numeric(12, 2))
+        return dialect.type_descriptor(Numeric(self.precision, self.places))
 
     def process_bind_param(self, value: Decimal | int | None, dialect: Dialect) -> Decimal | int | None:
-        """Return an amount as stored. Raises ValueError for more than two places."""
+        """Return a decimal as stored. Raises ValueError for more places than the type has."""
         if value is None:
             return None
-        amount = Decimal(value)
-        if amount != amount.quantize(CENT):
-            raise ValueError("money has at most two places")
-        return int(amount * 100) if dialect.name == "sqlite" else amount
+        number = Decimal(value)
+        if number != round(number, self.places):
+            raise ValueError(f"at most {self.places} decimal places can be stored")
+        return int(number.scaleb(self.places)) if dialect.name == "sqlite" else number
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """Return a stored amount as a decimal with two places."""
+        """Return a stored decimal with all places of the type."""
         if value is None:
             return None
-        return Decimal(int(value)).scaleb(-2) if dialect.name == "sqlite" else Decimal(value).quantize(CENT)
+        if dialect.name == "sqlite":
+            return Decimal(int(value)).scaleb(-self.places)
+        return round(Decimal(value), self.places)
+
+
+class MoneyType(FixedPointType):
+    """Exact money with two places."""
+
+    cache_ok = True
+    precision, places = 12, 2
+
+
+class QuantityType(FixedPointType):
+    """An exact quantity of a medicine with three places."""
+
+    cache_ok = True
+    precision, places = 12, 3
+
+
+def json_number(quantity: Decimal) -> int | float:
+    """Return a quantity as a JSON number without trailing zeros. A float represents twelve digits exactly."""
+    return int(quantity) if quantity == int(quantity) else float(quantity)
 
 
 class InstantType(TypeDecorator[datetime]):
@@ -86,6 +110,7 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 
 Id = Annotated[int, mapped_column(BigId, primary_key=True)]
 Money = Annotated[Decimal, mapped_column(MoneyType())]
+Quantity = Annotated[Decimal, mapped_column(QuantityType())]
 Instant = Annotated[datetime, mapped_column(InstantType())]
 Day = Annotated[date, mapped_column(Date())]
 Name = Annotated[str, mapped_column(String(200))]

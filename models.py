@@ -47,6 +47,7 @@ from column_types import (
     Money,
     Name,
     Note,
+    Quantity,
     SearchKey,
     Short,
 )
@@ -109,13 +110,13 @@ def _enum(kind: type[StrEnum], **options: Any) -> Any:
     )
 
 
-def _money_check(column: str, *, low: str = ">= 0") -> CheckConstraint:
-    """Return a CHECK constraint with a lower and an upper bound for an amount.
+def _money_check(column: str, *, low: str = ">= 0", name: str = "range") -> CheckConstraint:
+    """Return a CHECK constraint with a lower and an upper bound for an amount or a decimal quantity.
 
     The upper bound is needed: on PostgreSQL, NaN and infinity are above every number. SQLite stores cents and
     PostgreSQL stores units. A `low` of zero means the same on both.
     """
-    return CheckConstraint(f"{column} {low} AND {column} <= {MONEY_TOP}", name=f"{column}_range")
+    return CheckConstraint(f"{column} {low} AND {column} <= {MONEY_TOP}", name=f"{column}_{name}")
 
 
 # --- Mixins --------------------------------------------------------------------------------------------
@@ -577,6 +578,8 @@ class Prescription(Versioned, Base):
     override_reason: Mapped[Line | None]
     overridden_alerts: Mapped[JsonList] = mapped_column(default=list)
     cancellation_reason: Mapped[Line | None]
+    stopped_at: Mapped[Instant | None]  # the end of the therapy before its supply ends
+    stop_reason: Mapped[Line | None]
 
     visit: Mapped[Visit] = relationship(back_populates="prescriptions")
     patient: Mapped[Patient] = relationship()
@@ -589,20 +592,25 @@ class Prescription(Versioned, Base):
     )
 
     # computed fields
-    warnings: list[dict[str, str]] | None = None
+    warnings: list[dict[str, str]]
     shown_status: PrescriptionStatus  # `status`, or expired after `expires_on`
 
 
 class PrescribedMedication(Base):
-    """One medicine of a prescription. At most quantity x (1 + refills) may be dispensed."""
+    """One medicine of a prescription. At most quantity x (1 + refills) may be dispensed.
+
+    `services.clinical.therapy` computes `ends_on`, the last day of the therapy. Without it, the therapy goes
+    on until it is stopped.
+    """
 
     __tablename__ = "prescribed_medications"
     __part_of__ = ("prescription", "prescription_id")
     __table_args__ = (
-        CheckConstraint("quantity > 0", name="quantity_positive"),
+        _money_check("quantity", low="> 0", name="positive"),
         CheckConstraint("refills BETWEEN 0 AND 99", name="refills_range"),
         CheckConstraint(
-            "dispensed >= 0 AND (quantity IS NULL OR dispensed <= quantity * (1 + refills))",
+            f"dispensed >= 0 AND dispensed <= {MONEY_TOP} "
+            "AND (quantity IS NULL OR dispensed <= quantity * (1 + refills))",
             name="dispensed_range",
         ),
     )
@@ -614,16 +622,18 @@ class PrescribedMedication(Base):
     frequency: Mapped[Name | None]
     route: Mapped[Short | None]
     duration_days: Mapped[int | None]
-    quantity: Mapped[int | None]
+    quantity: Mapped[Quantity | None]
+    unit: Mapped[Short | None]
     refills: Mapped[int] = mapped_column(default=0)
     instructions: Mapped[Note | None]
-    dispensed: Mapped[int] = mapped_column(default=0)
+    dispensed: Mapped[Quantity] = mapped_column(default=Decimal(0))
+    ends_on: Mapped[Day | None]
 
     prescription: Mapped[Prescription] = relationship(back_populates="medications")
 
     @property
-    def remaining(self) -> int | None:
-        """Return the quantity that may still be dispensed, or None without a prescribed quantity."""
+    def remaining(self) -> Decimal | None:
+        """Return the quantity that may still be dispensed, or None if there is no limit."""
         return None if self.quantity is None else self.quantity * (1 + self.refills) - self.dispensed
 
 
@@ -632,12 +642,12 @@ class Dispensing(Base):
 
     __tablename__ = "dispensings"
     __part_of__ = ("prescription", "prescription_id")
-    __table_args__ = (CheckConstraint("quantity > 0", name="quantity_positive"),)
+    __table_args__ = (_money_check("quantity", low="> 0", name="positive"),)
 
     id: Mapped[Id]
     prescription_id: Mapped[int] = _ref("prescriptions")
     medication_id: Mapped[int] = _ref("prescribed_medications")
-    quantity: Mapped[int]
+    quantity: Mapped[Quantity]
     dispensed_by_id: Mapped[int] = _ref("users", index=False)
     created_at: Mapped[Instant]
 

@@ -259,14 +259,17 @@ class Loader:
         )
 
     def _prescribe(self, visit: Visit, row: Row) -> None:
-        stopped = row["status"] != "active"
+        ended = row["status"] != "active"
+        issued_at = parse_instant(row["authored"])
         prescriptions.prescribe(
             CLERK,
             visit_id=visit.id,
             importing=True,
             medications=[{"name": row["display"][:200], "instructions": row["dosage"] or None}],
-            status=PrescriptionStatus.COMPLETED if stopped else PrescriptionStatus.ACTIVE,
-            issued_at=parse_instant(row["authored"]),
+            status=PrescriptionStatus.COMPLETED if ended else PrescriptionStatus.ACTIVE,
+            issued_at=issued_at,
+            # The data has no end of a therapy that is over.
+            stopped=(issued_at, "stopped in the imported record") if ended else None,
         )
 
     def archive_deceased(self) -> None:

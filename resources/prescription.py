@@ -17,9 +17,10 @@ from schemas.prescription import (
     PrescriptionIn,
     PrescriptionOut,
     PrescriptionPatch,
+    StopPrescriptionIn,
 )
 from security.permissions import Permission
-from services.clinical import prescriptions
+from services.clinical import dispensing, prescriptions
 from services.listing.spec import ListQuery, Page
 
 PRESCRIPTION = Serializer(
@@ -47,7 +48,8 @@ class PrescriptionList(ApiResource):
 
         The patient's allergies and medications are checked first. An alert is 409 `safety_alert` with
         `alerts`: `[{code, medication, with, prescription_id, message}]`. An `override_reason` overrides it.
-        `warnings` lists the medications that could not be checked.
+        `warnings` lists the checks that were not possible, with the codes `unchecked` and
+        `allergies_not_asked`.
         """
         return prescriptions.prescribe(current_actor(), **data.model_dump())
 
@@ -101,6 +103,25 @@ class PrescriptionDispense(ApiResource):
     def post(self, row: Prescription, data: DispenseIn) -> Prescription:
         """Dispense medications of a prescription. Doctors: own only.
 
-        The maximum of each medication is quantity x (1 + refills).
+        The maximum of each medication is quantity x (1 + refills). The safety check runs again. A new alert
+        is 409 `safety_alert`. The prescribing doctor or an admin overrides it with an `override_reason`.
         """
-        return prescriptions.dispense(current_actor(), row, **data.model_dump())
+        return dispensing.dispense(current_actor(), row, **data.model_dump())
+
+
+class PrescriptionStop(ApiResource):
+    """Route `/prescriptions/<prescription_id>/stop`."""
+
+    @endpoint(
+        Permission.PRESCRIPTIONS_WRITE,
+        load=prescriptions.get,
+        body=StopPrescriptionIn,
+        returns=PRESCRIPTION,
+        errors=("conflict",),
+    )
+    def post(self, row: Prescription, data: StopPrescriptionIn) -> Prescription:
+        """Stop a therapy before its supply ends. Doctors: own only.
+
+        The status stays. The safety check ignores a stopped therapy, and nothing more can be dispensed.
+        """
+        return prescriptions.stop(current_actor(), row, **data.model_dump())

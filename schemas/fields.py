@@ -1,4 +1,4 @@
-"""Field types of requests and responses: text, money, days and date-times."""
+"""Field types of requests and responses: text, money, quantities, days and date-times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from column_types import CENT, MAX_INT, MONEY_LIMIT
+from column_types import CENT, MAX_INT, MONEY_LIMIT, QUANTITY_LIMIT, QuantityType, json_number
 from config import settings
 from security.sanitize import sanitize
 
@@ -138,6 +138,54 @@ MoneyOut = Annotated[
     Decimal,
     PlainSerializer(lambda amount: f"{amount:.2f}", return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+\.[0-9]{2}$", "examples": ["125.00"]}),
+]
+
+
+# --- Decimal quantities --------------------------------------------------------------------------------
+
+
+def _parse_quantity(value: Any) -> Decimal:
+    if type(value) not in (int, float, Decimal):
+        raise ValueError("write a quantity as a number such as 30 or 2.5")
+    quantity = Decimal(str(value))
+    if not 0 < quantity <= QUANTITY_LIMIT:
+        raise ValueError(f"must be more than 0 and at most {QUANTITY_LIMIT}")
+    if quantity != round(quantity, QuantityType.places):
+        raise ValueError(f"must have at most {QuantityType.places} decimal places")
+    return quantity
+
+
+def _check_unit(value: str) -> str:
+    if not _UNIT.search(value):
+        raise ValueError("must be a word such as tablet, ml or puff, not a number")
+    return value
+
+
+_UNIT = re.compile(r"[^\s0-9.,]")
+DecimalQuantityIn = Annotated[
+    Decimal,
+    BeforeValidator(_parse_quantity),
+    WithJsonSchema(
+        {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": int(QUANTITY_LIMIT),
+            "multipleOf": 0.001,
+            "examples": [21],
+        }
+    ),
+]
+DecimalQuantityOut = Annotated[
+    Decimal,
+    PlainSerializer(json_number, return_type=int | float),
+    WithJsonSchema({"type": "number", "examples": [21]}),
+]
+Unit = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=100),
+    AfterValidator(_check_unit),
+    Field(json_schema_extra={"pattern": _UNIT.pattern, "examples": ["tablet"]}),
+    Clean,
 ]
 
 

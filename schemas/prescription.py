@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NotRequired
 
 from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
 from enums import PrescriptionStatus
 from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, patch_model
-from schemas.fields import Clean, DayIn, DayOut, Id, InstantIn, InstantOut, Line, Name, Note, Quantity, Short
+from schemas.fields import (
+    Clean,
+    DayIn,
+    DayOut,
+    DecimalQuantityIn,
+    DecimalQuantityOut,
+    Id,
+    InstantIn,
+    InstantOut,
+    Line,
+    Name,
+    Note,
+    RequiredLine,
+    Short,
+    Unit,
+)
 
 MAX_ITEMS = 100  # medications of one prescription, items of one dispensing
-READ_ONLY = frozenset({"id", "dispensed", "remaining"})  # a data grid sends them back
+READ_ONLY = frozenset({"id", "dispensed", "remaining", "ends_on"})  # a data grid sends them back
 
 ShortText = Annotated[str, StringConstraints(max_length=200), Clean]
 
@@ -25,7 +40,8 @@ class MedicationIn(In):
     frequency: Annotated[ShortText, Field(examples=["three times daily"])] | None = None
     route: Annotated[Short, Field(examples=["oral"])] | None = None
     duration_days: Annotated[int, Field(ge=1, le=3650, examples=[7])] | None = None
-    quantity: Annotated[Quantity, Field(examples=[21])] | None = None
+    quantity: DecimalQuantityIn | None = None
+    unit: Unit | None = None
     refills: Annotated[int, Field(ge=0, le=99, examples=[0])] = 0
     instructions: Note | None = None
 
@@ -95,6 +111,12 @@ class CancelPrescriptionIn(In):
     cancellation_reason: Annotated[Line | None, Field(description="The reason for the cancellation.")] = None
 
 
+class StopPrescriptionIn(In):
+    """The stop of a therapy."""
+
+    reason: Annotated[RequiredLine, Field(description="The reason for the stop.", examples=["cough"])]
+
+
 class _PrescriptionChange(CancelPrescriptionIn, VisitPrescriptionIn):
     """Changes of a prescription. After the first dispensing only the status can change."""
 
@@ -117,7 +139,7 @@ class DispenseItem(In):
         BeforeValidator(_check_reference, json_schema_input_type=Id | Name),
         Field(examples=[1]),
     ]
-    quantity: Quantity
+    quantity: DecimalQuantityIn
 
 
 class DispenseIn(In):
@@ -128,7 +150,11 @@ class DispenseIn(In):
 
 
 class MedicationOut(Out):
-    """A medication of a prescription, with the dispensed quantity."""
+    """A medication of a prescription, with the dispensed quantity and the last day of the therapy.
+
+    Without a `quantity` there is no limit, and `remaining` is null. Without a last day, the therapy goes on
+    until it is stopped or cancelled.
+    """
 
     id: int
     name: str
@@ -136,11 +162,13 @@ class MedicationOut(Out):
     frequency: str | None
     route: str | None
     duration_days: int | None
-    quantity: int | None
+    quantity: DecimalQuantityOut | None
+    unit: str | None
     refills: int
     instructions: str | None
-    dispensed: int
-    remaining: int | None
+    dispensed: DecimalQuantityOut
+    remaining: DecimalQuantityOut | None
+    ends_on: DayOut | None
 
 
 class DispensingOut(Out):
@@ -149,17 +177,17 @@ class DispensingOut(Out):
     id: int
     medication_id: int
     medication_name: str = Field(validation_alias=AliasPath("medication", "name"))
-    quantity: int
+    quantity: DecimalQuantityOut
     dispensed_by: PersonRef
     created_at: InstantOut
 
 
 class SafetyWarning(TypedDict):
-    """A safety check that was not possible."""
+    """A safety check that was not possible. `medication` is absent if it is not about one medication."""
 
-    medication: str
     code: str
     message: str
+    medication: NotRequired[str]
 
 
 # the functional syntax, because `with` is a keyword
@@ -193,7 +221,9 @@ class PrescriptionOut(OfPatient, OfDoctor):
     override_reason: str | None
     overridden_alerts: list[OverriddenAlert]
     cancellation_reason: str | None
-    warnings: list[SafetyWarning] | None
+    stopped_at: InstantOut | None
+    stop_reason: str | None
+    warnings: list[SafetyWarning]
     dispensings: list[DispensingOut]
     created_at: InstantOut
     updated_at: InstantOut

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, String, cast, exists, func, literal, or_, select, union_all
+from sqlalchemy import Select, String, and_, cast, exists, func, literal, or_, select, union_all
 from sqlalchemy.orm import aliased
 
 from enums import AppointmentStatus, LedgerKind, RefundStatus, TreatmentStatus
@@ -162,6 +162,36 @@ def _clinical_checks() -> list[IntegrityCheck]:
             select(PrescribedMedication.id).where(
                 PrescribedMedication.dispensed
                 != _sum_of(Dispensing.quantity, Dispensing.medication_id == PrescribedMedication.id)
+            ),
+        ),
+        IntegrityCheck(
+            "A stopped therapy has a reason, and no dispensing after the stop.",
+            select(Prescription.id)
+            .outerjoin(
+                Dispensing,
+                and_(
+                    Dispensing.prescription_id == Prescription.id,
+                    Dispensing.created_at > Prescription.stopped_at,
+                ),
+            )
+            .where(
+                or_(
+                    Prescription.stopped_at.is_(None) != Prescription.stop_reason.is_(None),
+                    Dispensing.id.is_not(None),
+                )
+            )
+            .distinct(),
+        ),
+        IntegrityCheck(
+            "A therapy has an end if it has a duration or expires_on, and never before expires_on.",
+            select(PrescribedMedication.id)
+            .join(Prescription, Prescription.id == PrescribedMedication.prescription_id)
+            .where(
+                or_(
+                    PrescribedMedication.ends_on < Prescription.expires_on,
+                    PrescribedMedication.ends_on.is_(None)
+                    != and_(PrescribedMedication.duration_days.is_(None), Prescription.expires_on.is_(None)),
+                )
             ),
         ),
     ]

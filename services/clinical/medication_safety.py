@@ -6,11 +6,12 @@
 - Does the patient already take the same ingredient?
 - Does the patient already take another member of a class where two members are duplicate therapy?
 
-A patient takes the medications of active prescriptions and the home medications of the medical history. A
-prescription is active until it is completed, cancelled or past `expires_on`. The days of supply do not end
-it, because nobody knows when the patient began the course.
+A patient takes the medications of current therapies and the home medications of the medical history.
+`services.clinical.therapy` defines the last day of a therapy. A dispensed medication stays in the check while
+its supply lasts.
 
-Medications and allergies that are not in the table give a warning with the code `unchecked`.
+Medications and allergies that are not in the table give a warning with the code `unchecked`. A patient
+without recorded allergies gives `allergies_not_asked`.
 """
 
 from __future__ import annotations
@@ -33,12 +34,22 @@ from services.clinical.drugs import Drug
 from services.search_key import search_key
 
 Alert = dict[str, Any]  # {code, medication, with, prescription_id, message}
-SafetyWarning = dict[str, str]  # {medication, code, message}
+SafetyWarning = dict[str, str]  # {code, message}, and `medication` if it is about one
 
 ALERT_CODES = {
     "ingredient": "allergy_ingredient",
     "class": "allergy_class",
     "cross_reactivity": "cross_reactivity",
+}
+
+FREE_TEXT_WARNING: SafetyWarning = {
+    "code": "unchecked",
+    "message": "Free text is not checked against allergies and other medications. "
+    "Enter the medications by name to check them.",
+}
+NOT_ASKED_WARNING: SafetyWarning = {
+    "code": "allergies_not_asked",
+    "message": "No allergies are recorded. Ask the patient, and record the allergies or that there are none.",
 }
 
 # The same names occur often, and the table does not change while the process runs.
@@ -77,6 +88,11 @@ class MedicationRecord:
     allergies: list[RecordedAllergy] = field(default_factory=list)
     medications: list[CurrentMedication] = field(default_factory=list)
 
+    @property
+    def allergies_asked(self) -> bool:
+        """Return True if the medical history says which allergies the patient has."""
+        return bool(self.allergies)
+
     def medications_except(self, prescription_id: int | None) -> list[CurrentMedication]:
         """Return the current medications without those of one prescription."""
         return [
@@ -86,11 +102,12 @@ class MedicationRecord:
         ]
 
 
-def is_active_prescription() -> ColumnElement[bool]:
-    """Return the condition for active prescriptions. `expires_on` is the last day of validity."""
+def is_current_therapy() -> ColumnElement[bool]:
+    """Return the condition for the medications of current therapies. `ends_on` is the last day."""
     return and_(
-        Prescription.status == PrescriptionStatus.ACTIVE,
-        or_(Prescription.expires_on.is_(None), Prescription.expires_on >= clock.today()),
+        Prescription.status != PrescriptionStatus.CANCELLED,
+        Prescription.stopped_at.is_(None),
+        or_(PrescribedMedication.ends_on.is_(None), PrescribedMedication.ends_on >= clock.today()),
     )
 
 
@@ -108,7 +125,7 @@ def load_records(patient_ids: Collection[int]) -> dict[int, MedicationRecord]:
     prescribed = (
         select(Prescription.patient_id, Prescription.id, PrescribedMedication.name)
         .join(PrescribedMedication, PrescribedMedication.prescription_id == Prescription.id)
-        .where(Prescription.patient_id.in_(records), is_active_prescription())
+        .where(Prescription.patient_id.in_(records), is_current_therapy())
         .order_by(PrescribedMedication.id)
     )
     for patient_id, number, name in db.session.execute(prescribed):
@@ -196,7 +213,15 @@ def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[A
     return alerts
 
 
-# --- Warnings for unknown medications and allergies ----------------------------------------------------
+# --- Warnings ------------------------------------------------------------------------------------------
+
+
+def find_warnings(
+    names: Sequence[str], record: MedicationRecord, prescription_id: int | None = None
+) -> list[SafetyWarning]:
+    """Return the warnings for the medications of one prescription, or for its free text without any."""
+    warnings = find_unchecked(names, record, prescription_id) if names else [FREE_TEXT_WARNING]
+    return warnings if record.allergies_asked else [*warnings, NOT_ASKED_WARNING]
 
 
 def find_unchecked(
@@ -233,19 +258,8 @@ def find_unchecked(
     return warnings
 
 
-def free_text_warnings() -> list[SafetyWarning]:
-    """Return the warning of a prescription that contains free text only."""
-    return [
-        _unchecked(
-            "details",
-            "Free text is not checked against allergies and other medications. "
-            "Enter the medications by name to check them.",
-        )
-    ]
-
-
 def _unchecked(medication: str, message: str) -> SafetyWarning:
-    return {"medication": medication, "code": "unchecked", "message": message}
+    return {"code": "unchecked", "message": message, "medication": medication}
 
 
 def _is_unknown_allergy(substance: str) -> bool:

@@ -1,9 +1,11 @@
-"""Prescriptions: prescribe, change, cancel and dispense medications.
+"""Prescriptions: prescribe, change, stop and cancel. `services.clinical.dispensing` dispenses them.
 
     active -> completed | cancelled
     expired -> cancelled
 
-- An active prescription expires by itself after `expires_on`.
+- An active prescription expires by itself after `expires_on`. A completed one has nothing left to dispense.
+- The status says what can be dispensed. `services.clinical.therapy` says how long the patient takes a
+  medication. A therapy that is stopped keeps the status of its prescription.
 - Patient and doctor are those of the visit.
 - A signed visit is closed, because its signature confirms what was ordered. A later prescription needs a new
   visit, for example a telephone call. A prescription from before the signature can still be changed,
@@ -12,7 +14,6 @@
   (`services.clinical.medication_safety`). The patient's row is locked during the check. Otherwise two
   prescriptions at the same time could both miss the duplicate.
 - The content can change until the first dispensing. Later, cancel it and write a new prescription.
-- A medication without a quantity cannot be dispensed, because there is no limit to check.
 """
 
 from __future__ import annotations
@@ -31,12 +32,11 @@ from models import Dispensing, Patient, PrescribedMedication, Prescription, Visi
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.clinical import medication_safety
+from services.clinical import medication_safety, therapy
 from services.listing import paging
 from services.listing.related_rows import in_related, of_doctor, of_patient
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.rows import assign, changed_members, get_or_404, get_referenced
-from services.search_key import search_key
 
 Status = PrescriptionStatus
 TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
@@ -52,6 +52,7 @@ MEDICATION_FIELDS = (
     "route",
     "duration_days",
     "quantity",
+    "unit",
     "refills",
     "instructions",
 )
@@ -160,20 +161,31 @@ def find(actor: Actor, query: ListQuery) -> Page[Prescription]:
 
 
 def add_computed_fields(_actor: Actor, rows: Sequence[Prescription]) -> None:
-    """Set today's status, and the `unchecked` warnings of active prescriptions; three queries at most."""
-    today = clock.today()
+    """Set today's status, and the warnings of current therapies; three queries at most."""
     for row in rows:
-        row.shown_status = status_on(today, row.status, row.expires_on)
+        row.shown_status = current_status(row)
         row.warnings = []
-    active = [row for row in rows if row.shown_status is Status.ACTIVE]
-    records = medication_safety.load_records({row.patient_id for row in active}) if active else {}
-    for row in active:
-        names = [medication.name for medication in row.medications]
-        row.warnings = (
-            medication_safety.find_unchecked(names, records[row.patient_id], row.id)
-            if names
-            else medication_safety.free_text_warnings()
-        )
+    current = [row for row in rows if _is_current(row)]
+    records = medication_safety.load_records({row.patient_id for row in current}) if current else {}
+    for row in current:
+        row.warnings = medication_safety.find_warnings(medication_names(row), records[row.patient_id], row.id)
+
+
+def current_status(row: Prescription) -> Status:
+    """Return the status of today."""
+    return status_on(clock.today(), row.status, row.expires_on)
+
+
+def _is_current(row: Prescription) -> bool:
+    """Return True if the prescription can be dispensed, or if the patient takes one of its medications."""
+    if row.stopped_at is not None or row.status is Status.CANCELLED:
+        return False
+    return current_status(row) is Status.ACTIVE or bool(_current_names(row))
+
+
+def medication_names(row: Prescription) -> list[str]:
+    """Return the names of the medications in their order."""
+    return [medication.name for medication in row.medications]
 
 
 # --- Prescribing ---------------------------------------------------------------------------------------
@@ -191,13 +203,15 @@ def prescribe(
     override_reason: str | None = None,
     patient_id: int | None = None,
     doctor_id: int | None = None,
+    stopped: tuple[datetime, str] | None = None,
     importing: bool = False,
 ) -> Prescription:
     """Prescribe medications at an open visit.
 
     `patient_id` and `doctor_id` are optional and must be those of the visit (422 otherwise). `importing`
-    accepts a prescription from another system: with any status, and at a signed visit. Its default
-    `issued_at` is the date of the visit. The safety check runs for active prescriptions only.
+    accepts a prescription from another system: with any status, at a signed visit, and with the instant and
+    the reason of a stop in `stopped`. Its default `issued_at` is the date of the visit. The safety check
+    runs unless the therapy is over, or the imported status is not active.
     Raises 409 `safety_alert` with `alerts` if `override_reason` is missing, 409 `read_only` for a signed or
     voided visit, and 403 `forbidden` for the visit of another doctor.
     """
@@ -211,23 +225,25 @@ def prescribe(
     issued_at = issued_at or (visit.date if importing else clock.now())
     _check_content(details, medications)
     _check_dates(issued_at, expires_on)
-    overridden: list[medication_safety.Alert] = []
-    if status_on(clock.today(), status, expires_on) is Status.ACTIVE:
-        overridden = medication_safety.check(actor, visit.patient_id, _names(medications), override_reason)
+    stopped_at, stop_reason = stopped or (None, None)
     row = Prescription(
-        visit=visit,
-        patient=visit.patient,
-        doctor=visit.doctor,
         details=details,
         medications=[PrescribedMedication(**medication) for medication in medications],
         status=status,
         issued_at=issued_at,
         expires_on=expires_on,
+        stopped_at=stopped_at,
+        stop_reason=stop_reason,
         override_reason=override_reason,
-        overridden_alerts=overridden,
     )
+    therapy.set_last_days(row)
+    if status is Status.ACTIVE and _is_current(row):
+        row.overridden_alerts = medication_safety.check(
+            actor, visit.patient_id, medication_names(row), override_reason
+        )
+    row.visit, row.patient, row.doctor = visit, visit.patient, visit.doctor
     db.session.add(row)
-    if overridden:
+    if row.overridden_alerts:
         audit_log.set_action(row, "override")
     return row
 
@@ -283,7 +299,7 @@ def update(actor: Actor, row: Prescription, **changes: Unpack[PrescriptionChange
         _change_content(actor, row, content)
     if status is Status.CANCELLED:
         return cancel(actor, row, reason)
-    if status is not None and status is not _current_status(row):
+    if status is not None and status is not current_status(row):
         _check_transition(row, status)
         row.status = status
         audit_log.set_action(row, "complete")
@@ -304,19 +320,30 @@ def cancel(actor: Actor, row: Prescription, reason: str | None = None) -> Prescr
     return row
 
 
-def _current_status(row: Prescription) -> Status:
-    return status_on(clock.today(), row.status, row.expires_on)
+def stop(actor: Actor, row: Prescription, *, reason: str) -> Prescription:
+    """End the therapy before its supply ends. The status stays, and nothing more can be dispensed.
+
+    Raises 409 `conflict` for a therapy that is already stopped, and for a cancelled prescription.
+    """
+    actor.require_own(row.doctor_id)
+    if row.stopped_at is not None:
+        raise ClinicError("conflict", "The therapy is already stopped. Read `stopped_at` and `stop_reason`.")
+    if row.status is Status.CANCELLED:
+        raise ClinicError("conflict", "The prescription is cancelled. This has ended the therapy.")
+    row.stopped_at, row.stop_reason = clock.now(), reason
+    audit_log.set_action(row, "stop")
+    return row
 
 
 def _check_transition(row: Prescription, new_status: Status) -> None:
-    status = _current_status(row)
+    status = current_status(row)
     allowed = [target.value for target in TRANSITIONS[status]]
     if new_status not in TRANSITIONS[status]:
         targets = ", ".join(allowed) or "nothing"
         raise ClinicError(
             "invalid_transition",
             f"A prescription with the status {status.value} can become: {targets}. "
-            "It expires only by expires_on.",
+            f"It expires only by expires_on. POST /prescriptions/{row.id}/stop ends the therapy.",
             allowed=allowed,
         )
 
@@ -343,9 +370,10 @@ def _change_content(actor: Actor, row: Prescription, content: dict[str, Any]) ->
             "read_only",
             "Medication of this prescription was dispensed. Cancel it and write a new prescription.",
         )
-    status = _current_status(row)
-    if status is not Status.ACTIVE:
-        raise ClinicError("read_only", f"The prescription is {status.value}. Write a new prescription.")
+    status = current_status(row)
+    if status is not Status.ACTIVE or row.stopped_at is not None:
+        state = "stopped" if status is Status.ACTIVE else status.value
+        raise ClinicError("read_only", f"The prescription is {state}. Write a new prescription.")
     if content.get("issued_at", row.issued_at) is None:
         raise invalid("issued_at", "must not be null")
     if "override_reason" in content and content["override_reason"] is None and row.overridden_alerts:
@@ -356,32 +384,26 @@ def _change_content(actor: Actor, row: Prescription, content: dict[str, Any]) ->
     )
     _check_dates(content.get("issued_at", row.issued_at), content.get("expires_on", row.expires_on))
     reason = content.get("override_reason")
-    has_override = False
-    if medications is not None or reason:
-        names = (
-            [medication.name for medication in row.medications]
-            if medications is None
-            else _names(medications)
-        )
-        has_override = _check_safety(actor, row, names, reason)
     assign(row, content)
     if medications is not None:
         # New rows have new ids. A client with the old ids cannot dispense a medication that has changed.
         row.medications = [PrescribedMedication(**medication) for medication in medications]
-    if has_override:
+    therapy.set_last_days(row)
+    # With a later last day, a therapy is current again. Others may have been prescribed meanwhile.
+    continued = None if medications is not None or reason else _current_names(row)
+    has_new_dates = bool(content.keys() & {"issued_at", "expires_on"})
+    if (continued is None or has_new_dates) and check_safety(actor, row, reason, continued):
         audit_log.set_action(row, "override")
 
 
-def _names(medications: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [medication["name"] for medication in medications]
+def _current_names(row: Prescription) -> set[str]:
+    """Return the names of the medications whose therapy is not over."""
+    today = clock.today()
+    return {each.name for each in row.medications if not therapy.is_over(each, today)}
 
 
-def _check_safety(
-    actor: Actor,
-    row: Prescription,
-    names: Sequence[str],
-    reason: str | None,
-    only: Collection[str] | None = None,
+def check_safety(
+    actor: Actor, row: Prescription, reason: str | None, only: Collection[str] | None = None
 ) -> bool:
     """Run the safety check for a stored prescription. Return True if `reason` overrides new alerts.
 
@@ -390,7 +412,7 @@ def _check_safety(
     overridden = medication_safety.check(
         actor,
         row.patient_id,
-        names,
+        medication_names(row),
         reason,
         prescription_id=row.id,
         overridden=row.overridden_alerts,
@@ -400,96 +422,3 @@ def _check_safety(
         row.overridden_alerts = [*row.overridden_alerts, *overridden]
         row.override_reason = reason
     return bool(overridden)
-
-
-# --- Dispensing ----------------------------------------------------------------------------------------
-
-
-def dispense(
-    actor: Actor, row: Prescription, *, items: Sequence[Mapping[str, Any]], override_reason: str | None = None
-) -> Prescription:
-    """Dispense medications: all `items` or nothing.
-
-    An item is `{medication, quantity}`: the id or the name of the medication, and the quantity in its units.
-    The safety check runs again for these medications. It ignores alerts that were overridden before.
-    Raises 409 `excessive_dispensing` with the remaining quantities, 409 `conflict` if the prescription is
-    not active, 409 `safety_alert`, and 403 `forbidden` for an `override_reason` without the permission to
-    prescribe.
-    """
-    actor.require_own(row.doctor_id)
-    if actor.user_id is None:
-        raise ClinicError("forbidden", "Sign in to dispense medications.")
-    quantities = _requested_quantities(row, items)
-    _check_remaining(quantities)
-    status = _current_status(row)
-    if status is not Status.ACTIVE:
-        raise ClinicError(
-            "conflict", f"Only an active prescription can be dispensed. This one is {status.value}."
-        )
-    names = [medication.name for medication in row.medications]
-    has_override = _check_safety(
-        actor, row, names, override_reason, {medication.name for medication in quantities}
-    )
-    for medication, quantity in quantities.items():
-        medication.dispensed += quantity
-        row.dispensings.append(
-            Dispensing(medication=medication, quantity=quantity, dispensed_by_id=actor.user_id)
-        )
-    if all(medication.remaining == 0 for medication in row.medications):
-        row.status = Status.COMPLETED
-    audit_log.set_action(row, "override" if has_override else "dispense")
-    return row
-
-
-def _requested_quantities(
-    row: Prescription, items: Sequence[Mapping[str, Any]]
-) -> dict[PrescribedMedication, int]:
-    """Return the quantity of each medication. Several items of one medication are added up."""
-    quantities: dict[PrescribedMedication, int] = {}
-    for number, item in enumerate(items):
-        medication = _find_medication(row, item["medication"], f"items.{number}.medication")
-        quantities[medication] = quantities.get(medication, 0) + item["quantity"]
-    return quantities
-
-
-def _find_medication(row: Prescription, id_or_name: int | str, field: str) -> PrescribedMedication:
-    text = str(id_or_name)
-    matches = [item for item in row.medications if str(item.id) == text] or [
-        item for item in row.medications if search_key(item.name) == search_key(text)
-    ]
-    if len(matches) == 1:
-        return matches[0]
-    available = ", ".join(f"{item.id} ({item.name})" for item in row.medications) or "no medications"
-    if matches:
-        raise invalid(field, f"is the name of several medications; send the id of one of them: {available}")
-    raise invalid(field, f"is not on this prescription, which contains: {available}")
-
-
-def _check_remaining(quantities: Mapping[PrescribedMedication, int]) -> None:
-    excessive = {
-        medication: quantity
-        for medication, quantity in quantities.items()
-        if medication.remaining is None or quantity > medication.remaining
-    }
-    if not excessive:
-        return
-    messages = [
-        f"{medication.name} has no prescribed quantity and cannot be dispensed"
-        if medication.remaining is None
-        else f"{medication.name}: {medication.remaining} remaining, {quantity} requested"
-        for medication, quantity in excessive.items()
-    ]
-    raise ClinicError(
-        "excessive_dispensing",
-        "; ".join(messages) + ".",
-        remaining=[
-            {
-                "medication_id": medication.id,
-                "medication": medication.name,
-                "quantity": quantity,
-                "dispensed": medication.dispensed,
-                "remaining": medication.remaining,
-            }
-            for medication, quantity in excessive.items()
-        ],
-    )

@@ -393,7 +393,7 @@ def add_addendum(actor: Actor, visit: Visit, text: str) -> Addendum:
 def void(actor: Actor, visit: Visit, reason: str | None) -> Visit:
     """Void a visit that was recorded by mistake.
 
-    Its treatments are voided and their stock returns. Its active prescriptions are cancelled. The payment
+    Its treatments are voided and their stock returns. Its prescriptions are cancelled or stopped. The payment
     that was recorded with it stays credit of the patient. Its appointment stays completed and may get another
     visit. Voiding it again changes nothing. Raises 409 `read_only` for a signed visit, 409 `in_use` for a
     billed visit or after a dispensing, and 422 without a reason.
@@ -419,7 +419,9 @@ def void(actor: Actor, visit: Visit, reason: str | None) -> Visit:
     for treatment in to_cancel:
         treatments.cancel(actor, treatment, reason)
     for prescription in visit.prescriptions:
-        if prescription.status is PrescriptionStatus.ACTIVE:
+        if prescription.status is PrescriptionStatus.COMPLETED and prescription.stopped_at is None:
+            prescriptions.stop(actor, prescription, reason=reason)
+        elif prescription.status is PrescriptionStatus.ACTIVE:
             prescriptions.cancel(actor, prescription, reason)
     visit.voided_at, visit.void_reason = clock.now(), reason
     audit_log.set_action(visit, "void")

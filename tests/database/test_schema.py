@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     Enum,
     Float,
+    Integer,
     Numeric,
     PrimaryKeyConstraint,
     Table,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-from column_types import MoneyType
+from column_types import FixedPointType
 from errors import CONSTRAINTS
 from models import Base
 from tests.support.database import connected, objects_at
@@ -133,9 +134,10 @@ def test_no_column_is_a_plain_datetime_or_a_float() -> None:
 
 
 def accepts(connection: Connection, column: Column[object], value: str) -> bool:
-    """Return True if the CHECKs of the table accept `value` in the column, with 1 in every other amount."""
-    amounts = [other for other in column.table.columns if isinstance(other.type, (MoneyType, Numeric))]
-    row = ", ".join(f"{value if other is column else 1} AS {other.name}" for other in amounts)
+    """Return True if the CHECKs of the table accept `value` in the column, with 1 in every other number."""
+    kinds = (FixedPointType, Numeric, Integer)
+    numbers = [other for other in column.table.columns if isinstance(other.type, kinds)]
+    row = ", ".join(f'{value if other is column else 1} AS "{other.name}"' for other in numbers)
     checks = [
         str(rule.sqltext)
         for rule in column.table.constraints
@@ -144,12 +146,12 @@ def accepts(connection: Connection, column: Column[object], value: str) -> bool:
     conditions = ", ".join(f"({check})" for check in checks) or "true"
     return False not in {
         None if result is None else bool(result)
-        for result in connection.execute(text(f"SELECT {conditions} FROM (SELECT {row}) AS amounts")).one()
+        for result in connection.execute(text(f"SELECT {conditions} FROM (SELECT {row}) AS numbers")).one()
     }
 
 
 def test_no_amount_is_infinite_or_not_a_number(database_url: str, engine_name: str) -> None:
-    amounts = [column for column in columns() if isinstance(column.type, (MoneyType, Numeric))]
+    amounts = [column for column in columns() if isinstance(column.type, (FixedPointType, Numeric))]
 
     assert amounts
     with connected(database_url) as engine, engine.connect() as connection:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from sqlalchemy import text
 
 from enums import LedgerKind
-from models import InventoryItem, LedgerEntry, Patient, UserSession
+from models import InventoryItem, LedgerEntry, Patient, Prescription, UserSession
 from services import integrity_checks
 from tests.support.clinic import Clinic, soon
+from tests.support.prescriptions import dispense, prescribe, tablets
 
 
 def verify(clinic: Clinic) -> tuple[int, str]:
@@ -28,6 +31,9 @@ def test_data_created_by_the_api_has_no_violations(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
     clinic.admin.post(f"/billings/{bill['id']}/payments", {"amount": "40.00", "method": "cash"})
     clinic.item(12)
+    row = prescribe(clinic, tablets("Warfarin", 2.5, duration_days=10), "Lisinopril")
+    dispense(clinic.technician, row, ("Warfarin", 1.5), ("Lisinopril", 0.5))
+    clinic.doctor.post(f"/prescriptions/{row['id']}/stop", {"reason": "bleeding"})
 
     assert verify(clinic) == (0, "")
 
@@ -77,10 +83,57 @@ def increment_invoice_counter(clinic: Clinic) -> str:
     return "Invoice numbers have no gaps"
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [rename_patient, change_quantity, add_single_credit_entry, reopen_session, increment_invoice_counter],
-)
+def _dispensed_warfarin(clinic: Clinic) -> int:
+    row = prescribe(clinic, tablets("Warfarin", 2.5, duration_days=10))
+    assert dispense(clinic.technician, row, ("Warfarin", 1.5)).status_code == 200
+    prescription_id: int = row["id"]
+    return prescription_id
+
+
+def change_dispensed_quantity(clinic: Clinic) -> str:
+    prescription_id = _dispensed_warfarin(clinic)
+    with clinic.inside() as session:
+        session.get(Prescription, prescription_id).medications[0].dispensed = Decimal("1.499")
+    return "dispensed quantity of a medication is the sum of its dispensings"
+
+
+def stop_before_the_dispensing(clinic: Clinic) -> str:
+    prescription_id = _dispensed_warfarin(clinic)
+    with clinic.inside() as session:
+        row = session.get(Prescription, prescription_id)
+        row.stopped_at, row.stop_reason = row.issued_at - timedelta(hours=1), "bleeding"
+    return "no dispensing after the stop"
+
+
+def stop_without_reason(clinic: Clinic) -> str:
+    prescription_id = _dispensed_warfarin(clinic)
+    with clinic.inside() as session:
+        row = session.get(Prescription, prescription_id)
+        row.stopped_at = row.issued_at + timedelta(days=1)
+    return "A stopped therapy has a reason"
+
+
+def remove_last_day(clinic: Clinic) -> str:
+    prescription_id = _dispensed_warfarin(clinic)
+    with clinic.inside() as session:
+        session.get(Prescription, prescription_id).medications[0].ends_on = None
+    return "A therapy has an end if it has a duration"
+
+
+DAMAGES = [
+    rename_patient,
+    change_quantity,
+    add_single_credit_entry,
+    reopen_session,
+    increment_invoice_counter,
+    change_dispensed_quantity,
+    stop_before_the_dispensing,
+    stop_without_reason,
+    remove_last_day,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_violation_is_reported_with_its_rule(clinic: Clinic, damage: Callable[[Clinic], str]) -> None:
     rule = damage(clinic)
 

@@ -77,7 +77,7 @@ def test_a_refusal_contains_every_alert(clinic: Clinic) -> None:
 def test_records_of_other_patients_are_ignored(clinic: Clinic) -> None:
     prescribed(clinic, visit(clinic, "penicillin", taking=("Lisinopril",)), "Ibuprofen")
 
-    row = prescribed(clinic, visit(clinic), "Augmentin", "Lisinopril", "Ibuprofen")
+    row = prescribed(clinic, visit(clinic, "latex"), "Augmentin", "Lisinopril", "Ibuprofen")
 
     assert row["warnings"] == []
 
@@ -118,17 +118,27 @@ def test_medications_of_one_prescription_are_compared_with_each_other(clinic: Cl
     assert alerts(answer) == [("duplicate_ingredient", "Prednisone 5 mg", "Prednisone 20 mg")]
 
 
-def test_an_inactive_prescription_is_not_a_duplicate(clinic: Clinic) -> None:
+def test_a_therapy_that_is_over_is_not_a_duplicate(clinic: Clinic) -> None:
     visit_id = visit(clinic)
     cancelled = prescribed(clinic, visit_id, "Lisinopril")
     clinic.doctor.delete(f"/prescriptions/{cancelled['id']}")
-    completed = prescribed(clinic, visit_id, "Lisinopril")
-    clinic.doctor.patch(f"/prescriptions/{completed['id']}", {"status": "completed"})
+    stopped = prescribed(clinic, visit_id, "Lisinopril")
+    clinic.doctor.post(f"/prescriptions/{stopped['id']}/stop", {"reason": "cough"})
     prescribed(clinic, visit_id, "Lisinopril", issued_at="2020-01-01T09:00:00Z", expires_on="2020-06-30")
 
     answer = prescribe(clinic, visit_id, "Lisinopril")
 
     assert answer.status_code == 201
+
+
+def test_a_completed_prescription_without_an_end_is_a_duplicate(clinic: Clinic) -> None:
+    visit_id = visit(clinic)
+    completed = prescribed(clinic, visit_id, "Lisinopril")
+    clinic.doctor.patch(f"/prescriptions/{completed['id']}", {"status": "completed"})
+
+    answer = prescribe(clinic, visit_id, "Zestril")
+
+    assert alerts(answer) == [("duplicate_ingredient", "Zestril", "Lisinopril")]
 
 
 def test_a_prescription_that_expires_today_is_still_active(clinic: Clinic) -> None:
@@ -299,11 +309,11 @@ def test_a_doctor_overrides_a_new_alert_at_dispensing_once(clinic: Clinic) -> No
 # --- Warnings ---
 
 UNKNOWN: list[tuple[tuple[str, ...], tuple[str, ...], str, str]] = [
-    ((), (), "Zorblaxine 5", "Zorblaxine 5 is not known"),
-    ((), (), "Amoxicillin and zorblaxine", "zorblaxine"),
+    (("latex",), (), "Zorblaxine 5", "Zorblaxine 5 is not known"),
+    (("latex",), (), "Amoxicillin and zorblaxine", "zorblaxine"),
     (("zorblaxine",), (), "Lisinopril", "allergy zorblaxine"),
     (("lactose",), (), "Lisinopril", "allergy lactose"),
-    ((), ("zorblaxine drops",), "Lisinopril", "home medication: zorblaxine drops"),
+    (("latex",), ("zorblaxine drops",), "Lisinopril", "home medication: zorblaxine drops"),
 ]
 
 
@@ -323,7 +333,27 @@ def test_free_text_alone_gives_a_warning(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic, "penicillin"), details="Amoxicillin 500 mg, three times a day")
 
     (warning,) = row["warnings"]
-    assert (warning["medication"], warning["code"]) == ("details", "unchecked")
+    assert warning["code"] == "unchecked"
+    assert set(warning) == {"code", "message"}
+
+
+def test_a_patient_without_recorded_allergies_gives_a_warning(clinic: Clinic) -> None:
+    patient_id = clinic.patient()["id"]
+    visit_id = clinic.visit(patient_id=patient_id, prescriptions=[{"details": "rest"}])["id"]
+    row = prescribed(clinic, visit_id, "Lisinopril")
+
+    (warning,) = row["warnings"]
+    at_the_visit = clinic.doctor.get(f"/visits/{visit_id}").get_json()["prescriptions"]
+    record(clinic, patient_id, allergies=["NKDA"])
+    asked = clinic.doctor.get(f"/prescriptions/{row['id']}").get_json()
+
+    assert warning["code"] == "allergies_not_asked"
+    assert set(warning) == {"code", "message"}
+    assert [[each["code"] for each in row["warnings"]] for row in at_the_visit] == [
+        ["unchecked", "allergies_not_asked"],
+        ["allergies_not_asked"],
+    ]
+    assert asked["warnings"] == []
 
 
 def test_a_known_medication_with_known_allergies_gives_no_warning(clinic: Clinic) -> None:

@@ -32,7 +32,7 @@ def test_an_import_accepts_any_status_at_a_signed_visit(clinic: Clinic) -> None:
             prescriptions.prescribe(
                 IMPORTER,
                 visit_id=visit_id,
-                medications=[{"name": "Warfarin"}],
+                medications=[{"name": "Warfarin", "duration_days": 30}],
                 status=PrescriptionStatus(status),
                 issued_at=issued,
                 importing=True,
@@ -41,6 +41,27 @@ def test_an_import_accepts_any_status_at_a_signed_visit(clinic: Clinic) -> None:
     shown = clinic.doctor.get("/prescriptions").get_json()
     assert [row["status"] for row in shown] == ["completed", "cancelled", "expired", "active"]
     assert {datetime.fromisoformat(row["issued_at"]) for row in shown} == {issued}
+
+
+def test_an_imported_therapy_may_be_stopped(clinic: Clinic) -> None:
+    visit = clinic.visit()
+    issued = datetime(2019, 5, 1, 9, tzinfo=UTC)
+
+    with clinic.inside():
+        prescriptions.prescribe(
+            IMPORTER,
+            visit_id=visit["id"],
+            medications=[{"name": "Warfarin"}],
+            status=PrescriptionStatus.COMPLETED,
+            stopped=(issued, "bleeding"),
+            issued_at=issued,
+            importing=True,
+        )
+    row = clinic.doctor.make("/prescriptions", visit_id=visit["id"], medications=["Coumadin"])
+
+    (stopped,) = clinic.doctor.get(f"/prescriptions?id_ne={row['id']}").get_json()
+    assert (stopped["status"], stopped["stop_reason"]) == ("completed", "bleeding")
+    assert datetime.fromisoformat(stopped["stopped_at"]) == issued
 
 
 def test_an_active_imported_prescription_is_checked(clinic: Clinic) -> None:

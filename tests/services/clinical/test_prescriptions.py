@@ -1,48 +1,16 @@
-"""Prescriptions: prescribe, change, cancel, dispense; permissions and refusals."""
+"""Prescriptions: prescribe, change, stop and cancel; permissions and refusals."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import time_machine
 from werkzeug.test import TestResponse
 
 from tests.support import queries
-from tests.support.clinic import Caller, Clinic
-
-
-def today() -> date:
-    return datetime.now(UTC).date()
-
-
-def prescribe(clinic: Clinic, *medications: Any, **members: Any) -> dict[str, Any]:
-    """Create a prescription of the doctor, at a new visit unless `visit_id` is there."""
-    if "visit_id" not in members:
-        members["visit_id"] = clinic.visit()["id"]
-    return clinic.doctor.make("/prescriptions", medications=list(medications), **members)
-
-
-def tablets(name: str = "Lisinopril", quantity: int = 10, **members: Any) -> dict[str, Any]:
-    return {"name": name, "quantity": quantity} | members
-
-
-def dispense(caller: Caller, row: dict[str, Any], *items: tuple[int | str, int]) -> TestResponse:
-    """Dispense items (medication, quantity) of the prescription."""
-    body = {"items": [{"medication": medication, "quantity": quantity} for medication, quantity in items]}
-    return caller.post(f"/prescriptions/{row['id']}/dispense", body)
-
-
-def error(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["error"]
-
-
-def invalid_fields(answer: TestResponse) -> list[str]:
-    """Return the fields that a 422 response reports."""
-    assert answer.status_code == 422, answer.get_data(as_text=True)
-    return list(answer.get_json()["errors"])
-
+from tests.support.clinic import Clinic
+from tests.support.prescriptions import dispense, error, invalid_fields, prescribe, tablets, today
 
 # --- Prescribing ---
 
@@ -364,101 +332,3 @@ def test_a_completed_prescription_cannot_be_cancelled(clinic: Clinic) -> None:
     dispense(clinic.technician, row, ("Lisinopril", 1))
 
     assert error(clinic.admin.delete(f"/prescriptions/{row['id']}")) == (409, "invalid_transition")
-
-
-# --- Dispensing ---
-
-
-def test_medication_is_dispensed_up_to_its_refills(clinic: Clinic) -> None:
-    row = prescribe(clinic, tablets(refills=2), tablets("Metformin", 5))
-
-    answer = dispense(clinic.technician, row, (row["medications"][0]["id"], 10), ("metformin", 5))
-    first = answer.get_json()
-    second = dispense(clinic.technician, row, ("LISINOPRIL", 15), ("Lisinopril", 5)).get_json()
-
-    assert [medication["remaining"] for medication in first["medications"]] == [20, 0]
-    assert (first["status"], answer.headers["ETag"]) == ("active", '"2"')
-    assert [medication["dispensed"] for medication in second["medications"]] == [30, 5]
-    assert second["status"] == "completed"
-    assert [(row["medication_name"], row["quantity"]) for row in second["dispensings"]] == [
-        ("Lisinopril", 10),
-        ("Metformin", 5),
-        ("Lisinopril", 20),
-    ]
-    assert second["dispensings"][0]["dispensed_by"]["id"] == clinic.technician.user_id
-
-
-def test_dispensing_more_than_prescribed_is_refused(clinic: Clinic) -> None:
-    row = prescribe(clinic, tablets(), tablets("Metformin", 5))
-    dispense(clinic.technician, row, ("Lisinopril", 4))
-
-    answer = dispense(clinic.technician, row, ("Metformin", 1), ("Lisinopril", 4), ("Lisinopril", 3))
-
-    assert error(answer) == (409, "excessive_dispensing")
-    assert answer.get_json()["message"] == "Lisinopril: 6 remaining, 7 requested."
-    assert answer.get_json()["remaining"][0]["remaining"] == 6
-    shown = clinic.technician.get(f"/prescriptions/{row['id']}").get_json()
-    assert [medication["dispensed"] for medication in shown["medications"]] == [4, 0]
-
-
-def test_a_completed_prescription_cannot_be_dispensed(clinic: Clinic) -> None:
-    row = prescribe(clinic, tablets(quantity=1))
-    dispense(clinic.technician, row, ("Lisinopril", 1))
-
-    assert error(dispense(clinic.technician, row, ("Lisinopril", 1))) == (409, "excessive_dispensing")
-
-
-def test_a_medication_without_quantity_cannot_be_dispensed(clinic: Clinic) -> None:
-    row = prescribe(clinic, "Lisinopril")
-
-    answer = dispense(clinic.technician, row, ("Lisinopril", 1))
-
-    assert error(answer) == (409, "excessive_dispensing")
-    assert "no prescribed quantity" in answer.get_json()["message"]
-
-
-def test_only_an_active_prescription_can_be_dispensed(clinic: Clinic) -> None:
-    cancelled = prescribe(clinic, tablets())
-    clinic.doctor.delete(f"/prescriptions/{cancelled['id']}")
-    expired = prescribe(clinic, tablets(), issued_at="2020-01-01T09:00:00Z", expires_on="2020-06-30")
-
-    for row in (cancelled, expired):
-        assert error(dispense(clinic.technician, row, ("Lisinopril", 1))) == (409, "conflict")
-
-
-def test_an_ambiguous_or_unknown_medication_is_refused(clinic: Clinic) -> None:
-    row = prescribe(clinic, tablets(), tablets(), override_reason="morning and evening")
-    evening = row["medications"][1]["id"]
-
-    assert invalid_fields(dispense(clinic.technician, row, ("Lisinopril", 1))) == ["items.0.medication"]
-    assert invalid_fields(dispense(clinic.technician, row, (evening, 1), ("Aspirin", 1))) == [
-        "items.1.medication"
-    ]
-    assert invalid_fields(dispense(clinic.technician, row, (True, 1))) == ["items.0.medication"]
-    assert invalid_fields(dispense(clinic.technician, row)) == ["items"]
-    answer = dispense(clinic.technician, row, (str(evening), 1))
-    assert [medication["dispensed"] for medication in answer.get_json()["medications"]] == [0, 1]
-
-
-def test_concurrent_dispensing_never_exceeds_the_prescribed_quantity(clinic: Clinic) -> None:
-    row = prescribe(clinic, tablets())
-    caller = clinic.technician
-
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: dispense(caller, row, ("Lisinopril", 4)), range(4)))
-
-    assert sorted(answer.status_code for answer in answers) == [200, 200, 409, 409]
-    shown = caller.get(f"/prescriptions/{row['id']}").get_json()
-    assert shown["medications"][0]["dispensed"] == 8
-    assert sum(dispensing["quantity"] for dispensing in shown["dispensings"]) == 8
-
-
-def test_dispensing_writes_one_audit_entry(clinic: Clinic) -> None:
-    row = prescribe(clinic, tablets())
-    dispense(clinic.technician, row, ("Lisinopril", 1))
-
-    (entry,) = clinic.admin.get("/audit-logs?entity=prescription&action=dispense").get_json()
-
-    assert (entry["entity_id"], entry["user_id"]) == (row["id"], clinic.technician.user_id)
-    assert entry["patient_ids"] == [row["patient_id"]]
-    assert set(entry["fields"]) == {"dispensings", "prescribed_medications"}
