@@ -58,22 +58,42 @@ _NOT_BLANK = Field(json_schema_extra={"pattern": r"\S"})
 _PHONE_PART = r"[\s+()\-.,/#*;:xXeEtT]*"
 _PHONE_PATTERN = f"^{_PHONE_PART}(?:[0-9]{_PHONE_PART}){{3,20}}$"
 
-Clean = AfterValidator(sanitize)
+
+def clean(max_length: int) -> AfterValidator:
+    """Return the validator that makes active HTML inert. The result must fit the column."""
+
+    def check(value: str) -> str:
+        text = sanitize(value)
+        if len(text) > max_length:
+            raise ValueError(f"use at most {max_length} characters; a space is added after < before HTML")
+        return text
+
+    return AfterValidator(check)
+
+
 Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_not_blank), _NOT_BLANK, Clean
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
+    clean(200),
 ]
-Short = Annotated[str, StringConstraints(max_length=100), Clean]
-Line = Annotated[str, StringConstraints(max_length=500), Clean]
+Short = Annotated[str, StringConstraints(max_length=100), clean(100)]
+Line = Annotated[str, StringConstraints(max_length=500), clean(500)]
 RequiredLine = Annotated[
-    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_not_blank), _NOT_BLANK, Clean
+    str,
+    StringConstraints(min_length=1, max_length=500),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
+    clean(500),
 ]
-Note = Annotated[str, StringConstraints(max_length=20_000), Clean]
+Note = Annotated[str, StringConstraints(max_length=20_000), clean(20_000)]
 RequiredNote = Annotated[
     str,
     StringConstraints(min_length=1, max_length=20_000),
     AfterValidator(_check_not_blank),
     _NOT_BLANK,
-    Clean,
+    clean(20_000),
 ]
 Code = Annotated[
     str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_not_blank), _NOT_BLANK
