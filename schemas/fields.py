@@ -37,13 +37,13 @@ def _check_not_blank(value: str) -> str:
     return value
 
 
-def _normalize_email(value: str) -> str:
+def _check_email(value: str) -> str:
     try:
         # the syntax only: no DNS query
-        email = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
+        email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
     except email_validator.EmailNotValidError as problem:
         raise ValueError(str(problem)) from None
-    return email.normalized.lower()
+    return value
 
 
 def _check_phone(value: str) -> str:
@@ -96,12 +96,15 @@ RequiredNote = Annotated[
     clean(20_000),
 ]
 Code = Annotated[
-    str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_not_blank), _NOT_BLANK
+    str,
+    StringConstraints(min_length=1, max_length=100, strip_whitespace=True),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
 ]
 Email = Annotated[
     str,
-    StringConstraints(max_length=254),
-    AfterValidator(_normalize_email),
+    StringConstraints(max_length=254, strip_whitespace=True),
+    AfterValidator(_check_email),
     WithJsonSchema({"type": "string", "format": "email", "maxLength": 254, "examples": ["john@example.com"]}),
 ]
 Phone = Annotated[
@@ -168,6 +171,7 @@ _INSTANT = re.compile(
     r"\s*(?:([Zz])|([+-])(\d\d):?(\d\d))?",
     re.ASCII,
 )
+_BIRTH_DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -184,6 +188,14 @@ def parse_day(value: Any) -> date:
     if not FIRST_YEAR <= day.year <= LAST_YEAR:
         raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
     return day
+
+
+def parse_birth_date(value: Any) -> str:
+    """Return a date of birth `YYYY-MM-DD`, `YYYY-MM` or `YYYY`. Raises ValueError."""
+    if not isinstance(value, str) or not _BIRTH_DATE.fullmatch(value):
+        raise ValueError("write a date of birth as YYYY-MM-DD, or YYYY-MM or YYYY if the rest is unknown")
+    parse_day((value + "-01-01")[:10])  # checks month, day and the range of years
+    return value
 
 
 def _format_offset(local: datetime) -> str:
@@ -270,3 +282,13 @@ InstantOrDay = Annotated[
 _DAY_SCHEMA = WithJsonSchema({"type": "string", "format": "date", "examples": ["1990-01-01"]})
 DayIn = Annotated[date, BeforeValidator(parse_day), _DAY_SCHEMA]
 DayOut = Annotated[date, _DAY_SCHEMA]
+_BIRTH_DATE_SCHEMA = WithJsonSchema(
+    {
+        "type": "string",
+        "pattern": r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?$",
+        "description": "YYYY-MM-DD, or YYYY-MM or YYYY if the rest is unknown.",
+        "examples": ["1990-01-01"],
+    }
+)
+BirthDateIn = Annotated[str, BeforeValidator(parse_birth_date), _BIRTH_DATE_SCHEMA]
+BirthDateOut = Annotated[str, _BIRTH_DATE_SCHEMA]

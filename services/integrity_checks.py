@@ -27,6 +27,8 @@ from models import (
     InventoryLot,
     InvoiceCounter,
     LedgerEntry,
+    MedicalHistory,
+    Patient,
     PrescribedMedication,
     Prescription,
     Refund,
@@ -36,6 +38,7 @@ from models import (
     UserSession,
     Visit,
 )
+from services import clock
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
 RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)
@@ -117,6 +120,16 @@ def _scheduling_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "No patient has two appointments at once.", _overlaps(Appointment.patient_id, Appointment.end)
         ),
+        IntegrityCheck(
+            "No archived or deceased patient has a future appointment.",
+            select(Appointment.id)
+            .join(Patient)
+            .where(
+                Appointment.status == AppointmentStatus.SCHEDULED,
+                Appointment.end > clock.now(),
+                or_(Patient.is_active.is_(False), Patient.deceased_on.is_not(None)),
+            ),
+        ),
     ]
 
 
@@ -142,6 +155,12 @@ def _clinical_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "A prescription has the patient of its visit.",
             select(Prescription.id).join(Visit).where(Prescription.patient_id != Visit.patient_id),
+        ),
+        IntegrityCheck(
+            "A patient with no known allergies has no recorded allergy.",
+            select(MedicalHistory.id).where(
+                MedicalHistory.no_known_allergies_at.is_not(None), MedicalHistory.allergies.any()
+            ),
         ),
         IntegrityCheck(
             "The dispensed quantity of a medication is the sum of its dispensings.",

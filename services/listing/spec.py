@@ -22,7 +22,7 @@ from services.rows import Record
 Row = TypeVar("Row", bound=Base)
 
 MAX_PER_PAGE = 1_000
-PRIVATE_ENDINGS = ("_fold", "_hash", "_digits")
+PRIVATE_ENDINGS = ("_fold", "_key", "_hash", "_digits")
 
 
 class Kind(StrEnum):
