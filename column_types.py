@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -105,6 +106,11 @@ class InstantType(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def unique_key(text: str) -> str:
+    """Return the form in which unique values are compared: trimmed, NFC and case-folded."""
+    return unicodedata.normalize("NFC", text.strip()).casefold()
+
+
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
@@ -115,6 +121,7 @@ Instant = Annotated[datetime, mapped_column(InstantType())]
 Day = Annotated[date, mapped_column(Date())]
 Name = Annotated[str, mapped_column(String(200))]
 SearchKey = Annotated[str, mapped_column(String(400))]  # the maximum length of services.search_key.search_key
+UniqueKey = Annotated[str, mapped_column(String(800))]  # case folding can make a text three times as long
 Short = Annotated[str, mapped_column(String(100))]
 Line = Annotated[str, mapped_column(String(500))]
 Note = Annotated[str, mapped_column(Text())]

@@ -22,6 +22,23 @@ class Gender(StrEnum):
     OTHER = "other"
 
 
+class BirthDatePrecision(StrEnum):
+    """The known part of a date of birth. `estimated` is a year that was computed from an estimated age."""
+
+    DAY = "day"
+    MONTH = "month"
+    YEAR = "year"
+    ESTIMATED = "estimated"
+
+
+class AllergyStatus(StrEnum):
+    """What is known about the allergies of a patient."""
+
+    NOT_ASKED = "not_asked"
+    NONE_KNOWN = "none_known"
+    RECORDED = "recorded"
+
+
 class AllergySeverity(StrEnum):
     """The severity of an allergic reaction."""
 

@@ -38,8 +38,9 @@ CODES: dict[str, tuple[int, str]] = {
     "possible_duplicate": (409, "A similar patient is already registered"),
     "appointment_conflict": (409, "The appointment is not possible"),
     "invalid_transition": (409, "The status cannot change in this way"),
-    "booked_appointments": (409, "The doctor has booked appointments"),
+    "booked_appointments": (409, "There are booked appointments"),
     "in_use": (409, "The record is in use"),
+    "patient_inactive": (409, "The patient is archived or deceased"),
     "last_admin": (409, "The last active administrator cannot be removed"),
     "read_only": (409, "The record is read-only"),
     "insufficient_stock": (409, "The stock is not sufficient"),
@@ -131,15 +132,23 @@ def not_found(entity: str) -> ClinicError:
 # Constraint name -> (code, field, message). A violation that only the database detects gets the same kind of
 # message as one that a service detects.
 CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
-    "uq_users_email": ("already_exists", "email", "This e-mail address is already registered."),
-    "uq_patients_file_number": ("already_exists", "file_number", "This file number is already in use."),
-    "uq_doctors_license_number": (
-        "already_exists",
-        "license_number",
-        "This licence number is already in use.",
+    **dict.fromkeys(
+        ("uq_users_email", "uq_users_email_key"),
+        ("already_exists", "email", "This e-mail address is already registered."),
+    ),
+    **dict.fromkeys(
+        ("uq_patients_file_number", "uq_patients_file_number_key"),
+        ("already_exists", "file_number", "This file number is already in use."),
+    ),
+    **dict.fromkeys(
+        ("uq_doctors_license_number", "uq_doctors_license_number_key"),
+        ("already_exists", "license_number", "This licence number is already in use."),
     ),
     "uq_doctors_user_id": ("already_exists", "user_id", "This user already belongs to a doctor."),
-    "uq_inventory_items_sku": ("already_exists", "sku", "This SKU is already in use."),
+    **dict.fromkeys(
+        ("uq_inventory_items_sku", "uq_inventory_items_sku_key"),
+        ("already_exists", "sku", "This SKU is already in use."),
+    ),
     "uq_allergies_medical_history_id_substance_fold": (
         "already_exists",
         "allergies",

@@ -33,7 +33,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship, validates
 
 from column_types import (
     MONEY_TOP,
@@ -50,11 +50,15 @@ from column_types import (
     Quantity,
     SearchKey,
     Short,
+    UniqueKey,
+    unique_key,
 )
 from enums import (
     AllergySeverity,
+    AllergyStatus,
     AppointmentStatus,
     AuditOutcome,
+    BirthDatePrecision,
     CancelledBy,
     ClaimStatus,
     ConditionStatus,
@@ -140,20 +144,37 @@ class Versioned(Timestamped):
         return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined]
 
 
+class WithUniqueKeys:
+    """A row with values that people type and that are compared trimmed and case-folded.
+
+    `<name>_key` is the compared form of `<name>`. It is set together with it.
+    """
+
+    @validates("file_number", "license_number", "sku", "email", "insurance_id")
+    def _set_unique_key(self, name: str, value: str | None) -> str | None:
+        if hasattr(type(self), f"{name}_key"):
+            setattr(self, f"{name}_key", None if value is None else unique_key(value))
+        return value
+
+
 # --- People --------------------------------------------------------------------------------------------
 
 
-class User(Versioned, Base):
+class User(WithUniqueKeys, Versioned, Base):
     """A user account. A self-registered account is inactive until an administrator activates it."""
 
     __tablename__ = "users"
     __entity__ = "user"
-    __table_args__ = (Index("ix_users_role_active", "role", "is_active"),)
+    __table_args__ = (
+        Index("ix_users_role_active", "role", "is_active"),
+        Index("uq_users_email_key", "email_key", unique=True),
+    )
 
     id: Mapped[Id]
     name: Mapped[Name]
     name_fold: Mapped[SearchKey]
-    email: Mapped[str] = mapped_column(String(254), unique=True)  # lower case
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    email_key: Mapped[UniqueKey] = mapped_column(server_default="")
     phone: Mapped[Short | None]
     password_hash: Mapped[str] = mapped_column(String(100))
     role: Mapped[Role] = _enum(Role)
@@ -208,40 +229,54 @@ class PasswordReset(Base):
     used_at: Mapped[Instant | None]
 
 
-class Patient(Versioned, Base):
-    """A patient of the clinic."""
+class Patient(WithUniqueKeys, Versioned, Base):
+    """A patient of the clinic.
+
+    `date_of_birth` is the first day of the known month or year if `birth_date_precision` is not the day.
+    `archived_on` is the day on which an inactive patient was archived.
+    """
 
     __tablename__ = "patients"
     __entity__ = "patient"
     __table_args__ = (
         Index("ix_patients_date_of_birth", "date_of_birth"),
-        Index("ix_patients_insurance_id", "insurance_id"),
+        Index("ix_patients_insurance_id_key", "insurance_id_key"),
+        Index("ix_patients_email_key", "email_key"),
+        Index("uq_patients_file_number_key", "file_number_key", unique=True),
         Index("ix_patients_created_at", "created_at"),
     )
 
     id: Mapped[Id]
     file_number: Mapped[str] = mapped_column(String(50), unique=True)
+    file_number_key: Mapped[UniqueKey] = mapped_column(server_default="")
     name: Mapped[Name]
     name_fold: Mapped[SearchKey]
     gender: Mapped[Gender | None] = _enum(Gender)
     date_of_birth: Mapped[Day | None]
+    birth_date_precision: Mapped[BirthDatePrecision | None] = _enum(BirthDatePrecision)
+    deceased_on: Mapped[Day | None]
     phone: Mapped[Short | None]
     phone_e164: Mapped[str | None] = mapped_column(String(20), index=True)
     phone_digits: Mapped[str | None] = mapped_column(String(50))
     search_fold: Mapped[str] = mapped_column(String(1000), server_default="")  # see search_column
-    email: Mapped[str | None] = mapped_column(String(254), index=True)
+    email: Mapped[str | None] = mapped_column(String(254))
+    email_key: Mapped[UniqueKey | None]
     address: Mapped[Line | None]
     blood_type: Mapped[str | None] = mapped_column(String(3))
     insurance_provider: Mapped[Name | None]
     insurance_id: Mapped[Short | None]
+    insurance_id_key: Mapped[UniqueKey | None]
     emergency_contact_name: Mapped[Name | None]
     emergency_contact_phone: Mapped[Short | None]
     needs_review: Mapped[bool] = mapped_column(default=False)
     review_notes: Mapped[Note | None]
     is_active: Mapped[bool] = mapped_column(default=True)
+    archived_on: Mapped[Day | None]
 
     # computed fields
+    birth_date: str | None = None  # the known part of the date of birth
     age: int | None = None
+    age_is_estimate: bool = False
     account_balance: Decimal | None = None
     last_visit: datetime | None = None
     next_appointment: datetime | None = None
@@ -258,13 +293,28 @@ class MedicalHistory(Versioned, Base):
     surgical_history: Mapped[Note | None]
     family_history: Mapped[Note | None]
     notes: Mapped[Note | None]
+    no_known_allergies_at: Mapped[Instant | None]  # set: the patient was asked and has no known allergy
+    no_known_allergies_by_id: Mapped[int | None] = _ref("users", index=False)
 
     patient: Mapped[Patient] = relationship()
+    no_known_allergies_by: Mapped[User | None] = relationship()
     allergies: Mapped[list[Allergy]] = relationship(cascade="all, delete-orphan", order_by="Allergy.id")
     conditions: Mapped[list[Condition]] = relationship(cascade="all, delete-orphan", order_by="Condition.id")
     medications: Mapped[list[HomeMedication]] = relationship(
         cascade="all, delete-orphan", order_by="HomeMedication.id"
     )
+
+    @property
+    def no_known_allergies(self) -> bool:
+        """Return True if the patient was asked and has no known allergy."""
+        return self.no_known_allergies_at is not None
+
+    @property
+    def allergy_status(self) -> AllergyStatus:
+        """Return whether allergies are recorded, none are known, or nobody has asked."""
+        if self.allergies:
+            return AllergyStatus.RECORDED
+        return AllergyStatus.NONE_KNOWN if self.no_known_allergies else AllergyStatus.NOT_ASKED
 
 
 class Allergy(Base):
@@ -310,7 +360,7 @@ class HomeMedication(Base):
     since: Mapped[Day | None]
 
 
-class Doctor(Versioned, Base):
+class Doctor(WithUniqueKeys, Versioned, Base):
     """A doctor. A doctor with a user account can sign in."""
 
     __tablename__ = "doctors"
@@ -319,6 +369,7 @@ class Doctor(Versioned, Base):
         _money_check("consultation_fee"),
         CheckConstraint("slot_minutes BETWEEN 5 AND 480", name="slot_minutes_range"),
         CheckConstraint("buffer_minutes BETWEEN 0 AND 240", name="buffer_minutes_range"),
+        Index("uq_doctors_license_number_key", "license_number_key", unique=True),
     )
 
     id: Mapped[Id]
@@ -330,6 +381,7 @@ class Doctor(Versioned, Base):
     specialty: Mapped[Short]
     specialties: Mapped[JsonList] = mapped_column(default=list)
     license_number: Mapped[Short] = mapped_column(unique=True)
+    license_number_key: Mapped[UniqueKey] = mapped_column(server_default="")
     license_expires_on: Mapped[Day | None]
     certifications: Mapped[JsonList] = mapped_column(default=list)
     consultation_fee: Mapped[Money] = mapped_column(default=Decimal("0.00"))
@@ -852,7 +904,7 @@ class BillingStanding(Base):
 # --- Stock ---------------------------------------------------------------------------------------------
 
 
-class InventoryItem(Versioned, Base):
+class InventoryItem(WithUniqueKeys, Versioned, Base):
     """An item in stock. `quantity` always equals the sum of its stock movements."""
 
     __tablename__ = "inventory_items"
@@ -863,12 +915,14 @@ class InventoryItem(Versioned, Base):
         CheckConstraint("min_quantity >= 0", name="min_quantity_not_negative"),
         CheckConstraint("reorder_quantity >= 0", name="reorder_quantity_not_negative"),
         Index("ix_inventory_items_category", "category"),
+        Index("uq_inventory_items_sku_key", "sku_key", unique=True),
     )
 
     id: Mapped[Id]
     name: Mapped[Name]
     name_fold: Mapped[SearchKey]
     sku: Mapped[Short | None] = mapped_column(unique=True)
+    sku_key: Mapped[UniqueKey | None]
     description: Mapped[Note | None]
     category: Mapped[Short | None]
     unit: Mapped[Short | None]

@@ -18,6 +18,7 @@ from typing import Any
 from enums import (
     AppointmentStatus,
     AuditOutcome,
+    BirthDatePrecision,
     CancelledBy,
     ConditionStatus,
     Gender,
@@ -94,9 +95,9 @@ AUDIT_FIELDS = {
 COLUMNS: dict[type[Base], tuple[str, ...]] = {
     model: tuple(columns.split())
     for model, columns in {
-        Patient: "id file_number name name_fold gender date_of_birth phone phone_e164 phone_digits "
-        "search_fold email address insurance_provider insurance_id needs_review is_active version created_at "
-        "updated_at",
+        Patient: "id file_number file_number_key name name_fold gender date_of_birth birth_date_precision "
+        "phone phone_e164 phone_digits search_fold email email_key address insurance_provider insurance_id "
+        "insurance_id_key needs_review is_active version created_at updated_at",
         MedicalHistory: "id patient_id version created_at updated_at",
         Condition: "id medical_history_id name name_fold icd10 status",
         Appointment: "id patient_id doctor_id start end blocked_until status type reason cancellation_reason "
@@ -196,6 +197,8 @@ class DemoGenerator:
         name = f"{given} {family}"
         line = f"{201 + number // 10_000_000 % 799}{2_000_000 + number % 8_000_000:07d}"
         insured = random() < 0.6
+        gender = (Gender.FEMALE, Gender.MALE, Gender.OTHER)[int(random() * 2.02)]
+        birth_date = at.date() - timedelta(days=int(random() * 27_000) + 1)
         searched = {
             "name": name,
             "email": f"{given}.{family}{number}@mail.example".lower() if random() < 0.5 else None,
@@ -206,18 +209,22 @@ class DemoGenerator:
         patient_id = self._add(
             Patient,
             searched["file_number"],
+            f"p-{number:06d}",
             name,
             search_key(name),
-            (Gender.FEMALE, Gender.MALE, Gender.OTHER)[int(random() * 2.02)],
-            at.date() - timedelta(days=int(random() * 27_000) + 1),
+            gender,
+            birth_date,
+            BirthDatePrecision.DAY,
             f"+1 ({line[:3]}) {line[3:6]}-{line[6:]}",
             f"+1{line}",
             searched["phone_digits"],
             search_fold(searched),
             searched["email"],
+            searched["email"],
             f"{int(random() * 200) + 1} {STREETS[int(random() * 6)]}",
             INSURERS[number % 4] if insured else None,
             searched["insurance_id"],
+            f"n{number:08d}" if insured else None,
             False,
             True,
             1,

@@ -61,7 +61,7 @@ class BillingList(ApiResource):
         body=BillingIn,
         returns=BILLING,
         status=201,
-        errors=("nothing_to_bill", *PAYMENT_ERRORS),
+        errors=("nothing_to_bill", "patient_inactive", *PAYMENT_ERRORS),
     )
     def post(self, data: BillingIn) -> Billing:
         """Create a bill for the completed treatments of a visit, one treatment, or items of a patient."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from api import request_body
 from api.endpoint import endpoint
 from api.pagination import list_headers
 from api.request_context import current_actor
@@ -53,6 +54,13 @@ DETAILS: dict[str, type[Out]] = {
 }
 
 
+def _load(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
+    """Return a patient, for a death that cancels appointments locked after their doctors."""
+    members = request_body.json_object() if lock else {}
+    cancels = members.get("deceased_on") is not None and members.get("on_conflict") == "cancel"
+    return patients.get(actor, patient_id, lock=lock, with_booked_doctors=cancels)
+
+
 class PatientList(ApiResource):
     """Route `/patients`."""
 
@@ -96,13 +104,16 @@ class PatientItem(ApiResource):
 
     @endpoint(
         Permission.PATIENTS_WRITE,
-        load=patients.get,
+        load=_load,
         body=PatientPatch,
         returns=PATIENT,
-        errors=("possible_duplicate", "already_exists", "in_use"),
+        errors=("possible_duplicate", "already_exists", "in_use", "booked_appointments", "conflict"),
     )
     def patch(self, row: Patient, data: BaseModel) -> Patient:
-        """Change a patient."""
+        """Change a patient.
+
+        `deceased_on` with future appointments needs `"on_conflict": "cancel"`, which cancels them.
+        """
         return patients.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
     @endpoint(Permission.PATIENTS_ARCHIVE, load=patients.get, returns=PATIENT, errors=("in_use",))

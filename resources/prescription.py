@@ -41,7 +41,7 @@ class PrescriptionList(ApiResource):
         body=PrescriptionIn,
         returns=PRESCRIPTION,
         status=201,
-        errors=("safety_alert", "read_only"),
+        errors=("safety_alert", "patient_inactive", "read_only"),
     )
     def post(self, data: PrescriptionIn) -> Prescription:
         """Prescribe medications at an open visit. Doctors: own only.
@@ -67,7 +67,7 @@ class PrescriptionItem(ApiResource):
         load=prescriptions.get,
         body=PrescriptionPatch,
         returns=PRESCRIPTION,
-        errors=("read_only", "safety_alert", "invalid_transition"),
+        errors=("read_only", "patient_inactive", "safety_alert", "invalid_transition"),
     )
     def patch(self, row: Prescription, data: BaseModel) -> Prescription:
         """Change a prescription that is not dispensed yet, or end it by its `status`. Doctors: own only."""
@@ -98,7 +98,7 @@ class PrescriptionDispense(ApiResource):
         load=prescriptions.get,
         body=DispenseIn,
         returns=PRESCRIPTION,
-        errors=("excessive_dispensing", "safety_alert", "conflict"),
+        errors=("patient_inactive", "excessive_dispensing", "safety_alert", "conflict"),
     )
     def post(self, row: Prescription, data: DispenseIn) -> Prescription:
         """Dispense medications of a prescription. Doctors: own only.

@@ -30,7 +30,7 @@ class TreatmentList(ApiResource):
         body=TreatmentIn,
         returns=TREATMENT,
         status=201,
-        errors=("read_only", "insufficient_stock"),
+        errors=("read_only", "patient_inactive", "insufficient_stock"),
     )
     def post(self, data: TreatmentIn) -> Treatment:
         """Record a treatment of an open visit. Doctors: own only.

@@ -33,7 +33,7 @@ class VisitList(ApiResource):
         body=VisitCreate,
         returns=VISIT,
         status=201,
-        errors=("conflict", "insufficient_stock", "safety_alert"),
+        errors=("conflict", "patient_inactive", "insufficient_stock", "safety_alert"),
     )
     def post(self, data: VisitCreate) -> Visit:
         """Document a visit, with optional treatments, prescriptions and a payment. Doctors: own only.

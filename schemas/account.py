@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import Field, StringConstraints, WithJsonSchema
 
 from enums import Role
 from schemas.base import In, Out, patch_model
 from schemas.fields import Email, InstantOut, Name, Password, Phone
 
-
-def _trim(value: Any) -> Any:
-    # the keyboard of a phone adds a blank after a completed word
-    return value.strip() if isinstance(value, str) else value
-
-
-LoginEmail = Annotated[Email, BeforeValidator(_trim)]
 EnteredPassword = Annotated[
     Password,
     WithJsonSchema(
@@ -51,7 +44,7 @@ class UserCreate(In):
     """A new user, created by an admin."""
 
     name: Annotated[Name, Field(examples=["Grace Mwangi"])]
-    email: LoginEmail
+    email: Email
     password: NewPassword
     role: Role
     phone: Phone | None = None
@@ -65,7 +58,7 @@ class RegisterIn(In):
     """A registration. `role` is a request: an admin decides about the account."""
 
     name: Annotated[Name, Field(examples=["Grace Mwangi"])]
-    email: LoginEmail
+    email: Email
     password: NewPassword
     role: Role = Role.RECEPTIONIST
     phone: Phone | None = None
@@ -74,7 +67,7 @@ class RegisterIn(In):
 class LoginIn(In):
     """The credentials of a sign-in."""
 
-    email: Annotated[LoginEmail, Field(examples=["admin@clinic.com"])]
+    email: Annotated[Email, Field(examples=["admin@clinic.com"])]
     password: EnteredPassword
 
 

@@ -37,13 +37,13 @@ def _check_not_blank(value: str) -> str:
     return value
 
 
-def _normalize_email(value: str) -> str:
+def _check_email(value: str) -> str:
     try:
         # the syntax only: no DNS query
-        email = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
+        email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
     except email_validator.EmailNotValidError as problem:
         raise ValueError(str(problem)) from None
-    return email.normalized.lower()
+    return value
 
 
 def _check_phone(value: str) -> str:
@@ -58,30 +58,53 @@ _NOT_BLANK = Field(json_schema_extra={"pattern": r"\S"})
 _PHONE_PART = r"[\s+()\-.,/#*;:xXeEtT]*"
 _PHONE_PATTERN = f"^{_PHONE_PART}(?:[0-9]{_PHONE_PART}){{3,20}}$"
 
-Clean = AfterValidator(sanitize)
+
+def clean(max_length: int) -> AfterValidator:
+    """Return the validator that makes active HTML inert. The result must fit the column."""
+
+    def check(value: str) -> str:
+        text = sanitize(value)
+        if len(text) > max_length:
+            raise ValueError(f"use at most {max_length} characters; a space is added after < before HTML")
+        return text
+
+    return AfterValidator(check)
+
+
 Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_not_blank), _NOT_BLANK, Clean
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
+    clean(200),
 ]
-Short = Annotated[str, StringConstraints(max_length=100), Clean]
-Line = Annotated[str, StringConstraints(max_length=500), Clean]
+Short = Annotated[str, StringConstraints(max_length=100), clean(100)]
+Line = Annotated[str, StringConstraints(max_length=500), clean(500)]
 RequiredLine = Annotated[
-    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_not_blank), _NOT_BLANK, Clean
+    str,
+    StringConstraints(min_length=1, max_length=500),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
+    clean(500),
 ]
-Note = Annotated[str, StringConstraints(max_length=20_000), Clean]
+Note = Annotated[str, StringConstraints(max_length=20_000), clean(20_000)]
 RequiredNote = Annotated[
     str,
     StringConstraints(min_length=1, max_length=20_000),
     AfterValidator(_check_not_blank),
     _NOT_BLANK,
-    Clean,
+    clean(20_000),
 ]
 Code = Annotated[
-    str, StringConstraints(min_length=1, max_length=100), AfterValidator(_check_not_blank), _NOT_BLANK
+    str,
+    StringConstraints(min_length=1, max_length=100, strip_whitespace=True),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
 ]
 Email = Annotated[
     str,
-    StringConstraints(max_length=254),
-    AfterValidator(_normalize_email),
+    StringConstraints(max_length=254, strip_whitespace=True),
+    AfterValidator(_check_email),
     WithJsonSchema({"type": "string", "format": "email", "maxLength": 254, "examples": ["john@example.com"]}),
 ]
 Phone = Annotated[
@@ -185,7 +208,7 @@ Unit = Annotated[
     StringConstraints(min_length=1, max_length=100),
     AfterValidator(_check_unit),
     Field(json_schema_extra={"pattern": _UNIT.pattern, "examples": ["tablet"]}),
-    Clean,
+    clean(100),
 ]
 
 
@@ -196,6 +219,7 @@ _INSTANT = re.compile(
     r"\s*(?:([Zz])|([+-])(\d\d):?(\d\d))?",
     re.ASCII,
 )
+_BIRTH_DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -212,6 +236,14 @@ def parse_day(value: Any) -> date:
     if not FIRST_YEAR <= day.year <= LAST_YEAR:
         raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
     return day
+
+
+def parse_birth_date(value: Any) -> str:
+    """Return a date of birth `YYYY-MM-DD`, `YYYY-MM` or `YYYY`. Raises ValueError."""
+    if not isinstance(value, str) or not _BIRTH_DATE.fullmatch(value):
+        raise ValueError("write a date of birth as YYYY-MM-DD, or YYYY-MM or YYYY if the rest is unknown")
+    parse_day((value + "-01-01")[:10])  # checks month, day and the range of years
+    return value
 
 
 def _format_offset(local: datetime) -> str:
@@ -298,3 +330,13 @@ InstantOrDay = Annotated[
 _DAY_SCHEMA = WithJsonSchema({"type": "string", "format": "date", "examples": ["1990-01-01"]})
 DayIn = Annotated[date, BeforeValidator(parse_day), _DAY_SCHEMA]
 DayOut = Annotated[date, _DAY_SCHEMA]
+_BIRTH_DATE_SCHEMA = WithJsonSchema(
+    {
+        "type": "string",
+        "pattern": r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?$",
+        "description": "YYYY-MM-DD, or YYYY-MM or YYYY if the rest is unknown.",
+        "examples": ["1990-01-01"],
+    }
+)
+BirthDateIn = Annotated[str, BeforeValidator(parse_birth_date), _BIRTH_DATE_SCHEMA]
+BirthDateOut = Annotated[str, _BIRTH_DATE_SCHEMA]

@@ -7,9 +7,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasPath, BeforeValidator, Field
 
-from enums import AllergySeverity, ConditionStatus, Gender, LedgerKind, PaymentMethod
+from enums import (
+    AllergySeverity,
+    AllergyStatus,
+    BirthDatePrecision,
+    ConditionStatus,
+    Gender,
+    LedgerKind,
+    PaymentMethod,
+)
 from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, patch_model
 from schemas.fields import (
+    BirthDateIn,
+    BirthDateOut,
     Code,
     DayIn,
     DayOut,
@@ -36,7 +46,13 @@ class PatientIn(In):
 
     name: Annotated[Name, Field(examples=["John Doe"])]
     gender: Gender | None = None
-    date_of_birth: DayIn | None = None
+    date_of_birth: BirthDateIn | None = None
+    birth_date_precision: BirthDatePrecision | None = None
+    estimated_age: Annotated[
+        int | None,
+        Field(ge=0, le=130, description="Age in years, in place of an unknown date_of_birth."),
+    ] = None
+    deceased_on: DayIn | None = None
     phone: Phone | None = None
     email: Email | None = None
     address: Line | None = None
@@ -61,10 +77,16 @@ class PatientCreate(PatientIn):
 
 
 class PatientUpdate(PatientIn):
-    """Changes of a patient. The file number cannot be null."""
+    """Changes of a patient. The file number cannot be null.
+
+    `on_conflict` belongs to `deceased_on`.
+    """
 
     file_number: FileNumber
     allow_duplicate: bool = False
+    on_conflict: Annotated[
+        Literal["cancel"] | None, Field(description="Cancel the future appointments of a deceased patient.")
+    ] = None
 
 
 PatientPatch = patch_model(PatientUpdate, "PatientPatch")
@@ -79,8 +101,11 @@ class PatientOut(Out):
     file_number: str
     name: str
     gender: Gender | None
-    date_of_birth: DayOut | None
+    date_of_birth: BirthDateOut | None = Field(validation_alias="birth_date")
+    birth_date_precision: BirthDatePrecision | None
     age: int | None
+    age_is_estimate: bool
+    deceased_on: DayOut | None
     phone: str | None
     phone_e164: str | None
     email: str | None
@@ -164,9 +189,15 @@ HomeMedications = Annotated[
 
 
 class MedicalHistoryIn(In):
-    """The medical history of a patient. A list is replaced as a whole. Null empties it."""
+    """The medical history of a patient. A list is replaced as a whole. Null empties it.
+
+    An allergy such as NKDA or none sets `no_known_allergies`. A new list of allergens clears it.
+    """
 
     allergies: Allergies | None = None
+    no_known_allergies: Annotated[
+        bool | None, Field(description="The patient was asked and has no known allergy.")
+    ] = None
     conditions: Conditions | None = None
     medications: HomeMedications | None = None
     surgical_history: Note | None = None
@@ -203,9 +234,13 @@ class HomeMedicationOut(Out):
 
 
 class MedicalHistoryOut(OfPatient):
-    """The medical history of a patient."""
+    """The medical history of a patient. `allergy_status` follows from the allergies and the statement."""
 
     id: int
+    allergy_status: AllergyStatus
+    no_known_allergies: bool
+    no_known_allergies_at: InstantOut | None
+    no_known_allergies_by: PersonRef | None
     allergies: list[AllergyOut]
     conditions: list[ConditionOut]
     medications: list[HomeMedicationOut]

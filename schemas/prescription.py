@@ -10,7 +10,6 @@ from typing_extensions import TypedDict
 from enums import PrescriptionStatus
 from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, patch_model
 from schemas.fields import (
-    Clean,
     DayIn,
     DayOut,
     DecimalQuantityIn,
@@ -24,12 +23,13 @@ from schemas.fields import (
     RequiredLine,
     Short,
     Unit,
+    clean,
 )
 
 MAX_ITEMS = 100  # medications of one prescription, items of one dispensing
 READ_ONLY = frozenset({"id", "dispensed", "remaining", "ends_on"})  # a data grid sends them back
 
-ShortText = Annotated[str, StringConstraints(max_length=200), Clean]
+ShortText = Annotated[str, StringConstraints(max_length=200), clean(200)]
 
 
 class MedicationIn(In):

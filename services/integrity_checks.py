@@ -27,6 +27,7 @@ from models import (
     InventoryLot,
     InvoiceCounter,
     LedgerEntry,
+    MedicalHistory,
     Patient,
     PrescribedMedication,
     Prescription,
@@ -37,6 +38,7 @@ from models import (
     UserSession,
     Visit,
 )
+from services import clock
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
 RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)
@@ -131,6 +133,16 @@ def _scheduling_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "No patient has two appointments at once.", _overlaps(Appointment.patient_id, Appointment.end)
         ),
+        IntegrityCheck(
+            "No archived or deceased patient has a future appointment.",
+            select(Appointment.id)
+            .join(Patient)
+            .where(
+                Appointment.status == AppointmentStatus.SCHEDULED,
+                Appointment.end > clock.now(),
+                or_(Patient.is_active.is_(False), Patient.deceased_on.is_not(None)),
+            ),
+        ),
     ]
 
 
@@ -156,6 +168,12 @@ def _clinical_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "A prescription has the patient of its visit.",
             select(Prescription.id).join(Visit).where(Prescription.patient_id != Visit.patient_id),
+        ),
+        IntegrityCheck(
+            "A patient with no known allergies has no recorded allergy.",
+            select(MedicalHistory.id).where(
+                MedicalHistory.no_known_allergies_at.is_not(None), MedicalHistory.allergies.any()
+            ),
         ),
         IntegrityCheck(
             "The dispensed quantity of a medication is the sum of its dispensings.",

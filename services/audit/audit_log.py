@@ -37,7 +37,7 @@ from services.audit.audit_storage import Head
 CHAINS = 16  # number of transactions that can append at once without waiting for each other
 # Columns that no entry names: bookkeeping of the row, or a second form of another column.
 UNNAMED = frozenset({"id", "version", "created_at", "updated_at", "blocked_until"})
-UNNAMED_ENDINGS = ("_fold", "_e164", "_digits", "_hash")
+UNNAMED_ENDINGS = ("_fold", "_key", "_e164", "_digits", "_hash")
 
 Key = tuple[str, int | None]
 

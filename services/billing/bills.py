@@ -39,6 +39,7 @@ from services.billing.invoice_numbers import set_invoice_number
 from services.listing import paging
 from services.listing.related_rows import of_patient
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
+from services.patients import activity
 from services.rows import (
     assign,
     changed_members,
@@ -258,8 +259,8 @@ def create(
     """Create a bill for the completed treatments of a visit, for one treatment, or for items.
 
     `tax_rate` is in percent. `billed_at` is for imports of older bills: the invoice number is of that year.
-    Raises 409 `nothing_to_bill` without a completed, unbilled treatment, 409 `overpayment` and
-    `insufficient_credit` for `amount_paid`, and 422 for members that do not fit together.
+    Raises 409 `nothing_to_bill` without a completed, unbilled treatment, 409 `patient_inactive`, 409
+    `overpayment` and `insufficient_credit` for `amount_paid`, and 422 for members that do not fit together.
     """
     _check_one_source(visit_id=visit_id, treatment_id=treatment_id, items=items)
     bill = Billing(
@@ -277,9 +278,9 @@ def create(
     )
     treatments: list[Treatment] = []
     if items is not None:
-        bill.items = _items_of_lines(bill, patient_id, doctor_id, items)
+        bill.items = _items_of_lines(bill, patient_id, doctor_id, items, billed_at)
     else:
-        treatments = _lock_unbilled_treatments(bill, visit_id, treatment_id)
+        treatments = _lock_unbilled_treatments(bill, visit_id, treatment_id, billed_at)
         bill.items = _items_of_treatments(treatments)
         _check_same_visit(bill, patient_id, doctor_id)
     db.session.add(bill)
@@ -312,11 +313,16 @@ def _items_of_treatments(treatments: Sequence[Treatment]) -> list[BillingItem]:
 
 
 def _items_of_lines(
-    bill: Billing, patient_id: int | None, doctor_id: int | None, lines: Sequence[BillLine]
+    bill: Billing,
+    patient_id: int | None,
+    doctor_id: int | None,
+    lines: Sequence[BillLine],
+    billed_at: datetime | None,
 ) -> list[BillingItem]:
     if patient_id is None:
         raise invalid("patient_id", "is required with items")
     bill.patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
+    activity.require_active(bill.patient, billed_at)
     doctor = None if doctor_id is None else get_referenced(Doctor, doctor_id, "doctor_id")
     bill.patient_id, bill.doctor_id, bill.doctor = patient_id, doctor_id, doctor
     items = []
@@ -342,7 +348,7 @@ def _default_price(description: str, doctor: Doctor | None, field: str) -> Decim
 
 
 def _lock_unbilled_treatments(
-    bill: Billing, visit_id: int | None, treatment_id: int | None
+    bill: Billing, visit_id: int | None, treatment_id: int | None, billed_at: datetime | None
 ) -> list[Treatment]:
     """Lock the patient, the visit and the treatments, in this order; return the treatments to bill."""
     if treatment_id is not None:
@@ -352,6 +358,7 @@ def _lock_unbilled_treatments(
         visit = get_referenced(Visit, visit_id or 0, "visit_id")
         condition = Treatment.visit_id == visit_id
     bill.patient = get_or_404(Patient, visit.patient_id, lock=True)
+    activity.require_active(bill.patient, billed_at)
     visit = get_or_404(Visit, visit.id, lock=True)
     statement = for_update(select(Treatment).where(condition).order_by(Treatment.id))
     treatments = [

@@ -18,6 +18,7 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.clinical import prescriptions, therapy
+from services.patients import activity
 from services.search_key import search_key
 
 MAX_COURSES = 100  # the prescribed quantity and at most 99 refills
@@ -38,8 +39,8 @@ def dispense(
     The safety check runs again for these medications. It ignores alerts that were overridden before.
 
     Raises 409 `excessive_dispensing` with the remaining quantities, and 409 `conflict` if the prescription is
-    not active or the therapy is stopped. Raises 409 `safety_alert`, and 403 `forbidden` for an
-    `override_reason` without the permission to prescribe.
+    not active or the therapy is stopped. Raises 409 `patient_inactive` and 409 `safety_alert`. Raises 403
+    `forbidden` for an `override_reason` without the permission to prescribe.
     """
     actor.require_own(row.doctor_id)
     if actor.user_id is None:
@@ -47,6 +48,7 @@ def dispense(
     quantities = _requested_quantities(row, items)
     _check_remaining(quantities)
     _check_dispensable(row)
+    activity.require_active(row.patient)
     has_override = prescriptions.check_safety(
         actor, row, override_reason, {medication.name for medication in quantities}
     )

@@ -32,11 +32,12 @@ from models import Dispensing, Patient, PrescribedMedication, Prescription, Visi
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.clinical import medication_safety, therapy
+from services.clinical import medication_safety, therapy, visit_rows
 from services.listing import paging
 from services.listing.related_rows import in_related, of_doctor, of_patient
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
-from services.rows import assign, changed_members, get_or_404, get_referenced
+from services.patients import activity
+from services.rows import assign, changed_members, get_or_404
 
 Status = PrescriptionStatus
 TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
@@ -223,6 +224,7 @@ def prescribe(
     if status is not Status.ACTIVE and not importing:
         raise invalid("status", "must be active for a new prescription")
     issued_at = issued_at or (visit.date if importing else clock.now())
+    activity.require_active(visit.patient, issued_at if importing else None)
     _check_content(details, medications)
     _check_dates(issued_at, expires_on)
     stopped_at, stop_reason = stopped or (None, None)
@@ -249,11 +251,8 @@ def prescribe(
 
 
 def _lock_visit(actor: Actor, visit_id: int, *, importing: bool) -> Visit:
-    """Lock and return the visit of a new prescription. The patient is locked first, as everywhere."""
-    patient_id = db.session.execute(select(Visit.patient_id).where(Visit.id == visit_id)).scalar_one_or_none()
-    if patient_id is not None:
-        get_or_404(Patient, patient_id, lock=True)
-    visit = get_referenced(Visit, visit_id, "visit_id", lock=True)
+    """Lock and return the visit of a new prescription with its patient."""
+    visit = visit_rows.lock_with_patient(visit_id)
     actor.require_own(visit.doctor_id)
     if visit.voided_at is not None:
         raise ClinicError("read_only", "The visit is voided. Prescribe at another visit.")
@@ -379,6 +378,8 @@ def _change_content(actor: Actor, row: Prescription, content: dict[str, Any]) ->
     if "override_reason" in content and content["override_reason"] is None and row.overridden_alerts:
         raise invalid("override_reason", "must not be removed: it overrides safety alerts")
     medications = content.pop("medications", None)
+    if medications is not None:
+        activity.require_active(row.patient)
     _check_content(
         content.get("details", row.details), row.medications if medications is None else medications
     )

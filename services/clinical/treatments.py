@@ -32,10 +32,12 @@ from extensions import db
 from models import Doctor, InventoryItem, InventoryLot, InventoryUsage, StockMovement, Treatment, Visit
 from security.permissions import Actor, Permission
 from services.audit import audit_log
+from services.clinical import visit_rows
 from services.inventory import stock
 from services.listing import paging
 from services.listing.related_rows import of_patient_or_file
 from services.listing.spec import ListQuery, ListSpec, Page
+from services.patients import activity
 from services.rows import assign, changed_members, forbid_members, get_or_404, get_referenced
 
 TRANSITIONS: Mapping[TreatmentStatus, tuple[TreatmentStatus, ...]] = {
@@ -155,17 +157,22 @@ def add_computed_fields(_actor: Actor, rows: Sequence[Treatment]) -> None:
 # --- Changes -------------------------------------------------------------------------------------------
 
 
-def create(actor: Actor, *, visit_id: int, **values: Unpack[NewTreatment]) -> Treatment:
+def create(
+    actor: Actor, *, visit_id: int, importing: bool = False, **values: Unpack[NewTreatment]
+) -> Treatment:
     """Record a treatment of an open visit. A completed treatment uses its stock at once.
 
-    The default `doctor_id` is the doctor of the visit. Raises 409 `read_only` for a signed or voided visit,
-    409 `insufficient_stock` with every missing item, and 422 for the status cancelled.
+    The default `doctor_id` is the doctor of the visit. `importing` accepts a visit from before the archiving
+    or death of the patient. Raises 409 `read_only` for a signed or voided visit, 409 `patient_inactive`, 409
+    `insufficient_stock` with every missing item, and 422 for the status cancelled.
     """
-    return add(actor, get_referenced(Visit, visit_id, "visit_id", lock=True), **values)
+    visit = visit_rows.lock_with_patient(visit_id)
+    activity.require_active(visit.patient, visit.date if importing else None)
+    return add(actor, visit, **values)
 
 
 def add(actor: Actor, visit: Visit, **values: Unpack[NewTreatment]) -> Treatment:
-    """Record a treatment of a visit that the caller has locked. Same rules as `create`."""
+    """Record a treatment of a locked visit of an active patient. Same rules as `create`."""
     if visit.status != "open":
         raise ClinicError(
             "read_only", f"The visit is {_closed_state(visit)}. Record the treatment at another visit."

@@ -39,6 +39,7 @@ from services.inventory import stock
 from services.listing import paging
 from services.listing.related_rows import of_doctor, of_patient_or_file
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
+from services.patients import activity
 from services.rows import assign, changed_members, forbid_members, get_or_404, get_referenced
 from services.scheduling import appointments
 
@@ -188,6 +189,7 @@ def create(
     prescriptions: Sequence[Mapping[str, Any]] = (),
     amount_paid: Decimal | None = None,
     payment_method: PaymentMethod | None = None,
+    importing: bool = False,
     **notes: Unpack[VisitNotes],
 ) -> Visit:
     """Document a visit with its treatments and prescriptions, all or nothing.
@@ -195,7 +197,8 @@ def create(
     A visit from an appointment completes the appointment. The default `doctor_id` is the doctor of the
     appointment, then the doctor who sends the request. The default `date` is the start of the appointment if
     it is past, else now. `amount_paid` becomes credit of the patient. The permission to document the visit
-    includes taking this payment; the ledger records the user.
+    includes taking this payment; the ledger records the user. `importing` accepts a visit from before the
+    archiving or death of the patient, which raises 409 `patient_inactive` otherwise.
     Raises 422 for values that do not fit together, 409 `conflict` for an appointment that is cancelled or
     has a visit, and the errors of treatments, prescriptions and payments.
     """
@@ -206,11 +209,12 @@ def create(
         raise invalid("doctor_id", "is required, because you are not a doctor")
     actor.require_own(doctor_id)
     doctor = get_referenced(Doctor, doctor_id, "doctor_id")
-    # The safety check of a prescription needs the lock on the patient, before any lock on stock.
-    patient = get_referenced(Patient, patient_id, "patient_id", lock=bool(prescriptions))
+    # Archiving, death and the safety check of a prescription need the lock, before any lock on stock.
+    patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
     now = clock.now()
     if date is None:
         date = now if appointment is None else min(appointment.start, now)
+    activity.require_active(patient, date if importing else None)
     visit = Visit(patient=patient, doctor=doctor, date=date, vitals=_merge_vitals(None, vitals), **notes)
     _check_dates(visit)
     _check_vitals(visit.vitals)
@@ -219,7 +223,7 @@ def create(
         _link_appointment(actor, visit, appointment)
     db.session.add(visit)
     db.session.flush()
-    _add_orders(actor, visit, treatments, prescriptions)
+    _add_orders(actor, visit, treatments, prescriptions, importing=importing)
     if amount_paid:
         method = payment_method or PaymentMethod.OTHER
         ledger.pay_account(actor, patient.id, amount_paid, method, visit_id=visit.id)
@@ -231,6 +235,8 @@ def _add_orders(
     visit: Visit,
     new_treatments: Sequence[Mapping[str, Any]],
     new_prescriptions: Sequence[Mapping[str, Any]],
+    *,
+    importing: bool,
 ) -> None:
     # Lock all items at once in ascending id. Locks treatment by treatment could deadlock.
     stock.lock_items(
@@ -239,7 +245,7 @@ def _add_orders(
     for values in new_treatments:
         treatments.add(actor, visit, **values)
     for values in new_prescriptions:
-        prescriptions.prescribe(actor, visit_id=visit.id, **values)
+        prescriptions.prescribe(actor, visit_id=visit.id, importing=importing, **values)
     if new_treatments or new_prescriptions:
         db.session.expire(visit, ["treatments", "prescriptions"])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_
 
-from column_types import InstantType
+from column_types import InstantType, unique_key
 from errors import ClinicError
 from security.permissions import Actor, hidden
 from services import clock
@@ -43,6 +43,10 @@ def _compare(spec: ListSpec[Any], condition: Condition) -> ColumnElement[bool]:
     _kind, attribute, _values = spec.columns[condition.name]
     column = spec.shown.get(condition.name, attribute)
     value = condition.value
+    unique = getattr(spec.model, f"{attribute.key}_key", None)
+    if unique is not None and condition.op in ("eq", "ne", "in"):
+        column = unique
+        value = [unique_key(each) for each in value] if condition.op == "in" else unique_key(value)
     if condition.op == "in":
         return column.in_(value)
     if condition.op == "like":

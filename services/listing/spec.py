@@ -23,7 +23,7 @@ Row = TypeVar("Row", bound=Base)
 
 MAX_PER_PAGE = 1_000
 MAX_MATCHES = 5_000  # of a text search whose matches are read before the page
-PRIVATE_ENDINGS = ("_fold", "_hash", "_digits")
+PRIVATE_ENDINGS = ("_fold", "_key", "_hash", "_digits")
 
 
 class Kind(StrEnum):

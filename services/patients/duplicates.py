@@ -13,39 +13,53 @@ from datetime import date
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, or_, select
 
+from column_types import unique_key
 from database.functions import lock_keys
+from enums import BirthDatePrecision
 from extensions import db
 from models import Patient
+from services.patients import birth_dates
 from services.patients.name_matching import similar_names
 from services.rows import execute_core
 
-IDENTIFYING_FIELDS = ("name_fold", "date_of_birth", "phone_e164", "phone_digits", "email", "insurance_id")
+IDENTIFYING_FIELDS = (
+    *("name_fold", "date_of_birth", "birth_date_precision", "phone_e164", "phone_digits", "email"),
+    "insurance_id",
+)
 MAX_CANDIDATES = 10  # patients in one response
 
 
-def get_traits(values: Mapping[str, Any]) -> dict[str, str | date]:
+def get_traits(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the identifying traits in the form in which they are compared, without unknown ones.
 
     `values` holds the `IDENTIFYING_FIELDS`.
     """
-    traits: dict[str, str | date | None] = {
-        "date_of_birth": values.get("date_of_birth"),
+    traits: dict[str, str | None] = {
+        "date_of_birth": birth_dates.format_known(
+            values.get("date_of_birth"), values.get("birth_date_precision")
+        ),
         "phone": values.get("phone_e164") or values.get("phone_digits"),
-        "email": (values.get("email") or "").lower(),
-        "insurance_id": (values.get("insurance_id") or "").strip(),
+        "email": unique_key(values.get("email") or ""),
+        "insurance_id": unique_key(values.get("insurance_id") or ""),
     }
     return {name: value for name, value in traits.items() if value}
 
 
 def lock_traits(values: Mapping[str, Any]) -> None:
-    """Make registrations of patients who share a trait wait for each other until the transaction ends."""
+    """Make registrations of patients who share a trait wait for each other until the transaction ends.
+
+    A date of birth counts by its year, because a date of which only the year is known may be the same.
+    """
+    traits = get_traits(values)
+    if "date_of_birth" in traits:
+        traits["date_of_birth"] = traits["date_of_birth"][:4]
     lock_keys(
         db.session.connection(),
         (
             int.from_bytes(hashlib.blake2b(trait.encode(), digest_size=8).digest(), signed=True)
-            for trait in (f"{name}={value}".casefold() for name, value in get_traits(values).items())
+            for trait in (f"{name}={value}" for name, value in traits.items())
         ),
     )
 
@@ -60,8 +74,11 @@ def find_likely(values: Mapping[str, Any], *, except_id: int = 0) -> list[tuple[
     if not traits:
         return []
     parameters: dict[str, Any] = dict(traits)
-    if insurance_id := parameters.get("insurance_id"):
-        parameters["insurance_id"] = sorted({insurance_id, insurance_id.upper(), insurance_id.lower()})
+    if parameters.pop("date_of_birth", None) is not None:
+        first: date = values["date_of_birth"]
+        last = birth_dates.last_possible(first, values.get("birth_date_precision"))
+        parameters |= {"first": first, "last": last, "month": first.replace(day=1)}
+        parameters["year"] = first.replace(month=1, day=1)
     statement = _select_sharing(tuple(traits), bool(values.get("phone_e164")))
     rows = execute_core(statement, except_id=except_id, **parameters).all()
     similar = [row.id for row in rows if similar_names(values["name_fold"], row.name_fold)]
@@ -78,26 +95,36 @@ def _find_shared_traits(traits: Mapping[str, Any], patient: Patient) -> list[str
     return [name for name, value in traits.items() if _equal_traits(name, value, other_traits.get(name))]
 
 
-def _equal_traits(name: str, value: Any, other: Any) -> bool:
-    if name == "insurance_id" and other is not None:
-        return bool(value.casefold() == other.casefold())
-    return bool(value == other)
+def _equal_traits(name: str, value: str, other: str | None) -> bool:
+    if name == "date_of_birth" and other is not None:
+        return value.startswith(other) or other.startswith(value)  # 1990 and 1990-11-05
+    return value == other
 
 
 @cache
 def _select_sharing(names: tuple[str, ...], international: bool) -> Select[Any]:
     """Return the statement that selects other patients with one of the named traits."""
     phone = Patient.phone_e164 if international else Patient.phone_digits
-    columns = {"phone": phone, "date_of_birth": Patient.date_of_birth, "email": Patient.email}
-    equal: list[ColumnElement[bool]] = [
-        columns[name] == bindparam(name)
-        if name in columns
-        else Patient.insurance_id.in_(bindparam(name, expanding=True))
-        for name in names
-    ]
+    equal: dict[str, ColumnElement[bool]] = {
+        "date_of_birth": _may_be_born_on_same_day(),
+        "phone": phone == bindparam("phone"),
+        "email": Patient.email_key == bindparam("email"),
+        "insurance_id": Patient.insurance_id_key == bindparam("insurance_id"),
+    }
     return (
         select(Patient.id, Patient.name_fold)
-        .where(or_(*equal), Patient.id != bindparam("except_id"))
+        .where(or_(*(equal[name] for name in names)), Patient.id != bindparam("except_id"))
         .order_by(Patient.id)
         .execution_options(prepare=True)
+    )
+
+
+def _may_be_born_on_same_day() -> ColumnElement[bool]:
+    """Return the condition: born in the known period, or in its month or year if only that is known."""
+    precision = Patient.birth_date_precision
+    year_only = (BirthDatePrecision.YEAR, BirthDatePrecision.ESTIMATED)
+    return or_(
+        Patient.date_of_birth.between(bindparam("first"), bindparam("last")),
+        and_(Patient.date_of_birth == bindparam("month"), precision == BirthDatePrecision.MONTH),
+        and_(Patient.date_of_birth == bindparam("year"), precision.in_(year_only)),
     )

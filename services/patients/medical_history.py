@@ -10,21 +10,31 @@ from sqlalchemy.orm import selectinload
 
 from errors import ClinicError, invalid, not_found
 from extensions import db
-from models import Allergy, Base, Condition, HomeMedication, MedicalHistory
+from models import Allergy, Base, Condition, HomeMedication, MedicalHistory, User
 from security.permissions import Actor
 from services import clock
 from services.clinical import icd10
 from services.patients import patients
+from services.patients.name_matching import split_words
 from services.rows import assign, changed_members, for_update
 from services.search_key import search_key
 
 Entry = Mapping[str, Any]
+# Texts in a list of allergies that mean "no known allergies", without blanks and punctuation. A statement
+# about food or latex alone is not among them: it does not tell whether a medicine is tolerated.
+NONE_KNOWN = frozenset(
+    "nka nkda nkma nil nilknown nilknownallergies no none noneknown nonereported deniesallergies "
+    "noallergies noallergy noallergiesknown nodrugallergies nodrugallergy nomedicationallergies "
+    "noknownallergies noknownallergy noknowndrugallergies noknowndrugallergy noknownmedicationallergies "
+    "noknownmedicineallergies".split()
+)
 
 
 class MedicalHistoryChanges(TypedDict, total=False):
     """Members of a change of a medical history; absent ones stay as they are, None empties a list."""
 
     allergies: Sequence[Entry] | None
+    no_known_allergies: bool | None
     conditions: Sequence[Entry] | None
     medications: Sequence[Entry] | None
     surgical_history: str | None
@@ -44,6 +54,7 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
         .where(MedicalHistory.patient_id == patient_id)
         .options(
             selectinload(MedicalHistory.patient),
+            selectinload(MedicalHistory.no_known_allergies_by),
             selectinload(MedicalHistory.allergies),
             selectinload(MedicalHistory.conditions),
             selectinload(MedicalHistory.medications),
@@ -57,24 +68,49 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
     return history
 
 
-def update(
-    _actor: Actor, history: MedicalHistory, **changes: Unpack[MedicalHistoryChanges]
-) -> MedicalHistory:
+def update(actor: Actor, history: MedicalHistory, **changes: Unpack[MedicalHistoryChanges]) -> MedicalHistory:
     """Change the given members of a medical history. A list is replaced as a whole.
 
-    Raises 409 `already_exists` for the same allergen twice. Raises 422 for an unknown ICD-10-CM code or a
-    `since` in the future.
+    An allergy such as NKDA becomes `no_known_allergies`. A new list of allergens clears that statement.
+    Raises 409 `already_exists` for the same allergen twice. Raises 422 for an unknown ICD-10-CM code, a
+    `since` in the future, and for `no_known_allergies` together with an allergen.
     """
     values: dict[str, Any] = dict(changes)
+    is_none_known = _take_none_known(history, values)
     lists = {name: values.pop(name) or [] for name in ROW_BUILDERS if name in values}
     rows = {name: ROW_BUILDERS[name](entries) for name, entries in lists.items()}
     rows = {name: new for name, new in rows.items() if not _equal_rows(getattr(history, name), new)}
     scalars = changed_members(history, values)
+    if is_none_known is not history.no_known_allergies:
+        scalars["no_known_allergies_at"] = clock.now() if is_none_known else None
+        scalars["no_known_allergies_by"] = db.session.get(User, actor.user_id) if is_none_known else None
     if rows or scalars:
         _replace_rows(history, rows)
         assign(history, scalars)
         history.updated_at = clock.now()  # raises the version, also if only a list changed
     return history
+
+
+def _take_none_known(history: MedicalHistory, values: dict[str, Any]) -> bool:
+    """Take `no_known_allergies` and the texts that mean it from the members. Return the new statement."""
+    is_given = "no_known_allergies" in values
+    statement = bool(values.pop("no_known_allergies", history.no_known_allergies))
+    allergens: Sequence[Any] = history.allergies
+    if "allergies" in values:
+        entries = values["allergies"] or []
+        allergens = values["allergies"] = [entry for entry in entries if not _means_none_known(entry)]
+        if len(allergens) < len(entries):
+            statement = True
+        elif allergens and not is_given:
+            statement = False
+    if statement and allergens:
+        raise invalid("no_known_allergies", "must not be true together with an allergen")
+    return statement
+
+
+def _means_none_known(entry: Entry) -> bool:
+    text = "".join(split_words(search_key(entry["substance"])))
+    return text in NONE_KNOWN and entry.get("reaction") is None
 
 
 def _replace_rows(history: MedicalHistory, rows: Mapping[str, Sequence[Base]]) -> None:

@@ -21,13 +21,14 @@ from services.listing.conditions import words_in
 from services.listing.related_rows import preselect
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, TextMatch
 from services.patients import phones
+from services.patients.birth_dates import MAX_AGE
 from services.patients.name_matching import (
     begins_within_one_edit,
     has_digit,
     split_words,
     within_edits,
 )
-from services.patients.patients import MAX_AGE, RECORDS
+from services.patients.patients import RECORDS
 from services.patients.search_column import (
     contains_part,
     contains_words,
@@ -254,7 +255,7 @@ LIST: ListSpec[Patient] = ListSpec(
     text=matches,
     nearly=nearly_matches,
     filters=FILTERS,
-    omit=frozenset({"version"}),
+    omit=frozenset({"version", "archived_on"}),
     records=RECORDS,
     kept_since="created_at",
 )

@@ -9,18 +9,19 @@ from itertools import chain, count
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import bindparam, exists, func, insert, select
+from sqlalchemy.orm.exc import StaleDataError
 
-from column_types import InstantType
+from column_types import InstantType, unique_key
 from database.functions import next_id
-from enums import AppointmentStatus, Gender
-from errors import ClinicError, invalid, not_found
+from enums import AppointmentStatus, BirthDatePrecision, Gender
+from errors import ClinicError, not_found
 from extensions import db
-from models import Appointment, LedgerEntry, MedicalHistory, Patient, Visit
+from models import Appointment, Doctor, LedgerEntry, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
 from services.listing.spec import Records
-from services.patients import duplicates, phones
+from services.patients import birth_dates, duplicates, phones
 from services.patients.search_column import FIELDS, search_fold
 from services.rows import (
     Record,
@@ -28,17 +29,21 @@ from services.rows import (
     changed_members,
     execute_core,
     get_or_404,
+    lock_rows,
 )
+from services.scheduling import appointments
 from services.search_key import search_key
 
-MAX_AGE = 130  # years; the oldest known person lived 122
 ZERO = Decimal("0.00")
 MAX_LISTED = 20  # appointments in a 409 response
 
 
 class _PatientMembers(TypedDict, total=False):
     gender: Gender | None
-    date_of_birth: date | None
+    date_of_birth: date | str | None
+    birth_date_precision: BirthDatePrecision | None
+    estimated_age: int | None
+    deceased_on: date | None
     phone: str | None
     email: str | None
     address: str | None
@@ -53,7 +58,10 @@ class _PatientMembers(TypedDict, total=False):
 
 
 class NewPatient(_PatientMembers):
-    """Members of a registration; only the name is required."""
+    """Members of a registration; only the name is required.
+
+    `date_of_birth` may be a text without day or month. `estimated_age` in years takes its place.
+    """
 
     name: str
 
@@ -65,21 +73,31 @@ class PatientChanges(_PatientMembers, total=False):
     file_number: str
 
 
-def get(_actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
-    """Return the patient, also an archived one, or raise 404."""
-    return get_or_404(Patient, patient_id, lock=lock)
+def get(_actor: Actor, patient_id: int, *, lock: bool = False, with_booked_doctors: bool = False) -> Patient:
+    """Return the patient, also an archived one, or raise 404.
+
+    `with_booked_doctors` first locks the doctors of the future appointments, so that these can be cancelled.
+    """
+    if not with_booked_doctors:
+        return get_or_404(Patient, patient_id, lock=lock)
+    doctor_ids = appointments.doctors_of_future(patient_id)
+    lock_rows(Doctor, doctor_ids)
+    patient = get_or_404(Patient, patient_id, lock=True)
+    if appointments.doctors_of_future(patient_id) - doctor_ids:
+        # booked before the lock on the patient was granted: the request is retried
+        raise StaleDataError("an appointment was booked while the doctors were locked")
+    return patient
 
 
 def add_computed_fields(_actor: Actor, rows: Sequence[Patient | Record]) -> None:
-    """Set `age`, `account_balance`, `last_visit` and `next_appointment`, with one query.
+    """Set the known birth date, age, balance, last visit and next appointment, with one query.
 
     List rows (`Record`) already have them.
     """
     patients = {patient.id: patient for patient in rows if isinstance(patient, Patient)}
-    today = clock.today()
     for patient in patients.values():
-        patient.age = age_on(today, patient.date_of_birth)
-    # no request that returns patients changes these values, so values that are set are still correct
+        birth_dates.add_computed_fields(patient)
+    # a request that changes these values sets the balance to None, so values that are set are still correct
     missing = [patient.id for patient in patients.values() if patient.account_balance is None]
     if not missing:
         return
@@ -118,10 +136,9 @@ _RECORD_BY_ID = _RECORDS.where(Patient.id == bindparam("row_id"))
 
 
 def _add_ages(patients: Sequence[Record]) -> None:
-    today = clock.today()
     for patient in patients:
         patient.__entity__ = "patient"
-        patient.age = age_on(today, patient.date_of_birth)
+        birth_dates.add_computed_fields(patient)
 
 
 RECORDS = Records(_RECORDS, _add_ages)
@@ -133,13 +150,6 @@ def read(_actor: Actor, patient_id: int, **_lock: bool) -> Record:
     if not records:
         raise not_found("patient")
     return records[0]
-
-
-def age_on(day: date, born: date | None) -> int | None:
-    """Return the age in completed years. In common years, the birthday of 29 February is on 1 March."""
-    if born is None:
-        return None
-    return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
 
 
 # --- Registration --------------------------------------------------------------------------------------
@@ -158,10 +168,12 @@ def register(
     `already_exists` if another patient has the file number. Raises 403 for `is_active` false without the
     permission to archive.
     """
-    _check_date_of_birth(members)
-    if members.get("is_active") is False:
-        actor.require(Permission.PATIENTS_ARCHIVE)
     values = _add_search_forms(members)
+    _set_birth_date(values)
+    birth_dates.check(values["date_of_birth"], values.get("deceased_on"))
+    if values.get("is_active") is False:
+        actor.require(Permission.PATIENTS_ARCHIVE)
+        values["archived_on"] = clock.today()
     if not allow_duplicate:
         _check_duplicates(values)
     patient = Patient(**values)
@@ -189,20 +201,37 @@ def _issue_file_number(patient: Patient) -> None:
 
 
 def _is_taken(file_number: str) -> bool:
-    return bool(execute_core(_TAKEN, file_number=file_number).scalar_one())
+    return bool(execute_core(_TAKEN, file_number=unique_key(file_number)).scalar_one())
 
 
-_TAKEN = select(exists().where(Patient.file_number == bindparam("file_number")))
+_TAKEN = select(exists().where(Patient.file_number_key == bindparam("file_number")))
 
 
-def _check_date_of_birth(members: Mapping[str, Any]) -> None:
-    date_of_birth = members.get("date_of_birth")
-    if date_of_birth is None:
+def _set_birth_date(values: dict[str, Any], patient: Patient | None = None) -> None:
+    """Replace the birth members of a request by the columns. Without one of them, nothing changes."""
+    estimated_age = values.pop("estimated_age", None)
+    precision = values.pop("birth_date_precision", None)
+    is_given = "date_of_birth" in values
+    if patient is not None and not is_given and estimated_age is precision is None:
         return
-    if date_of_birth > clock.today():
-        raise invalid("date_of_birth", "must not be in the future")
-    if (age_on(clock.today(), date_of_birth) or 0) > MAX_AGE:
-        raise invalid("date_of_birth", f"must not be more than {MAX_AGE} years ago")
+    stored: tuple[date | None, BirthDatePrecision | None] = (None, None)
+    if patient is not None and not is_given:
+        stored = (patient.date_of_birth, patient.birth_date_precision)
+    values["date_of_birth"], values["birth_date_precision"] = birth_dates.to_columns(
+        values.get("date_of_birth"), precision, estimated_age, stored
+    )
+
+
+def _check_birth_before_visits(patient: Patient, date_of_birth: date) -> None:
+    """Raise 409 if the patient had a visit before the new date of birth."""
+    first_visit = db.session.execute(
+        select(func.min(Visit.date)).where(Visit.patient_id == patient.id, Visit.voided_at.is_(None))
+    ).scalar_one()
+    if first_visit is not None and clock.local(first_visit).date() < date_of_birth:
+        problem = "must not be after a visit of the patient"
+        raise ClinicError("conflict", f"date_of_birth: {problem}.", errors={"date_of_birth": problem}).about(
+            "patient", patient.id, patient.id
+        )
 
 
 def _check_duplicates(values: Mapping[str, Any], patient: Patient | None = None) -> None:
@@ -235,7 +264,7 @@ def _describe_candidate(patient: Patient, shared_traits: list[str]) -> dict[str,
         "id": patient.id,
         "file_number": patient.file_number,
         "name": patient.name,
-        "date_of_birth": patient.date_of_birth.isoformat() if patient.date_of_birth else None,
+        "date_of_birth": birth_dates.format_known(patient.date_of_birth, patient.birth_date_precision),
         "phone": patient.phone,
         "email": patient.email,
         "insurance_id": patient.insurance_id,
@@ -264,59 +293,100 @@ def set_search_fold(patient: Patient) -> None:
 
 
 def update(
-    actor: Actor, patient: Patient, *, allow_duplicate: bool = False, **changes: Unpack[PatientChanges]
+    actor: Actor,
+    patient: Patient,
+    *,
+    allow_duplicate: bool = False,
+    on_conflict: str | None = None,
+    **changes: Unpack[PatientChanges],
 ) -> Patient:
     """Change the given members of a patient.
 
-    Raises 403 for a change of `is_active` without the permission to archive, and 409 `in_use` as `archive`.
-    Raises 409 `possible_duplicate` if the change introduces a duplicate, unless `allow_duplicate`.
+    A `deceased_on` cancels the future appointments with `on_conflict` "cancel", or raises 409
+    `booked_appointments`. Raises 403 for a change of `is_active` without the permission to archive, and 409
+    `in_use` as `archive`. Raises 409 `possible_duplicate` if the change introduces a duplicate, unless
+    `allow_duplicate`. Raises 409 `conflict` for a date of birth after a visit.
     """
-    values = changed_members(patient, changes)
+    values = _add_search_forms(changed_members(patient, changes))
+    _set_birth_date(values, patient)
+    values = changed_members(patient, values)
     if "is_active" in values:
         actor.require(Permission.PATIENTS_ARCHIVE)
-        if not values["is_active"]:
-            _check_archivable(patient)
-    _check_date_of_birth(values)
-    values = _add_search_forms(values)
+    _check_dates(patient, values)
     fields = duplicates.IDENTIFYING_FIELDS
     if not allow_duplicate and any(values.get(name) for name in fields):
         _check_duplicates({name: values.get(name, getattr(patient, name)) for name in fields}, patient)
+    if values.get("deceased_on") is not None:
+        _resolve_appointments_of_deceased(patient, on_conflict)
+    if "is_active" in values:
+        _set_active(patient, values.pop("is_active"))
     assign(patient, values)
     set_search_fold(patient)
-    if "is_active" in values:
-        audit_log.set_action(patient, "restore" if patient.is_active else "archive")
     return patient
+
+
+def _check_dates(patient: Patient, values: Mapping[str, Any]) -> None:
+    if values.keys().isdisjoint({"date_of_birth", "birth_date_precision", "deceased_on"}):
+        return
+    date_of_birth = values.get("date_of_birth", patient.date_of_birth)
+    birth_dates.check(date_of_birth, values.get("deceased_on", patient.deceased_on))
+    if "date_of_birth" in values and date_of_birth is not None:
+        _check_birth_before_visits(patient, date_of_birth)
+
+
+# --- Death and archiving -------------------------------------------------------------------------------
 
 
 def archive(_actor: Actor, patient: Patient) -> Patient:
     """Archive a patient. Raises 409 `in_use` while there are future appointments or an open balance."""
     if patient.is_active:
-        _check_archivable(patient)
-        patient.is_active = False
-        audit_log.set_action(patient, "archive")
+        _set_active(patient, False)
     return patient
+
+
+def _set_active(patient: Patient, is_active: bool) -> None:
+    if not is_active:
+        _check_archivable(patient)
+    patient.is_active = is_active
+    patient.archived_on = None if is_active else clock.today()
+    audit_log.set_action(patient, "restore" if is_active else "archive")
+
+
+def _resolve_appointments_of_deceased(patient: Patient, on_conflict: str | None) -> None:
+    """Cancel the future appointments if the request says so. Otherwise raise 409 that lists them."""
+    booked = appointments.future_of_patient(patient.id)
+    if not booked:
+        return
+    if on_conflict != "cancel":
+        message = (
+            f"The patient has {len(booked)} future appointment(s). Cancel them with on_conflict 'cancel'."
+        )
+        raise ClinicError(
+            "booked_appointments", message, appointments=_list_appointments(booked), total=len(booked)
+        ).about("patient", patient.id, patient.id)
+    lock_rows(Appointment, (appointment.id for appointment in booked))
+    for appointment in booked:
+        appointments.cancel_for_clinic(appointment, "The patient has died.")
+    patient.account_balance = None  # `add_computed_fields` computes the next appointment again
+
+
+def _list_appointments(booked: Sequence[Appointment]) -> list[dict[str, Any]]:
+    return [
+        {"id": appointment.id, "start": clock.local(appointment.start).isoformat()}
+        for appointment in booked[:MAX_LISTED]
+    ]
 
 
 def _check_archivable(patient: Patient) -> None:
     """Raise 409 `in_use` with all reasons: future appointments, debt, credit."""
-    appointments = db.session.execute(
-        select(Appointment.id, Appointment.start)
-        .where(
-            Appointment.patient_id == patient.id,
-            Appointment.status == AppointmentStatus.SCHEDULED,
-            Appointment.end > clock.now(),
-        )
-        .order_by(Appointment.start)
-    ).all()
+    booked = appointments.future_of_patient(patient.id)
     balance = db.session.execute(
         select(func.coalesce(func.sum(LedgerEntry.amount), ZERO)).where(LedgerEntry.patient_id == patient.id)
     ).scalar_one()
     reasons: list[dict[str, Any]] = []
-    if appointments:
-        listed = [
-            {"id": row.id, "start": clock.local(row.start).isoformat()} for row in appointments[:MAX_LISTED]
-        ]
-        message = f"The patient has {len(appointments)} future appointment(s). Cancel them first."
+    if booked:
+        message = f"The patient has {len(booked)} future appointment(s). Cancel them first."
+        listed = _list_appointments(booked)
         reasons.append({"code": "future_appointments", "message": message, "appointments": listed})
     if balance:
         message = "The patient has a debt." if balance > 0 else "The patient has a credit."

@@ -6,12 +6,12 @@ doctor's row, no other one can book, move or free that doctor's time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm.exc import StaleDataError
 
 from enums import AppointmentStatus, CancelledBy
@@ -77,18 +77,22 @@ def get(
     return row
 
 
-def future_of_patient(patient_id: int) -> list[Appointment]:
-    """Return the patient's scheduled appointments with a start in the future, soonest first."""
-    return list(
-        db.session.execute(
-            select(Appointment)
-            .where(
-                Appointment.patient_id == patient_id,
-                Appointment.status == SCHEDULED,
-                Appointment.start > clock.now(),
-            )
-            .order_by(Appointment.start, Appointment.id)
-        ).scalars()
+def future_of_patient(patient_id: int) -> Sequence[Appointment]:
+    """Return the scheduled appointments of a patient that are not over, soonest first."""
+    statement = select(Appointment).where(*_is_future_of(patient_id))
+    return db.session.execute(statement.order_by(Appointment.start, Appointment.id)).scalars().all()
+
+
+def doctors_of_future(patient_id: int) -> set[int]:
+    """Return the ids of the doctors of these appointments."""
+    return set(db.session.execute(select(Appointment.doctor_id).where(*_is_future_of(patient_id))).scalars())
+
+
+def _is_future_of(patient_id: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Appointment.patient_id == patient_id,
+        Appointment.status == SCHEDULED,
+        Appointment.end > clock.now(),
     )
 
 
@@ -388,6 +392,17 @@ def cancel(
     Raises 409 `invalid_transition` unless it is scheduled.
     """
     actor.require_own(row.doctor_id)
+    return _cancel(row, cancellation_reason, cancelled_by)
+
+
+def cancel_for_clinic(row: Appointment, cancellation_reason: str) -> Appointment:
+    """Cancel an appointment of any doctor that cannot take place. The caller holds the locks."""
+    return _cancel(row, cancellation_reason, CancelledBy.CLINIC)
+
+
+def _cancel(
+    row: Appointment, cancellation_reason: str | None, cancelled_by: CancelledBy | None
+) -> Appointment:
     _check_transition(row, CANCELLED)
     row.status, row.cancellation_reason, row.cancelled_by = CANCELLED, cancellation_reason, cancelled_by
     audit_log.set_action(row, "cancel")

@@ -15,6 +15,7 @@ from enums import AppointmentStatus
 from errors import ClinicError
 from models import Appointment, Doctor, Patient
 from services import clock
+from services.patients import activity
 from services.scheduling import availability
 from services.scheduling.availability import OCCUPYING, Calendar, Interval
 
@@ -23,7 +24,7 @@ CONFLICT_MESSAGES = {
     "in_past": "the time is in the past",
     "doctor_inactive": "the doctor is not active",
     "license_expired": "the doctor's licence is not valid on that day",
-    "patient_inactive": "the patient is archived",
+    "patient_inactive": "the patient is archived or deceased",
     "time_off": "the doctor has time off then",
     "outside_hours": "the time is outside the doctor's working hours",
     "doctor_busy": "the doctor already has an appointment then",
@@ -128,7 +129,7 @@ def check_booking(request: BookingRequest) -> BookingCheck:
         patient_id=request.patient.id,
     )[request.doctor.id]
     codes = find_calendar_conflicts(calendar, request.start, request.end)
-    if not request.patient.is_active:
+    if activity.is_inactive(request.patient, request.start if request.allow_past else None):
         codes.add("patient_inactive")
     if request.start < clock.now() and not request.allow_past:
         codes.add("in_past")

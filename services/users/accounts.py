@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import joinedload
 
 from cache.rate_limits import limits
+from column_types import unique_key
 from config import settings
 from enums import Role
 from errors import ClinicError, not_found
@@ -88,7 +89,7 @@ def me(actor: Actor, *, lock: bool = False) -> User:
 def get_by_id_or_email(actor: Actor, id_or_email: str) -> User:
     """Return the user with this id or e-mail address, locked. Raises 404 `not_found`."""
     actor.require(Permission.USERS_MANAGE)
-    condition: ColumnElement[bool] = User.email == id_or_email.strip().lower()
+    condition: ColumnElement[bool] = User.email_key == unique_key(id_or_email)
     if id_or_email.isascii() and id_or_email.isdigit():
         condition = User.id == int(id_or_email)
     user_id = db.session.execute(select(User.id).where(condition)).scalar_one_or_none()
@@ -157,7 +158,7 @@ def _hash_new_password(password: str, name: str, email: str) -> str:
     Cheap checks come first: 422 for a weak password, 409 for an e-mail address that has an account.
     """
     passwords.check_strength(password, about=(name, email, email.partition("@")[0]))
-    if read_outside_transaction(select(User.id).where(User.email == email)) is not None:
+    if read_outside_transaction(select(User.id).where(User.email_key == unique_key(email))) is not None:
         message = "This e-mail address is already registered."
         raise ClinicError("already_exists", message, errors={"email": message})
     return passwords.hash_password(password)

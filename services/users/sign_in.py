@@ -14,6 +14,7 @@ from datetime import timedelta
 from sqlalchemy import select, update
 
 from cache.rate_limits import limits
+from column_types import unique_key
 from config import settings
 from enums import AuditOutcome
 from errors import ClinicError, invalid
@@ -39,7 +40,9 @@ def _account_key(email: str) -> tuple[str, str]:
 
     Redis stores the key. So it contains a keyed hash and not the e-mail address.
     """
-    digest = hmac.new(settings().jwt_secret_key.encode(), f"login-account\n{email}".encode(), hashlib.sha256)
+    digest = hmac.new(
+        settings().jwt_secret_key.encode(), f"login-account\n{unique_key(email)}".encode(), hashlib.sha256
+    )
     return "login-account", digest.hexdigest()
 
 
@@ -58,7 +61,9 @@ def sign_in(visitor: Actor, *, email: str, password: str, device: str | None) ->
     wait = limits.full(by_address, "login-address", address) or limits.hit(by_account, *account)
     if wait is not None:
         raise _too_many_requests(wait)
-    row = read_outside_transaction(select(User.id, User.password_hash).where(User.email == email))
+    row = read_outside_transaction(
+        select(User.id, User.password_hash).where(User.email_key == unique_key(email))
+    )
     if not passwords.verify(row.password_hash if row else None, password) or row is None:
         limits.hit(by_address, "login-address", address)
         raise _invalid_credentials().about("user", row.id if row else None)

@@ -61,10 +61,10 @@ def test_an_admin_created_with_options_can_sign_in(run: Run, make_clinic: MakeCl
     made = run(*ADA, typed=f"{PASSWORD}\n")
 
     assert made.exit_code == 0, made.output
-    assert made.output == "Created admin 1: ada@clinic.com.\n"
+    assert made.output == "Created admin 1: Ada@clinic.com.\n"
     clinic = make_clinic()
     assert log_in(clinic, "ada@clinic.com", PASSWORD) == 200
-    assert users(clinic) == [("ada@clinic.com", "admin", True)]
+    assert users(clinic) == [("Ada@clinic.com", "admin", True)]
     with clinic.inside() as session:
         entry = session.execute(select(AuditLog).where(AuditLog.action == "create")).scalar_one()
         assert (entry.user_name, entry.entity_id, entry.operation) == ("command line", 1, "create_admin.py")
@@ -181,7 +181,7 @@ def test_concurrent_processes_create_one_admin(database_url: str, make_clinic: M
     outputs = [process.communicate(f"{PASSWORD}\n", timeout=300) for process in processes]
 
     assert sorted(process.returncode for process in processes) == [0, 1], outputs
-    assert users(make_clinic()) == [("ada@clinic.com", "admin", True)]
+    assert users(make_clinic()) == [("Ada@clinic.com", "admin", True)]
 
 
 def test_the_help_explains_every_option() -> None:

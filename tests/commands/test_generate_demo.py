@@ -38,7 +38,7 @@ def patient_names(seed: int) -> list[str]:
     heads = dict.fromkeys(range(16), (0, ""))
     initial = InitialState(dict.fromkeys(COLUMNS, 0), heads, {}, list(ids), list(ids), list(ids))
     generator = DemoGenerator(initial, 50, seed, datetime(2027, 3, 1, tzinfo=UTC))
-    return [str(row[2]) for batch in generator.batches() for row in batch.rows[Patient]]
+    return [str(row[3]) for batch in generator.batches() for row in batch.rows[Patient]]
 
 
 def test_generated_data_passes_both_verify_commands(generated: Clinic) -> None:

@@ -182,6 +182,7 @@ def test_squawk_reports_no_risk_in_the_migrations(tmp_path: Path) -> None:
     script = tmp_path / "migrations.sql"
     script.write_text(output.getvalue())
     accepted = {
+        "adding-foreign-key-constraint": "the server is stopped, and the new column is empty",
         "ban-drop-constraint": "0004 explains what replaces the constraint",
         "changing-column-type": "the server is stopped during a migration",
         "prefer-bigint-over-int": "counts and minutes only; each id is a bigint",

@@ -138,13 +138,17 @@ def _sqlite_objects(connection: Connection) -> Iterator[SchemaObject]:
             yield SchemaObject(kind, table, name, sql)
             continue
         for line in sql.splitlines()[1:-1]:  # SQLite stores the statement: one column or constraint per line
-            text_of_line = line.strip(" \t,").removeprefix("CONSTRAINT ")
-            if "CONSTRAINT" in line:
-                yield _sqlite_object("constraint", table, text_of_line)
+            text_of_line = line.strip(" \t,")
+            if text_of_line.startswith("CONSTRAINT "):
+                yield _sqlite_object("constraint", table, text_of_line.removeprefix("CONSTRAINT "))
                 continue
             # a column that was added later is on the same line as the last column before it
-            for definition in re.split(r", (?=[a-z_]+ [A-Z])", text_of_line):
-                yield _sqlite_object("column", table, definition)
+            for definition in re.split(r", (?=[a-z_0-9]+ [A-Z])", text_of_line):
+                column, *constraints = definition.split(" CONSTRAINT ")
+                yield _sqlite_object("column", table, column)
+                for constraint in constraints:
+                    key = f" FOREIGN KEY({column.partition(' ')[0]}) REFERENCES "
+                    yield _sqlite_object("constraint", table, constraint.replace(" REFERENCES ", key))
 
 
 def _sqlite_object(kind: str, table: str, text_of_object: str) -> SchemaObject:

