@@ -248,7 +248,8 @@ def _is_audited(refusal: ClinicError) -> bool:
     if refusal.commits_changes:
         return False  # committed with its own entry
     if refusal.status == 401:
-        return refusal.code != "unauthorized"  # a request without a token
+        # "unauthorized": without a token. At /metrics a wrong token is a fault of a program's settings.
+        return refusal.code != "unauthorized" and str(request.url_rule) != "/metrics"
     return refusal.status in (403, 409, 412) or (refusal.status == 404 and refusal.entity is not None)
 
 
