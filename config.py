@@ -116,7 +116,7 @@ class Settings(BaseModel):
         url = make_url(_sqlalchemy_url(uri))
         if url.drivername.startswith("sqlite") and url.database and not Path(url.database).is_absolute():
             folder = ROOT / "instance"
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             url = url.set(database=str(folder / url.database))
         return url.render_as_string(hide_password=False)
 
