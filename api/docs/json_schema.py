@@ -247,6 +247,8 @@ def _header_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
         headers.append(_header("If-Match", summary, {"type": "string", "examples": ['"1"']}))
     if endpoint.idempotent:
         summary = "The same key with the same request gets the first response again, for a day."
+        if endpoint.spec.secret:
+            summary = "The same key with the same request is 409 `already_done`, for a day."
         schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
         headers.append(_header("Idempotency-Key", summary, schema))
     return headers
