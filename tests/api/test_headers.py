@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from api.alternatives import ALTERNATIVES
 from tests.support.clinic import Clinic
 
 ORIGIN = "https://front.example"
@@ -48,6 +49,44 @@ def test_a_wrong_method_gets_the_allowed_methods(clinic: Clinic) -> None:
 
     assert {"GET", "POST"} <= set(allowed.split(", "))
     assert allowed in response.get_json()["message"]
+
+
+def test_a_wrong_method_on_an_item_gets_the_endpoint_to_use_instead(clinic: Clinic) -> None:
+    requests = {
+        "DELETE /billings/1": "POST /billings/1/void",
+        "DELETE /billings/1/": "POST /billings/1/void",
+        "DELETE /billings/1/payments": "POST /billings/1/refunds",
+        "DELETE /billings/1/claims/2": "PATCH /billings/1/claims/2",
+        "GET /billings/1/refunds/2": "GET /billings/1",
+        "PUT /doctors/1/time-off/2": "DELETE /doctors/1/time-off/2 and POST /doctors/1/time-off",
+        "PATCH /doctors/1/schedule": "PUT /doctors/1/schedule",
+        "DELETE /patients/1/medical-history": "PATCH /patients/1/medical-history",
+        "GET /visits/1/addenda": "GET /visits/1",
+        "POST /patients/1": "PATCH /patients/1",
+    }
+
+    for line, instead in requests.items():
+        response = clinic.admin.send(*line.split())
+        assert_problem(response, 405, "method_not_allowed")
+        assert response.get_json()["message"].startswith(f"Use {instead}. "), line
+    assert not clinic.admin.delete("/patients").get_json()["message"].startswith("Use ")
+
+
+def test_every_endpoint_that_a_405_names_exists(clinic: Clinic) -> None:
+    names = {
+        (method, rule.rule.replace("<int:", "{").replace(">", "}"))
+        for rule in clinic.app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+    named = [tuple(part.split()) for instead in ALTERNATIVES.values() for part in instead.split(" and ")]
+    refused = [
+        (line.split()[0], line.split()[1].replace("<int:", "{").replace(">", "}")) for line in ALTERNATIVES
+    ]
+
+    assert [name for name in named if name not in names] == []
+    assert [
+        name for name in refused if name in names or name[1] not in {path for _method, path in names}
+    ] == []
 
 
 def test_an_unexpected_exception_is_a_500_without_details(
