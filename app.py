@@ -155,6 +155,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or config.load()
     config.use(settings)
     app = Flask(__name__, static_folder=None)
+    app.url_map.strict_slashes = False  # a trailing slash is accepted on every path
     app.config.update(flask_settings(settings))
     logging.configure(production=settings.production)
     extensions.init_app(app)

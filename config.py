@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from functools import cache
+from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -37,6 +38,14 @@ GUESSABLE_WORDS = re.compile(
     re.I,
 )
 MIN_DISTINCT = 8  # different characters that are left without those words
+MIN_METRICS_TOKEN = 32  # characters, in production
+ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
+    r"(?P<host>[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\])"
+    r"(:(?P<port>[0-9]{1,5}))?"
+)
+DEFAULT_PORTS = {"http": 80, "https": 443}  # browsers leave them out
+MAX_PORT = 65535
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
 Environment = Literal["development", "production", "testing"]
 # Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
@@ -74,7 +83,7 @@ class Settings(BaseModel):
     jwt_access_token_expires_minutes: int = Field(15, ge=1, le=24 * 60)
     jwt_refresh_token_expires_days: int = Field(30, ge=1, le=365)
     allowed_origins: tuple[str, ...] = ()
-    port: int = Field(5000, ge=1, le=65535)
+    port: int = Field(5000, ge=1, le=MAX_PORT)
     host: str = "127.0.0.1"
     redis_url: str | None = Field(None, pattern="^(redis|rediss|unix)://")
     sqlalchemy_echo: bool = False
@@ -107,7 +116,7 @@ class Settings(BaseModel):
         url = make_url(_sqlalchemy_url(uri))
         if url.drivername.startswith("sqlite") and url.database and not Path(url.database).is_absolute():
             folder = ROOT / "instance"
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             url = url.set(database=str(folder / url.database))
         return url.render_as_string(hide_password=False)
 
@@ -151,17 +160,26 @@ class Settings(BaseModel):
     @classmethod
     def _split_origins(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return tuple(part.strip().rstrip("/").lower() for part in value.split(",") if part.strip())
+            return tuple(part for part in value.split(",") if part.strip())
         return value
 
     @field_validator("allowed_origins")
     @classmethod
     def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if "*" in value:
-            raise ValueError("'*' is not allowed with credentials; list the exact origins")
-        for origin in value:
-            if not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise ValueError("write an origin as scheme://host[:port], without a path")
+        origins = [_exact_origin(entry) for entry in value]
+        wrong = [str(number) for number, origin in enumerate(origins, 1) if origin is None]
+        if wrong:
+            raise ValueError(
+                f"entry {', '.join(wrong)}: write each origin as scheme://host[:port], without '*', path or "
+                "pattern; write a name with other than ASCII letters in its xn-- form"
+            )
+        return tuple(dict.fromkeys(origin for origin in origins if origin is not None))
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _check_metrics_token(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and _in_production(info) and len(value) < MIN_METRICS_TOKEN:
+            raise ValueError(f"shorter than {MIN_METRICS_TOKEN} characters; use a random one")
         return value
 
     @field_validator("clinic_timezone")
@@ -213,6 +231,22 @@ class Settings(BaseModel):
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
             raise ValueError("only PostgreSQL has read replicas")
         return value
+
+
+def _exact_origin(entry: str) -> str | None:
+    """Return an origin as browsers send it, without trailing slashes and default port, or None."""
+    match = ORIGIN.fullmatch(entry.strip().rstrip("/").lower())
+    if match is None:
+        return None
+    scheme, host, port = match["scheme"], match["host"], match["port"]
+    if host.startswith("["):
+        try:
+            host = f"[{IPv6Address(host[1:-1])}]"
+        except AddressValueError:
+            return None
+    if port is None or int(port) == DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}" if 1 <= int(port) <= MAX_PORT else None
 
 
 def _primary_uri(database_uri: str | None, supabase_uri: str | None, *, production: bool) -> str:

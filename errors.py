@@ -50,6 +50,7 @@ CODES: dict[str, tuple[int, str]] = {
     "nothing_to_bill": (409, "There is nothing to bill"),
     "safety_alert": (409, "The prescription has safety alerts"),
     "excessive_dispensing": (409, "The quantity is above the prescribed quantity"),
+    "already_done": (409, "The request was already done"),
     "request_in_progress": (409, "The same request is still running"),
     # preconditions
     "stale_version": (412, "The record has changed since you read it"),

@@ -51,14 +51,14 @@ def check_origin() -> None:
     """Raise 403 for an unsafe cookie request without an allowed `Origin` (CSRF)."""
     if request.method in SAFE_METHODS:
         return
-    origin = (request.headers.get("Origin") or "").rstrip("/")
-    if origin not in settings().allowed_origins and origin != request.host_url.rstrip("/"):
+    origin = request.headers.get("Origin", "").lower()
+    if origin not in settings().allowed_origins and origin != request.host_url.rstrip("/").lower():
         raise ClinicError("origin_not_allowed", "A request with cookies must come from an allowed origin.")
 
 
 def require_token(context: RequestContext, permission: Permission) -> None:
     """Raise 401 without a genuine token if the endpoint needs one, and 403 for a foreign origin."""
-    if permission is Permission.PUBLIC or _is_metrics_token(permission):
+    if permission is Permission.PUBLIC or (permission is Permission.METRICS_READ and is_metrics_token()):
         return
     if context.token_error is not None:
         raise context.token_error
@@ -68,10 +68,10 @@ def require_token(context: RequestContext, permission: Permission) -> None:
         check_origin()
 
 
-def _is_metrics_token(permission: Permission) -> bool:
+def is_metrics_token() -> bool:
     """Return True for the bearer token `METRICS_TOKEN`: Prometheus cannot sign in."""
-    expected, (token, _from_cookie) = settings().metrics_token, presented_token()
-    if permission is not Permission.METRICS_READ or not expected or not token:
+    expected, token = settings().metrics_token, bearer_token()
+    if not expected or not token:
         return False
     return hmac.compare_digest(token.encode(), expected.encode())
 

@@ -37,6 +37,7 @@ class EndpointSpec:
     - `media_types`: the media types of a success.
     - `errors`: codes that this endpoint adds to the common ones, for the documentation.
     - `idempotent`: a POST accepts `Idempotency-Key`.
+    - `secret`: the response contains a secret. It is not stored, so a repeat is 409 `already_done`.
     - `summary`, `description`: the docstring of the method.
     """
 
@@ -54,6 +55,7 @@ class EndpointSpec:
     media_types: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()
     idempotent: bool = True
+    secret: bool = False
     summary: str = ""
     description: str = ""
 

@@ -8,10 +8,12 @@ from random import getrandbits  # a request id is no secret: `secrets` would cos
 
 import structlog
 from flask import Flask, Response, g, request
+from werkzeug.exceptions import NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import metrics
-from api.authentication import read_token
+from api.authentication import is_metrics_token, read_token
+from api.client_address import client_addresses
 from api.problem_details import render_error
 from api.request_context import RequestContext, current_context
 from cache.rate_limits import limits
@@ -24,13 +26,12 @@ from services.users.sessions import revoked_key
 log = structlog.get_logger()
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
-UNLIMITED_PATHS = ("/health/live", "/health/ready", "/metrics")  # probes have no rate limit
-CACHEABLE_PATHS = ("/", "/openapi.json", "/health/live", "/health/ready")
+PROBES = ("/health/live", "/health/ready")  # probes have no rate limit
+CACHEABLE = (*PROBES, "/", "/openapi.json")
 EXPOSED_HEADERS = (
     "X-Total-Count, X-Total-Count-Capped, Content-Range, Content-Disposition, Link, ETag, Location, "
-    "Retry-After, Idempotency-Replayed, X-Request-ID"
+    "Retry-After, Idempotency-Replayed, X-Request-ID, X-Ignored-Members, RateLimit, RateLimit-Policy"
 ).split(", ")
-ALLOWED_HEADERS = "Authorization, Content-Type, Range, If-Match, Idempotency-Key, X-Request-ID".split(", ")
 SECURITY_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"))
 # Responses are data: a browser must not run, load or frame anything in them.
 CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -52,38 +53,47 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
     """Send CORS headers to exactly these origins, also on errors."""
     cors.init_app(
         app,
-        origins=origins,
+        # Flask-CORS reads text with brackets, as in the address of an IPv6 host, as a regular expression.
+        origins=[re.compile(re.escape(origin) + r"\Z", re.I) for origin in origins],
         always_send=False,
         supports_credentials=True,
         expose_headers=EXPOSED_HEADERS,
-        allow_headers=ALLOWED_HEADERS,
+        allow_headers="*",  # tracing libraries of front ends add headers of their own
         methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"],
         max_age=600,
     )
 
 
-def begin_request() -> None:
+def begin_request() -> Response | None:
     """Create the request context and apply the rate limit, or raise 429 `too_many_requests`.
 
-    A request with a genuine token counts for its user, another one for its address.
+    A request with a genuine token counts for its user, another one for its address. Probes and requests
+    with `METRICS_TOKEN` have no limit: an attacker behind the same address must not blind the operators.
+    A preflight of an unknown path succeeds, so that browsers send the request and show its 404.
     """
     deadline.start()
     header = request.headers.get("X-Request-ID", "")
     request_id = header if REQUEST_ID.fullmatch(header) else f"{getrandbits(128):032x}"
-    context = g.context = RequestContext(request_id, started=time.perf_counter())
+    address, counted_address = client_addresses()
+    context = g.context = RequestContext(request_id, started=time.perf_counter(), address=address)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
     read_token(context)
-    if request.path in UNLIMITED_PATHS or request.method == "OPTIONS":
-        return
+    if request.method == "OPTIONS":
+        is_unknown = isinstance(request.routing_exception, NotFound)
+        return Response(status=204) if is_unknown and "Origin" in request.headers else None
+    path = str(request.url_rule)
+    if path in PROBES or (path == "/metrics" and is_metrics_token()):
+        return None
     rate = settings().rate_limit_default
     if context.token is None:
-        wait = limits.hit(rate, "address", request.remote_addr or "unknown")
+        wait = limits.hit(rate, "address", counted_address)
     else:
         user, session = str(context.token.user_id), revoked_key(context.token.session_id)
         wait, context.revoked = limits.hit_and_check(rate, ("user", user), session)
     if wait is not None:
         raise ClinicError("too_many_requests", "Slow down; try again later.", retry_after=wait)
+    return None
 
 
 def finish_request(response: Response) -> Response:
@@ -91,11 +101,11 @@ def finish_request(response: Response) -> Response:
     headers, context = response.headers, current_context()
     headers.extend((("X-Request-ID", context.request_id), *SECURITY_HEADERS))
     headers.setdefault("Content-Security-Policy", CSP)
-    if request.path not in CACHEABLE_PATHS or response.status_code >= 400:
+    route = str(request.url_rule or "unmatched")
+    if route not in CACHEABLE or response.status_code >= 400:
         headers["Cache-Control"] = "no-store"
     if settings().production:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
-    route = str(request.url_rule or "unmatched")
     seconds = time.perf_counter() - context.started
     metrics.record_request(request.method, route, response.status_code, seconds)
     log.info(

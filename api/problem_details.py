@@ -8,6 +8,7 @@ import structlog
 from flask import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from api.alternatives import alternative
 from api.request_context import current_context
 from api.serialization import json_response
 from errors import CODES, ClinicError
@@ -58,8 +59,10 @@ def _render_http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if isinstance(error, MethodNotAllowed):
         methods = ", ".join(sorted(error.valid_methods or []))
+        instead = alternative(error)
+        advice = f"Use {instead}. " if instead is not None else ""
         response = problem_response(
-            ClinicError("method_not_allowed", f"Use one of these methods: {methods}.")
+            ClinicError("method_not_allowed", f"{advice}This path has the methods {methods}.")
         )
         response.headers["Allow"] = methods
         return response

@@ -18,14 +18,16 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 class RequestContext:
     """The state of one request, created when it begins and stored as `flask.g.context`.
 
-    `token` holds the claims of a genuine access token, `token_error` the refusal of another one. `revoked` is
-    the answer of Redis for the token's session. `actor` is the verified caller, None before that and for
-    visitors. `session_idle` says that the last use of the session must be noted. `row` is the loaded row that
-    the path names. `body` is the decoded JSON body, None before `request_body.json_object` decoded it.
+    `address` is the IP address of the caller, as the audit log records it. `token` holds the claims of a
+    genuine access token, `token_error` the refusal of another one. `revoked` is the answer of Redis for the
+    token's session. `actor` is the verified caller, None before that and for visitors. `session_idle` says
+    that the last use of the session must be noted. `row` is the loaded row that the path names. `body` is
+    the decoded JSON body, None before `request_body.json_object` decoded it.
     """
 
     request_id: str
     started: float
+    address: str
     token: Claims | None = None
     token_error: ClinicError | None = None
     token_from_cookie: bool = False
@@ -63,4 +65,5 @@ def set_actor(actor: Actor) -> None:
 
 def visitor() -> Actor:
     """Return an actor without user, with the address and the id of the request."""
-    return Actor(None, "", None, address=request.remote_addr, request_id=current_context().request_id)
+    context = current_context()
+    return Actor(None, "", None, address=context.address, request_id=context.request_id)

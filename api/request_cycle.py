@@ -11,6 +11,7 @@ log must contain is committed in a transaction of its own.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -133,15 +134,14 @@ def _perform(
     if (header := _idempotency_header(spec)) is not None and context.actor is not None:
         key = _begin_key(header)
         if key.status is not None:
-            return _replay(key)
+            return _replay(spec, key)
     arguments = _arguments(spec, context, members)
     with read_replica() if spec.report else nullcontext():
         result = method(**arguments)
     db.session.flush()
     response = result if isinstance(result, Response) else _respond(spec, context, result)
     if key is not None and 200 <= response.status_code < 300:
-        headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
-        idempotency.finish(key, response.status_code, headers, response.get_data(as_text=True))
+        _finish_key(spec, context, key, result, response)
     if context.session_idle and context.actor is not None and context.actor.session_id is not None:
         sessions.touch(context.actor.session_id)
     return response
@@ -167,7 +167,30 @@ def _begin_key(header: str) -> IdempotencyKey:
         raise
 
 
-def _replay(key: IdempotencyKey) -> Response:
+def _finish_key(
+    spec: EndpointSpec, context: RequestContext, key: IdempotencyKey, result: Any, response: Response
+) -> None:
+    """Store the response for repeats, and the record that their audit entries name."""
+    value = result.value if isinstance(result, EndpointResult) else result
+    row = value if isinstance(value, Base) else context.row
+    headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
+    body = response.get_data(as_text=True)
+    if spec.secret:
+        body = json.dumps({"id": json.loads(body)["id"]})
+    idempotency.finish(key, response.status_code, headers, body)
+    if row is not None:
+        entity, entity_id = audit_log.record_of(row)
+        key.record = {"entity": entity, "id": entity_id, "patient_id": audit_log.patient_of(row)}
+
+
+def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
+    """Return the first response again. Raise 409 `already_done` if it contained a secret."""
+    if spec.secret:
+        message = "This was already done, and its secret is shown only once. Send a new Idempotency-Key."
+        raise ClinicError("already_done", message, **json.loads(key.body or "{}"))
+    record = key.record or {}
+    ids, patient_ids = ([record[name]] if record.get(name) else [] for name in ("id", "patient_id"))
+    audit_log.record_read("read", record.get("entity"), ids, patient_ids)
     headers = {**(key.headers or {}), "Idempotency-Replayed": "true"}
     return serialization.json_response((key.body or "").encode(), key.status or 200, headers)
 
@@ -248,7 +271,8 @@ def _is_audited(refusal: ClinicError) -> bool:
     if refusal.commits_changes:
         return False  # committed with its own entry
     if refusal.status == 401:
-        return refusal.code != "unauthorized"  # a request without a token
+        # "unauthorized": without a token. At /metrics a wrong token is a fault of a program's settings.
+        return refusal.code != "unauthorized" and str(request.url_rule) != "/metrics"
     return refusal.status in (403, 409, 412) or (refusal.status == 404 and refusal.entity is not None)
 
 

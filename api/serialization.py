@@ -50,31 +50,49 @@ def _adapter(out: type[Out], many: bool) -> TypeAdapter[Any]:
     return TypeAdapter(list[out] if many else out)  # type: ignore[valid-type]
 
 
-@lru_cache
-def excluded_fields(out: type[Out], role: Role | None) -> dict[str, Any]:
-    """Return pydantic's `exclude` argument for a role: hidden fields of the schema and of nested schemas."""
-    exclude: dict[str, Any] = {}
-    hidden_names = hidden(getattr(out, "area", ""), role)
-    for name, info in out.model_fields.items():
-        if name in hidden_names:
-            exclude[name] = True
-            continue
-        nested, many = _nested_schema(info.annotation)
-        inner = excluded_fields(nested, role) if nested is not None else {}
+def excluded_fields(row: Out, actor: Actor) -> dict[str, Any]:
+    """Return pydantic's `exclude` argument for a row: the fields that are hidden from the actor."""
+    if not _hides_any(type(row), actor.role):
+        return {}
+    own = actor.owns(getattr(row, "doctor_id", None))
+    names = hidden(getattr(row, "area", ""), actor.role, own=own) & type(row).model_fields.keys()
+    exclude: dict[str, Any] = dict.fromkeys(names, True)
+    for name in _nested_schemas(type(row)).keys() - names:
+        value = getattr(row, name)
+        if isinstance(value, list):
+            inner: dict[Any, Any] = _excluded_from_rows(value, actor)
+        else:
+            inner = excluded_fields(value, actor) if value is not None else {}
         if inner:
-            exclude[name] = {"__all__": inner} if many else inner
+            exclude[name] = inner
     return exclude
 
 
-def _nested_schema(annotation: Any) -> tuple[type[Out] | None, bool]:
-    """Return the schema in a type annotation, and True if it is the element of a list."""
+def _excluded_from_rows(rows: Sequence[Out], actor: Actor) -> dict[int, Any]:
+    excluded = {number: excluded_fields(row, actor) for number, row in enumerate(rows)}
+    return {number: fields for number, fields in excluded.items() if fields}
+
+
+@lru_cache
+def _hides_any(out: type[Out], role: Role | None) -> bool:
+    """Return True if a row of the schema, or a nested one, may have a field that is hidden from the role."""
+    names = hidden(getattr(out, "area", ""), role, own=False)
+    return not names.isdisjoint(out.model_fields) or any(
+        _hides_any(nested, role) for nested in _nested_schemas(out).values()
+    )
+
+
+@lru_cache
+def _nested_schemas(out: type[Out]) -> dict[str, type[Out]]:
+    """Return the schemas of the fields that hold a row or a list of rows."""
+    schemas = {name: _schema_in(info.annotation) for name, info in out.model_fields.items()}
+    return {name: schema for name, schema in schemas.items() if schema is not None}
+
+
+def _schema_in(annotation: Any) -> type[Out] | None:
     if isinstance(annotation, type) and issubclass(annotation, Out):
-        return annotation, False
-    for argument in get_args(annotation):
-        schema, many = _nested_schema(argument)
-        if schema is not None:
-            return schema, many or getattr(annotation, "__origin__", None) is list
-    return None, False
+        return annotation
+    return next(filter(None, map(_schema_in, get_args(annotation))), None)
 
 
 def dump(serializer: Serializer, actor: Actor | None, value: Any) -> bytes:
@@ -84,9 +102,10 @@ def dump(serializer: Serializer, actor: Actor | None, value: Any) -> bytes:
         serializer.computed_fields(actor, value if many else [value])
     adapter = _adapter(serializer.out, many)
     model = adapter.validate_python(value, from_attributes=True)
-    fields = excluded_fields(serializer.out, actor.role) if actor is not None else {}
-    exclude: Any = ({"__all__": fields} if many else fields) if fields else None
-    return adapter.dump_json(model, exclude=exclude, by_alias=False)
+    exclude: Any = None
+    if actor is not None:
+        exclude = _excluded_from_rows(model, actor) if many else excluded_fields(model, actor)
+    return adapter.dump_json(model, exclude=exclude or None, by_alias=False)
 
 
 def dump_dict(serializer: Serializer, actor: Actor, row: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -169,7 +170,9 @@ def _open_input(file: Path) -> Iterator[IO[bytes]]:
 
 def _extract_data(file: Path, data: Path) -> BackupHeader:
     """Copy the data of a backup to `data`, return its header. End the command if the MAC does not match."""
-    with _open_input(file) as source, data.open("xb") as copy:
+    # for the owner only: on SQLite the file becomes the database
+    private = partial(os.open, mode=0o600)
+    with _open_input(file) as source, open(data, "xb", opener=private) as copy:
         header_line, mac_line = source.readline(MAX_LINE_SIZE), source.readline(MAX_LINE_SIZE)
         mac = _start_mac(header_line)
         for chunk in _read_chunks(source):

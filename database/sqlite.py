@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
@@ -18,6 +22,7 @@ WRITE_WAIT = 4.5  # seconds that a transaction waits for the transactions before
 POLL_INTERVAL = 0.002  # seconds between two attempts to begin
 
 _writer_queue = threading.Lock()
+_creation = threading.Lock()
 
 
 def engine_options() -> dict[str, Any]:
@@ -31,8 +36,25 @@ def engine_options() -> dict[str, Any]:
 
 def register(engine: Engine) -> None:
     """Register the connect and begin handlers on an engine."""
+    event.listen(engine, "do_connect", _protect_files)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin_immediate)
+
+
+def _protect_files(_dialect: Any, _record: Any, arguments: list[Any], _options: Any) -> None:
+    """Create a missing database for its owner only, and withdraw the rights of others from an existing one.
+
+    SQLite creates `-wal` and `-shm` with the mode of the database.
+    """
+    database = Path(arguments[0])
+    with _creation, suppress(OSError):  # it exists, or SQLite reports why it cannot
+        # Never open an existing database: its close would drop the locks that SQLite holds in this process.
+        os.close(os.open(database, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    for file in (database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))):
+        with suppress(OSError):  # there is none, or it belongs to another owner
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & 0o077:
+                file.chmod(mode & 0o700)
 
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:

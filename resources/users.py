@@ -63,9 +63,9 @@ class UserItem(ApiResource):
 class UserPasswordReset(ApiResource):
     """Route `/users/<user_id>/password-reset`."""
 
-    @endpoint(Permission.USERS_MANAGE, load=accounts.get, returns=PasswordResetOut, idempotent=False)
+    @endpoint(Permission.USERS_MANAGE, load=accounts.get, returns=PasswordResetOut, secret=True)
     def post(self, row: User) -> dict[str, Any]:
         """Issue a one-time token for a new password. It is valid for one hour."""
         token, reset = sign_in.issue_reset(current_actor(), row)
         message = "Give this token to the user. It is not shown again."
-        return {"message": message, "token": token, "expires_at": reset.expires_at}
+        return {"id": reset.id, "message": message, "token": token, "expires_at": reset.expires_at}

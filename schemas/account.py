@@ -155,6 +155,7 @@ class SessionOut(Out):
 class PasswordResetOut(Out):
     """A one-time token for `POST /auth/reset-password`, shown only once."""
 
+    id: int
     message: str
     token: str
     expires_at: InstantOut

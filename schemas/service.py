@@ -14,8 +14,12 @@ class LiveOut(Out):
 
 
 class ReadyOut(Out):
-    """Readiness. Redis may be `degraded`: then each process counts its own rate limits."""
+    """Readiness.
+
+    `degraded`: Redis is configured but away, and each process counts its own rate limits.
+    `not_configured`: there is no `REDIS_URL`.
+    """
 
     status: Literal["ok"]
     database: Literal["ok"]
-    redis: Literal["ok", "degraded"]
+    redis: Literal["ok", "degraded", "not_configured"]

@@ -121,6 +121,11 @@ HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
     ("treatment", R): frozenset({"notes"}),
     ("treatment", T): frozenset({"billing_id"}),
 }
+# The same for doctors, in the rows of other doctors: they read the bills of their own visits only.
+HIDDEN_OF_OTHERS: dict[str, frozenset[str]] = {
+    "visit": frozenset({"amount_paid", "balance", "billing_id"}),
+    "treatment": frozenset({"amount_paid", "balance", "billing_id"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +153,19 @@ class Actor:
         if not self.may(permission):
             raise ClinicError("forbidden", message)
 
+    def owns(self, doctor_id: int | None) -> bool:
+        """Return True unless the caller is a doctor and the row belongs to another doctor."""
+        return self.role is not Role.DOCTOR or (self.doctor_id is not None and doctor_id == self.doctor_id)
+
     def require_own(self, doctor_id: int | None) -> None:
         """Raise 403 `forbidden` for a doctor on a row of another doctor. Other roles pass."""
-        if self.role is Role.DOCTOR and (self.doctor_id is None or doctor_id != self.doctor_id):
+        if not self.owns(doctor_id):
             raise ClinicError("forbidden", "You may change your own records only.")
 
 
-def hidden(area: str, role: Role | None) -> frozenset[str]:
-    """Return the fields of an area that the role may not see."""
-    return HIDDEN.get((area, role), frozenset()) if role else frozenset()
+def hidden(area: str, role: Role | None, *, own: bool = True) -> frozenset[str]:
+    """Return the fields of an area that the role may not see: in its own rows, or in those of others."""
+    if role is None:
+        return frozenset()
+    of_others = HIDDEN_OF_OTHERS.get(area, frozenset()) if role is D and not own else frozenset()
+    return HIDDEN.get((area, role), frozenset()) | of_others

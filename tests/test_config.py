@@ -77,9 +77,66 @@ def test_an_empty_variable_hides_the_value_in_the_file(
 
 
 def test_origins_may_have_blanks_and_trailing_slashes() -> None:
-    settings = load(None, allowed_origins=" http://localhost:5173/ ,, HTTPS://Front.example ", **GOOD)
+    origins = {
+        " http://localhost:5173/ ,, HTTPS://Front.example// ": (
+            "http://localhost:5173",
+            "https://front.example",
+        ),
+        "https://a.example:443,http://a.example:80,https://a.example:8443": (
+            *("https://a.example", "http://a.example", "https://a.example:8443"),
+        ),
+        "http://[0:0::1]:3000,http://192.0.2.7": ("http://[::1]:3000", "http://192.0.2.7"),
+        "capacitor://localhost,https://xn--bcher-kva.example,https://xn--bcher-kva.example": (
+            *("capacitor://localhost", "https://xn--bcher-kva.example"),
+        ),
+    }
 
-    assert settings.allowed_origins == ("http://localhost:5173", "https://front.example")
+    for text, expected in origins.items():
+        assert load(None, allowed_origins=text, **GOOD).allowed_origins == expected
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_an_origin_that_is_not_exact_is_refused(environment: str) -> None:
+    wrong = [
+        *(
+            "*",
+            "null",
+            "https://*",
+            "https://*.clinic.com",
+            "https://clinic.com/app",
+            "https://clinic.com?x=1",
+        ),
+        *("https://clinic.com#a", "https://user@clinic.com", "clinic.com", "//clinic.com", "https://"),
+        *("https://clinic.com:0", "https://clinic.com:70000", "https://clinic.com:", "https://clinic..com"),
+        *(r"https://.*\.clinic\.com", "https://clinic[.]com", "^https://clinic.com$", "https://(a|b).com"),
+        *(
+            "https://clinic.com https://b.com",
+            "https://-clinic.com",
+            "https://bücher.example",
+            "http://[::g]",
+        ),
+        *("https://clinic.com\nhttps://b.com", "https://a?b.com", "https://a+b.com"),
+    ]
+
+    for entry in wrong:
+        assert set(problems(**GOOD, allowed_origins=entry, environment=environment)) == {"ALLOWED_ORIGINS"}, (
+            entry
+        )
+
+
+def test_all_wrong_origins_are_reported_by_their_place() -> None:
+    errors = problems(**GOOD, allowed_origins="https://a.example, *, https://b.example, c", port="many")
+
+    assert set(errors) == {"ALLOWED_ORIGINS", "PORT"}
+    assert errors["ALLOWED_ORIGINS"].startswith("entry 2, 4: ")
+
+
+def test_production_refuses_a_short_metrics_token() -> None:
+    production = {"environment": "production", **GOOD}
+
+    assert set(problems(**production, metrics_token="m" * 31)) == {"METRICS_TOKEN"}
+    assert load(None, **production, metrics_token="m" * 32).metrics_token == "m" * 32
+    assert load(None, **GOOD, metrics_token="short").metrics_token == "short"
 
 
 def test_the_database_url_comes_from_the_variable_for_the_environment() -> None:

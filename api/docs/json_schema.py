@@ -14,7 +14,7 @@ from api.list_query import MAX_TEXT
 from api.serialization import Serializer
 from enums import Role
 from schemas.fields import MAX_ID
-from security.permissions import hidden
+from security.permissions import HIDDEN_OF_OTHERS, hidden
 from services.listing.spec import MAX_PER_PAGE, Kind, ListSpec
 
 REF = "#/components/schemas/{model}"
@@ -44,12 +44,10 @@ class DocumentedSchema(GenerateJsonSchema):
         area = getattr(schema["cls"], "area", "")
         required = json_schema.get("required", [])
         for name, member in json_schema.get("properties", {}).items():
-            roles = [role.value for role in Role if name in hidden(area, role)]
-            if roles and name in required:
+            readers = _hidden_from(area, name)
+            if readers and name in required:
                 required.remove(name)
-                json_schema["properties"][name] = member | {
-                    "description": f"Absent for {' and '.join(roles)}."
-                }
+                json_schema["properties"][name] = member | {"description": f"Absent for {readers}."}
         return json_schema
 
 
@@ -197,10 +195,10 @@ def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
             continue
         suffixes = ["_ne", "_gte", "_lte"] + ["_like"] * (kind is Kind.TEXT)
         summary = f"Equal to one of the values. Also {', '.join(name + suffix for suffix in suffixes)}."
-        summary += _hidden_from(list_spec, name)
+        summary += _refused_to(list_spec, name)
         described.append(parameter(name, _kind_schema(kind, values), summary))
     for name, condition in sorted(list_spec.filters.items()):
-        summary = condition.summary + _hidden_from(list_spec, condition.guards or name)
+        summary = condition.summary + _refused_to(list_spec, condition.guards or name)
         described.append(parameter(name, _kind_schema(condition.kind, condition.values), summary))
     return described
 
@@ -209,10 +207,18 @@ def _kind_schema(kind: Kind, values: tuple[str, ...]) -> Schema:
     return {"type": "string", "enum": list(values)} if values else KIND_SCHEMAS[kind]
 
 
-def _hidden_from(list_spec: ListSpec[Any], field: str) -> str:
+def _refused_to(list_spec: ListSpec[Any], field: str) -> str:
     """Return a sentence about the roles that may not filter by a field, or an empty text."""
-    roles = [role.value for role in Role if field in hidden(list_spec.area, role)]
-    return f" Not for {' and '.join(roles)}: 403." if roles else ""
+    readers = _hidden_from(list_spec.area, field)
+    return f" Not for {readers}: 403." if readers else ""
+
+
+def _hidden_from(area: str, field: str) -> str:
+    """Return the roles that may not read a field, or an empty text."""
+    roles = [role.value for role in Role if field in hidden(area, role)]
+    if field in HIDDEN_OF_OTHERS.get(area, ()):
+        roles.append("doctor (rows of other doctors)")
+    return " and ".join(roles)
 
 
 def parameter(name: str, schema: Schema, summary: str, *, required: bool = False) -> Schema:
@@ -241,6 +247,8 @@ def _header_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
         headers.append(_header("If-Match", summary, {"type": "string", "examples": ['"1"']}))
     if endpoint.idempotent:
         summary = "The same key with the same request gets the first response again, for a day."
+        if endpoint.spec.secret:
+            summary = "The same key with the same request is 409 `already_done`, for a day."
         schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
         headers.append(_header("Idempotency-Key", summary, schema))
     return headers

@@ -162,7 +162,7 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         names += LIST_HEADERS
     elif isinstance(spec.returns, Serializer) and not spec.many:
         names.append("ETag")
-    if endpoint.idempotent:
+    if endpoint.idempotent and not spec.secret:
         names.append("Idempotency-Replayed")
     success: Schema = {
         "description": spec.summary,

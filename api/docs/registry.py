@@ -95,6 +95,8 @@ class RegisteredEndpoint:
             codes.append("stale_version")
         if self.idempotent:
             codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress"]
+        if self.spec.secret:
+            codes.append("already_done")
         by_status: dict[int, list[str]] = {}
         for code in dict.fromkeys([*self.spec.errors, *codes]):
             by_status.setdefault(CODES[code][0], []).append(code)

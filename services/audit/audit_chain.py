@@ -18,6 +18,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +229,10 @@ def read_heads(path: Path, key: str) -> Heads | None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Lock the file against writers in other processes and threads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("w") as lock:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock_file = path.with_name(path.name + ".lock")
+    # for the owner only: another user who may open it could hold the lock
+    with open(lock_file, "w", opener=partial(os.open, mode=0o600)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

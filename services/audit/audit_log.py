@@ -141,11 +141,7 @@ def _add_change(pending: PendingEntries, row: Base, action: str) -> None:
             entry.action = action
         entry.fields |= fields
     elif row.__part_of__ is not None:
-        entity, attribute = row.__part_of__
-        entity_id = getattr(row, attribute)
-        if entity_id is None:  # a payment on the account belongs to no bill: it belongs to the patient
-            entity, entity_id = Patient.__entity__ or "", patient_of(row)
-        entry = pending.entry(entity, entity_id, "update")
+        entry = pending.entry(*record_of(row), "update")
         entry.fields.add(row.__tablename__)
     else:
         return
@@ -175,6 +171,17 @@ def _field_names(model: type[Base]) -> dict[str, str]:
     return names | {name: "password" for name in columns if name == "password_hash"}
 
 
+def record_of(row: Base) -> tuple[str, int | None]:
+    """Return the entity and the id of the record that a row is or belongs to."""
+    if row.__entity__ is not None or row.__part_of__ is None:
+        return row.__entity__ or "record", row.id  # type: ignore[attr-defined]
+    entity, attribute = row.__part_of__
+    entity_id = getattr(row, attribute)
+    if entity_id is None:  # a payment on the account belongs to no bill: it belongs to the patient
+        return Patient.__entity__ or "", patient_of(row)
+    return entity, entity_id
+
+
 def patient_of(row: Any) -> int | None:
     """Return the id of the patient of a row, or None for a row without a patient."""
     return row.id if isinstance(row, Patient) else getattr(row, "patient_id", None)
@@ -190,7 +197,7 @@ def set_action(row: Base, action: str) -> None:
         entry.patient_ids.add(patient_id)
 
 
-def record_read(action: str, entity: str, ids: Sequence[int], patient_ids: Iterable[int]) -> None:
+def record_read(action: str, entity: str | None, ids: Sequence[int], patient_ids: Iterable[int]) -> None:
     """Add an entry for a read of patient records.
 
     `action` is `read` for one record; `list`, `search` or `export` for several.

@@ -30,7 +30,7 @@ from enums import Role, TreatmentStatus
 from errors import ClinicError, invalid
 from extensions import db
 from models import Doctor, InventoryItem, InventoryLot, InventoryUsage, StockMovement, Treatment, Visit
-from security.permissions import Actor, Permission
+from security.permissions import Actor, Permission, hidden
 from services.audit import audit_log
 from services.clinical import visit_rows
 from services.inventory import stock
@@ -211,7 +211,7 @@ def update(actor: Actor, treatment: Treatment, **changes: Unpack[TreatmentChange
     _check_permission(actor, treatment, values)
     if "status" in values:
         _check_transition(treatment, values["status"])
-    _check_changeable(treatment, values)
+    _check_changeable(actor, treatment, values)
     is_cancelled = values.get("status") is TreatmentStatus.CANCELLED
     if is_cancelled:
         del values["status"]
@@ -239,7 +239,7 @@ def void(actor: Actor, treatment: Treatment, reason: str | None = None) -> Treat
     actor.require_own(treatment.doctor_id)
     if treatment.status is TreatmentStatus.CANCELLED:
         return treatment
-    _check_changeable(treatment, {"status"})
+    _check_changeable(actor, treatment, {"status"})
     cancel(actor, treatment, reason)
     return treatment
 
@@ -309,9 +309,14 @@ def _check_transition(treatment: Treatment, status: TreatmentStatus) -> None:
         )
 
 
-def _check_changeable(treatment: Treatment, members: Collection[str]) -> None:
-    """Raise 409 `read_only` if these members of the treatment cannot change any more."""
+def _check_changeable(actor: Actor, treatment: Treatment, members: Collection[str]) -> None:
+    """Raise 409 `read_only` if these members of the treatment cannot change any more.
+
+    The error names the bill only to roles that may read `billing_id`.
+    """
     if treatment.billing_id is not None:
+        if "billing_id" in hidden("treatment", actor.role):
+            raise ClinicError("read_only", "The treatment is closed. Ask the reception to change it.")
         raise ClinicError("read_only", "The treatment is billed. Void the bill first.")
     if treatment.status is TreatmentStatus.CANCELLED:
         raise ClinicError("read_only", "The treatment is cancelled.")

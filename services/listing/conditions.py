@@ -16,14 +16,30 @@ from services.search_key import search_key
 
 
 def check_visible(actor: Actor, spec: ListSpec[Any], query: ListQuery) -> None:
-    """Raise 403 if a filter or the order uses a field that the role may not read."""
-    secret = hidden(spec.area, actor.role)
+    """Raise 403 if a filter or the order uses a field that the role may not read.
+
+    Some fields are hidden from doctors in the rows of others. They need a filter for their own rows.
+    """
+    secret = hidden(spec.area, actor.role, own=_selects_own_rows(actor, query))
     if not secret:
         return
     fields = {condition.name for condition in query.conditions} | {query.sort_by}
     fields |= {spec.filters[name].guards or name for name in query.named}
-    if fields & secret:
+    if not fields & secret:
+        return
+    if fields & hidden(spec.area, actor.role):
         raise ClinicError("forbidden", "Your role may not filter or sort by this.")
+    raise ClinicError("forbidden", "Filter or sort your own rows by this: add doctor_id with your own id.")
+
+
+def _selects_own_rows(actor: Actor, query: ListQuery) -> bool:
+    """Return True if the query selects no rows of other doctors."""
+    chosen = [
+        one.value if one.op == "in" else [one.value]
+        for one in query.conditions
+        if one.name == "doctor_id" and one.op in ("eq", "in")
+    ]
+    return any(all(map(actor.owns, ids)) for ids in chosen) or actor.owns(None)
 
 
 def build_conditions(spec: ListSpec[Any], query: ListQuery) -> list[Where]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from api.alternatives import ALTERNATIVES
 from tests.support.clinic import Clinic
 
 ORIGIN = "https://front.example"
@@ -48,6 +49,44 @@ def test_a_wrong_method_gets_the_allowed_methods(clinic: Clinic) -> None:
 
     assert {"GET", "POST"} <= set(allowed.split(", "))
     assert allowed in response.get_json()["message"]
+
+
+def test_a_wrong_method_on_an_item_gets_the_endpoint_to_use_instead(clinic: Clinic) -> None:
+    requests = {
+        "DELETE /billings/1": "POST /billings/1/void",
+        "DELETE /billings/1/": "POST /billings/1/void",
+        "DELETE /billings/1/payments": "POST /billings/1/refunds",
+        "DELETE /billings/1/claims/2": "PATCH /billings/1/claims/2",
+        "GET /billings/1/refunds/2": "GET /billings/1",
+        "PUT /doctors/1/time-off/2": "DELETE /doctors/1/time-off/2 and POST /doctors/1/time-off",
+        "PATCH /doctors/1/schedule": "PUT /doctors/1/schedule",
+        "DELETE /patients/1/medical-history": "PATCH /patients/1/medical-history",
+        "GET /visits/1/addenda": "GET /visits/1",
+        "POST /patients/1": "PATCH /patients/1",
+    }
+
+    for line, instead in requests.items():
+        response = clinic.admin.send(*line.split())
+        assert_problem(response, 405, "method_not_allowed")
+        assert response.get_json()["message"].startswith(f"Use {instead}. "), line
+    assert not clinic.admin.delete("/patients").get_json()["message"].startswith("Use ")
+
+
+def test_every_endpoint_that_a_405_names_exists(clinic: Clinic) -> None:
+    names = {
+        (method, rule.rule.replace("<int:", "{").replace(">", "}"))
+        for rule in clinic.app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+    named = [tuple(part.split()) for instead in ALTERNATIVES.values() for part in instead.split(" and ")]
+    refused = [
+        (line.split()[0], line.split()[1].replace("<int:", "{").replace(">", "}")) for line in ALTERNATIVES
+    ]
+
+    assert [name for name in named if name not in names] == []
+    assert [
+        name for name in refused if name in names or name[1] not in {path for _method, path in names}
+    ] == []
 
 
 def test_an_unexpected_exception_is_a_500_without_details(
@@ -94,15 +133,67 @@ def test_an_allowed_origin_may_read_responses_and_errors(with_front_end: Clinic)
 
         assert headers["Access-Control-Allow-Origin"] == ORIGIN
         assert headers["Access-Control-Allow-Credentials"] == "true"
-        exposed = headers["Access-Control-Expose-Headers"]
-        assert all(name in exposed for name in ("X-Total-Count", "ETag", "Retry-After", "Content-Range"))
+        assert set(headers["Access-Control-Expose-Headers"].split(", ")) == {
+            *(
+                "X-Total-Count",
+                "X-Total-Count-Capped",
+                "Content-Range",
+                "Content-Disposition",
+                "Link",
+                "ETag",
+            ),
+            *("Location", "Retry-After", "Idempotency-Replayed", "X-Request-ID", "X-Ignored-Members"),
+            *("RateLimit", "RateLimit-Policy"),
+        }
 
 
-def test_another_origin_gets_no_cors_headers(with_front_end: Clinic) -> None:
-    for origin in ("https://evil.example", "https://front.example.evil.example", "null"):
-        headers = with_front_end.admin.get("/patients", headers={"Origin": origin}).headers
+def test_every_kind_of_error_has_cors_headers(make_clinic: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clinic: Clinic = make_clinic(
+        allowed_origins=(ORIGIN,), rate_limit_enabled=True, rate_limit_default="6 per minute"
+    )
+    headers = {"Origin": ORIGIN}
 
-        assert "Access-Control-Allow-Origin" not in headers
+    def fail(*_args: object) -> None:
+        raise RuntimeError
+
+    answers = [
+        clinic.nobody.get("/patients", headers=headers),
+        clinic.admin.get("/nowhere", headers=headers),
+        clinic.admin.delete("/patients", headers=headers),
+        clinic.admin.post("/patients", data="{", headers=headers | {"Content-Type": "application/json"}),
+        clinic.admin.post("/patients", {"nothing": 1}, headers=headers),
+    ]
+    monkeypatch.setattr("services.listing.paging.page", fail)
+    answers += [clinic.admin.get("/patients", headers=headers) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [401, 404, 405, 400, 422, 500, 500, 429]
+    assert {answer.headers.get("Access-Control-Allow-Origin") for answer in answers} == {ORIGIN}
+
+
+def test_another_origin_gets_no_cors_headers(make_clinic: Any) -> None:
+    clinic: Clinic = make_clinic(allowed_origins="https://clinic.example.com,http://[::1]:3000")
+    foreign = [
+        *(
+            "https://evil.example",
+            "https://clinic.example.com.evil.example",
+            "null",
+            "https://clinicxexample.com",
+        ),
+        *(
+            "https://clinic.exampleXcom",
+            "http://clinic.example.com",
+            "https://clinic.example.com:8443",
+            "http://::",
+        ),
+        *("http://1:3000", "http://[::1]:30000", "https://evil.example/https://clinic.example.com"),
+    ]
+
+    for origin in foreign:
+        headers = clinic.admin.get("/patients", headers={"Origin": origin}).headers
+        assert "Access-Control-Allow-Origin" not in headers, origin
+    for origin in ("https://clinic.example.com", "http://[::1]:3000"):
+        headers = clinic.admin.get("/patients", headers={"Origin": origin}).headers
+        assert headers["Access-Control-Allow-Origin"] == origin
 
 
 def test_a_preflight_allows_the_methods_and_headers_of_clients(with_front_end: Clinic) -> None:
@@ -112,13 +203,46 @@ def test_a_preflight_allows_the_methods_and_headers_of_clients(with_front_end: C
         headers={
             "Origin": ORIGIN,
             "Access-Control-Request-Method": "PATCH",
-            "Access-Control-Request-Headers": "authorization, content-type, if-match, idempotency-key",
+            "Access-Control-Request-Headers": "authorization, idempotency-key, traceparent, baggage",
         },
     )
 
     assert response.status_code == 200
     assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
-    assert "idempotency-key" in response.headers["Access-Control-Allow-Headers"].lower()
+    allowed = set(response.headers["Access-Control-Allow-Headers"].split(", "))
+    assert allowed == {"authorization", "idempotency-key", "traceparent", "baggage"}
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/patients/tom", "/patients/1/nothing"])
+def test_a_preflight_of_an_unknown_path_lets_the_browser_show_the_404(
+    with_front_end: Clinic, path: str
+) -> None:
+    headers = {
+        "Origin": ORIGIN,
+        "Access-Control-Request-Method": "DELETE",
+        "Access-Control-Request-Headers": "x-a",
+    }
+
+    preflight = with_front_end.nobody.send("OPTIONS", path, headers=headers)
+    foreign = with_front_end.nobody.send(
+        "OPTIONS", path, headers=headers | {"Origin": "https://evil.example"}
+    )
+
+    assert (preflight.status_code, preflight.get_data()) == (204, b"")
+    assert preflight.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert "DELETE" in preflight.headers["Access-Control-Allow-Methods"]
+    assert preflight.headers["Access-Control-Allow-Headers"] == "x-a"
+    assert "Access-Control-Allow-Origin" not in foreign.headers
+    assert with_front_end.nobody.send("OPTIONS", path).status_code == 404
+
+
+def test_a_trailing_slash_is_accepted(clinic: Clinic) -> None:
+    patient = clinic.patient()
+
+    assert clinic.admin.get("/patients/").get_json() == [patient]
+    assert clinic.admin.get(f"/patients/{patient['id']}/").get_json() == patient
+    assert clinic.admin.post("/patients/", {"name": "Ada Byron"}).status_code == 201
+    assert "no-store" not in clinic.nobody.get("/health/live/").headers.get("Cache-Control", "")
 
 
 def test_requests_above_the_rate_limit_are_refused(make_clinic: Any) -> None:

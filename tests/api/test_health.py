@@ -69,11 +69,11 @@ def test_a_reachable_redis_is_reported_as_ok(make_clinic: Callable[..., Clinic],
     assert (ready.status_code, ready.get_json()["redis"]) == (200, "ok")
 
 
-def test_an_unreachable_or_absent_redis_is_reported_as_degraded(make_clinic: Callable[..., Clinic]) -> None:
-    for url in (f"redis://127.0.0.1:{free_port()}/0", None):
+def test_an_absent_redis_is_told_apart_from_an_unreachable_one(make_clinic: Callable[..., Clinic]) -> None:
+    for url, state in ((f"redis://127.0.0.1:{free_port()}/0", "degraded"), (None, "not_configured")):
         ready = make_clinic(redis_url=url).nobody.get("/health/ready")
 
-        assert (ready.status_code, ready.get_json()["redis"]) == (200, "degraded")
+        assert (ready.status_code, ready.get_json()["redis"]) == (200, state)
 
 
 def test_probes_have_no_rate_limit(make_clinic: Callable[..., Clinic]) -> None:
@@ -112,6 +112,37 @@ def test_the_metrics_token_opens_only_metrics(make_clinic: Callable[..., Clinic]
     assert get("/metrics", METRICS_TOKEN + "x").status_code == 401
     assert get("/patients", METRICS_TOKEN).status_code == 401
     assert clinic.admin.get("/metrics").status_code == 200
+
+
+def test_wrong_metrics_tokens_are_limited_and_not_audited(make_clinic: Callable[..., Clinic]) -> None:
+    clinic = make_clinic(
+        metrics_token=METRICS_TOKEN, rate_limit_enabled=True, rate_limit_default="5 per minute"
+    )
+
+    def get(path: str, token: str) -> int:
+        return clinic.nobody.get(path, headers={"Authorization": f"Bearer {token}"}).status_code
+
+    wrong = [get("/metrics", f"wrong {number}") for number in range(8)]
+    elsewhere = [get("/patients", "wrong") for _ in range(3)]
+    right = [get("/metrics", METRICS_TOKEN) for _ in range(8)]
+
+    assert wrong == [401] * 5 + [429] * 3
+    assert elsewhere == [429] * 3
+    assert right == [200] * 8
+    assert clinic.admin.get("/audit-logs").get_json() == []
+
+
+def test_junk_tokens_write_no_more_entries_than_the_limit(make_clinic: Callable[..., Clinic]) -> None:
+    clinic = make_clinic(rate_limit_enabled=True, rate_limit_default="4 per minute")
+    paths = ("/patients", "/auth/me", "/auth/register", "/auth/logout", "/patients/1", "/nowhere")
+
+    for path in paths * 2:
+        method = "POST" if path.startswith("/auth/") and path != "/auth/me" else "GET"
+        clinic.nobody.send(
+            method, path, {} if method == "POST" else None, headers={"Authorization": "Bearer x"}
+        )
+
+    assert len(clinic.admin.get("/audit-logs").get_json()) <= 4
 
 
 def test_an_empty_bearer_token_is_refused(make_clinic: Callable[..., Clinic]) -> None:

@@ -69,6 +69,76 @@ def test_a_repeated_request_gets_the_first_response(clinic: Clinic) -> None:
     assert clinic.admin.get("/patients").headers["X-Total-Count"] == "1"
 
 
+def test_a_repeat_is_audited_as_a_read_of_the_record(clinic: Clinic) -> None:
+    patient, item = clinic.patient()["id"], clinic.item()["id"]
+    visit = clinic.visit(patient_id=patient)["id"]
+    assert clinic.doctor.post(f"/visits/{visit}/sign").status_code == 200
+    bill = clinic.bill(patient_id=patient)["id"]
+    requests = {
+        "/patients": ({"name": "Once Only"}, "patient", None),
+        "/treatments": (
+            {"visit_id": clinic.visit(patient_id=patient)["id"], "name": "Dressing", "cost": "1.00"},
+            "treatment",
+            None,
+        ),
+        f"/billings/{bill}/payments": ({"amount": "10.00", "method": "cash"}, "billing", bill),
+        f"/visits/{visit}/addenda": ({"text": "Left knee."}, "visit", visit),
+        f"/inventory/{item}/movements": ({"type": "restock", "quantity": 1}, "inventory_item", item),
+        "/doctors": ({"name": "A B", "specialty": "surgery", "license_number": "N-1"}, "doctor", None),
+    }
+
+    for path, (body, entity, record_id) in requests.items():
+        headers = {"Idempotency-Key": "client-1" + path}
+        first = clinic.admin.post(path, body, headers=headers)
+        repeated = clinic.admin.post(path, body, headers=headers)
+        entry, before = clinic.admin.get("/audit-logs?sort_order=desc&sort_by=id&per_page=2").get_json()
+
+        assert first.status_code == 201, first.get_json()
+        assert repeated.headers["Idempotency-Replayed"] == "true"
+        assert (entry["action"], entry["outcome"], entry["entity"]) == ("read", "success", entity)
+        assert entry["entity_id"] == (record_id or first.get_json()["id"])
+        assert entry["request_id"] == repeated.headers["X-Request-ID"]
+        assert before["request_id"] == first.headers["X-Request-ID"]
+    accesses = clinic.admin.get(f"/patients/{patient}/access-log?per_page=100").get_json()
+    assert {row["entity"] for row in accesses if row["action"] == "read"} == {"billing", "treatment", "visit"}
+
+
+def test_a_key_from_before_the_upgrade_is_repeated(clinic: Clinic) -> None:
+    headers = {"Idempotency-Key": "client-1"}
+    clinic.receptionist.post("/patients", {"name": "Once Only"}, headers=headers)
+    with clinic.inside() as session:
+        session.query(IdempotencyKey).one().record = None
+
+    repeated = clinic.receptionist.post("/patients", {"name": "Once Only"}, headers=headers)
+
+    assert repeated.headers["Idempotency-Replayed"] == "true"
+
+
+def test_a_secret_is_neither_stored_nor_repeated(clinic: Clinic) -> None:
+    path, headers = f"/users/{clinic.technician.user_id}/password-reset", {"Idempotency-Key": "client-1"}
+    first = clinic.admin.post(path, headers=headers)
+
+    repeated = clinic.admin.post(path, headers=headers)
+    new_key = clinic.admin.post(path, headers={"Idempotency-Key": "client-2"})
+
+    assert (first.status_code, new_key.status_code) == (200, 200)
+    assert (repeated.status_code, repeated.get_json()["error"]) == (409, "already_done")
+    assert repeated.get_json()["id"] == first.get_json()["id"] != new_key.get_json()["id"]
+    assert "token" not in repeated.get_json()
+    with clinic.inside() as session:
+        stored = str([(key.body, key.headers, key.record) for key in session.query(IdempotencyKey)])
+    assert first.get_json()["token"] not in stored
+
+
+def test_a_key_has_no_effect_on_requests_that_sign_in(clinic: Clinic) -> None:
+    headers = {"Idempotency-Key": "client-1"}
+
+    answers = [clinic.doctor.post("/auth/logout", headers=headers) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert not any("Idempotency-Replayed" in answer.headers for answer in answers)
+
+
 def test_a_key_of_another_request_is_refused(clinic: Clinic) -> None:
     headers = {"Idempotency-Key": "client-1"}
     clinic.receptionist.post("/patients", {"name": "Once Only"}, headers=headers)
