@@ -29,6 +29,7 @@ CENT = Decimal("0.01")
 # largest value in cents. On PostgreSQL, NUMERIC(12,2) already limits finite values, and NaN is above every
 # number.
 MONEY_TOP = "999999999999"
+COST_TOP = "99999999999999"  # the same for unit costs, which SQLite stores in ten-thousandths
 
 
 class MoneyType(TypeDecorator[Decimal]):
@@ -36,27 +37,38 @@ class MoneyType(TypeDecorator[Decimal]):
 
     impl = Numeric(12, 2)
     cache_ok = True
+    places = 2
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the column type of the engine."""
         if dialect.name == "sqlite":
             return dialect.type_descriptor(BigInteger())
-        return dialect.type_descriptor(Numeric(12, 2))
+        return dialect.type_descriptor(Numeric(10 + self.places, self.places))
 
     def process_bind_param(self, value: Decimal | int | None, dialect: Dialect) -> Decimal | int | None:
-        """Return an amount as stored. Raises ValueError for more than two places."""
+        """Return an amount as stored. Raises ValueError for more than `places` places."""
         if value is None:
             return None
         amount = Decimal(value)
-        if amount != amount.quantize(CENT):
-            raise ValueError("money has at most two places")
-        return int(amount * 100) if dialect.name == "sqlite" else amount
+        if amount != round(amount, self.places):
+            raise ValueError(f"an amount has at most {self.places} places")
+        return int(amount.scaleb(self.places)) if dialect.name == "sqlite" else amount
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """Return a stored amount as a decimal with two places."""
+        """Return a stored amount as a decimal with `places` places."""
         if value is None:
             return None
-        return Decimal(int(value)).scaleb(-2) if dialect.name == "sqlite" else Decimal(value).quantize(CENT)
+        if dialect.name == "sqlite":
+            return Decimal(int(value)).scaleb(-self.places)
+        return round(Decimal(value), self.places)
+
+
+class UnitCostType(MoneyType):
+    """The cost of one unit. It has four places, because one tablet may cost less than a cent."""
+
+    impl = Numeric(14, 4)
+    cache_ok = True
+    places = 4
 
 
 class InstantType(TypeDecorator[datetime]):
@@ -86,6 +98,7 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 
 Id = Annotated[int, mapped_column(BigId, primary_key=True)]
 Money = Annotated[Decimal, mapped_column(MoneyType())]
+UnitCost = Annotated[Decimal, mapped_column(UnitCostType())]
 Instant = Annotated[datetime, mapped_column(InstantType())]
 Day = Annotated[date, mapped_column(Date())]
 Name = Annotated[str, mapped_column(String(200))]
