@@ -31,6 +31,7 @@ QUANTITY_LIMIT = Decimal(1_000_000)  # the largest quantity of a prescribed medi
 # most twelve digits, and this is the largest. On PostgreSQL, NUMERIC(12,2) and NUMERIC(12,3) already limit
 # finite values, and NaN is above every number.
 MONEY_TOP = "999999999999"
+COST_TOP = "99999999999999"  # the same for unit costs, which SQLite stores in ten-thousandths
 
 
 class FixedPointType(TypeDecorator[Decimal]):
@@ -70,6 +71,13 @@ class MoneyType(FixedPointType):
 
     cache_ok = True
     precision, places = 12, 2
+
+
+class UnitCostType(MoneyType):
+    """The cost of one unit. It has four places, because one tablet may cost less than a cent."""
+
+    cache_ok = True
+    precision, places = 14, 4
 
 
 class QuantityType(FixedPointType):
@@ -116,6 +124,7 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 
 Id = Annotated[int, mapped_column(BigId, primary_key=True)]
 Money = Annotated[Decimal, mapped_column(MoneyType())]
+UnitCost = Annotated[Decimal, mapped_column(UnitCostType())]
 Quantity = Annotated[Decimal, mapped_column(QuantityType())]
 Instant = Annotated[datetime, mapped_column(InstantType())]
 Day = Annotated[date, mapped_column(Date())]

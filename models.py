@@ -36,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship, validates
 
 from column_types import (
+    COST_TOP,
     MONEY_TOP,
     BigId,
     Day,
@@ -51,6 +52,7 @@ from column_types import (
     SearchKey,
     Short,
     UniqueKey,
+    UnitCost,
     unique_key,
 )
 from enums import (
@@ -114,13 +116,15 @@ def _enum(kind: type[StrEnum], **options: Any) -> Any:
     )
 
 
-def _money_check(column: str, *, low: str = ">= 0", name: str = "range") -> CheckConstraint:
+def _money_check(
+    column: str, *, low: str = ">= 0", top: str = MONEY_TOP, name: str = "range"
+) -> CheckConstraint:
     """Return a CHECK constraint with a lower and an upper bound for an amount or a decimal quantity.
 
     The upper bound is needed: on PostgreSQL, NaN and infinity are above every number. SQLite stores cents and
     PostgreSQL stores units. A `low` of zero means the same on both.
     """
-    return CheckConstraint(f"{column} {low} AND {column} <= {MONEY_TOP}", name=f"{column}_{name}")
+    return CheckConstraint(f"{column} {low} AND {column} <= {top}", name=f"{column}_{name}")
 
 
 # --- Mixins --------------------------------------------------------------------------------------------
@@ -400,13 +404,16 @@ class Doctor(WithUniqueKeys, Versioned, Base):
 
 
 class ScheduleWindow(Base):
-    """A half-open interval of working hours of a doctor on one weekday, in the time zone of the clinic."""
+    """A half-open interval of working hours of a doctor, in the time zone of the clinic.
+
+    It begins on `weekday`. It ends on the next day if the end is not after the start.
+    """
 
     __tablename__ = "schedule_windows"
     __part_of__ = ("doctor", "doctor_id")
     __table_args__ = (
         CheckConstraint("weekday BETWEEN 0 AND 6", name="weekday_range"),
-        CheckConstraint('start < "end"', name="start_before_end"),
+        CheckConstraint('start <> "end"', name="start_is_not_end"),
         UniqueConstraint("doctor_id", "weekday", "start"),
     )
 
@@ -467,6 +474,9 @@ class Appointment(Versioned, Base):
     overbook_reason: Mapped[Line | None]
     checked_in_at: Mapped[Instant | None]
     created_by_id: Mapped[int | None] = _ref("users")
+    cancelled_at: Mapped[Instant | None]
+    rescheduled_at: Mapped[Instant | None]  # last change of the start
+    reschedule_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
     patient: Mapped[Patient] = relationship()
     doctor: Mapped[Doctor] = relationship()
@@ -910,7 +920,7 @@ class InventoryItem(WithUniqueKeys, Versioned, Base):
     __tablename__ = "inventory_items"
     __entity__ = "inventory_item"
     __table_args__ = (
-        _money_check("unit_cost"),
+        _money_check("unit_cost", top=COST_TOP),
         CheckConstraint("quantity >= 0", name="quantity_not_negative"),
         CheckConstraint("min_quantity >= 0", name="min_quantity_not_negative"),
         CheckConstraint("reorder_quantity >= 0", name="reorder_quantity_not_negative"),
@@ -929,25 +939,24 @@ class InventoryItem(WithUniqueKeys, Versioned, Base):
     quantity: Mapped[int] = mapped_column(default=0)
     min_quantity: Mapped[int] = mapped_column(default=5)
     reorder_quantity: Mapped[int | None]
-    unit_cost: Mapped[Money] = mapped_column(default=Decimal("0.00"))
+    unit_cost: Mapped[UnitCost] = mapped_column(default=Decimal("0.0000"))
     supplier: Mapped[Name | None]
     is_active: Mapped[bool] = mapped_column(default=True)
+    packages: Mapped[JsonList] = mapped_column(
+        default=list, server_default=text("'[]'")
+    )  # name and quantity in units
 
     lots: Mapped[list[InventoryLot]] = relationship(back_populates="item", order_by="InventoryLot.id")
 
     # computed fields
     available: int | None = None
     last_restocked: datetime | None = None
+    stock_value: Decimal | None = None
 
     @property
     def low_stock(self) -> bool:
         """Return True if the quantity is at or below the minimum."""
         return self.quantity <= self.min_quantity
-
-    @property
-    def stock_value(self) -> Decimal:
-        """Return quantity times unit cost."""
-        return self.quantity * self.unit_cost
 
 
 class InventoryLot(Base):
@@ -977,7 +986,7 @@ class StockMovement(Base):
     __part_of__ = ("inventory_item", "item_id")
     __table_args__ = (
         CheckConstraint("quantity <> 0", name="quantity_not_zero"),
-        _money_check("unit_cost"),
+        _money_check("unit_cost", top=COST_TOP),
         Index("ix_stock_movements_item_created", "item_id", "created_at"),
         Index("ix_stock_movements_item_type_created", "item_id", "type", "created_at"),
     )
@@ -987,11 +996,13 @@ class StockMovement(Base):
     lot_id: Mapped[int] = _ref("inventory_lots")
     type: Mapped[MovementType] = _enum(MovementType)
     quantity: Mapped[int]  # signed: positive adds to the stock
-    unit_cost: Mapped[Money | None]
+    unit_cost: Mapped[UnitCost | None]
     reason: Mapped[Line | None]
     treatment_id: Mapped[int | None] = _ref("treatments")
     created_by_id: Mapped[int | None] = _ref("users", index=False)
     created_at: Mapped[Instant]
+    package: Mapped[Short | None]  # the package in which the user counted
+    package_units: Mapped[int | None]  # units in one package at the time of the movement
 
     lot: Mapped[InventoryLot] = relationship()
     created_by: Mapped[User | None] = relationship()

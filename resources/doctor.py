@@ -95,8 +95,9 @@ class DoctorItem(ApiResource):
     def patch(self, row: Doctor, data: BaseModel) -> Doctor:
         """Change a doctor. Doctors: own only.
 
-        Only an administrator changes licence, fee, user and `is_active`. To deactivate a doctor with booked
-        appointments, send `on_conflict` or `reassign_to`.
+        Only an administrator changes licence, fee, user and `is_active`. A longer buffer or an earlier end of
+        the licence may affect booked appointments: `on_conflict` keeps, cancels or reassigns them. Those of a
+        deactivated doctor are cancelled or reassigned.
         """
         return doctors.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 

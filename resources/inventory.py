@@ -95,13 +95,14 @@ class InventoryMovementList(ApiResource):
         body=MovementIn,
         returns=StockChangeOut,
         status=201,
-        errors=("insufficient_stock", "read_only"),
+        errors=("insufficient_stock", "read_only", "conflict"),
     )
     def post(self, row: InventoryItem, data: MovementIn) -> EndpointResult:
         """Record a stock movement: restock, usage, adjustment, waste or return.
 
-        Without `lot_number`, stock is taken from the lots with the earliest expiry. `movements` has one row
-        for each lot.
+        Without `lot_number`, stock is taken from the lots with the earliest expiry, and returned to the lots
+        that were used last. A return is at most the quantity that was used and not yet returned. `movements`
+        has one row for each lot. With `package`, `quantity` counts packages; the response counts units.
         """
         rows = stock.move(current_actor(), row, **data.model_dump())
         ids = "&".join(f"id={movement.id}" for movement in rows)
@@ -117,6 +118,8 @@ def _movement_members(item: InventoryItem, rows: list[StockMovement]) -> dict[st
         "type": first.type,
         "quantity": sum(movement.entered_quantity for movement in rows),
         "change": sum(movement.quantity for movement in rows),
+        "package": first.package,
+        "package_units": first.package_units,
         "item_quantity": item.quantity,
         "reason": first.reason,
         "created_at": first.created_at,

@@ -37,13 +37,20 @@ class DoctorSchedule(ApiResource):
         """
         return schedules.show(current_actor(), row, query.start_date, query.end_date)
 
-    @endpoint(Permission.DOCTORS_WRITE, load=doctors.get, body=ScheduleIn, returns=ScheduleOut)
+    @endpoint(
+        Permission.DOCTORS_WRITE,
+        load=load_with_replacement,
+        body=ScheduleIn,
+        returns=ScheduleOut,
+        errors=("booked_appointments", "appointment_conflict"),
+    )
     def put(self, row: Doctor, data: ScheduleIn) -> Schedule:
         """Replace a doctor's weekly working hours. Doctors: own only.
 
-        A doctor without working hours can be booked at any time. Booked appointments do not change.
+        A doctor without working hours can be booked at any time. A window may end on the next day. If booked
+        appointments no longer fit, the change needs `on_conflict`, which keeps, cancels or reassigns them.
         """
-        return schedules.replace_windows(current_actor(), row, data.model_dump()["windows"])
+        return schedules.replace_windows(current_actor(), row, **data.model_dump())
 
 
 class DoctorAvailability(ApiResource):

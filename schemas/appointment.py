@@ -75,11 +75,12 @@ class CancelQuery(BaseModel):
 
 
 class AppointmentOut(OfPatient, OfDoctor):
-    """An appointment with the allowed changes of its status."""
+    """An appointment with the allowed changes of its status. `title` is the name of the patient."""
 
     area: ClassVar[str] = "appointment"
 
     id: int
+    title: str = Field(validation_alias=AliasPath("patient", "name"))
     date: InstantOut = Field(validation_alias=AliasPath("start"))
     start: InstantOut
     end: InstantOut
@@ -90,6 +91,9 @@ class AppointmentOut(OfPatient, OfDoctor):
     notes: str | None
     cancellation_reason: str | None
     cancelled_by: CancelledBy | None
+    cancelled_at: InstantOut | None
+    rescheduled_at: InstantOut | None
+    reschedule_count: int
     status_reason: str | None
     overbooked: bool
     overbook_reason: str | None

@@ -74,6 +74,13 @@ class ConflictResolution(In):
     reassign_to: Id | None = None
 
 
+class CalendarConflictResolution(In):
+    """The resolution for booked appointments that no longer fit: keep, cancel or reassign them."""
+
+    on_conflict: Literal["keep", "cancel"] | Reassignment | None = None
+    reassign_to: Id | None = None
+
+
 class ConflictResolutionQuery(BaseModel):
     """The resolution for conflicting booked appointments, as a query string."""
 
@@ -116,8 +123,8 @@ class DoctorCreate(_Profile):
     name: Annotated[Name, Field(examples=["Amina Yusuf"])] | None = None
 
 
-class _DoctorChange(_Profile, ConflictResolution):
-    """Changes of a doctor. `is_active` false needs a resolution for booked appointments."""
+class _DoctorChange(_Profile, CalendarConflictResolution):
+    """Changes of a doctor. Booked appointments that no longer fit need a resolution."""
 
     name: Annotated[Name, Field(examples=["Amina Yusuf"])]
 
@@ -182,7 +189,10 @@ ClockTime = Annotated[
 
 
 class WindowIn(In):
-    """Working hours on a weekday (0 = Monday) in the time zone of the clinic. The end may be `24:00`."""
+    """Working hours that begin on a weekday (0 = Monday), in the time zone of the clinic.
+
+    The end may be `24:00`. An end that is not after the start is on the next day.
+    """
 
     weekday: Annotated[int, Field(ge=0, le=6)]
     start: ClockTime
@@ -190,13 +200,23 @@ class WindowIn(In):
 
     @model_validator(mode="after")
     def _check_order(self) -> WindowIn:
-        if self.start >= self.end:
-            raise ValueError("the end must be after the start")
+        if self.start == time.max:
+            raise ValueError("24:00 is an end only; a window from midnight starts at 00:00")
+        if self.start == self.end:
+            raise ValueError("the end must differ from the start; a whole day is 00:00 to 24:00")
         return self
 
 
-class ScheduleIn(In):
-    """The complete weekly working hours. Read-only members of a schedule are ignored."""
+class ScheduleIn(CalendarConflictResolution):
+    """The complete weekly working hours. Booked appointments that no longer fit need a resolution."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"windows": [{"weekday": 0, "start": "09:00", "end": "13:00"}], "on_conflict": "keep"}
+            ]
+        }
+    )
 
     windows: Annotated[list[WindowIn], Field(max_length=100)]
 

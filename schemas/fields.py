@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from column_types import CENT, MAX_INT, MONEY_LIMIT, QUANTITY_LIMIT, QuantityType, json_number
+from column_types import MAX_INT, MONEY_LIMIT, QUANTITY_LIMIT, QuantityType, json_number
 from config import settings
 from security.sanitize import sanitize
 
@@ -127,7 +127,8 @@ Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 _AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]+)?(e[+]?[0-9]{1,2})?", re.ASCII)
 
 
-def _parse_money(value: Any) -> Decimal:
+def parse_amount(value: Any, places: int = 2) -> Decimal:
+    """Return an amount of money with at most this number of decimal places. Raises ValueError."""
     if not isinstance(value, (int, float, str, Decimal)) or not _AMOUNT.fullmatch(str(value)):
         raise ValueError("write an amount as a number or as a string such as '125.00'")
     amount = Decimal(str(value))
@@ -135,9 +136,9 @@ def _parse_money(value: Any) -> Decimal:
         raise ValueError("must not be negative")
     if amount > MONEY_LIMIT:
         raise ValueError("must be at most 9999999999.99")
-    if amount != amount.quantize(CENT):
-        raise ValueError("must have at most two decimal places")
-    return amount.quantize(CENT)
+    if amount != round(amount, places):
+        raise ValueError(f"must have at most {places} decimal places")
+    return round(amount, places)
 
 
 def _check_positive(value: Decimal) -> Decimal:
@@ -153,9 +154,9 @@ _MONEY_SCHEMA = {
     ],
     "examples": ["125.00"],
 }
-MoneyIn = Annotated[Decimal, BeforeValidator(_parse_money), WithJsonSchema(_MONEY_SCHEMA)]
+MoneyIn = Annotated[Decimal, BeforeValidator(parse_amount), WithJsonSchema(_MONEY_SCHEMA)]
 PositiveMoneyIn = Annotated[
-    Decimal, BeforeValidator(_parse_money), AfterValidator(_check_positive), WithJsonSchema(_MONEY_SCHEMA)
+    Decimal, BeforeValidator(parse_amount), AfterValidator(_check_positive), WithJsonSchema(_MONEY_SCHEMA)
 ]
 MoneyOut = Annotated[
     Decimal,

@@ -186,7 +186,7 @@ def add(actor: Actor, visit: Visit, **values: Unpack[NewTreatment]) -> Treatment
     if values.get("status") is TreatmentStatus.CANCELLED:
         raise invalid("status", "must be planned, in_progress or completed for a new treatment")
     treatment = Treatment(visit_id=visit.id, patient_id=visit.patient_id, doctor_id=doctor_id, **values)
-    treatment.inventory_items = _new_usages(usages)
+    _set_usages(treatment, usages)
     db.session.add(treatment)
     db.session.flush()
     if treatment.status is TreatmentStatus.COMPLETED and treatment.inventory_items:
@@ -217,7 +217,7 @@ def update(actor: Actor, treatment: Treatment, **changes: Unpack[TreatmentChange
         del values["status"]
     new_usages = values.pop("inventory_items", None)
     if new_usages is not None:
-        _replace_usages(treatment, new_usages)
+        _set_usages(treatment, new_usages)
     assign(treatment, values)
     if treatment.status is TreatmentStatus.COMPLETED and (new_usages is not None or "status" in values):
         db.session.flush()
@@ -256,31 +256,32 @@ def _units_by_item(treatment: Treatment) -> dict[int, int]:
     return {usage.item_id: usage.quantity for usage in treatment.inventory_items}
 
 
-def _new_usages(usages: Sequence[Mapping[str, int]]) -> list[InventoryUsage]:
-    """Return new usage rows sorted by item id. Raise 422 for an unknown or retired item."""
-    if not usages:
-        return []
+def _set_usages(treatment: Treatment, usages: Sequence[Mapping[str, int]]) -> None:
+    """Replace the usages. An item that stays keeps its row, because an item has one row per treatment.
+
+    Raises 422 for a new item that is unknown or retired.
+    """
+    stored = {usage.item_id: usage for usage in treatment.inventory_items}
+    _check_items(usages, stored)
+    rows = []
+    for usage in sorted(usages, key=lambda usage: usage["item_id"]):
+        row = stored.get(usage["item_id"]) or InventoryUsage(item_id=usage["item_id"])
+        row.quantity = usage["quantity"]
+        rows.append(row)
+    treatment.inventory_items = rows
+
+
+def _check_items(usages: Sequence[Mapping[str, int]], known: Collection[int]) -> None:
+    """Raise 422 for the first item that is unknown or retired and not one of the `known` items."""
     ids = [usage["item_id"] for usage in usages]
+    if set(ids) <= set(known):
+        return
     active = set(
         db.session.scalars(select(InventoryItem.id).where(InventoryItem.id.in_(ids), InventoryItem.is_active))
     )
     for number, item_id in enumerate(ids):
-        if item_id not in active:
+        if item_id not in active and item_id not in known:
             raise invalid(f"inventory_items.{number}.item_id", "is not an active inventory item")
-    return [InventoryUsage(**usage) for usage in sorted(usages, key=lambda usage: usage["item_id"])]
-
-
-def _replace_usages(treatment: Treatment, usages: Sequence[Mapping[str, int]]) -> None:
-    """Replace the usages. An item that stays keeps its row, because an item has one row per treatment."""
-    stored = {usage.item_id: usage for usage in treatment.inventory_items}
-    remaining = []
-    for usage in usages:
-        if usage["item_id"] in stored:
-            row = stored[usage["item_id"]]
-            row.quantity = usage["quantity"]
-            remaining.append(row)
-    new = _new_usages([usage for usage in usages if usage["item_id"] not in stored])
-    treatment.inventory_items = sorted(remaining + new, key=lambda usage: usage.item_id)
 
 
 def _check_permission(actor: Actor, treatment: Treatment, values: Mapping[str, Any]) -> None:

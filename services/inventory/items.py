@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.orm import joinedload
@@ -19,6 +19,7 @@ from models import InventoryItem, InventoryLot, InventoryUsage, StockMovement
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
+from services.billing import ledger
 from services.inventory import stock
 from services.listing import paging
 from services.listing.conditions import words_in
@@ -40,6 +41,7 @@ class ItemDetails(TypedDict, total=False):
     reorder_quantity: int | None
     unit_cost: Decimal
     supplier: str | None
+    packages: list[dict[str, Any]]
     is_active: bool
 
 
@@ -114,7 +116,7 @@ def movements(actor: Actor, item: InventoryItem, query: ListQuery) -> Page[Stock
 
 
 def add_computed_fields(_actor: Actor, rows: Sequence[InventoryItem]) -> None:
-    """Set lots in stock, available units and last restock; two queries for any number of items."""
+    """Set lots, available units, value and last restock; two queries for any number of items."""
     ids = [item.id for item in rows]
     today = clock.today()
     lots: dict[int, list[InventoryLot]] = defaultdict(list)
@@ -139,6 +141,7 @@ def add_computed_fields(_actor: Actor, rows: Sequence[InventoryItem]) -> None:
             lot.quantity for lot in lots[item.id] if lot.expires_on is None or lot.expires_on >= today
         )
         item.last_restocked = restocks.get(item.id)
+        item.stock_value = ledger.half_up(item.quantity * item.unit_cost)
 
 
 # --- Changes -------------------------------------------------------------------------------------------
@@ -151,11 +154,13 @@ def create(
     quantity: int = 0,
     lot_number: str | None = None,
     expires_on: date | None = None,
+    allow_expired: bool = False,
     **details: Unpack[ItemDetails],
 ) -> InventoryItem:
     """Create an item. A first `quantity` becomes its first restock, at the unit cost of the item.
 
-    Raises 422 for a lot without quantity, and 403 for an inactive item without the permission to retire.
+    Raises 422 for a lot without quantity and for an expired lot (see `stock.move`), and 403 for an inactive
+    item without the permission to retire.
     """
     if not quantity and (lot_number is not None or expires_on is not None):
         raise invalid("quantity", "is required for a lot")
@@ -173,6 +178,7 @@ def create(
             quantity=quantity,
             lot_number=lot_number,
             expires_on=expires_on,
+            allow_expired=allow_expired,
             unit_cost=item.unit_cost,
             reason="first stock",
         )

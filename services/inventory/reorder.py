@@ -10,7 +10,8 @@ The quantity to order of an item, in units:
   often would seem to have little use. At least 7 days count, because one busy day shows no trend.
 - *open need*: the units that planned and begun treatments will use when they are completed.
 - *available*: the units in stock that are not expired.
-- *pack*: the item's `reorder_quantity`, or 1.
+- *pack*: the item's `reorder_quantity`, or 1. An item with packages is ordered in whole packages of its
+  smallest package.
 - The 1 brings the item above its minimum, because an item at its minimum is low.
 
 An item is due for an order in two cases: it is low, or the available units after the open need and a week of
@@ -57,6 +58,8 @@ class ItemAlert:
     days_left: int | None
     open_need: int
     reorder: int
+    reorder_package: str | None
+    reorder_packages: int | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class StockAlerts:
 
 
 def find_alerts() -> StockAlerts:
-    """Return the alerts of active items and of lots in stock; five queries for any number of items."""
+    """Return the alerts of active items and of their lots in stock; five queries for any number of items."""
     today = clock.today()
     items = list(
         db.session.scalars(
@@ -123,7 +126,10 @@ def _item_alert(item: InventoryItem, available: int, open_need: int, rate: float
     expected = available - open_need - rate * LEAD_DAYS
     is_due = available <= item.min_quantity or expected < item.min_quantity
     missing = item.min_quantity + 1 + open_need + math.ceil(rate * COVER_DAYS) - available
-    pack = item.reorder_quantity or 1
+    reorder = _round_up(missing, item.reorder_quantity or 1) if is_due and missing > 0 else 0
+    package = min(item.packages, key=lambda package: int(package["quantity"]), default=None)
+    if package is not None:
+        reorder = _round_up(reorder, package["quantity"])
     return ItemAlert(
         item_id=item.id,
         name=item.name,
@@ -137,8 +143,14 @@ def _item_alert(item: InventoryItem, available: int, open_need: int, rate: float
         daily_use=round(rate, 2),
         days_left=int(available / rate) if rate else None,
         open_need=open_need,
-        reorder=-(-missing // pack) * pack if is_due and missing > 0 else 0,
+        reorder=reorder,
+        reorder_package=package["name"] if package is not None else None,
+        reorder_packages=reorder // package["quantity"] if package is not None else None,
     )
+
+
+def _round_up(units: int, pack: int) -> int:
+    return -(-units // pack) * pack
 
 
 def daily_use(items: Iterable[InventoryItem], today: date) -> dict[int, float]:
@@ -180,7 +192,11 @@ def _add_lot_alerts(alerts: StockAlerts, today: date) -> None:
     statement = (
         select(InventoryLot, InventoryItem.name)
         .join(InventoryItem, InventoryItem.id == InventoryLot.item_id)
-        .where(InventoryLot.quantity > 0, InventoryLot.expires_on <= today + timedelta(days=EXPIRY_DAYS))
+        .where(
+            InventoryItem.is_active,
+            InventoryLot.quantity > 0,
+            InventoryLot.expires_on <= today + timedelta(days=EXPIRY_DAYS),
+        )
         .order_by(InventoryLot.expires_on, InventoryLot.id)
     )
     for lot, name in db.session.execute(statement).tuples():

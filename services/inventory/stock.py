@@ -10,6 +10,10 @@ Choice of the lot: the lot in the request; otherwise first expired, first out (F
 first, lots without expiry last, then the oldest lot. Usage never takes expired units. Waste and downward
 adjustments take expired units too, and first, because these units leave the shelf. Units that are added
 without a lot go to the lot without number and expiry.
+
+A lot number of an item has one expiry date. Returns go to lots from which units were used and not yet
+returned, at most that many. A manual return takes back manual usage first, then usage of treatments, the
+last treatment first. So voiding a treatment returns exactly the units that were not yet returned.
 """
 
 from __future__ import annotations
@@ -17,12 +21,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
+from column_types import MAX_INT
 from enums import MovementType
 from errors import ClinicError, invalid
 from extensions import db
@@ -30,9 +35,20 @@ from models import InventoryItem, InventoryLot, StockMovement, Treatment
 from security.permissions import Actor
 from services import clock
 from services.rows import for_update
+from services.search_key import search_key
 
 OUTWARD_TYPES = (MovementType.USAGE, MovementType.WASTE)
-LotChange = tuple[InventoryLot, int]  # a lot and the signed change of its quantity
+MAX_UNITS = 1_000_000  # in one movement
+# An expiry date further away is a typing error: 1926 or 2126 for 2026.
+OLDEST_EXPIRY, LATEST_EXPIRY = timedelta(days=20 * 365), timedelta(days=75 * 365)
+
+
+class LotChange(NamedTuple):
+    """A signed change of the quantity of a lot, for a treatment or not."""
+
+    lot: InventoryLot
+    quantity: int
+    treatment_id: int | None = None
 
 
 def lock_items(ids: Iterable[int]) -> dict[int, InventoryItem]:
@@ -66,14 +82,16 @@ def _sort_fefo(lots: Iterable[InventoryLot]) -> list[InventoryLot]:
     return sorted(lots, key=lambda lot: (lot.expires_on is None, lot.expires_on or date.max, lot.id))
 
 
-def _allocate(lots: Iterable[InventoryLot], units: int) -> tuple[list[LotChange], int]:
+def _allocate(
+    lots: Iterable[InventoryLot], units: int, treatment_id: int | None = None
+) -> tuple[list[LotChange], int]:
     """Return the negative changes of the lots, and the number of units that the lots provide."""
     changes: list[LotChange] = []
     missing = units
     for lot in _sort_fefo(lots):
         quantity = min(missing, lot.quantity)
         if quantity > 0:
-            changes.append((lot, -quantity))
+            changes.append(LotChange(lot, -quantity, treatment_id))
             missing -= quantity
     return changes, units - missing
 
@@ -86,11 +104,11 @@ def _record_movements(
     *,
     unit_cost: Decimal | None = None,
     reason: str | None = None,
-    treatment_id: int | None = None,
+    package: Mapping[str, Any] | None = None,
 ) -> list[StockMovement]:
     """Insert the movements and change the quantities. The caller holds the locks on item and lots."""
     movements = []
-    for lot, change in changes:
+    for lot, change, treatment_id in changes:
         lot.quantity += change
         item.quantity += change
         movements.append(
@@ -103,6 +121,8 @@ def _record_movements(
                 reason=reason,
                 treatment_id=treatment_id,
                 created_by_id=actor.user_id,
+                package=package["name"] if package is not None else None,
+                package_units=package["quantity"] if package is not None else None,
             )
         )
     db.session.add_all(movements)
@@ -141,17 +161,23 @@ def move(
     *,
     type: MovementType,
     quantity: int,
+    package: str | None = None,
     lot_number: str | None = None,
     expires_on: date | None = None,
+    allow_expired: bool = False,
     unit_cost: Decimal | None = None,
     reason: str | None = None,
 ) -> list[StockMovement]:
     """Move stock of a locked item. Return one movement for each changed lot.
 
-    `quantity` is in units and positive; only an adjustment may be negative (422 otherwise). Only a restock
-    has a `unit_cost` (422 otherwise); it becomes the unit cost of the item, which values the stock at the
-    last price paid. Raises 422 for an unknown lot, 409 `read_only` for a restock of a retired item, and 409
-    `insufficient_stock` for more units than the lots hold (for usage: unexpired units).
+    `quantity` is positive; only an adjustment may be negative (422 otherwise). It is in units, or in packages
+    of the item with the name `package`. Only a restock has a `unit_cost` (422 otherwise); it becomes the unit
+    cost of the item, which values the stock at the last price paid. Raises:
+
+    - 422 for an unknown lot, and for the receipt of an expired lot without `allow_expired`
+    - 409 `read_only` for a restock of a retired item
+    - 409 `conflict` for a return of more than was used
+    - 409 `insufficient_stock` for more units than the lots hold (for usage: unexpired units)
     """
     is_restock = type is MovementType.RESTOCK
     if unit_cost is not None and not is_restock:
@@ -161,13 +187,46 @@ def move(
         raise invalid("quantity", "must not be zero" if is_signed else "must be more than zero")
     if is_restock and not item.is_active:
         raise ClinicError("read_only", "The item is retired. Activate it first.")
-    if type in OUTWARD_TYPES or quantity < 0:
-        changes = _allocate_outward(item, type, abs(quantity), lot_number, expires_on)
+    counted_in = _find_package(item, package)
+    units = quantity * (counted_in["quantity"] if counted_in is not None else 1)
+    if abs(units) > MAX_UNITS:
+        raise invalid("quantity", f"is {abs(units)} units; a movement has at most {MAX_UNITS}")
+    if type in OUTWARD_TYPES or units < 0:
+        changes = _allocate_outward(item, type, abs(units), lot_number, expires_on)
+    elif type is MovementType.RETURN:
+        changes = _allocate_return(item, units, lot_number, expires_on)
     else:
-        changes = [(_find_or_create_lot(item, lot_number, expires_on), quantity)]
+        lot = _find_or_create_lot(item, lot_number, expires_on, allow_expired=allow_expired)
+        if is_restock and not allow_expired and not _is_usable(lot, clock.today()):
+            raise _expired()
+        changes = [LotChange(lot, units)]
     if unit_cost is not None:
         item.unit_cost = unit_cost
-    return _record_movements(actor, item, type, changes, unit_cost=unit_cost, reason=reason)
+    return _record_movements(
+        actor, item, type, changes, unit_cost=unit_cost, reason=reason, package=counted_in
+    )
+
+
+def _find_package(item: InventoryItem, name: str | None) -> Mapping[str, Any] | None:
+    if name is None:
+        return None
+    for package in item.packages:
+        if search_key(package["name"]) == search_key(name):
+            return package  # type: ignore[no-any-return]
+    names = ", ".join(package["name"] for package in item.packages)
+    raise invalid("package", f"must be one of: {names}" if names else "the item has no packages")
+
+
+def _matching_lots(
+    lots: Iterable[InventoryLot], lot_number: str | None, expires_on: date | None
+) -> list[InventoryLot]:
+    """Return the lots with this number and expiry. None means any. Raise 422 if a given lot is unknown."""
+    matching = [
+        lot for lot in lots if lot_number in (None, lot.lot_number) and expires_on in (None, lot.expires_on)
+    ]
+    if not matching and (lot_number is not None or expires_on is not None):
+        raise invalid("lot_number" if lot_number is not None else "expires_on", "is not a lot of this item")
+    return matching
 
 
 def _allocate_outward(
@@ -177,13 +236,7 @@ def _allocate_outward(
     lot_number: str | None,
     expires_on: date | None,
 ) -> list[LotChange]:
-    lots = _lock_lots([item.id])
-    if lot_number is not None:
-        lots = [lot for lot in lots if lot.lot_number == lot_number]
-    if expires_on is not None:
-        lots = [lot for lot in lots if lot.expires_on == expires_on]
-    if not lots and (lot_number is not None or expires_on is not None):
-        raise invalid("lot_number" if lot_number is not None else "expires_on", "is not a lot in stock")
+    lots = _matching_lots(_lock_lots([item.id]), lot_number, expires_on)
     if movement_type is MovementType.USAGE:
         today = clock.today()
         lots = [lot for lot in lots if _is_usable(lot, today)]
@@ -195,20 +248,84 @@ def _allocate_outward(
     return changes
 
 
-def _find_or_create_lot(item: InventoryItem, lot_number: str | None, expires_on: date | None) -> InventoryLot:
-    """Return the lot, created if it is new. A number without expiry means the lot with this number."""
+def _allocate_return(
+    item: InventoryItem, units: int, lot_number: str | None, expires_on: date | None
+) -> list[LotChange]:
+    """Return the changes of the lots that the units came from; the lot used last comes first."""
+    used: dict[int, dict[int | None, int]] = defaultdict(dict)  # lot id -> treatment id -> units
+    statement = (
+        select(StockMovement.lot_id, StockMovement.treatment_id, func.sum(StockMovement.quantity))
+        .where(
+            StockMovement.item_id == item.id,
+            StockMovement.type.in_((MovementType.USAGE, MovementType.RETURN)),
+        )
+        .group_by(StockMovement.lot_id, StockMovement.treatment_id)
+    )
+    for lot_id, treatment_id, change in db.session.execute(statement).tuples():
+        used[lot_id][treatment_id] = -int(change)
+    all_lots = db.session.scalars(select(InventoryLot.id).where(InventoryLot.item_id == item.id))
+    lots = _matching_lots(_lock_lots([item.id], lot_ids=all_lots), lot_number, expires_on)
+    returnable = {lot.id: max(sum(used[lot.id].values()), 0) for lot in lots}
+    if sum(returnable.values()) < units:
+        raise _too_many_returned(sum(returnable.values()))
+    changes: list[LotChange] = []
+    for lot in reversed(_sort_fefo(lots)):
+        of_lot = min(units, returnable[lot.id])
+        units -= of_lot
+        for treatment_id in sorted(used[lot.id], key=lambda key: -(key or MAX_INT)):
+            quantity = min(of_lot, used[lot.id][treatment_id])
+            if quantity > 0:
+                changes.append(LotChange(lot, quantity, treatment_id))
+                of_lot -= quantity
+    return changes
+
+
+def _too_many_returned(returnable: int) -> ClinicError:
+    message = f"Only {returnable} units were used and not yet returned. Return at most that quantity."
+    return ClinicError("conflict", message, errors={"quantity": message}, returnable=returnable)
+
+
+def _find_or_create_lot(
+    item: InventoryItem, lot_number: str | None, expires_on: date | None, *, allow_expired: bool
+) -> InventoryLot:
+    """Return the lot, created if it is new.
+
+    A number without expiry means the lot with this number. An expiry completes a lot with an unknown one.
+    Raises 422 for another expiry of a known lot, and for a new lot with an expiry that is not plausible, or
+    past without `allow_expired`.
+    """
     same_number = select(InventoryLot).where(
         InventoryLot.item_id == item.id, InventoryLot.lot_number.is_not_distinct_from(lot_number)
     )
     exact = same_number.where(InventoryLot.expires_on.is_not_distinct_from(expires_on))
     lot = db.session.scalars(exact.order_by(InventoryLot.id)).first()
-    if lot is None and lot_number is not None and expires_on is None:
+    if lot is None and lot_number is not None:
         lot = db.session.scalars(same_number.order_by(InventoryLot.id)).first()
+    if lot is not None and expires_on in (None, lot.expires_on):
+        return lot
+    if lot is not None and lot.expires_on is not None:
+        raise invalid("expires_on", f"lot {lot_number} of this item expires on {lot.expires_on}")
+    _check_expiry(expires_on, allow_expired=allow_expired)
     if lot is None:
-        lot = InventoryLot(item_id=item.id, lot_number=lot_number, expires_on=expires_on, quantity=0)
+        lot = InventoryLot(item_id=item.id, lot_number=lot_number, quantity=0)
         db.session.add(lot)
-        db.session.flush()
+    lot.expires_on = expires_on
+    db.session.flush()
     return lot
+
+
+def _check_expiry(expires_on: date | None, *, allow_expired: bool) -> None:
+    if expires_on is None:
+        return
+    today = clock.today()
+    if not today - OLDEST_EXPIRY <= expires_on <= today + LATEST_EXPIRY:
+        raise invalid("expires_on", "check the year; leave it empty if the item does not expire")
+    if expires_on < today and not allow_expired:
+        raise _expired()
+
+
+def _expired() -> ClinicError:
+    return invalid("expires_on", "the lot has expired; send allow_expired true to receive it anyway")
 
 
 # --- Treatments ----------------------------------------------------------------------------------------
@@ -240,6 +357,8 @@ def _set_used_units(actor: Actor, treatment: Treatment, needed: Mapping[int, int
     if not item_ids:
         return
     items = lock_items(item_ids)
+    if used:
+        used = _used_units(treatment)  # a return may have changed it before the locks were granted
     lots = _lock_lots(item_ids, lot_ids=(lot_id for by_lot in used.values() for lot_id in by_lot))
     today = clock.today()
     movements: list[tuple[InventoryItem, MovementType, list[LotChange]]] = []
@@ -251,16 +370,16 @@ def _set_used_units(actor: Actor, treatment: Treatment, needed: Mapping[int, int
         missing = needed.get(item_id, 0) - sum(used_by_lot.values())
         if missing > 0:
             usable = [lot for lot in item_lots if _is_usable(lot, today)]
-            changes, available = _allocate(usable, missing)
+            changes, available = _allocate(usable, missing, treatment.id)
             if available < missing:
                 shortages.add(item, missing, available)
             movements.append((item, MovementType.USAGE, changes))
         elif missing < 0:
-            changes = _allocate_return(item_lots, used_by_lot, -missing)
+            changes = _return_to_lots(item_lots, used_by_lot, -missing, treatment.id)
             movements.append((item, MovementType.RETURN, changes))
     shortages.raise_if_any()
     for item, movement_type, changes in movements:
-        _record_movements(actor, item, movement_type, changes, treatment_id=treatment.id)
+        _record_movements(actor, item, movement_type, changes)
 
 
 def _used_units(treatment: Treatment) -> dict[int, dict[int, int]]:
@@ -277,14 +396,14 @@ def _used_units(treatment: Treatment) -> dict[int, dict[int, int]]:
     return used
 
 
-def _allocate_return(
-    lots: Iterable[InventoryLot], used_by_lot: Mapping[int, int], units: int
+def _return_to_lots(
+    lots: Iterable[InventoryLot], used_by_lot: Mapping[int, int], units: int, treatment_id: int
 ) -> list[LotChange]:
     """Return the positive changes of the lots that the units came from; the lot used last comes first."""
     changes: list[LotChange] = []
     for lot in reversed(_sort_fefo(lot for lot in lots if lot.id in used_by_lot)):
         quantity = min(units, used_by_lot[lot.id])
         if quantity > 0:
-            changes.append((lot, quantity))
+            changes.append(LotChange(lot, quantity, treatment_id))
             units -= quantity
     return changes

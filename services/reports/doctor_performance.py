@@ -24,6 +24,7 @@ from services.scheduling import availability
 from services.scheduling.availability import Calendar
 
 SECONDS_PER_MINUTE = 60
+MINUTES_PER_DAY = 24 * 60
 OCCUPYING = availability.OCCUPYING
 
 
@@ -246,17 +247,23 @@ def _working_minutes(span: Span, doctors: Sequence[Doctor]) -> dict[int, float]:
     }
 
 
-def _window_minutes(calendar: Calendar, weekdays: Counter[int]) -> float:
-    return sum(
-        count * (_minute_of_day(end) - _minute_of_day(start))
-        for weekday, count in weekdays.items()
-        for start, end in calendar.windows.get(weekday, ())
-    )
+def _window_minutes(calendar: Calendar, weekdays: Counter[int]) -> int:
+    """Return the minutes of the windows on these days. A night shift counts on both days."""
+    minutes = 0
+    for weekday, windows in calendar.windows.items():
+        for start, end in windows:
+            opens, closes = _minute_of_day(start), _minute_of_day(end)
+            is_overnight = closes <= opens
+            minutes += weekdays[weekday] * ((MINUTES_PER_DAY if is_overnight else closes) - opens)
+            minutes += weekdays[(weekday + 1) % 7] * closes * is_overnight
+    return minutes
 
 
 def _minute_of_day(clock_time: time) -> int:
     """Return the minute of the day. The end of a window that lasts until midnight is minute 1440."""
-    return 24 * 60 if clock_time == availability.END_OF_DAY else clock_time.hour * 60 + clock_time.minute
+    return (
+        MINUTES_PER_DAY if clock_time == availability.END_OF_DAY else clock_time.hour * 60 + clock_time.minute
+    )
 
 
 def _time_off_minutes(calendar: Calendar) -> float:
@@ -264,7 +271,7 @@ def _time_off_minutes(calendar: Calendar) -> float:
     for low, high in availability.merge_intervals(calendar.time_off):
         day, last = clock.local(low).date(), clock.local(high).date()
         while day <= last:
-            for start, end in calendar.hours(day):
+            for start, end in calendar.hours_on(day):
                 overlap += max(timedelta(), min(end, high) - max(start, low))
             day += timedelta(days=1)
     return overlap.total_seconds() / SECONDS_PER_MINUTE

@@ -19,9 +19,10 @@ from security.permissions import Actor
 from services import clock
 from services.listing import paging
 from services.listing.related_rows import of_doctor, of_patient, of_patient_or_file
-from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, Records
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, Records
 from services.rows import Record, execute_core
 from services.scheduling.appointments import MINUTE, allowed_transitions
+from services.scheduling.booked_appointments import find_violations
 
 
 def matches(text: str) -> ColumnElement[bool]:
@@ -39,6 +40,11 @@ def _starts_at(instant: datetime) -> ColumnElement[bool]:
         return Appointment.start == instant
     # midnight: the query named a day without a time, which means the whole day
     return and_(Appointment.start >= instant, Appointment.start < clock.day_end(day))
+
+
+def _no_longer_fits(outside: bool) -> ColumnElement[bool] | PreselectedIds:
+    ids = sorted(find_violations())
+    return PreselectedIds(ids) if outside else Appointment.id.not_in(ids)
 
 
 class AppointmentListSpec(ListSpec[Appointment]):
@@ -107,6 +113,11 @@ LIST = AppointmentListSpec(
             Kind.TEXT,
             lambda text: Appointment.reason.icontains(text, autoescape=True),
             "Part of the reason.",
+        ),
+        "outside_hours": Filter(
+            Kind.BOOLEAN,
+            _no_longer_fits,
+            "Booked, and no longer fits the doctor's hours, time off, licence or buffer.",
         ),
         "visit_id": Filter(
             Kind.ID,

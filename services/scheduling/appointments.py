@@ -34,8 +34,8 @@ from services.scheduling.booking_rules import BookingCheck, BookingRequest, chec
 
 SCHEDULED, COMPLETED = AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED
 CANCELLED, NO_SHOW = AppointmentStatus.CANCELLED, AppointmentStatus.NO_SHOW
-# Permitted status changes. `allowed_transitions` adds two time limits: no_show only after the start of the
-# appointment, and from no_show back to scheduled only within `REOPEN_WITHIN`.
+# Permitted status changes. `allowed_transitions` adds time limits: completed from the day of the appointment
+# on, no_show only after its start, and from no_show back to scheduled only within `REOPEN_WITHIN`.
 TRANSITIONS: dict[AppointmentStatus, tuple[AppointmentStatus, ...]] = {
     SCHEDULED: (COMPLETED, CANCELLED, NO_SHOW),
     NO_SHOW: (COMPLETED, SCHEDULED),
@@ -272,6 +272,8 @@ def _check_change(actor: Actor, row: Appointment, changes: AppointmentChanges) -
     target = values.get("status", row.status)
     if target is not row.status:
         _check_transition(row, target)
+        if target is CANCELLED:
+            values["cancelled_at"] = clock.now()
     moving = values.keys() & MOVING_MEMBERS
     _check_members(row, values, target, moving)
     check = None
@@ -347,6 +349,8 @@ def move(row: Appointment, check: BookingCheck, overbook_reason: str | None) -> 
     request = check.request
     if request.start != row.start:
         row.checked_in_at = None
+        row.rescheduled_at = clock.now()
+        row.reschedule_count += 1
     row.doctor_id, row.patient_id = request.doctor.id, request.patient.id
     row.doctor, row.patient = request.doctor, request.patient
     row.start, row.end = request.start, request.end
@@ -362,6 +366,8 @@ def allowed_transitions(row: Appointment | Record) -> list[str]:
     """Return the statuses that the appointment can change to now."""
     now = clock.now()
     statuses = list(TRANSITIONS[row.status])
+    if COMPLETED in statuses and _is_before_its_day(row):
+        statuses.remove(COMPLETED)
     if NO_SHOW in statuses and now < row.start:
         statuses.remove(NO_SHOW)
     if row.status is NO_SHOW and now > row.start + REOPEN_WITHIN:
@@ -369,9 +375,14 @@ def allowed_transitions(row: Appointment | Record) -> list[str]:
     return [status.value for status in statuses]
 
 
+def _is_before_its_day(row: Appointment | Record) -> bool:
+    return row.start > clock.now() and clock.local(row.start).date() > clock.today()
+
+
 def _check_transition(row: Appointment, target: AppointmentStatus) -> None:
     if target.value not in allowed_transitions(row):
-        raise _invalid_transition(row, f"The appointment is {row.status} and cannot become {target}.")
+        when = " before its day" if target is COMPLETED and _is_before_its_day(row) else ""
+        raise _invalid_transition(row, f"The appointment is {row.status} and cannot become {target}{when}.")
 
 
 def _invalid_transition(row: Appointment, message: str) -> ClinicError:
@@ -404,7 +415,8 @@ def _cancel(
     row: Appointment, cancellation_reason: str | None, cancelled_by: CancelledBy | None
 ) -> Appointment:
     _check_transition(row, CANCELLED)
-    row.status, row.cancellation_reason, row.cancelled_by = CANCELLED, cancellation_reason, cancelled_by
+    row.status, row.cancelled_at = CANCELLED, clock.now()
+    row.cancellation_reason, row.cancelled_by = cancellation_reason, cancelled_by
     audit_log.set_action(row, "cancel")
     return row
 
@@ -412,13 +424,15 @@ def _cancel(
 def check_in(actor: Actor, row: Appointment) -> Appointment:
     """Record the arrival of the patient; a second call keeps the first time.
 
-    Raises 409 `invalid_transition` unless it is scheduled.
+    Raises 409 `invalid_transition` unless it is scheduled, and before its day.
     """
     actor.require_own(row.doctor_id)
     if row.status is not SCHEDULED:
         raise _invalid_transition(
             row, f"The appointment is {row.status}: only a scheduled one can be checked in."
         )
+    if _is_before_its_day(row):
+        raise _invalid_transition(row, "The patient can be checked in on the day of the appointment.")
     if row.checked_in_at is None:
         row.checked_in_at = clock.now()
         audit_log.set_action(row, "check_in")
@@ -428,10 +442,10 @@ def check_in(actor: Actor, row: Appointment) -> Appointment:
 def complete(_actor: Actor, row: Appointment) -> None:
     """Complete an appointment. The caller holds its lock from `get(lock=True)`.
 
-    A completed one does not change. For a missed one it raises 409 `appointment_conflict` if its time was
-    booked meanwhile.
+    A completed one does not change. Raises 409 `invalid_transition` before its day, and for a missed one 409
+    `appointment_conflict` if its time was booked meanwhile.
     """
-    if row.status is COMPLETED:
+    if row.status is COMPLETED and not _is_before_its_day(row):
         return
     _check_transition(row, COMPLETED)
     if row.status is NO_SHOW:

@@ -120,6 +120,13 @@ def _overlapping(intervals: Iterable[Interval], low: datetime, high: datetime) -
     return [(start, end) for start, end in intervals if start < high and end > low]
 
 
+def window_end(day: date, start: time, end: time) -> datetime:
+    """Return the end of a window that begins on a day. It is on the next day if it is not after the start."""
+    if end == END_OF_DAY:
+        return clock.day_end(day)
+    return clock.at(day if start < end else day + timedelta(days=1), end)
+
+
 # --- Calendar ------------------------------------------------------------------------------------------
 
 
@@ -136,21 +143,30 @@ class Calendar:
     booked: list[Booking] = field(default_factory=list)
     patient_busy: list[Interval] = field(default_factory=list)
 
-    def hours(self, day: date) -> list[Interval]:
+    def _hours_from(self, day: date) -> list[Interval]:
         """Return the working hours that begin on a day; the whole day for a doctor without windows."""
         if not self.windows:
             return [(clock.day_start(day), clock.day_end(day))]
         return merge_intervals(
-            (clock.at(day, start), clock.day_end(day) if end == END_OF_DAY else clock.at(day, end))
+            (clock.at(day, start), window_end(day, start, end))
             for start, end in self.windows.get(day.weekday(), ())
         )
+
+    def hours(self, day: date) -> list[Interval]:
+        """Return the working hours that overlap a day. Those of a night shift may begin the day before."""
+        evening = self._hours_from(day - timedelta(days=1))
+        return [*_overlapping(evening, clock.day_start(day), clock.day_end(day)), *self._hours_from(day)]
+
+    def hours_on(self, day: date) -> list[Interval]:
+        """Return the parts of the working hours that are on a day."""
+        return _clip(self.hours(day), clock.day_start(day), clock.day_end(day))
 
     def covers(self, start: datetime, end: datetime) -> bool:
         """Return True if the doctor works from start to end. Windows that touch count as one."""
         first, last = clock.local(start).date(), clock.local(end).date()
         days = (last - first).days + 1
         hours = merge_intervals(
-            window for n in range(days) for window in self.hours(first + timedelta(days=n))
+            window for n in range(-1, days) for window in self._hours_from(first + timedelta(days=n))
         )
         return any(opens <= start and end <= closes for opens, closes in hours)
 
@@ -171,7 +187,7 @@ class Calendar:
         if doctor.license_expires_on is not None and day > doctor.license_expires_on:
             return Day(day, [], "license_expired")
         hours = self.hours(day)
-        remaining_hours = _clip(hours, not_before, day_end)
+        remaining_hours = _clip(hours, max(day_start, not_before), day_end)
         if not remaining_hours:
             return Day(day, [], "no_hours")
         if not subtract_intervals(remaining_hours, _overlapping(self.time_off, day_start, day_end)):
@@ -194,7 +210,9 @@ class Calendar:
         blocked = [
             (booked_start - buffer, blocked_until) for booked_start, _end, blocked_until in self.booked
         ]
-        open_hours = _clip(merge_intervals([*hours, *self.hours(tomorrow)]), max(start, not_before), end)
+        open_hours = _clip(
+            merge_intervals([*hours, *self._hours_from(tomorrow)]), max(start, not_before), end
+        )
         busy = [*self.time_off, *blocked, *self.patient_busy]
         gaps = subtract_intervals(open_hours, _overlapping(busy, start, end))
         return [gap for gap in gaps if gap[0] < clock.day_end(day)]
@@ -207,7 +225,7 @@ class Calendar:
         slots = []
         for opens, closes in hours:
             start = opens + step * max(0, -((opens - gap_start) // step))  # first multiple of step in the gap
-            while start < closes and start + length <= gap_end:
+            while start < min(closes, day_end) and start + length <= gap_end:
                 slots.append(Slot(start, start + length))
                 start += step
         start = _round_up_to_minute(gap_start)

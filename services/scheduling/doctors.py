@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypedDict, Unpack
@@ -29,14 +30,18 @@ from services.rows import (
     lock_rows,
     mapping,
 )
-from services.scheduling import availability, time_off
+from services.scheduling import availability
 from services.scheduling.availability import OCCUPYING
+from services.scheduling.booked_appointments import ConflictChoice, resolve_conflicts
 from services.search_key import search_key
 from services.users import accounts
 
 LOOK_AHEAD = 30  # days in which `next_available` is searched
 # Members that a doctor may not change in their own profile: the clinic decides licence, fee and account.
 CLINIC_ONLY = ("license_number", "license_expires_on", "consultation_fee", "user_id", "user", "is_active")
+
+# Members that the booking rules read: a change may affect booked appointments.
+CALENDAR_MEMBERS = frozenset({"is_active", "license_expires_on", "buffer_minutes"})
 
 
 class DoctorFields(TypedDict, total=False):
@@ -187,7 +192,8 @@ def update(
 ) -> Doctor:
     """Change the given members of a doctor. Doctors: own profile only, without `CLINIC_ONLY` (403).
 
-    `is_active` false deactivates the doctor: see `deactivate` for `on_conflict` and `reassign_to`.
+    A change of `CALENDAR_MEMBERS` may affect booked appointments: see `resolve_conflicts` for `on_conflict`
+    and `reassign_to`. Those of a deactivated doctor cannot be kept.
     """
     actor.require_own(doctor.id)
     values = changed_members(doctor, changes)
@@ -204,13 +210,24 @@ def update(
         _lock_free_user(values["user_id"])
     if "name" in values:
         values["name_fold"] = search_key(values["name"])
-    if values.pop("is_active", doctor.is_active) is not doctor.is_active:
-        if doctor.is_active:
-            deactivate(actor, doctor, on_conflict=on_conflict, reassign_to=reassign_to)
-        else:
-            doctor.is_active = True
-            audit_log.set_action(doctor, "activate")
-    assign(doctor, values)
+    deactivating = values.get("is_active") is False
+    affects_appointments = not CALENDAR_MEMBERS.isdisjoint(values)
+    reason = "The doctor is no longer available." if deactivating else "The hours of the doctor changed."
+    with (
+        resolve_conflicts(
+            actor,
+            doctor,
+            reason,
+            may_keep=not deactivating,
+            on_conflict=on_conflict,
+            reassign_to=reassign_to,
+        )
+        if affects_appointments
+        else nullcontext()
+    ):
+        assign(doctor, values)
+    if "is_active" in values:
+        audit_log.set_action(doctor, "deactivate" if deactivating else "activate")
     if "buffer_minutes" in values:
         _update_blocked_times(doctor)
     db.session.flush()
@@ -244,25 +261,9 @@ def _update_blocked_times(doctor: Doctor) -> None:
         db.session.execute(statement.values(blocked_until=bindparam("new_blocked_until")), updates)
 
 
-def deactivate(
-    actor: Actor,
-    doctor: Doctor,
-    *,
-    on_conflict: str | Mapping[str, int] | None = None,
-    reassign_to: int | None = None,
-) -> Doctor:
+def deactivate(actor: Actor, doctor: Doctor, **choice: Unpack[ConflictChoice]) -> Doctor:
     """Deactivate a doctor. The caller holds the lock on the doctor.
 
-    `time_off.resolve_booked_appointments` cancels or reassigns booked appointments, or raises its errors.
+    `resolve_conflicts` cancels or reassigns booked appointments, or raises its errors.
     """
-    if doctor.is_active:
-        time_off.resolve_booked_appointments(
-            actor,
-            time_off.find_booked_appointments(doctor.id, clock.now()),
-            "The doctor is no longer available.",
-            on_conflict=on_conflict,
-            reassign_to=reassign_to,
-        )
-        doctor.is_active = False
-        audit_log.set_action(doctor, "deactivate")
-    return doctor
+    return update(actor, doctor, is_active=False, **choice)

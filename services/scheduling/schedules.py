@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from itertools import pairwise
-from typing import TypedDict
+from itertools import combinations
+from typing import TypedDict, Unpack
 
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
@@ -21,12 +21,17 @@ from services import clock
 from services.audit import audit_log
 from services.scheduling import appointment_search, availability
 from services.scheduling.availability import OCCUPYING, Availability
+from services.scheduling.booked_appointments import ConflictChoice, resolve_conflicts
 
+DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 DEFAULT_DAYS = 7  # days after the first one, if the request has no last day
 
 
 class WindowFields(TypedDict):
-    """Working hours on one weekday (0 = Monday), as wall-clock time of the clinic."""
+    """Working hours that begin on a weekday (0 = Monday), as wall-clock time of the clinic.
+
+    They end on the next day if the end is not after the start.
+    """
 
     weekday: int
     start: time
@@ -95,7 +100,7 @@ def show(actor: Actor, doctor: Doctor, first: date | None = None, last: date | N
         [
             ScheduleDay(
                 day,
-                working=bool(availability.subtract_intervals(calendar.hours(day), calendar.time_off)),
+                working=bool(availability.subtract_intervals(calendar.hours_on(day), calendar.time_off)),
                 booked=booked[day],
             )
             for day in days
@@ -129,29 +134,53 @@ def _find_time_off(doctor_id: int, start: datetime, end: datetime) -> list[TimeO
     return list(db.session.execute(statement).scalars())
 
 
-def replace_windows(actor: Actor, doctor: Doctor, windows: Sequence[WindowFields]) -> Schedule:
+def replace_windows(
+    actor: Actor, doctor: Doctor, windows: Sequence[WindowFields], **choice: Unpack[ConflictChoice]
+) -> Schedule:
     """Replace all weekly hours of a doctor. Without windows the doctor works at all hours.
 
-    Booked appointments do not change. Raises 422 with every window that overlaps another one.
+    `resolve_conflicts` keeps, cancels or reassigns booked appointments outside the new hours, or raises its
+    errors. Raises 422 with every window that overlaps another one.
     """
     actor.require_own(doctor.id)
     keys = [(window["weekday"], window["start"], window["end"]) for window in windows]
     new_keys = set(keys)
     errors = {
-        f"windows.{keys.index(after)}": "overlaps another window of that day"
-        for before, after in pairwise(sorted(new_keys))
-        if before[0] == after[0] and after[1] < before[2]
+        f"windows.{keys.index(after)}": "overlaps another window"
+        for before, after in combinations(sorted(new_keys), 2)
+        if _overlap(before, after)
     }
     if errors:
-        raise ClinicError("validation_failed", "Two windows of one day overlap.", errors=errors)
-    stored = {(row.weekday, row.start, row.end): row for row in get_windows(doctor.id)}
-    for key in stored.keys() - new_keys:
-        db.session.delete(stored[key])
-    db.session.flush()  # delete first: the constraints do not permit that old and new windows overlap
-    for weekday, start, end in sorted(new_keys - stored.keys()):
-        db.session.add(ScheduleWindow(doctor_id=doctor.id, weekday=weekday, start=start, end=end))
+        raise ClinicError("validation_failed", "Two windows overlap.", errors=errors)
+    with resolve_conflicts(actor, doctor, "The hours of the doctor changed.", may_keep=True, **choice):
+        stored = {(row.weekday, row.start, row.end): row for row in get_windows(doctor.id)}
+        for key in stored.keys() - new_keys:
+            db.session.delete(stored[key])
+        db.session.flush()  # delete first: the constraints do not permit that old and new windows overlap
+        for weekday, start, end in sorted(new_keys - stored.keys()):
+            db.session.add(ScheduleWindow(doctor_id=doctor.id, weekday=weekday, start=start, end=end))
     db.session.flush()
     return show(actor, doctor)
+
+
+WindowKey = tuple[int, time, time]  # weekday, start, end
+
+
+def _overlap(first: WindowKey, second: WindowKey) -> bool:
+    """Return True if two windows overlap on the circle of the week: one starts inside the other."""
+    (first_start, first_length), (second_start, second_length) = map(_place_in_week, (first, second))
+    return (second_start - first_start) % WEEK < first_length or (
+        first_start - second_start
+    ) % WEEK < second_length
+
+
+def _place_in_week(key: WindowKey) -> tuple[timedelta, timedelta]:
+    """Return the start of a window since Monday 00:00, and its length, as wall-clock time."""
+    weekday, start, end = key
+    monday = datetime(2001, 1, 1)  # noqa: DTZ001 - wall-clock time of any week
+    day = monday + timedelta(days=weekday)
+    starts, ends = datetime.combine(day, start), datetime.combine(day, end)
+    return starts - monday, (ends - starts) % DAY
 
 
 def get_availability(

@@ -35,6 +35,7 @@ SOURCES = [*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT 
 # curl lines of `GET /` that cannot succeed, with their error code: they need a secret token, or row 1 in
 # another state.
 REFUSED_LINES = {
+    "POST /appointments/{appointment_id}/check-in": "invalid_transition",  # row 1 is for tomorrow
     "POST /auth/refresh-token": "token_invalid",
     "POST /auth/reset-password": "token_invalid",
     "POST /auth/change-password": "validation_failed",

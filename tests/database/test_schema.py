@@ -57,7 +57,7 @@ SERVER_ASSIGNED = {
 # Values that no amount may have, as each engine would store them.
 INVALID_AMOUNTS = {
     "postgresql": ("'NaN'::numeric", "'Infinity'::numeric", "'-Infinity'::numeric"),
-    "sqlite": ("'NaN'", "'1.00'", "9e999", "-9e999", "1000000000000", "-1000000000000"),
+    "sqlite": ("'NaN'", "'1.00'", "9e999", "-9e999"),
 }
 MAX_NAME_LENGTH = 63  # PostgreSQL truncates longer names
 CLOCKS_AND_QUERIES = {
@@ -157,7 +157,10 @@ def test_no_amount_is_infinite_or_not_a_number(database_url: str, engine_name: s
     assert amounts
     with connected(database_url) as engine, engine.connect() as connection:
         for column in amounts:
-            accepted = [value for value in INVALID_AMOUNTS[engine_name] if accepts(connection, column, value)]
+            too_large = 10 ** (10 + column.type.places) if isinstance(column.type, MoneyType) else 10**12
+            values = INVALID_AMOUNTS[engine_name]
+            values += () if engine_name == "postgresql" else (str(too_large), str(-too_large))
+            accepted = [value for value in values if accepts(connection, column, value)]
             assert accepted == [], column
             assert accepts(connection, column, "1"), column
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Flask
+from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 import config
@@ -18,7 +19,7 @@ from cache.redis import redis_store
 from config import Settings
 from enums import Role
 from extensions import db
-from models import Doctor, User
+from models import Appointment, Doctor, User
 from services.search_key import search_key
 from services.users import sessions
 
@@ -176,6 +177,20 @@ class Clinic:
             members["doctor_id"] = self.doctor.doctor_id
         members.setdefault("date", soon(hours=next(self.numbers)))
         return self.admin.make("/appointments", **members)
+
+    def due_appointment(self, **members: Any) -> dict[str, Any]:
+        """Create an appointment that started an hour ago. A booking cannot be in the past."""
+        row = self.appointment(**members)
+        start = datetime.now(UTC) - timedelta(hours=1)
+        end = start + timedelta(minutes=row["duration"])
+        with self.inside() as session:
+            session.execute(
+                update(Appointment)
+                .where(Appointment.id == row["id"])
+                .values(start=start, end=end, blocked_until=end)
+            )
+        shown: dict[str, Any] = self.admin.get(f"/appointments/{row['id']}").get_json()
+        return shown
 
     def visit(self, **members: Any) -> dict[str, Any]:
         if "patient_id" not in members:

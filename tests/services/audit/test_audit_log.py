@@ -83,7 +83,7 @@ def test_an_entry_names_the_meaning_of_a_change(clinic: Clinic) -> None:
 
 
 def test_a_request_that_changes_two_records_has_an_entry_for_each(clinic: Clinic) -> None:
-    appointment = clinic.appointment()
+    appointment = clinic.due_appointment()
     since = Since(clinic)
 
     visit = clinic.admin.make(

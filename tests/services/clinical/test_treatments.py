@@ -94,7 +94,7 @@ def test_a_retired_item_is_refused(clinic: Clinic) -> None:
 def test_completing_uses_the_lots_that_expire_first(clinic: Clinic) -> None:
     item = clinic.item(quantity=5, lot_number="late", expires_on=day(60))
     restock(clinic, item, 2, lot_number="soon", expires_on=day(5))
-    restock(clinic, item, 9, lot_number="expired", expires_on=day(-1))
+    restock(clinic, item, 9, lot_number="expired", expires_on=day(-1), allow_expired=True)
 
     row = clinic.treatment(inventory_items=usages((item, 4)))
 

@@ -162,7 +162,7 @@ def test_a_diagnosis_code_gets_its_printed_form_and_official_title(clinic: Clini
 
 
 def test_a_visit_completes_its_appointment(clinic: Clinic) -> None:
-    booked = clinic.appointment()
+    booked = clinic.due_appointment()
 
     row = clinic.doctor.make("/visits", patient_id=booked["patient_id"], appointment_id=booked["id"])
 
@@ -172,7 +172,7 @@ def test_a_visit_completes_its_appointment(clinic: Clinic) -> None:
 
 
 def test_a_visit_must_have_the_patient_and_doctor_of_its_appointment(clinic: Clinic) -> None:
-    booked = clinic.appointment()
+    booked = clinic.due_appointment()
     other = clinic.sign_in("doctor")
 
     patient = clinic.admin.post(
@@ -192,6 +192,18 @@ def test_a_visit_must_have_the_patient_and_doctor_of_its_appointment(clinic: Cli
     assert clinic.doctor.get(f"/appointments/{booked['id']}").get_json()["status"] == "scheduled"
 
 
+def test_no_visit_of_an_appointment_before_its_day(clinic: Clinic) -> None:
+    booked = clinic.appointment(date=soon(days=20))
+    body = {"patient_id": booked["patient_id"], "appointment_id": booked["id"]}
+    row = clinic.visit(patient_id=booked["patient_id"])
+
+    created = clinic.doctor.post("/visits", body)
+    linked = clinic.doctor.patch(f"/visits/{row['id']}", {"appointment_id": booked["id"]})
+
+    assert refusal(created) == refusal(linked) == (409, "invalid_transition")
+    assert clinic.doctor.get(f"/appointments/{booked['id']}").get_json()["status"] == "scheduled"
+
+
 def test_a_cancelled_appointment_cannot_have_a_visit(clinic: Clinic) -> None:
     booked = clinic.appointment()
     clinic.admin.delete(f"/appointments/{booked['id']}")
@@ -204,7 +216,7 @@ def test_a_cancelled_appointment_cannot_have_a_visit(clinic: Clinic) -> None:
 
 
 def test_an_appointment_has_at_most_one_visit_that_is_not_voided(clinic: Clinic) -> None:
-    booked = clinic.appointment()
+    booked = clinic.due_appointment()
     body = {"patient_id": booked["patient_id"], "appointment_id": booked["id"]}
     first = clinic.doctor.make("/visits", **body)
 
@@ -217,7 +229,7 @@ def test_an_appointment_has_at_most_one_visit_that_is_not_voided(clinic: Clinic)
 
 
 def test_concurrent_visits_of_one_appointment_create_one_visit(clinic: Clinic) -> None:
-    booked = clinic.appointment()
+    booked = clinic.due_appointment()
     body = {"patient_id": booked["patient_id"], "appointment_id": booked["id"]}
     doctor = clinic.doctor
     answers: list[int] = []
@@ -235,7 +247,7 @@ def test_concurrent_visits_of_one_appointment_create_one_visit(clinic: Clinic) -
 
 
 def test_a_visit_may_get_an_appointment_later_but_cannot_lose_it(clinic: Clinic) -> None:
-    booked = clinic.appointment()
+    booked = clinic.due_appointment()
     row = clinic.visit(patient_id=booked["patient_id"])
     path = f"/visits/{row['id']}"
 
@@ -299,7 +311,7 @@ def test_a_visit_cannot_move_to_another_patient(clinic: Clinic) -> None:
 
 def test_an_admin_may_change_the_doctor_unless_the_visit_has_an_appointment(clinic: Clinic) -> None:
     other = clinic.sign_in("doctor")
-    booked = clinic.appointment()
+    booked = clinic.due_appointment()
     row = clinic.visit()
     with_appointment = clinic.visit(patient_id=booked["patient_id"], appointment_id=booked["id"])
 

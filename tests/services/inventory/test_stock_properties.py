@@ -36,10 +36,11 @@ steps: st.SearchStrategy[Step] = st.one_of(
 
 @dataclass
 class StockModel:
-    """The expected stock: units by lot, and the units that each treatment used by lot."""
+    """The expected stock: units by lot, and the units that each treatment used by lot; 0 is manual usage."""
 
     lots: Counter[str] = field(default_factory=Counter)
-    used: dict[int, Counter[str]] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    used: dict[int, Counter[str]] = field(default_factory=lambda: {0: Counter()})
 
     @property
     def quantity(self) -> int:
@@ -54,6 +55,18 @@ class StockModel:
             return None
         self.lots -= taken
         return +taken
+
+    def give_back(self, quantity: int, names: tuple[str, ...]) -> bool:
+        """Return units by hand: the last lot first, manual usage first, then the last treatment."""
+        if sum(used[name] for used in self.used.values() for name in names) < quantity:
+            return False
+        for name in reversed(names):
+            for treatment in (0, *sorted(self.used.keys() - {0}, reverse=True)):
+                returned = min(quantity, self.used[treatment][name])
+                self.used[treatment][name] -= returned
+                self.lots[name] += returned
+                quantity -= returned
+        return True
 
     def put_back(self, treatment: int, surplus: int) -> None:
         """Put back units of a treatment; the lot used last comes first."""
@@ -88,15 +101,27 @@ class Scenario:
         if lot is not None:
             body["lot_number"] = lot
             body["expires_on"] = (datetime.now(UTC).date() + timedelta(days=DATED_LOTS[lot])).isoformat()
+        if movement_type == "restock":
+            body["allow_expired"] = True
         status, _row = self.post(f"/inventory/{self.item}/movements", body)
-        if movement_type in ("restock", "return"):
+        names = LOTS if lot is None else (lot,)
+        if movement_type == "restock":
             assert status == 201
             self.model.lots[lot or "unnamed"] += quantity
+            self.model.known.add(lot or "unnamed")
             return status
-        names = LOTS if lot is None else (lot,)
+        if movement_type == "return":
+            if lot is not None and lot not in self.model.known:
+                assert status == 422
+                return status
+            assert (status == 201) is self.model.give_back(quantity, names)
+            return status
         if movement_type == "usage":
             names = tuple(name for name in names if name in USABLE_LOTS)
-        assert (status == 201) is (self.model.take(abs(quantity), names) is not None)
+        taken = self.model.take(abs(quantity), names)
+        assert (status == 201) is (taken is not None)
+        if taken is not None and movement_type == "usage":
+            self.model.used[0] += taken
         return status
 
     def count(self, quantity: int) -> int:

@@ -40,6 +40,7 @@ def test_the_response_to_a_booking_has_all_members(clinic: Clinic) -> None:
     assert row == {
         "patient_id": patient["id"],
         "patient_name": patient["name"],
+        "title": patient["name"],
         "patient": {"id": patient["id"], "name": patient["name"]},
         "doctor_id": doctor["id"],
         "doctor_name": doctor["name"],
@@ -54,6 +55,9 @@ def test_the_response_to_a_booking_has_all_members(clinic: Clinic) -> None:
         "notes": "bring X-rays",
         "cancellation_reason": None,
         "cancelled_by": None,
+        "cancelled_at": None,
+        "rescheduled_at": None,
+        "reschedule_count": 0,
         "status_reason": None,
         "overbooked": False,
         "overbook_reason": None,

@@ -229,7 +229,10 @@ def test_a_new_buffer_applies_to_booked_appointments_up_to_the_next_one(clinic: 
             assert [row.version for row in rows] == [1, 1]
             return [row.blocked_until.strftime("%H:%M") for row in rows]
 
-    assert clinic.admin.patch(f"/doctors/{doctor}", {"buffer_minutes": 20}).status_code == 200
+    assert (
+        clinic.admin.patch(f"/doctors/{doctor}", {"buffer_minutes": 20, "on_conflict": "keep"}).status_code
+        == 200
+    )
     assert blocked() == ["09:40", "10:30"]
     assert clinic.admin.patch(f"/doctors/{doctor}", {"buffer_minutes": 5}).status_code == 200
     assert blocked() == ["09:35", "10:15"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from models import AuditLog
@@ -14,6 +17,7 @@ from tests.support.clinic import Clinic
 monday_morning = booking.monday_morning
 MORNING = {"weekday": 0, "start": "09:00", "end": "13:00"}
 AFTERNOON = {"weekday": 0, "start": "14:00", "end": "18:00"}
+NIGHT = {"weekday": 0, "start": "22:00", "end": "06:00"}
 
 
 # --- Weekly hours --------------------------------------------------------------------------------------
@@ -54,8 +58,15 @@ INVALID_WINDOWS: list[Any] = [
     [MORNING, {"weekday": 0, "start": "12:59", "end": "13:30"}],
     [MORNING, {"weekday": 0, "start": "10:00", "end": "11:00"}],
     [MORNING, {"weekday": 0, "start": "09:00", "end": "14:00"}],
-    [{"weekday": 0, "start": "13:00", "end": "09:00"}],
     [{"weekday": 0, "start": "09:00", "end": "09:00"}],
+    [{"weekday": 0, "start": "00:00", "end": "00:00"}],
+    [{"weekday": 0, "start": "24:00", "end": "06:00"}],
+    [NIGHT, {"weekday": 1, "start": "05:59", "end": "09:00"}],
+    [NIGHT, {"weekday": 0, "start": "23:00", "end": "24:00"}],
+    [NIGHT, {"weekday": 1, "start": "00:00", "end": "01:00"}],
+    [NIGHT, NIGHT | {"start": "21:00", "end": "23:00"}],
+    [NIGHT | {"weekday": 6}, {"weekday": 0, "start": "00:00", "end": "01:00"}],
+    [NIGHT | {"weekday": 6}, {"weekday": 0, "start": "05:00", "end": "04:00"}],
     [{"weekday": 7, "start": "09:00", "end": "13:00"}],
     [{"weekday": 0, "start": "9 am", "end": "13:00"}],
     [{"weekday": 0, "start": "09:00", "end": "25:00"}],
@@ -96,6 +107,67 @@ def test_an_appointment_may_span_a_night_shift_over_midnight(clinic: Clinic) -> 
     assert answer.get_json()["windows"] == night
     row = clinic.appointment(doctor_id=doctor, date=f"{MONDAY}T23:45", duration=30)
     assert row["end"] == "2027-03-02T00:15:00+00:00"
+
+
+def test_windows_may_end_on_the_next_day_and_touch(clinic: Clinic) -> None:
+    doctor = clinic.doctor_row()["id"]
+    sunday = NIGHT | {"weekday": 6}
+    windows = [NIGHT, {"weekday": 1, "start": "06:00", "end": "24:00"}, sunday]
+    windows += [{"weekday": 2, "start": "20:00", "end": "00:00"}]
+
+    answer = clinic.admin.put(f"/doctors/{doctor}/schedule", {"windows": windows})
+
+    assert (answer.status_code, answer.get_json()["windows"]) == (200, [*windows[:2], windows[3], sunday])
+    for start, status in (
+        (f"{MONDAY}T05:30", 409),  # in the past
+        (f"{MONDAY}T21:45", 409),
+        (f"{MONDAY}T23:45", 201),
+        ("2027-03-02T05:30", 201),
+        ("2027-03-02T23:30", 201),
+        ("2027-03-03T00:00", 409),
+        ("2027-03-07T23:00", 201),
+        ("2027-03-08T05:30", 201),
+        ("2027-03-08T06:00", 409),
+    ):
+        body = {"doctor_id": doctor, "patient_id": clinic.patient()["id"], "date": start}
+        assert clinic.admin.post("/appointments", body).status_code == status, start
+
+
+def test_a_night_shift_is_working_time_of_both_days(clinic: Clinic) -> None:
+    doctor = clinic.doctor_row(slot_minutes=60)["id"]
+    clinic.admin.put(f"/doctors/{doctor}/schedule", {"windows": [NIGHT]})
+    clinic.appointment(doctor_id=doctor, date="2027-03-02T01:00", duration=60)
+
+    shown = clinic.admin.get(f"/doctors/{doctor}/schedule?end_date=2027-03-03").get_json()
+    free = clinic.admin.get(f"/doctors/{doctor}/availability?end_date=2027-03-03").get_json()
+
+    assert [day["working"] for day in shown["days"]] == [True, True, False]
+    assert [slot["start"][8:16] for slot in free["slots"]] == [
+        *("01T22:00", "01T23:00", "02T00:00", "02T02:00", "02T03:00", "02T04:00", "02T05:00")
+    ]
+    assert [day["reason"] for day in free["days"]] == [None, None, "no_hours"]
+
+
+@pytest.mark.parametrize(("saturday", "hours"), [("2027-03-27", 7), ("2027-10-30", 9), ("2027-06-05", 8)])
+def test_a_night_shift_is_shorter_or_longer_when_the_clocks_change(
+    make_clinic: Callable[..., Clinic], saturday: str, hours: int
+) -> None:
+    clinic = make_clinic(clinic_timezone="Europe/Berlin")
+    doctor = clinic.doctor_row(slot_minutes=60)["id"]
+    clinic.admin.put(f"/doctors/{doctor}/schedule", {"windows": [NIGHT | {"weekday": 5}]})
+    sunday = (date.fromisoformat(saturday) + timedelta(days=1)).isoformat()
+
+    free = clinic.admin.get(
+        f"/doctors/{doctor}/availability?start_date={saturday}&end_date={sunday}"
+    ).get_json()
+
+    starts = [datetime.fromisoformat(slot["start"]) for slot in free["slots"]]
+    assert len(starts) == len(set(starts)) == hours
+    assert starts[0].hour == 22
+    assert datetime.fromisoformat(free["slots"][-1]["end"]).hour == 6
+    for start in starts:
+        body = {"doctor_id": doctor, "patient_id": clinic.patient()["id"], "date": start.isoformat()}
+        assert clinic.admin.post("/appointments", body).status_code == 201, start
 
 
 def test_a_doctor_may_set_own_hours_only(clinic: Clinic) -> None:
