@@ -14,7 +14,7 @@ from api import metrics
 from api.authentication import read_token
 from api.problem_details import render_error
 from api.request_context import RequestContext, current_context
-from cache.rate_limits import limits
+from cache.rate_limits import limits, network_of
 from config import settings
 from database import deadline
 from errors import ClinicError
@@ -65,7 +65,7 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 def begin_request() -> None:
     """Create the request context and apply the rate limit, or raise 429 `too_many_requests`.
 
-    A request with a genuine token counts for its user, another one for its address.
+    A request with a genuine token counts for its user, another one for its network.
     """
     deadline.start()
     header = request.headers.get("X-Request-ID", "")
@@ -78,7 +78,7 @@ def begin_request() -> None:
         return
     rate = settings().rate_limit_default
     if context.token is None:
-        wait = limits.hit(rate, "address", request.remote_addr or "unknown")
+        wait = limits.hit(rate, "address", network_of(request.remote_addr))
     else:
         user, session = str(context.token.user_id), revoked_key(context.token.session_id)
         wait, context.revoked = limits.hit_and_check(rate, ("user", user), session)
