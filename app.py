@@ -14,6 +14,7 @@ import extensions
 from api import hooks, logging
 from api.docs import registry
 from api.resource import ApiResource, PlainApi
+from cache.attempts import attempts
 from cache.rate_limits import limits
 from cache.redis import redis_store
 from commands.audit import audit as audit_commands
@@ -78,6 +79,7 @@ from resources.users import UserItem, UserList, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 from services.users import sessions
+from services.users.blocked_attempts import blocked_attempts
 
 # The URL map: one line per endpoint. The API documentation keeps this order.
 ROUTES: list[tuple[type[ApiResource], str]] = [
@@ -161,6 +163,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     extensions.init_app(app)
     redis_store.init(settings.redis_url)
     limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
+    attempts.init(enabled=settings.rate_limit_enabled)
+    blocked_attempts.clear()
     audit_log.register(extensions.db.session)
     sessions.register(extensions.db.session)
     hooks.init_app(app)

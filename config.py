@@ -82,6 +82,8 @@ class Settings(BaseModel):
     jwt_secret_key: str = ""
     jwt_access_token_expires_minutes: int = Field(15, ge=1, le=24 * 60)
     jwt_refresh_token_expires_days: int = Field(30, ge=1, le=365)
+    session_idle_minutes: int = Field(0, ge=0, le=365 * 24 * 60)  # 0: sessions do not end without use
+    session_max_hours: int = Field(720, ge=1, le=365 * 24)
     allowed_origins: tuple[str, ...] = ()
     port: int = Field(5000, ge=1, le=MAX_PORT)
     host: str = "127.0.0.1"
@@ -97,6 +99,7 @@ class Settings(BaseModel):
     rate_limit_default: str = "600 per minute"
     rate_limit_login_account: str = "10 per 15 minutes"
     rate_limit_login_address: str = "30 per 15 minutes"
+    rate_limit_register: str = "10 per hour"
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
     bcrypt_cost: int = Field(12, ge=4, le=15)
@@ -189,7 +192,9 @@ class Settings(BaseModel):
             raise ValueError("not an IANA time zone such as Europe/Berlin")
         return value
 
-    @field_validator("rate_limit_default", "rate_limit_login_account", "rate_limit_login_address")
+    @field_validator(
+        "rate_limit_default", "rate_limit_login_account", "rate_limit_login_address", "rate_limit_register"
+    )
     @classmethod
     def _check_rate(cls, value: str) -> str:
         try:

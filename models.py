@@ -184,6 +184,7 @@ class User(WithUniqueKeys, Versioned, Base):
     role: Mapped[Role] = _enum(Role)
     is_active: Mapped[bool]
     last_login_at: Mapped[Instant | None]
+    unlocked_at: Mapped[Instant | None]  # failed sign-ins before do not block the user
 
     doctor: Mapped[Doctor | None] = relationship(back_populates="user")
 
@@ -217,6 +218,7 @@ class UserSession(Base):
 
     # computed fields
     is_current: bool = False
+    ends_at: datetime | None = None
 
 
 class PasswordReset(Base):

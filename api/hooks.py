@@ -16,7 +16,7 @@ from api.authentication import is_metrics_token, read_token
 from api.client_address import client_addresses
 from api.problem_details import render_error
 from api.request_context import RequestContext, current_context
-from cache.rate_limits import limits
+from cache.rate_limits import limits, network_of
 from config import settings
 from database import deadline
 from errors import ClinicError
@@ -67,7 +67,7 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 def begin_request() -> Response | None:
     """Create the request context and apply the rate limit, or raise 429 `too_many_requests`.
 
-    A request with a genuine token counts for its user, another one for its address. Probes and requests
+    A request with a genuine token counts for its user, another one for its network. Probes and requests
     with `METRICS_TOKEN` have no limit: an attacker behind the same address must not blind the operators.
     A preflight of an unknown path succeeds, so that browsers send the request and show its 404.
     """
@@ -87,7 +87,7 @@ def begin_request() -> Response | None:
         return None
     rate = settings().rate_limit_default
     if context.token is None:
-        wait = limits.hit(rate, "address", counted_address)
+        wait = limits.hit(rate, "address", network_of(counted_address))
     else:
         user, session = str(context.token.user_id), revoked_key(context.token.session_id)
         wait, context.revoked = limits.hit_and_check(rate, ("user", user), session)

@@ -37,6 +37,7 @@ from services import idempotency, remembered
 from services.audit import audit_log
 from services.listing.spec import Page
 from services.users import sessions
+from services.users.blocked_attempts import blocked_attempts
 
 log = structlog.get_logger()
 ATTEMPTS = 5
@@ -48,6 +49,7 @@ Method = Callable[..., Any]
 def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Response:
     """Serve one request. Run it again from the start if the database asks for it."""
     started = time.monotonic()
+    _audit_blocked_attempts()
     try:
         require_token(context, spec.permission)
         members = request_body.json_object() if spec.body is not None else {}
@@ -280,11 +282,27 @@ def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
     if not _is_audited(refusal):
         return
     action = "login" if str(request.url_rule) == "/auth/login" else "refused"
+    _commit_entries(
+        lambda: audit_log.append_refusal(
+            context.actor or visitor(), context.route, refusal, action, context.path
+        )
+    )
+
+
+def _audit_blocked_attempts() -> None:
+    """Append the blocked sign-ins of the last minute, which have no entry yet."""
+    entries = blocked_attempts.take_due()
+    if entries:
+        _commit_entries(lambda: audit_log.append(None, "blocked attempts of a minute", entries))
+
+
+def _commit_entries(append: Callable[[], None]) -> None:
+    """Append audit entries in a transaction of their own."""
     for attempt in range(ATTEMPTS):
         try:
             audit_log.discard_pending()
             remembered.begin(allowed=False)
-            audit_log.append_refusal(context.actor or visitor(), context.route, refusal, action, context.path)
+            append()
             db.session.commit()
         except Exception as error:
             _rollback()

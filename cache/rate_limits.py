@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any, TypeVar, cast
 
 import redis
-from limits import RateLimitItem
-from limits import parse as parse_rate
+from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter
 
@@ -17,7 +17,22 @@ from cache.redis import RedisStore, redis_store
 
 T = TypeVar("T")
 
-_parse = lru_cache(parse_rate)
+parse_rate = lru_cache(parse)
+
+IPV6_NETWORK_BITS = 64  # a provider gives each customer at least a /64, so one host has any address of it
+
+
+def network_of(address: str | None) -> str:
+    """Return the network for which an address counts: an IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        ip = ip_address(address or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(ip, IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(IPv6Network((int(ip), IPV6_NETWORK_BITS), strict=False))
 
 
 class Limits:
@@ -51,13 +66,13 @@ class Limits:
         """Count one hit. Return None within the limit, otherwise the seconds until the next allowed hit."""
         if not self.enabled:
             return None
-        item = _parse(rate)
+        item = parse_rate(rate)
         return None if self._call(lambda limiter: limiter.hit(item, *key)) else self._wait(item, key)
 
     def hit_and_check(self, rate: str, key: tuple[str, ...], other: str) -> tuple[int | None, bool]:
         """Count as `hit` does, and return whether Redis has the key `other`, in one round trip."""
         if self.enabled and self._shared is not None:
-            item, storage = _parse(rate), cast(RedisStorage, self._shared.storage)
+            item, storage = parse_rate(rate), cast(RedisStorage, self._shared.storage)
             window = (time.time(), item.amount, item.get_expiry(), 1)
 
             def count(client: redis.Redis) -> list[Any]:
@@ -73,19 +88,6 @@ class Limits:
                 return None if acquired else self._wait(item, key), bool(found)
         # without Redis, or if Redis has lost the script, two separate calls
         return self.hit(rate, *key), redis_store.exists(other)
-
-    def full(self, rate: str, *key: str) -> int | None:
-        """Return what `hit` would return, without counting."""
-        if not self.enabled:
-            return None
-        item = _parse(rate)
-        return None if self._call(lambda limiter: limiter.test(item, *key)) else self._wait(item, key)
-
-    def forget(self, rate: str, *key: str) -> None:
-        """Reset the counter of a key."""
-        if self.enabled:
-            item = _parse(rate)
-            self._call(lambda limiter: limiter.clear(item, *key))
 
     def _wait(self, item: RateLimitItem, key: tuple[str, ...]) -> int:
         stats = self._call(lambda limiter: limiter.get_window_stats(item, *key))

@@ -19,7 +19,7 @@ from services.users import accounts, sign_in
 
 ROLES = click.Choice([role.value for role in Role])
 
-users = AppGroup("users", help="List, create, activate and deactivate users, reset passwords.")
+users = AppGroup("users", help="List, create, activate, deactivate and unlock users, reset passwords.")
 
 
 @users.command("list")
@@ -104,6 +104,20 @@ def deactivate(user: str) -> None:
         row = accounts.get_by_id_or_email(actor, user)
         message = f"{row.email} is inactive{'' if row.is_active else ' already'}."
         accounts.deactivate(actor, row)
+    click.echo(message)
+
+
+@users.command("unlock")
+@click.argument("user", metavar="USER")
+def unlock(user: str) -> None:
+    """Let a user sign in again after too many failures. USER is an id or an e-mail address.
+
+    Earlier failures no longer count for this user: those of the account, of its known devices, and of the
+    network that the user signs in from.
+    """
+    with audited_transaction("flask users unlock") as actor:
+        row = accounts.unlock(actor, accounts.get_by_id_or_email(actor, user))
+        message = f"{row.email} can sign in again."
     click.echo(message)
 
 

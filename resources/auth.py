@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response, current_app, request
 from flask_jwt_extended import set_access_cookies, set_refresh_cookies, unset_jwt_cookies
 
 from api.authentication import bearer_token, check_origin, optional_actor
@@ -23,40 +23,56 @@ from schemas.account import (
     RegisterOut,
     ResetPasswordIn,
     SessionOut,
+    SignedInOut,
     TokensOut,
     UserPatch,
 )
 from schemas.base import Message
 from security import tokens
 from security.permissions import Permission
-from security.tokens import Claims
+from security.tokens import Claims, Pair
 from services.listing.spec import ListQuery, Page
 from services.users import accounts, sessions, sign_in
-from services.users.sessions import Pair
 
 SESSION = Serializer(SessionOut, computed_fields=sessions.add_computed_fields)
 ACCESS_COOKIE, REFRESH_COOKIE = "access_token_cookie", "refresh_token_cookie"
 
 
-def _token_result(message: str, user: User, pair: Pair) -> EndpointResult:
+DEVICE_COOKIE, DEVICE_HEADER = "clinic_device", "X-Device-Token"
+
+
+def _token_result(message: str, user: User, pair: Pair, device_token: str | None = None) -> EndpointResult:
     """Return the tokens of a session, in the body and as cookies with the same lifetime."""
-    access_s, refresh_s = (
-        int(lifetime.total_seconds()) for lifetime in (tokens.access_lifetime(), tokens.refresh_lifetime())
-    )
 
     def set_cookies(response: Response) -> None:
-        set_access_cookies(response, pair.access_token, max_age=access_s)
-        set_refresh_cookies(response, pair.refresh_token, max_age=refresh_s)
+        set_access_cookies(response, pair.access_token, max_age=pair.access_seconds)
+        set_refresh_cookies(response, pair.refresh_token, max_age=pair.refresh_seconds)
+        if device_token is not None:
+            _set_device_cookie(response, device_token)
 
     members = {
         "message": message,
         "access_token": pair.access_token,
         "refresh_token": pair.refresh_token,
         "token_type": "Bearer",
-        "expires_in": access_s,
+        "expires_in": pair.access_seconds,
         "user": user,
+        "device_token": device_token,
     }
     return EndpointResult(members, change_cookies=set_cookies)
+
+
+def _set_device_cookie(response: Response, token: str) -> None:
+    """Set the cookie with the attributes of the session cookies. A sign-out keeps it."""
+    config = current_app.config
+    response.set_cookie(
+        DEVICE_COOKIE,
+        token,
+        max_age=tokens.DEVICE_LIFETIME,
+        secure=config["JWT_COOKIE_SECURE"],
+        httponly=True,
+        samesite=config["JWT_COOKIE_SAMESITE"],
+    )
 
 
 class Register(ApiResource):
@@ -87,20 +103,27 @@ class Login(ApiResource):
     @endpoint(
         Permission.PUBLIC,
         body=LoginIn,
-        returns=TokensOut,
+        returns=SignedInOut,
         idempotent=False,
         errors=("invalid_credentials", "account_inactive"),
     )
     def post(self, data: LoginIn) -> EndpointResult:
         """Sign in.
 
-        The tokens of the new session are in the body and in HttpOnly cookies.
+        The tokens of the new session are in the body and in HttpOnly cookies. After too many failures the
+        response is 429. Send the `device_token` of an earlier sign-in as `X-Device-Token`, or the cookie
+        `clinic_device`: failures on other devices then do not count.
         """
-        actor, user, pair = sign_in.sign_in(
-            visitor(), email=data.email, password=data.password, device=request.user_agent.string
+        device_tokens = (request.headers.get(DEVICE_HEADER), request.cookies.get(DEVICE_COOKIE))
+        signed_in = sign_in.sign_in(
+            visitor(),
+            email=data.email,
+            password=data.password,
+            user_agent=request.user_agent.string,
+            device_tokens=[token for token in device_tokens if token],
         )
-        set_actor(actor)
-        return _token_result("Signed in.", user, pair)
+        set_actor(signed_in.actor)
+        return _token_result("Signed in.", signed_in.user, signed_in.pair, signed_in.device_token)
 
 
 def _refresh_claims(body_token: str | None) -> Claims:
@@ -213,7 +236,7 @@ class ResetPassword(ApiResource):
     )
     def post(self, data: ResetPasswordIn) -> dict[str, str]:
         """Set a new password with a one-time token and end all sessions of the user."""
-        sign_in.reset_password(**data.model_dump())
+        sign_in.reset_password(visitor(), **data.model_dump())
         return {"message": "The password is changed. Sign in with the new password."}
 
 

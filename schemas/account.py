@@ -137,6 +137,15 @@ class TokensOut(Out):
     user: SignedInUser
 
 
+class SignedInOut(TokensOut):
+    """The tokens of a new session, and the token of the device."""
+
+    device_token: str = Field(
+        description="Marks this device as known to the user. A client without cookies sends it as "
+        "`X-Device-Token` with later sign-ins."
+    )
+
+
 class SessionOut(Out):
     """One sign-in on one device."""
 
@@ -147,7 +156,8 @@ class SessionOut(Out):
     address: str | None
     created_at: InstantOut
     last_used_at: InstantOut = Field(description="Exact to one minute.")
-    expires_at: InstantOut
+    expires_at: InstantOut = Field(description="End of the session, unless its tokens are refreshed before.")
+    ends_at: InstantOut = Field(description="End of the session without further use.")
     ended_at: InstantOut | None
     is_current: bool
 

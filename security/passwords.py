@@ -1,6 +1,7 @@
 """Password rules and bcrypt hashes.
 
 The rules follow NIST SP 800-63B section 3.1.1: a minimum length and a block list, no composition rules.
+An endpoint hashes only in a turn of the queue (`security.password_queue`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from config import settings
 from database import deadline
-from errors import ClinicError, invalid
+from errors import invalid
 from extensions import bcrypt
 from security.common_passwords import DIGITS_AND_MARKS, is_common
+from security.password_queue import HASHING_THREADS
 
 MIN_LENGTH = 12  # characters
 
@@ -29,11 +31,7 @@ def _lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
-# bcrypt uses only the CPU and releases the GIL. More than two threads would only slow each other down.
-HASHING_THREADS = 2
 _executor = ThreadPoolExecutor(HASHING_THREADS, "bcrypt", _lower_priority)
-_pending: set[Future[Any]] = set()  # hashes that run or wait
-_pending_lock = threading.Lock()
 
 
 def check_strength(password: str, *, field: str = "password", about: tuple[str, ...] = ()) -> None:
@@ -66,7 +64,6 @@ def verify(password_hash: str | None, password: str) -> bool:
     """Return True if the hash is of this password.
 
     Without a usable hash return False in the same time, so that the time does not show if an account exists.
-    Raises 503 `unavailable` while `PASSWORD_CHECK_QUEUE` other checks wait.
     """
     usable = password_hash is not None and password_hash.startswith("$2")
     checked_hash = password_hash if usable else _dummy_hash()
@@ -74,21 +71,10 @@ def verify(password_hash: str | None, password: str) -> bool:
     return matches and usable
 
 
-def raise_if_queue_full() -> None:
-    """Raise 503 `unavailable` if `PASSWORD_CHECK_QUEUE` hashes of this process wait already."""
-    if len(_pending) >= HASHING_THREADS + settings().password_check_queue:
-        raise ClinicError("unavailable", "Too many sign-ins at this moment. Try again.", retry_after=2)
-
-
 def _run(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return the result of a bcrypt function, computed in a hashing thread."""
-    with _pending_lock:
-        raise_if_queue_full()  # each waiting hash holds a thread of the server
-        future = _executor.submit(function, *arguments)
-        _pending.add(future)
-    future.add_done_callback(_pending.discard)
     with deadline.paused():
-        return future.result()
+        return _executor.submit(function, *arguments).result()
 
 
 def _normalize(password: str) -> str:

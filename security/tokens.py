@@ -7,6 +7,8 @@ effect with the next request.
 
 from __future__ import annotations
 
+import hmac
+import secrets
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +26,9 @@ from errors import ClinicError
 AUDIENCE = "clinic"
 ACCESS, REFRESH = "access", "refresh"
 MAX_LENGTH = 4096  # characters; a valid token is much shorter
+DEVICE_AUDIENCE = "clinic-device"
+DEVICE_LIFETIME = timedelta(days=180)  # renewed with each sign-in
+USE_PRECISION = timedelta(minutes=1)  # of the stored last use of a session
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,42 @@ def refresh_lifetime() -> timedelta:
     return timedelta(days=settings().jwt_refresh_token_expires_days)
 
 
-def issue(user_id: int, session_id: int, counter: int) -> tuple[str, str]:
-    """Return a new access token and a new refresh token of a session."""
+def maximum_lifetime() -> timedelta:
+    """Return the time from a sign-in to the latest end of its session."""
+    return timedelta(hours=settings().session_max_hours)
+
+
+def idle_lifetime() -> timedelta | None:
+    """Return the time without use after which a session ends. None: it does not end."""
+    minutes = settings().session_idle_minutes
+    return timedelta(minutes=minutes) if minutes else None
+
+
+def use_precision() -> timedelta:
+    """Return the precision of the stored last use: a write for each request would be too expensive."""
+    idle = idle_lifetime()
+    return USE_PRECISION if idle is None else min(USE_PRECISION, idle / 60)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The access token and the refresh token of a session, with their lifetimes in seconds."""
+
+    access_token: str
+    refresh_token: str
+    access_seconds: int
+    refresh_seconds: int
+
+
+def issue(user_id: int, session_id: int, counter: int, *, remaining: timedelta) -> Pair:
+    """Return new tokens of a session. They expire with the session, which ends after `remaining`."""
     claims = {"sid": session_id, "cnt": counter}
-    return (
-        create_access_token(str(user_id), additional_claims=claims, expires_delta=access_lifetime()),
-        create_refresh_token(str(user_id), additional_claims=claims, expires_delta=refresh_lifetime()),
+    access, refresh = min(access_lifetime(), remaining), min(refresh_lifetime(), remaining)
+    return Pair(
+        create_access_token(str(user_id), additional_claims=claims, expires_delta=access),
+        create_refresh_token(str(user_id), additional_claims=claims, expires_delta=refresh),
+        int(access.total_seconds()),
+        int(refresh.total_seconds()),
     )
 
 
@@ -87,3 +122,66 @@ def _decode(token: str, _key: str) -> dict[str, Any]:
     The result depends only on the token and the key, so it is cached. Errors are not cached.
     """
     return decode_token(token, allow_expired=True)
+
+
+# --- Known devices -------------------------------------------------------------------------------------
+
+
+def issue_device(user_id: int, password_hash: str, *, device_id: str | None = None) -> str:
+    """Return the token of a device on which the user has signed in.
+
+    It proves no identity: it only protects the user from failures on other devices. It ends with the
+    password, because it contains a fingerprint of the hash.
+    """
+    now = int(time.time())
+    claims = {
+        "aud": DEVICE_AUDIENCE,
+        "sub": str(user_id),
+        "jti": device_id or secrets.token_hex(16),
+        "iat": now,
+        "exp": now + int(DEVICE_LIFETIME.total_seconds()),
+        "pwd": _fingerprint(password_hash),
+    }
+    return jwt.encode(claims, _device_key(), algorithm="HS256")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The verified claims of a device token."""
+
+    id: str
+    user_id: str
+    fingerprint: str
+
+    def belongs_to(self, user_id: int, password_hash: str) -> bool:
+        """Return True if the user has signed in on this device with the present password."""
+        return self.user_id == str(user_id) and hmac.compare_digest(
+            self.fingerprint, _fingerprint(password_hash)
+        )
+
+
+def read_device(token: str) -> Device | None:
+    """Return the device of a token, or None for a token that is not valid."""
+    if len(token) > MAX_LENGTH:
+        return None
+    required = ["exp", "sub", "jti", "pwd"]
+    try:
+        claims = jwt.decode(
+            token,
+            _device_key(),
+            algorithms=["HS256"],
+            audience=DEVICE_AUDIENCE,
+            options={"require": required},
+        )
+    except (jwt.PyJWTError, ValueError):
+        return None
+    return Device(claims["jti"], claims["sub"], claims["pwd"])
+
+
+def _device_key() -> bytes:
+    """Return a key for this purpose only: no token of a session is valid as a device token."""
+    return hmac.digest(settings().jwt_secret_key.encode(), b"device token", "sha256")
+
+
+def _fingerprint(password_hash: str) -> str:
+    return hmac.digest(_device_key(), password_hash.encode(), "sha256").hex()[:32]

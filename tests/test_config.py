@@ -47,6 +47,11 @@ def test_unset_variables_have_the_documented_defaults() -> None:
     assert (settings.clinic_timezone, settings.currency, settings.registration) == ("UTC", "USD", "open")
     assert (settings.bcrypt_cost, settings.rate_limit_default) == (12, "600 per minute")
     assert (settings.rate_limit_login_account, settings.trusted_proxies) == ("10 per 15 minutes", 0)
+    assert (settings.rate_limit_login_address, settings.rate_limit_register) == (
+        "30 per 15 minutes",
+        "10 per hour",
+    )
+    assert (settings.session_idle_minutes, settings.session_max_hours) == (0, 720)
     assert (settings.redis_url, settings.flask_debug, settings.production) == (None, False, False)
     assert settings.database_url.startswith("sqlite:///")
     assert settings.database_url.endswith("/instance/clinic.db")
@@ -167,6 +172,9 @@ def test_all_errors_are_reported_together() -> None:
         "rate_limit_default": "many",
         "rate_limit_login_account": "0 per minute",
         "rate_limit_login_address": "3 per minute; 9 per hour",
+        "rate_limit_register": "often",
+        "session_idle_minutes": "-1",
+        "session_max_hours": "0",
         "bcrypt_cost": "3",
         "trusted_proxies": "-1",
         "jwt_secret_key": "short",

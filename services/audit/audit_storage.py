@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from column_types import InstantType
 from database.functions import is_postgresql
 from models import AuditHead, AuditLog, AuditSubject, Doctor, User, UserSession
+from security import tokens
 
 
 class Head(NamedTuple):
@@ -70,6 +71,12 @@ def insert_entries(
             return bool(connection.execute(_MOVE_AND_INSERT, values).scalar_one())
         values |= {
             name: getattr(caller, name) for name in ("session_id", "user_id", "name", "role", "doctor_id")
+        }
+        opened_since = last["at"] - tokens.maximum_lifetime()
+        idle = tokens.idle_lifetime()
+        values |= {
+            "opened_since": opened_since,
+            "used_since": opened_since if idle is None else last["at"] - idle,
         }
         return bool(connection.execute(_MOVE_AND_INSERT_FOR_CALLER, values).scalar_one())
     if connection.execute(_MOVE_HEAD, head).rowcount != 1:
@@ -137,6 +144,8 @@ _CALLER_IS_UNCHANGED = exists(
         UserSession.id == bindparam("session_id"),
         UserSession.ended_at.is_(None),
         UserSession.expires_at > bindparam("at", type_=InstantType()),
+        UserSession.created_at > bindparam("opened_since", type_=InstantType()),
+        UserSession.last_used_at > bindparam("used_since", type_=InstantType()),
         User.id == bindparam("user_id"),
         User.is_active,
         User.name == bindparam("name"),

@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import joinedload
 
-from cache.rate_limits import limits
+from cache.rate_limits import network_of
 from column_types import unique_key
 from config import settings
 from enums import Role
@@ -16,7 +16,9 @@ from errors import ClinicError, not_found
 from extensions import db
 from models import Doctor, User
 from security import passwords
+from security.password_queue import password_queue
 from security.permissions import Actor, Permission
+from services import clock
 from services.audit import audit_log
 from services.listing import paging
 from services.listing.conditions import words_in
@@ -30,7 +32,7 @@ from services.rows import (
     read_outside_transaction,
 )
 from services.search_key import search_key
-from services.users import sessions
+from services.users import password_checks, sessions
 
 OWN_MEMBERS = frozenset({"name", "phone"})  # members that users may change for themselves
 
@@ -57,6 +59,7 @@ LIST: ListSpec[User] = ListSpec(
     main_date="created_at",
     text=matches,
     options=(joinedload(User.doctor).load_only(Doctor.id),),
+    omit=frozenset({"unlocked_at"}),
 )
 
 
@@ -117,7 +120,11 @@ def create_user(
     409 `already_exists` for an e-mail address that has an account.
     """
     actor.require(Permission.USERS_MANAGE)
-    password_hash = _hash_new_password(password, name, email)
+    _check_new_password(password, name, email)
+    _check_email_is_free(email)
+    # On SQLite the transaction of the request holds the write lock during the hash (ADR 9).
+    with password_queue.turn(password_checks.queue_group(actor.user_id)):
+        password_hash = passwords.hash_password(password)
     return _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=is_active)
 
 
@@ -129,9 +136,28 @@ def register(
     Raises 403 `registration_closed`, 403 `forbidden` for the role admin, 409 `already_exists`,
     422 `validation_failed` for a weak password, and 429 `too_many_requests`. The 409 shows that an account
     exists: without e-mail there is no other way to tell the user what to do. A clinic can close registration.
+    Attempts are limited for each network, also those that end with 409.
     """
-    if actor.may(Permission.USERS_MANAGE):
-        return create_user(actor, name=name, email=email, password=password, role=role, phone=phone)
+    is_admin = actor.may(Permission.USERS_MANAGE)
+    if not is_admin:
+        _check_registration(role)
+    _check_new_password(password, name, email)
+    if not is_admin:
+        password_checks.count_registration(actor.address)
+    _check_email_is_free(email)
+    db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
+    group = password_checks.queue_group(actor.user_id) if is_admin else network_of(actor.address)
+    with password_queue.turn(group):
+        password_hash = passwords.hash_password(password)
+    if is_admin:
+        sessions.require_valid(actor)
+    user = _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=is_admin)
+    if not is_admin:
+        audit_log.set_action(user, "register")
+    return user
+
+
+def _check_registration(role: Role) -> None:
     if settings().registration == "closed":
         raise ClinicError(
             "registration_closed", "Registration is closed; contact an administrator for an account."
@@ -139,29 +165,16 @@ def register(
     if role is Role.ADMIN:
         message = "You cannot register as an admin; contact an administrator."
         raise ClinicError("forbidden", message, errors={"role": "must not be admin"})
-    # Each account costs a password hash. So an address may create only as many as it may fail to sign in.
-    rate, key = settings().rate_limit_login_address, ("register", actor.address or "unknown")
-    wait = limits.full(rate, *key)
-    if wait is not None:
-        raise ClinicError("too_many_requests", "Too many registrations; try again later.", retry_after=wait)
-    password_hash = _hash_new_password(password, name, email)
-    limits.hit(rate, *key)
-    user = _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=False)
-    audit_log.set_action(user, "register")
-    return user
 
 
-def _hash_new_password(password: str, name: str, email: str) -> str:
-    """Return the hash of a password for a new account.
-
-    The transaction of the request is open: on SQLite it holds the write lock meanwhile (ADR 0009).
-    Cheap checks come first: 422 for a weak password, 409 for an e-mail address that has an account.
-    """
+def _check_new_password(password: str, name: str, email: str) -> None:
     passwords.check_strength(password, about=(name, email, email.partition("@")[0]))
+
+
+def _check_email_is_free(email: str) -> None:
     if read_outside_transaction(select(User.id).where(User.email_key == unique_key(email))) is not None:
         message = "This e-mail address is already registered."
         raise ClinicError("already_exists", message, errors={"email": message})
-    return passwords.hash_password(password)
 
 
 def _insert(
@@ -219,6 +232,14 @@ def _change(user: User, values: dict[str, Any]) -> User:
         audit_log.set_action(user, "activate" if user.is_active else "deactivate")
         if not user.is_active:
             sessions.end_all(user.id)
+    return user
+
+
+def unlock(actor: Actor, user: User) -> User:
+    """Forgive the failed sign-ins of a user: those before do not block the user any more."""
+    actor.require(Permission.USERS_MANAGE)
+    user.unlocked_at = clock.now()
+    audit_log.set_action(user, "unlock")
     return user
 
 

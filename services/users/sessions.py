@@ -6,7 +6,6 @@ Redis, if there is one, only speeds up the refusal of a revoked session. It neve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from sqlalchemy import (
     delete,
     event,
     select,
+    true,
     update,
 )
 from sqlalchemy.orm import Session
@@ -32,7 +32,7 @@ from extensions import db
 from models import Doctor, User, UserSession
 from security import tokens
 from security.permissions import Actor
-from security.tokens import Claims
+from security.tokens import Claims, Pair
 from services import clock, remembered
 from services.audit import audit_log
 from services.listing import paging
@@ -40,15 +40,6 @@ from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import execute_core, get_or_404
 
 GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair
-LAST_USE_PRECISION = timedelta(minutes=1)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The access token and the refresh token of a session."""
-
-    access_token: str
-    refresh_token: str
 
 
 def revoked_key(session_id: int) -> str:
@@ -67,7 +58,7 @@ def ended() -> ClinicError:
 
 
 def identify(claims: Claims, visitor: Actor) -> tuple[Actor, bool]:
-    """Return the user of the token's session, and True if the session was not used for a minute.
+    """Return the user of the token's session, and True if its last use must be stored again.
 
     Reads session, user, role and doctor in the current transaction, or takes the remembered ones, which are
     verified before the commit (`services.remembered`). Raises 401 for a session that has ended
@@ -75,9 +66,9 @@ def identify(claims: Claims, visitor: Actor) -> tuple[Actor, bool]:
     """
     key = (claims.session_id, claims.user_id)
     caller = remembered.recall_caller(key)
-    if caller is None or caller.expires_at <= clock.now():
+    if caller is None or _is_over(caller):
         caller = _valid_session(*key)
-    idle = clock.now() - caller.last_used_at > LAST_USE_PRECISION
+    idle = clock.now() - caller.last_used_at > tokens.use_precision()
     if idle:
         remembered.forget_caller(key)
     else:
@@ -91,25 +82,37 @@ def verify_remembered() -> None:
     if caller is None:
         return
     row = execute_core(_SESSION, session_id=caller.session_id, user_id=caller.user_id).one_or_none()
-    names = ("name", "role", "is_active", "doctor_id", "ended_at")
-    if (
-        row is None
-        or row.expires_at <= clock.now()
-        or any(getattr(row, name) != getattr(caller, name) for name in names)
-    ):
+    names = ("name", "role", "is_active", "doctor_id")
+    if row is None or _is_over(row) or any(getattr(row, name) != getattr(caller, name) for name in names):
+        remembered.forget_caller((caller.session_id, caller.user_id))
         raise StaleDataError("the caller has changed")
 
 
 def require_valid(actor: Actor) -> None:
-    """Raise 401 if the session of an identified actor has ended meanwhile."""
-    _valid_session(actor.session_id, actor.user_id)
+    """Raise 401 if the session of an identified actor has ended meanwhile.
+
+    Raise `StaleDataError` if the role has changed: the request then runs again.
+    """
+    if _valid_session(actor.session_id, actor.user_id).role is not actor.role:
+        raise StaleDataError("the caller has changed")
 
 
 def _valid_session(session_id: int | None, user_id: int | None) -> Row[Any]:
     row = execute_core(_SESSION, session_id=session_id, user_id=user_id).one_or_none()
-    if row is None or row.ended_at or row.expires_at <= clock.now() or not row.is_active:
+    if row is None or _is_over(row) or not row.is_active:
         raise ended().about("user", user_id)
     return row
+
+
+def _is_over(session: UserSession | Row[Any]) -> bool:
+    return session.ended_at is not None or min(_ends(session)) <= clock.now()
+
+
+def _ends(session: UserSession | Row[Any]) -> list[datetime]:
+    """Return the instants that end a session: without a refresh, in any case, and without use."""
+    ends = [session.expires_at, session.created_at + tokens.maximum_lifetime()]
+    idle = tokens.idle_lifetime()
+    return ends if idle is None else [*ends, session.last_used_at + idle]
 
 
 _SESSION = (
@@ -117,6 +120,7 @@ _SESSION = (
         UserSession.id.label("session_id"),
         User.id.label("user_id"),
         UserSession.ended_at,
+        UserSession.created_at,
         UserSession.expires_at,
         UserSession.last_used_at,
         User.id,
@@ -151,11 +155,15 @@ def open_session(user: User, *, device: str | None, address: str | None) -> tupl
         address=address,
         created_at=now,
         last_used_at=now,
-        expires_at=now + tokens.refresh_lifetime(),
+        expires_at=now + min(tokens.refresh_lifetime(), tokens.maximum_lifetime()),
     )
     db.session.add(session)
     db.session.flush()
-    return session, Pair(*tokens.issue(user.id, session.id, session.counter))
+    return session, _issue(session, now)
+
+
+def _issue(session: UserSession, now: datetime) -> Pair:
+    return tokens.issue(session.user_id, session.id, session.counter, remaining=session.expires_at - now)
 
 
 def actor_of(visitor: Actor, user: User | Row[Any], session_id: int) -> Actor:
@@ -172,7 +180,7 @@ def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
     """
     session = _lock_session(claims)
     now = clock.now()
-    if session is None or session.ended_at or session.expires_at <= now:
+    if session is None or _is_over(session):
         raise ended().about("user", claims.user_id)
     user = get_or_404(User, claims.user_id)
     if not user.is_active:
@@ -182,14 +190,16 @@ def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:
         session.counter += 1
         session.rotated_at = now
         session.last_used_at = now
-        session.expires_at = now + tokens.refresh_lifetime()
+        session.expires_at = min(
+            now + tokens.refresh_lifetime(), session.created_at + tokens.maximum_lifetime()
+        )
     elif not _is_in_grace_period(session, claims):
         end(session)
         refusal = ended()
         refusal.commits_changes = True
         entry.outcome, entry.detail = AuditOutcome.REFUSED, refusal.code
         raise refusal
-    pair = Pair(*tokens.issue(user.id, session.id, session.counter))
+    pair = _issue(session, now)
     return actor_of(visitor, user, session.id), user, pair
 
 
@@ -225,10 +235,13 @@ def _lock_session(claims: Claims) -> UserSession | None:
 
 
 def _own_valid(actor: Actor) -> ColumnElement[bool]:
+    now, idle = clock.now(), tokens.idle_lifetime()
     return and_(
         UserSession.user_id == actor.user_id,
         UserSession.ended_at.is_(None),
-        UserSession.expires_at > clock.now(),
+        UserSession.expires_at > now,
+        UserSession.created_at > now - tokens.maximum_lifetime(),
+        true() if idle is None else UserSession.last_used_at > now - idle,
     )
 
 
@@ -248,9 +261,10 @@ def find(actor: Actor, query: ListQuery) -> Page[UserSession]:
 
 
 def add_computed_fields(actor: Actor, rows: Sequence[UserSession]) -> None:
-    """Mark the session of the current request."""
+    """Mark the session of the current request, and compute the end of each session without further use."""
     for session in rows:
         session.is_current = session.id == actor.session_id
+        session.ends_at = session.ended_at or min(_ends(session))
 
 
 def get(actor: Actor, session_id: int, *, lock: bool = False) -> UserSession:

@@ -1,84 +1,88 @@
 """Sign-in, change of password and reset of a forgotten password.
 
-A password hash takes a good part of a second. So rate limits come first, and no transaction is open during
-the hash: on SQLite an open transaction blocks all other writers.
+A password hash takes a good part of a second. So limits come first (`services.users.password_checks`), and no
+transaction is open during the hash: on SQLite an open transaction blocks all other writers.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
+from collections.abc import Collection
 from datetime import timedelta
+from typing import NamedTuple
 
 from sqlalchemy import select, update
 
-from cache.rate_limits import limits
+from cache.rate_limits import network_of
 from column_types import unique_key
-from config import settings
 from enums import AuditOutcome
 from errors import ClinicError, invalid
 from extensions import db
 from models import PasswordReset, User
-from security import passwords
+from security import passwords, tokens
+from security.password_queue import password_queue
 from security.permissions import Actor, Permission
+from security.tokens import Pair
 from services import clock
 from services.audit import audit_log
 from services.rows import get_or_404, read_outside_transaction
-from services.users import sessions
-from services.users.sessions import Pair
+from services.users import password_checks, sessions
 
 RESET_LIFETIME = timedelta(hours=1)
 
 
-def _too_many_requests(seconds: int) -> ClinicError:
-    return ClinicError("too_many_requests", "Too many failed attempts; try again later.", retry_after=seconds)
+class SignedIn(NamedTuple):
+    """The result of a sign-in: caller, user, first tokens of the session, and token of the device."""
+
+    actor: Actor
+    user: User
+    pair: Pair
+    device_token: str
 
 
-def _account_key(email: str) -> tuple[str, str]:
-    """Return the key of the failed sign-ins of an account.
-
-    Redis stores the key. So it contains a keyed hash and not the e-mail address.
-    """
-    digest = hmac.new(
-        settings().jwt_secret_key.encode(), f"login-account\n{unique_key(email)}".encode(), hashlib.sha256
-    )
-    return "login-account", digest.hexdigest()
-
-
-def sign_in(visitor: Actor, *, email: str, password: str, device: str | None) -> tuple[Actor, User, Pair]:
-    """Sign in and open a session. Return the caller, the user, and the first tokens of the session.
+def sign_in(
+    visitor: Actor, *, email: str, password: str, user_agent: str | None, device_tokens: Collection[str] = ()
+) -> SignedIn:
+    """Sign in and open a session.
 
     Raises 401 `invalid_credentials`. An unknown e-mail address and a wrong password give the same response in
     the same time. Raises 403 `account_inactive` only for the right password. Raises 429 `too_many_requests`
-    after too many failures of the account or of the IP address. For an account every attempt counts until one
-    succeeds. Raises 503 `unavailable` while too many password checks wait, which does not count as a failure.
+    after too many failures, unless one of the `device_tokens` proves that the user knows the device.
+    Raises 503 `unavailable` while too many password checks wait.
     """
-    passwords.raise_if_queue_full()
-    by_account, by_address = settings().rate_limit_login_account, settings().rate_limit_login_address
-    address = visitor.address or "unknown"
-    account = _account_key(email)
-    wait = limits.full(by_address, "login-address", address) or limits.hit(by_account, *account)
-    if wait is not None:
-        raise _too_many_requests(wait)
+    devices = [tokens.read_device(token) for token in device_tokens]  # in the same time for every account
     row = read_outside_transaction(
-        select(User.id, User.password_hash).where(User.email_key == unique_key(email))
+        select(User.id, User.password_hash, User.unlocked_at).where(User.email_key == unique_key(email))
     )
-    if not passwords.verify(row.password_hash if row else None, password) or row is None:
-        limits.hit(by_address, "login-address", address)
-        raise _invalid_credentials().about("user", row.id if row else None)
-    user = get_or_404(User, row.id, lock=True)
-    if user.password_hash != row.password_hash:  # changed in the meantime
+    user_id, password_hash = (row.id, row.password_hash) if row else (None, None)
+    known = (
+        device.id for device in devices if device and row and device.belongs_to(row.id, row.password_hash)
+    )
+    device_id = next(known, None)
+    check = password_checks.of_sign_in(
+        email,
+        visitor.address,
+        user_id=user_id,
+        device_id=device_id,
+        unlocked_at=row.unlocked_at if row else None,
+    )
+    with password_checks.counted(check) as attempt:
+        attempt.succeeded = passwords.verify(password_hash, password)
+    if not attempt.succeeded or user_id is None:
+        raise _invalid_credentials().about("user", user_id)
+    user = get_or_404(User, user_id, lock=True)
+    if user.password_hash != password_hash:  # changed in the meantime
         raise _invalid_credentials().about("user", user.id)
     if not user.is_active:
         message = "This account is not active; an administrator can activate it."
         raise ClinicError("account_inactive", message).about("user", user.id)
-    limits.forget(by_account, *account)
-    session, pair = sessions.open_session(user, device=device, address=visitor.address)
+    session, pair = sessions.open_session(user, device=user_agent, address=visitor.address)
     # not through the ORM, because a sign-in must not change the version of the user
     db.session.execute(update(User).where(User.id == user.id).values(last_login_at=session.created_at))
     audit_log.set_action(user, "login")
-    return sessions.actor_of(visitor, user, session.id), user, pair
+    device_token = tokens.issue_device(user.id, user.password_hash, device_id=device_id)
+    return SignedIn(sessions.actor_of(visitor, user, session.id), user, pair, device_token)
 
 
 def _invalid_credentials() -> ClinicError:
@@ -91,25 +95,23 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     Raises 422 `validation_failed` for a wrong current password, which is audited, and for a weak new one.
     Raises 429 `too_many_requests` after too many wrong ones, and 503 while too many password checks wait.
     """
-    passwords.raise_if_queue_full()
     db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
     user_id = actor.user_id or 0
-    by_account, key = settings().rate_limit_login_account, ("password-account", str(user_id))
-    wait = limits.hit(by_account, *key)
-    if wait is not None:
-        raise _too_many_requests(wait)
     row = read_outside_transaction(
         select(User.name, User.email, User.password_hash).where(User.id == user_id)
     )
-    is_right = row is not None and passwords.verify(row.password_hash, current_password)
+    check = password_checks.of_password_change(user_id)
+    with password_checks.counted(check) as attempt:
+        attempt.succeeded = row is not None and passwords.verify(row.password_hash, current_password)
     sessions.require_valid(actor)
-    if row is None or not is_right:
+    if row is None or not attempt.succeeded:
         raise _refuse_current_password(user_id)
-    limits.forget(by_account, *key)
     if new_password == current_password:
         raise invalid("new_password", "must differ from the current one")
     db.session.rollback()
-    hashed = _hash_new_password(new_password, row.name, row.email)
+    _check_new_password(new_password, row.name, row.email)
+    with password_queue.turn(check.group):
+        hashed = passwords.hash_password(new_password)
     sessions.require_valid(actor)
     user = get_or_404(User, user_id, lock=True)
     if user.password_hash != row.password_hash:  # changed in the meantime
@@ -131,10 +133,9 @@ def _refuse_current_password(user_id: int) -> ClinicError:
     return refusal
 
 
-def _hash_new_password(password: str, name: str, email: str) -> str:
+def _check_new_password(password: str, name: str, email: str) -> None:
     about = (name, email, email.partition("@")[0])
     passwords.check_strength(password, field="new_password", about=about)
-    return passwords.hash_password(password)
 
 
 # --- Forgotten passwords -------------------------------------------------------------------------------
@@ -164,11 +165,12 @@ def issue_reset(actor: Actor, user: User) -> tuple[str, PasswordReset]:
     return token, reset
 
 
-def reset_password(*, token: str, new_password: str) -> None:
+def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
     """Set a new password with a one-time token, and end all sessions of the user.
 
-    Raises 401 `token_invalid` for a wrong, used or expired token, and 422 `validation_failed` for a weak
-    password.
+    The failed sign-ins before no longer block the user. Raises 401 `token_invalid` for a wrong, used or
+    expired token, and 422 `validation_failed` for a weak password. Raises 429 `too_many_requests` for many
+    uses of the token at once, and 503 `unavailable` while too many password checks wait.
     """
     valid_token = (
         PasswordReset.token_hash == _digest(token),
@@ -180,18 +182,20 @@ def reset_password(*, token: str, new_password: str) -> None:
     )
     if row is None:
         raise _invalid_reset_token()
-    hashed = _hash_new_password(new_password, row.name, row.email)
+    _check_new_password(new_password, row.name, row.email)
+    password_checks.count_reset(_digest(token), row.id)
+    with password_queue.turn(network_of(visitor.address)):
+        hashed = passwords.hash_password(new_password)
     user = get_or_404(User, row.id, lock=True)  # before the row of the token, in the order of `issue_reset`
     reset = db.session.execute(
         select(PasswordReset).where(*valid_token).with_for_update()
     ).scalar_one_or_none()
     if reset is None:
         raise _invalid_reset_token()
-    reset.used_at = clock.now()
+    reset.used_at = user.unlocked_at = clock.now()
     user.password_hash = hashed
     audit_log.set_action(user, "reset_password")
     sessions.end_all(user.id)
-    limits.forget(settings().rate_limit_login_account, *_account_key(user.email))
 
 
 def _invalid_reset_token() -> ClinicError:

@@ -17,6 +17,7 @@ from errors import ClinicError
 from extensions import db
 from models import AuditLog
 from security import passwords
+from security.password_queue import password_queue
 from services import remembered
 from services.audit import audit_chain
 from services.users import sessions
@@ -71,6 +72,7 @@ def test_a_new_permission_holds_from_the_next_request(clinic: Clinic) -> None:
     [
         "UPDATE user_sessions SET ended_at = expires_at WHERE user_id = :id",
         "UPDATE user_sessions SET expires_at = created_at WHERE user_id = :id",
+        "UPDATE user_sessions SET created_at = '2020-01-01 00:00:00' WHERE user_id = :id",
         "UPDATE users SET is_active = false WHERE id = :id",
         "DELETE FROM user_sessions WHERE user_id = :id",
     ],
@@ -264,6 +266,31 @@ def test_a_withdrawn_right_revokes_no_session_in_redis(
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"])
+@pytest.mark.parametrize("path", ["/patients", "/auth/me"])  # with and without an audit entry
+def test_a_changed_caller_costs_one_second_attempt_only(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    caller = signed_in(clinic, "receptionist")
+    execute(clinic, "UPDATE users SET name = 'New Name' WHERE id = :id", id=caller.user_id)
+    attempts: list[str] = []
+    identify = request_cycle.identify
+
+    def spy(*arguments: Any) -> None:
+        attempts.append("attempt")
+        identify(*arguments)
+
+    monkeypatch.setattr(request_cycle, "identify", spy)
+
+    counts = []
+    for _ in range(3):
+        attempts.clear()
+        assert caller.get(path).status_code == 200
+        counts.append(len(attempts))
+
+    assert counts == [2, 1, 1]
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
 def test_a_slow_request_with_an_outdated_head_runs_again(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,11 +329,11 @@ def test_a_full_password_queue_counts_no_wrong_password(
     caller = signed_in(clinic, "receptionist")
     body = {"current_password": "wrong", "new_password": "another quiet harbour"}
 
-    def refuse() -> None:
+    def refuse(_group: str) -> None:
         raise ClinicError("unavailable", "Too many password checks wait.", retry_after=1)
 
     with monkeypatch.context() as full:
-        full.setattr(passwords, "raise_if_queue_full", refuse)
+        full.setattr(password_queue, "_enter", refuse)
         statuses = {caller.post("/auth/change-password", body).status_code for _ in range(12)}
 
     assert statuses == {503}

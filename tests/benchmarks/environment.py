@@ -28,11 +28,11 @@ from extensions import db
 from models import Appointment, Billing, Doctor, LedgerEntry, User
 from security import passwords
 from security.permissions import Actor
+from security.tokens import Pair
 from services import clock
 from services.audit import audit_log
 from services.patients import patients
 from services.users import sessions
-from services.users.sessions import Pair
 from tests.benchmarks.client import Connection, connect_evenly
 from tests.benchmarks.statements import PostgresRecorder, SqliteRecorder, StatementRecorder
 from tests.support.database import migrate

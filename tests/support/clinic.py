@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 
 import config
 from app import create_app
+from cache.attempts import attempts
 from cache.rate_limits import limits
 from cache.redis import redis_store
 from config import Settings
@@ -22,6 +23,7 @@ from extensions import db
 from models import Appointment, Doctor, User
 from services.search_key import search_key
 from services.users import sessions
+from services.users.blocked_attempts import blocked_attempts
 
 PASSWORD = "a quiet harbour at dawn"
 
@@ -78,6 +80,8 @@ class Clinic:
             config.use(settings)
             redis_store.init(settings.redis_url)
             limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
+            attempts.init(enabled=settings.rate_limit_enabled)
+            blocked_attempts.clear()
         self.app = app
         self.numbers = itertools.count(1)
         self.nobody = Caller(self, None)

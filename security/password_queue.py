@@ -1,0 +1,92 @@
+"""The queue of password hashes: at most `HASHING_THREADS` run in a process, and the others wait fairly.
+
+The waiting hashes belong to groups, such as the network of the client. The groups take turns. If the queue is
+full, a hash of the largest group is refused in favour of a smaller group. So one network that sends many
+sign-ins delays another one only by the hashes that are running.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from config import settings
+from database import deadline
+from errors import ClinicError
+
+# bcrypt uses only the CPU and releases the GIL. More than two threads would only slow each other down.
+HASHING_THREADS = 2
+
+Ticket = Future[None]
+
+
+def _queue_full() -> ClinicError:
+    return ClinicError("unavailable", "Too many sign-ins at this moment. Try again.", retry_after=2)
+
+
+class PasswordQueue:
+    """The places for hashes of this process, and the tickets that wait for one, by group."""
+
+    def __init__(self, places: int) -> None:
+        self._lock = threading.Lock()
+        self._free = places
+        self._waiting: dict[str, deque[Ticket]] = {}  # the first group is the next one
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of waiting hashes."""
+        return sum(map(len, self._waiting.values()))
+
+    @contextmanager
+    def turn(self, group: str) -> Iterator[None]:
+        """Wait for a place, and hold it during the block.
+
+        Raises 503 `unavailable` while `PASSWORD_CHECK_QUEUE` others wait. Each of them holds a thread of the
+        server.
+        """
+        ticket = self._enter(group)
+        if ticket is not None:
+            with deadline.paused():
+                ticket.result()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self, group: str) -> Ticket | None:
+        """Take a free place and return None, or return a ticket that waits for one."""
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return None
+            if self.waiting >= settings().password_check_queue:
+                self._displace(group)
+            ticket: Ticket = Future()
+            self._waiting.setdefault(group, deque()).append(ticket)
+            return ticket
+
+    def _displace(self, group: str) -> None:
+        """Refuse the newest ticket of the largest group. Raise 503 if `group` is as large as that one."""
+        largest = max(self._waiting, key=lambda name: len(self._waiting[name]))
+        if len(self._waiting.get(group, ())) + 1 >= len(self._waiting[largest]):
+            raise _queue_full()
+        self._waiting[largest].pop().set_exception(_queue_full())
+
+    def _leave(self) -> None:
+        """Give the place to the next group, or leave it free."""
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                return
+            group = next(iter(self._waiting))
+            tickets = self._waiting.pop(group)
+            ticket = tickets.popleft()
+            if tickets:
+                self._waiting[group] = tickets  # behind the other groups
+        ticket.set_result(None)
+
+
+password_queue = PasswordQueue(HASHING_THREADS)

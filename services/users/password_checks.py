@@ -1,0 +1,123 @@
+"""Limits of password checks: counters of failures, the queue of hashes, and the audit of blocked attempts."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from cache.attempts import Attempt, BlockedError, Counter, attempts
+from cache.rate_limits import limits, network_of
+from column_types import unique_key
+from config import settings
+from errors import ClinicError
+from security.password_queue import password_queue
+from services.audit import audit_log
+from services.users.blocked_attempts import BlockedAction, blocked_attempts
+
+
+@dataclass(frozen=True)
+class Check:
+    """The limits of one password check.
+
+    `group` is its group in the queue of hashes. Failures before `unlocked_at` are ignored.
+    """
+
+    blocked: BlockedAction
+    group: str
+    counters: Sequence[Counter]
+    unlocked_at: datetime | None = None
+
+
+def of_sign_in(
+    email: str,
+    address: str | None,
+    *,
+    user_id: int | None,
+    device_id: str | None,
+    unlocked_at: datetime | None,
+) -> Check:
+    """Return the limits of a sign-in.
+
+    A device on which the user has signed in before has a counter of its own. So failures elsewhere never
+    block it.
+    """
+    by_account = settings().rate_limit_login_account
+    blocked = BlockedAction("login", user_id)
+    if device_id is not None:
+        counter = Counter(by_account, ("device", device_id))
+        return Check(blocked, f"device {device_id}", [counter], unlocked_at)
+    account, network = _account_key(email), network_of(address)
+    counters = (
+        Counter(by_account, ("account-network", account, network)),
+        Counter(by_account, ("account", account), slows_down=True),
+        Counter(settings().rate_limit_login_address, ("network", network)),
+    )
+    return Check(blocked, network, counters, unlocked_at)
+
+
+def of_password_change(user_id: int) -> Check:
+    """Return the limits of a password change: the failures of the signed-in user."""
+    counter = Counter(settings().rate_limit_login_account, ("change-password", str(user_id)))
+    return Check(BlockedAction("change_password", user_id), queue_group(user_id), [counter])
+
+
+def queue_group(user_id: int | None) -> str:
+    """Return the group of a signed-in user in the queue of hashes."""
+    return f"user {user_id}"
+
+
+def _account_key(email: str) -> str:
+    """Return a keyed hash of the e-mail address, because Redis stores the key."""
+    return hmac.digest(
+        settings().jwt_secret_key.encode(), f"account\n{unique_key(email)}".encode(), "sha256"
+    ).hex()
+
+
+@contextmanager
+def counted(check: Check) -> Iterator[Attempt]:
+    """Wait for a turn to hash, and count a failure until the block sets `succeeded`.
+
+    Raises 429 `too_many_requests` if there were too many failures, and 503 `unavailable` while too many
+    hashes wait, which counts nothing.
+    """
+    since = check.unlocked_at.timestamp() if check.unlocked_at else 0
+    try:
+        attempts.check(check.counters, since=since)
+        with password_queue.turn(check.group), attempts.count(check.counters, since=since) as attempt:
+            yield attempt
+    except BlockedError as blocked:
+        raise _refusal(check.blocked, blocked.seconds) from None
+
+
+def _refusal(blocked: BlockedAction, seconds: int | None) -> ClinicError:
+    if seconds is None:
+        return ClinicError("unavailable", "Other sign-ins are still running. Try again.", retry_after=1)
+    return refuse(blocked, "Too many failed attempts; try again later.", seconds)
+
+
+def refuse(blocked: BlockedAction, message: str, seconds: int) -> ClinicError:
+    """Return a 429 `too_many_requests`, which is audited once a minute."""
+    refusal = ClinicError("too_many_requests", message, retry_after=seconds)
+    entry = blocked_attempts.add(blocked)
+    if entry is not None:
+        audit_log.pending_entries().add(entry)
+        refusal.commits_changes = True
+    return refusal
+
+
+def count_registration(address: str | None) -> None:
+    """Count a registration of the network. Raises 429 `too_many_requests`."""
+    wait = limits.hit(settings().rate_limit_register, "register", network_of(address))
+    if wait is not None:
+        raise refuse(BlockedAction("register", None), "Too many registrations; try again later.", wait)
+
+
+def count_reset(token_digest: str, user_id: int) -> None:
+    """Count a use of a genuine one-time token. Raises 429 `too_many_requests` if it is used in parallel."""
+    wait = limits.hit(settings().rate_limit_login_account, "reset-password", token_digest)
+    if wait is not None:
+        message = "This one-time token is used too often; try again later."
+        raise refuse(BlockedAction("reset_password", user_id), message, wait)

@@ -1,0 +1,91 @@
+"""The queue of password hashes: turns of the groups, and the limit of waiting hashes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import config
+from errors import ClinicError
+from security.password_queue import PasswordQueue
+from tests.conftest import settings_for
+
+
+class Crowd:
+    """Threads that wait in a queue of one place, which the test holds."""
+
+    def __init__(self, queue: PasswordQueue) -> None:
+        self.queue = queue
+        self.served: list[str] = []
+        self.refused: list[str] = []
+        self.errors: set[tuple[str, int | None]] = set()
+        self.threads: list[threading.Thread] = []
+
+    def arrive(self, group: str, times: int = 1) -> None:
+        """Start threads one after the other: each waits, or is refused, before the next one arrives."""
+        for _ in range(times):
+            before = self._settled()
+            self.threads.append(threading.Thread(target=self._run, args=(group,)))
+            self.threads[-1].start()
+            while self._settled() == before:
+                time.sleep(0.001)
+
+    def _settled(self) -> int:
+        return self.queue.waiting + len(self.refused)
+
+    def _run(self, group: str) -> None:
+        try:
+            with self.queue.turn(group):
+                self.served.append(group)
+        except ClinicError as error:
+            self.errors.add((error.code, error.retry_after))
+            self.refused.append(group)
+
+
+@contextmanager
+def crowd(limit: int) -> Iterator[Crowd]:
+    """Yield a crowd before a queue whose place is taken. At the end all are served."""
+    config.use(settings_for("sqlite:////nowhere", password_check_queue=limit))
+    present = Crowd(PasswordQueue(1))
+    with present.queue.turn("first"):
+        yield present
+    for thread in present.threads:
+        thread.join()
+    assert present.queue.waiting == 0
+    with present.queue.turn("last"):
+        pass
+
+
+def test_the_groups_take_turns() -> None:
+    with crowd(20) as present:
+        present.arrive("a", 3)
+        present.arrive("b", 2)
+        present.arrive("c")
+
+    assert present.served == ["a", "b", "c", "a", "b", "a"]
+
+
+def test_a_full_queue_refuses_the_largest_group() -> None:
+    with crowd(4) as present:
+        present.arrive("a", 6)
+        refused_first = list(present.refused)
+        present.arrive("b", 2)
+        present.arrive("b")
+        present.arrive("c")
+
+    assert refused_first == ["a", "a"]
+    assert present.refused == ["a", "a", "a", "a", "b", "a"]
+    assert present.served == ["a", "b", "c", "b"]
+    assert present.errors == {("unavailable", 2)}
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_group_alone_may_fill_the_queue(limit: int) -> None:
+    with crowd(limit) as present:
+        present.arrive("a", limit + 2)
+
+    assert (present.served, present.refused) == (["a"] * limit, ["a"] * 2)
