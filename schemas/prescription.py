@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NotRequired
 
 from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
@@ -171,6 +171,8 @@ OverriddenAlert = TypedDict(
         "with": str,
         "prescription_id": int | None,
         "message": str,
+        "severity": NotRequired[str],  # of an interaction: contraindicated or serious
+        "source": NotRequired[str],  # of an interaction: the label or list that names it
         "reason": str,
         "overridden_by": str,
         "overridden_at": InstantOut,

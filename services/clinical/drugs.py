@@ -38,7 +38,7 @@ from typing import Final, Literal, TypeVar, get_args
 from services.search_key import search_key
 
 # Increase it with every change of the table. The table holds the same version.
-DATA_VERSION: Final = "2026.1"
+DATA_VERSION: Final = "2026.2"
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "drugs.json.gz"
 
 AllergenKind = Literal["drug", "food", "environment", "animal", "venom", "contact", "excipient", "none"]

@@ -1,10 +1,12 @@
-"""Medication safety check: allergies and duplicate therapy, at prescribing and at dispensing.
+"""Medication safety check: allergies, duplicate therapy and severe interactions.
 
-`services.clinical.drugs` answers three questions from its versioned table, without network access:
+It runs at prescribing and at dispensing, on versioned tables and without network access.
+`services.clinical.drugs` and `services.clinical.interactions` answer four questions:
 
 - Is the patient allergic to the medication (substance, class, cross-reactivity)?
 - Does the patient already take the same ingredient?
 - Does the patient already take another member of a class where two members are duplicate therapy?
+- Does the patient already take a medication with a severe interaction?
 
 A patient takes the medications of active prescriptions and the home medications of the medical history. A
 prescription is active until it is completed, cancelled or past `expires_on`. The days of supply do not end
@@ -28,11 +30,12 @@ from extensions import db
 from models import Allergy, HomeMedication, MedicalHistory, PrescribedMedication, Prescription
 from security.permissions import Actor, Permission
 from services import clock
-from services.clinical import drugs
+from services.clinical import drugs, interactions
 from services.clinical.drugs import Drug
 from services.search_key import search_key
 
-Alert = dict[str, Any]  # {code, medication, with, prescription_id, message}
+# {code, medication, with, prescription_id, message}; an interaction also has {severity, source}
+Alert = dict[str, Any]
 SafetyWarning = dict[str, str]  # {medication, code, message}
 
 ALERT_CODES = {
@@ -144,6 +147,7 @@ def find_alerts(
                 alerts += _allergy_alerts(name, drug, allergy)
             for other in (*previous, *current):
                 alerts += _duplicate_alerts(name, drug, other)
+                alerts += _interaction_alerts(name, drug, other)
         previous.append(CurrentMedication(name, "this prescription"))
     return alerts
 
@@ -194,6 +198,24 @@ def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[A
         message = f"{pair} are both of the class {', '.join(sorted(classes))}."
         alerts.append(_alert("duplicate_class", name, other.name, message, other.prescription_id))
     return alerts
+
+
+def _interaction_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
+    """Return one alert for two medications that interact, with the highest severity and all sources."""
+    other_drug = _resolve_drug(other.name)
+    if other_drug is None:
+        return []
+    matches = interactions.find_interactions(name, drug, other.name, other_drug)
+    if not matches:
+        return []
+    effects = "; ".join(
+        f"{match.ingredient} with {match.other_ingredient}: {match.interaction.effect}" for match in matches
+    )
+    message = f"{name} and {other.name} ({other.source}) interact. {effects}."
+    alert = _alert("interaction", name, other.name, message, other.prescription_id)
+    alert["severity"] = matches[0].interaction.severity
+    alert["source"] = "; ".join(dict.fromkeys(match.interaction.source for match in matches))
+    return [alert]
 
 
 # --- Warnings for unknown medications and allergies ----------------------------------------------------
