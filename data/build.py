@@ -183,7 +183,7 @@ def curate_classes(classes: dict[str, set[str]]) -> None:
 
 
 def collect_names(
-    products: list[Product], ingredients: list[str], synonyms: dict[str, tuple[str, ...]]
+    products: list[Product], ingredients: list[str], curated: dict[str, tuple[str, ...]]
 ) -> dict[str, frozenset[str]]:
     """Return the ingredients of each name.
 
@@ -197,7 +197,7 @@ def collect_names(
     names = {n: frozenset.intersection(*sets) or frozenset.union(*sets) for n, sets in meanings.items()}
     for ingredient in ingredients:
         names[normalize(ingredient)] = frozenset({ingredient})
-    names.update({name: frozenset(members) for name, members in synonyms.items()})
+    names.update({name: frozenset(members) for name, members in curated.items()})
     # A brand with the name of a dose form would match every name. Procaine is a drug and also a salt.
     own_names = {normalize(ingredient) for ingredient in ingredients}
     return {
