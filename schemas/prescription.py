@@ -155,9 +155,9 @@ class DispensingOut(Out):
 
 
 class SafetyWarning(TypedDict):
-    """A safety check that was not possible."""
+    """A limit of the safety check: `unchecked`, or `understood_as` for a name with a typing error."""
 
-    medication: str
+    medication: NotRequired[str]
     code: str
     message: str
 

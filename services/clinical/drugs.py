@@ -96,6 +96,7 @@ _ALLERGY_WORDS = frozenset(
     recorded stated at
     """.split()
 )
+_GENERAL_WORDS = SALT_WORDS | _UNIT_WORDS | _FORM_WORDS | _ALLERGY_WORDS
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
 _LEXEME = re.compile(r"[^\W_]+|[/+,;&]")
 _NAMES_LIKE_STRENGTHS = frozenset({"3hp", "3tc", "4fdc", "5fu", "6mp"})
@@ -230,6 +231,24 @@ def is_noise(word: str) -> bool:
         or word in _FORM_WORDS
         or (_NUMERIC.fullmatch(word) is not None and word not in _NAMES_LIKE_STRENGTHS)
     )
+
+
+@functools.cache
+def known_words() -> frozenset[str]:
+    """Return the words of all names and allergens, and the words that do not name a substance."""
+    table = _table()
+    words = {word for phrase in (*table.names, *table.terms) for word in phrase.split()}
+    return frozenset(words | _GENERAL_WORDS)
+
+
+def is_general_word(word: str) -> bool:
+    """Return True for a word that does not name a substance by itself, such as "tablet" or "rash"."""
+    return word in _GENERAL_WORDS
+
+
+def is_ingredient(name: str) -> bool:
+    """Return True for the standard name of an ingredient."""
+    return name in _table().classes_of
 
 
 def resolve(name: str) -> Drug | None:

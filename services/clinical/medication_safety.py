@@ -12,7 +12,8 @@ A patient takes the medications of active prescriptions and the home medications
 prescription is active until it is completed, cancelled or past `expires_on`. The days of supply do not end
 it, because nobody knows when the patient began the course.
 
-Medications and allergies that are not in the table give a warning with the code `unchecked`.
+Medications and allergies that are not in the table give a warning with the code `unchecked`. A name with one
+typing error is checked as the name that it resembles. It gives a warning with the code `understood_as`.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from extensions import db
 from models import Allergy, HomeMedication, MedicalHistory, PrescribedMedication, Prescription
 from security.permissions import Actor, Permission
 from services import clock
-from services.clinical import drugs, interactions
-from services.clinical.drugs import Drug
+from services.clinical import drug_spelling, drugs, interactions
+from services.clinical.drug_spelling import Recognized
+from services.clinical.drugs import Allergen, Drug
 from services.search_key import search_key
 
 # {code, medication, with, prescription_id, message}; an interaction also has {severity, source}
 Alert = dict[str, Any]
-SafetyWarning = dict[str, str]  # {medication, code, message}
+SafetyWarning = dict[str, str]  # {medication?, code, message}
 
 ALERT_CODES = {
     "ingredient": "allergy_ingredient",
@@ -45,8 +47,8 @@ ALERT_CODES = {
 }
 
 # The same names occur often, and the table does not change while the process runs.
-_resolve_drug = lru_cache(maxsize=4096)(drugs.resolve)
-_resolve_allergen = lru_cache(maxsize=4096)(drugs.resolve_allergen)
+_recognize_drug = lru_cache(maxsize=4096)(drug_spelling.recognize_drug)
+_recognize_allergen = lru_cache(maxsize=4096)(drug_spelling.recognize_allergen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def find_alerts(
     current = record.medications_except(prescription_id)
     previous: list[CurrentMedication] = []
     for name in names:
-        drug = _resolve_drug(name)
+        drug = _recognize_drug(name).match
         if drug is not None:
             for allergy in record.allergies:
                 alerts += _allergy_alerts(name, drug, allergy)
@@ -165,7 +167,7 @@ def _alert(
 
 
 def _allergy_alerts(name: str, drug: Drug, allergy: RecordedAllergy) -> list[Alert]:
-    allergen = _resolve_allergen(allergy.substance)
+    allergen = _recognize_allergen(allergy.substance).match
     if allergen is None:
         return []
     reasons: dict[str, list[str]] = {}
@@ -184,7 +186,7 @@ def _allergy_alerts(name: str, drug: Drug, allergy: RecordedAllergy) -> list[Ale
 
 
 def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
-    other_drug = _resolve_drug(other.name)
+    other_drug = _recognize_drug(other.name).match
     if other_drug is None:
         return []
     alerts = []
@@ -202,7 +204,7 @@ def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[A
 
 def _interaction_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
     """Return one alert for two medications that interact, with the highest severity and all sources."""
-    other_drug = _resolve_drug(other.name)
+    other_drug = _recognize_drug(other.name).match
     if other_drug is None:
         return []
     matches = interactions.find_interactions(name, drug, other.name, other_drug)
@@ -226,33 +228,60 @@ def find_unchecked(
 ) -> list[SafetyWarning]:
     """Return the warnings for medications and allergies that are not in the drug table.
 
-    A medication has at most two warnings: one for its own name, and one for the unknown entries of the
-    patient's record.
+    A medication has at most three warnings: how its name was understood, what is unknown in its name, and
+    the unknown entries of the patient's record. An entry of the record that was understood in spite of a
+    typing error has a warning without a medication.
     """
-    warnings = []
-    unknown = [
-        f"allergy {allergy.substance}"
+    entries: list[tuple[str, Recognized[Any]]] = [
+        (f"allergy {allergy.substance}", _recognize_allergen(allergy.substance))
         for allergy in record.allergies
-        if _is_unknown_allergy(allergy.substance)
     ]
-    unknown += [
-        f"{medication.source}: {medication.name}"
+    entries += [
+        (f"{medication.source}: {medication.name}", _recognize_drug(medication.name))
         for medication in record.medications_except(prescription_id)
-        if _is_unknown_drug(medication.name)
+    ]
+    unknown = "; ".join(entry + _similar(found) for entry, found in entries if _is_unknown(found))
+    warnings = [
+        {"code": "understood_as", "message": _understood(entry, found)}
+        for entry, found in entries
+        if found.understood
     ]
     for name in names:
-        drug = _resolve_drug(name)
-        if drug is None:
-            problem = "is not known: it was not checked against allergies and other medications."
-            warnings.append(_unchecked(name, f"{name} {problem}"))
+        found = _recognize_drug(name)
+        if found.understood:
+            warnings.append(
+                {"medication": name, "code": "understood_as", "message": _understood(name, found)}
+            )
+        if found.match is None:
+            problem = "It was not checked against allergies and other medications."
+            warnings.append(_unchecked(name, f"{name} is not known{_similar(found)}. {problem}"))
             continue
-        if drug.unknown_parts:
-            words = ", ".join(drug.unknown_parts)
-            warnings.append(_unchecked(name, f"Part of {name} is not known and was not checked: {words}."))
+        if found.match.unknown_parts:
+            words = ", ".join(found.match.unknown_parts)
+            message = f"Part of {name} is not known and was not checked: {words}{_similar(found)}."
+            warnings.append(_unchecked(name, message))
         if unknown:
-            entries = "; ".join(unknown)
-            warnings.append(_unchecked(name, f"{name} was not checked against unknown entries: {entries}."))
+            warnings.append(_unchecked(name, f"{name} was not checked against unknown entries: {unknown}."))
     return warnings
+
+
+def _is_unknown(found: Recognized[Any]) -> bool:
+    return found.match is None or bool(found.match.unknown_parts)
+
+
+def _understood(entry: str, found: Recognized[Any]) -> str:
+    known = ", ".join(word for _, word in found.understood)
+    contents = found.match.name if found.match else ""
+    if isinstance(found.match, Allergen):
+        contents = ", ".join(sorted(found.match.classes or found.match.ingredients))
+    meaning = f" ({contents})" if contents not in ("", known) else ""
+    return f"{entry} was understood as {known}{meaning}. Correct the name if this is wrong."
+
+
+def _similar(found: Recognized[Any]) -> str:
+    """Return the known names that an unknown name may mean, as an addition to a message."""
+    names = [name for _, similar in found.ambiguous for name in similar]
+    return f" (similar names: {', '.join(names)})" if names else ""
 
 
 def free_text_warnings() -> list[SafetyWarning]:
@@ -268,16 +297,6 @@ def free_text_warnings() -> list[SafetyWarning]:
 
 def _unchecked(medication: str, message: str) -> SafetyWarning:
     return {"medication": medication, "code": "unchecked", "message": message}
-
-
-def _is_unknown_allergy(substance: str) -> bool:
-    allergen = _resolve_allergen(substance)
-    return allergen is None or bool(allergen.unknown_parts)
-
-
-def _is_unknown_drug(name: str) -> bool:
-    drug = _resolve_drug(name)
-    return drug is None or bool(drug.unknown_parts)
 
 
 # --- Check and override --------------------------------------------------------------------------------
