@@ -1,6 +1,7 @@
 """Build the reference data of this folder from its sources: `python -m data.build drugs|icd10|demo`.
 
-    drugs  SOURCE  FDA National Drug Code extract (CSV, gzip) and `data/curated/*.csv` -> drugs.json.gz
+    drugs  SOURCE  FDA National Drug Code extract (CSV, gzip) and `data/curated/*.csv` -> drugs.json.gz,
+                                                                                          interactions.json.gz
     icd10          the installed package simple-icd-10-cm                              -> icd10cm.txt.gz
     demo   FOLDER  Synthea extracts (CSV, gzip) and `--prices` procedure_prices.csv     -> demo/*.csv.gz
 
@@ -82,9 +83,19 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
+def read_names(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the ingredients of each name of a curated file, by the normalized name."""
+    return {normalize(row["name"]): tuple(split_cell(row["ingredients"])) for row in read_curated(name)}
+
+
 def split_cell(cell: str) -> list[str]:
     """Return the values of a cell; `;` separates them."""
     return [part for part in cell.split(";") if part]
+
+
+def write_json(path: Path, table: dict[str, Any]) -> None:
+    """Write a table as compressed JSON."""
+    write_gzip(path, json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 # --- Drugs ---
@@ -172,7 +183,7 @@ def curate_classes(classes: dict[str, set[str]]) -> None:
 
 
 def collect_names(
-    products: list[Product], ingredients: list[str], synonyms: dict[str, tuple[str, ...]]
+    products: list[Product], ingredients: list[str], curated: dict[str, tuple[str, ...]]
 ) -> dict[str, frozenset[str]]:
     """Return the ingredients of each name.
 
@@ -186,7 +197,7 @@ def collect_names(
     names = {n: frozenset.intersection(*sets) or frozenset.union(*sets) for n, sets in meanings.items()}
     for ingredient in ingredients:
         names[normalize(ingredient)] = frozenset({ingredient})
-    names.update({name: frozenset(members) for name, members in synonyms.items()})
+    names.update({name: frozenset(members) for name, members in curated.items()})
     # A brand with the name of a dose form would match every name. Procaine is a drug and also a salt.
     own_names = {normalize(ingredient) for ingredient in ingredients}
     return {
@@ -224,6 +235,36 @@ def expand_allergens(classes: dict[str, set[str]]) -> tuple[dict[str, Any], dict
     return terms, {name: sorted(pairs) for name, pairs in of_ingredient.items() if pairs}
 
 
+def expand_interactions(classes: dict[str, set[str]]) -> list[tuple[Any, ...]]:
+    """Return the severe interactions, with the ingredients of each side. Groups and classes are expanded.
+
+    The columns `local_forms` and `second_alone` are explained in `services/clinical/interactions.py`.
+    """
+    members: dict[str, set[str]] = {ingredient: {ingredient} for ingredient in classes}
+    for ingredient, class_names in classes.items():
+        for class_name in class_names:
+            members.setdefault(class_name, set()).add(ingredient)
+
+    def expand(cell: str) -> set[str]:
+        check_known("ingredient, class or group", set(split_cell(cell)), members)
+        return {ingredient for name in split_cell(cell) for ingredient in members[name]}
+
+    for row in read_curated("interaction_groups"):
+        members[row["group"]] = expand(row["members"]) - expand(row["except"])
+    return [
+        (
+            sorted(expand(row["first"])),
+            sorted(expand(row["second"])),
+            row["severity"],
+            row["effect"],
+            row["source"],
+            row["local_forms"] == "yes",
+            row["second_alone"] == "yes",
+        )
+        for row in read_curated("interactions")
+    ]
+
+
 def check_known(what: str, mentioned: set[str], known: Iterable[str]) -> None:
     """Exit with an error if a curated file names an unknown ingredient or class."""
     if missing := mentioned - set(known):
@@ -232,9 +273,8 @@ def check_known(what: str, mentioned: set[str], known: Iterable[str]) -> None:
 
 def build_drugs(source: Path) -> None:
     """Write drugs.json.gz. Exit with an error if a rule names an unknown ingredient or class."""
-    synonyms = {
-        normalize(row["name"]): tuple(split_cell(row["ingredients"])) for row in read_curated("synonyms")
-    }
+    synonyms = read_names("synonyms")
+    trade_names = read_names("trade_names")
     products = list(read_products(source, synonyms))
     classes = derive_classes(products)
     for product in products:
@@ -243,13 +283,14 @@ def build_drugs(source: Path) -> None:
     curate_classes(classes)
     for ingredient in (name for members in synonyms.values() for name in members):
         classes[ingredient] |= set()
+    check_known("ingredient", {name for members in trade_names.values() for name in members}, classes)
     terms, cross = expand_allergens(classes)
     rules = read_curated("class_rules")
     class_names = sorted(set().union(*classes.values()))
     check_known("class", {row["class"] for row in rules}, class_names)
     ingredients = sorted(classes)
     number = {name: i for i, name in enumerate(ingredients)}
-    names = collect_names(products, ingredients, synonyms)
+    names = collect_names(products, ingredients, synonyms | trade_names)
     table = {
         "version": DATA_VERSION,
         "curated": fingerprint(),
@@ -263,7 +304,13 @@ def build_drugs(source: Path) -> None:
         "diluents_and_gases": _DILUENTS_AND_GASES,
     }
     print(f"{len(ingredients):,} ingredients, {len(names):,} names, {len(terms):,} allergens")
-    write_gzip(HERE / "drugs.json.gz", json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode())
+    write_json(HERE / "drugs.json.gz", table)
+    interactions = {
+        "version": DATA_VERSION,
+        "curated": fingerprint(),
+        "interactions": expand_interactions(classes),
+    }
+    write_json(HERE / "interactions.json.gz", interactions)
 
 
 # --- ICD-10-CM ---

@@ -183,7 +183,10 @@ class DispensingOut(Out):
 
 
 class SafetyWarning(TypedDict):
-    """A safety check that was not possible. `medication` is absent if it is not about one medication."""
+    """A limit of the safety check: `unchecked`, `understood_as` for a name with a typing error, and others.
+
+    `medication` is absent if the warning is not about one medication.
+    """
 
     code: str
     message: str
@@ -199,6 +202,8 @@ OverriddenAlert = TypedDict(
         "with": str,
         "prescription_id": int | None,
         "message": str,
+        "severity": NotRequired[str],  # of an interaction: contraindicated or serious
+        "source": NotRequired[str],  # of an interaction: the label or list that names it
         "reason": str,
         "overridden_by": str,
         "overridden_at": InstantOut,

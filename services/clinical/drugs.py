@@ -38,7 +38,7 @@ from typing import Final, Literal, TypeVar, get_args
 from services.search_key import search_key
 
 # Increase it with every change of the table. The table holds the same version.
-DATA_VERSION: Final = "2026.1"
+DATA_VERSION: Final = "2026.2"
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "drugs.json.gz"
 
 AllergenKind = Literal["drug", "food", "environment", "animal", "venom", "contact", "excipient", "none"]
@@ -66,7 +66,7 @@ _UNIT_WORDS = frozenset(
     """
     mg mcg ug μg ng g gm kg ml l dl iu unt unit units u meq mmol mol mci hr hrs hour hours day days week
     weeks month actuat actuation dose doses puff puffs spray drop drops per percent w v x every daily once
-    twice
+    twice od bd tds qds qid tid bid po stat nocte mane
     """.split()
 )
 _FORM_WORDS = frozenset(
@@ -82,6 +82,7 @@ _FORM_WORDS = frozenset(
     sustained controlled prolonged immediate release er xr sr cr mr la dr xl retard slow pack starter
     maintenance pediatric paediatric adult children infant generic brand product form strength drug abuse
     deterrent package usp bp ph eur preservative free sterile in of for the a an as needed prn only and with
+    syp syr neonatal
     """.split()
 )
 _ALLERGY_WORDS = frozenset(
@@ -95,8 +96,10 @@ _ALLERGY_WORDS = frozenset(
     recorded stated at
     """.split()
 )
+_GENERAL_WORDS = SALT_WORDS | _UNIT_WORDS | _FORM_WORDS | _ALLERGY_WORDS
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
 _LEXEME = re.compile(r"[^\W_]+|[/+,;&]")
+_NAMES_LIKE_STRENGTHS = frozenset({"3hp", "3tc", "4fdc", "5fu", "6mp"})
 _NUMERIC = re.compile(r"\d.*|nda\d+")  # strengths; RxNorm puts NDA numbers before names
 _BRACKET = re.compile(r"\[[^\]]*\]")
 
@@ -226,8 +229,26 @@ def is_noise(word: str) -> bool:
         word in SALT_WORDS
         or word in _UNIT_WORDS
         or word in _FORM_WORDS
-        or _NUMERIC.fullmatch(word) is not None
+        or (_NUMERIC.fullmatch(word) is not None and word not in _NAMES_LIKE_STRENGTHS)
     )
+
+
+@functools.cache
+def known_words() -> frozenset[str]:
+    """Return the words of all names and allergens, and the words that do not name a substance."""
+    table = _table()
+    words = {word for phrase in (*table.names, *table.terms) for word in phrase.split()}
+    return frozenset(words | _GENERAL_WORDS)
+
+
+def is_general_word(word: str) -> bool:
+    """Return True for a word that does not name a substance by itself, such as "tablet" or "rash"."""
+    return word in _GENERAL_WORDS
+
+
+def is_ingredient(name: str) -> bool:
+    """Return True for the standard name of an ingredient."""
+    return name in _table().classes_of
 
 
 def resolve(name: str) -> Drug | None:
@@ -242,10 +263,8 @@ def resolve(name: str) -> Drug | None:
     if ingredients is not None:
         return _drug(frozenset(ingredients), (), table)
     for candidate in (words, split_words(name)):  # the brand in brackets counts only if the rest is unknown
-        is_single = _count_meaningful(candidate) == 1
-        matches, unknown = _scan(
-            candidate, functools.partial(_find_ingredients, is_single=is_single, table=table)
-        )
+        alone = _words_alone(candidate)
+        matches, unknown = _scan(candidate, functools.partial(_find_ingredients, alone=alone, table=table))
         if matches:
             return _drug(frozenset().union(*(match for _, match in matches)), unknown, table)
     return None
@@ -259,13 +278,21 @@ def _classes_of(ingredients: Iterable[str], table: _DrugTable) -> frozenset[str]
     return frozenset().union(*(table.classes_of[ingredient] for ingredient in ingredients))
 
 
-def _count_meaningful(words: list[_Word]) -> int:
-    return sum(not is_noise(word.text) for word in words)
+def _words_alone(words: list[_Word]) -> frozenset[str]:
+    """Return the words that are the only name between two separators, such as "ABC" in "ABC 600/3TC 300"."""
+    parts: list[list[str]] = []
+    for word in words:
+        if word.after_separator or not parts:
+            parts.append([])
+        if not is_noise(word.text):
+            parts[-1].append(word.text)
+    return frozenset(part[0] for part in parts if len(part) == 1)
 
 
-def _find_ingredients(phrase: str, is_single: bool, table: _DrugTable) -> tuple[str, ...] | None:
+def _find_ingredients(phrase: str, alone: frozenset[str], table: _DrugTable) -> tuple[str, ...] | None:
     # One to three letters beside other words are more likely an abbreviation than a brand.
-    return table.names.get(phrase) if is_single or " " in phrase or len(phrase) > 3 else None
+    is_clear = phrase in alone or " " in phrase or len(phrase) > 3 or phrase in _NAMES_LIKE_STRENGTHS
+    return table.names.get(phrase) if is_clear else None
 
 
 def _scan(
@@ -306,11 +333,11 @@ def resolve_allergen(text: str) -> Allergen | None:
     """
     table = _table()
     words = [word for word in split_words(text) if word.text not in _ALLERGY_WORDS]
-    is_single = _count_meaningful(words) == 1
+    alone = _words_alone(words)
     matches, unknown = _scan(
         words,
         lambda phrase: (
-            _find_term(phrase, table) or _term_of_drug(_find_ingredients(phrase, is_single, table), table)
+            _find_term(phrase, table) or _term_of_drug(_find_ingredients(phrase, alone, table), table)
         ),
     )
     if not matches:

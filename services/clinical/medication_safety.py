@@ -1,17 +1,20 @@
-"""Medication safety check: allergies and duplicate therapy, at prescribing and at dispensing.
+"""Medication safety check: allergies, duplicate therapy and severe interactions.
 
-`services.clinical.drugs` answers three questions from its versioned table, without network access:
+It runs at prescribing and at dispensing, on versioned tables and without network access.
+`services.clinical.drugs` and `services.clinical.interactions` answer four questions:
 
 - Is the patient allergic to the medication (substance, class, cross-reactivity)?
 - Does the patient already take the same ingredient?
 - Does the patient already take another member of a class where two members are duplicate therapy?
+- Does the patient already take a medication with a severe interaction?
 
 A patient takes the medications of current therapies and the home medications of the medical history.
 `services.clinical.therapy` defines the last day of a therapy. A dispensed medication stays in the check while
 its supply lasts.
 
-Medications and allergies that are not in the table give a warning with the code `unchecked`. A patient
-without recorded allergies gives `allergies_not_asked`.
+Medications and allergies that are not in the table give a warning with the code `unchecked`. A name with one
+typing error is checked as the name that it resembles. It gives a warning with the code `understood_as`. A
+patient without recorded allergies gives `allergies_not_asked`.
 """
 
 from __future__ import annotations
@@ -29,11 +32,13 @@ from extensions import db
 from models import Allergy, HomeMedication, MedicalHistory, PrescribedMedication, Prescription
 from security.permissions import Actor, Permission
 from services import clock
-from services.clinical import drugs
-from services.clinical.drugs import Drug
+from services.clinical import drug_spelling, drugs, interactions
+from services.clinical.drug_spelling import Recognized
+from services.clinical.drugs import Allergen, Drug
 from services.search_key import search_key
 
-Alert = dict[str, Any]  # {code, medication, with, prescription_id, message}
+# {code, medication, with, prescription_id, message}; an interaction also has {severity, source}
+Alert = dict[str, Any]
 SafetyWarning = dict[str, str]  # {code, message}, and `medication` if it is about one
 
 ALERT_CODES = {
@@ -53,8 +58,8 @@ NOT_ASKED_WARNING: SafetyWarning = {
 }
 
 # The same names occur often, and the table does not change while the process runs.
-_resolve_drug = lru_cache(maxsize=4096)(drugs.resolve)
-_resolve_allergen = lru_cache(maxsize=4096)(drugs.resolve_allergen)
+_recognize_drug = lru_cache(maxsize=4096)(drug_spelling.recognize_drug)
+_recognize_allergen = lru_cache(maxsize=4096)(drug_spelling.recognize_allergen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +160,13 @@ def find_alerts(
     current = record.medications_except(prescription_id)
     previous: list[CurrentMedication] = []
     for name in names:
-        drug = _resolve_drug(name)
+        drug = _recognize_drug(name).match
         if drug is not None:
             for allergy in record.allergies:
                 alerts += _allergy_alerts(name, drug, allergy)
             for other in (*previous, *current):
                 alerts += _duplicate_alerts(name, drug, other)
+                alerts += _interaction_alerts(name, drug, other)
         previous.append(CurrentMedication(name, "this prescription"))
     return alerts
 
@@ -178,7 +184,7 @@ def _alert(
 
 
 def _allergy_alerts(name: str, drug: Drug, allergy: RecordedAllergy) -> list[Alert]:
-    allergen = _resolve_allergen(allergy.substance)
+    allergen = _recognize_allergen(allergy.substance).match
     if allergen is None:
         return []
     reasons: dict[str, list[str]] = {}
@@ -197,7 +203,7 @@ def _allergy_alerts(name: str, drug: Drug, allergy: RecordedAllergy) -> list[Ale
 
 
 def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
-    other_drug = _resolve_drug(other.name)
+    other_drug = _recognize_drug(other.name).match
     if other_drug is None:
         return []
     alerts = []
@@ -211,6 +217,24 @@ def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[A
         message = f"{pair} are both of the class {', '.join(sorted(classes))}."
         alerts.append(_alert("duplicate_class", name, other.name, message, other.prescription_id))
     return alerts
+
+
+def _interaction_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
+    """Return one alert for two medications that interact, with the highest severity and all sources."""
+    other_drug = _recognize_drug(other.name).match
+    if other_drug is None:
+        return []
+    matches = interactions.find_interactions(name, drug, other.name, other_drug)
+    if not matches:
+        return []
+    effects = "; ".join(
+        f"{match.ingredient} with {match.other_ingredient}: {match.interaction.effect}" for match in matches
+    )
+    message = f"{name} and {other.name} ({other.source}) interact. {effects}."
+    alert = _alert("interaction", name, other.name, message, other.prescription_id)
+    alert["severity"] = matches[0].interaction.severity
+    alert["source"] = "; ".join(dict.fromkeys(match.interaction.source for match in matches))
+    return [alert]
 
 
 # --- Warnings ------------------------------------------------------------------------------------------
@@ -229,47 +253,64 @@ def find_unchecked(
 ) -> list[SafetyWarning]:
     """Return the warnings for medications and allergies that are not in the drug table.
 
-    A medication has at most two warnings: one for its own name, and one for the unknown entries of the
-    patient's record.
+    A medication has at most three warnings: how its name was understood, what is unknown in its name, and
+    the unknown entries of the patient's record. An entry of the record that was understood in spite of a
+    typing error has a warning without a medication.
     """
-    warnings = []
-    unknown = [
-        f"allergy {allergy.substance}"
+    entries: list[tuple[str, Recognized[Any]]] = [
+        (f"allergy {allergy.substance}", _recognize_allergen(allergy.substance))
         for allergy in record.allergies
-        if _is_unknown_allergy(allergy.substance)
     ]
-    unknown += [
-        f"{medication.source}: {medication.name}"
+    entries += [
+        (f"{medication.source}: {medication.name}", _recognize_drug(medication.name))
         for medication in record.medications_except(prescription_id)
-        if _is_unknown_drug(medication.name)
+    ]
+    unknown = "; ".join(entry + _similar(found) for entry, found in entries if _is_unknown(found))
+    warnings = [
+        {"code": "understood_as", "message": _understood(entry, found)}
+        for entry, found in entries
+        if found.understood
     ]
     for name in names:
-        drug = _resolve_drug(name)
-        if drug is None:
-            problem = "is not known: it was not checked against allergies and other medications."
-            warnings.append(_unchecked(name, f"{name} {problem}"))
+        found = _recognize_drug(name)
+        if found.understood:
+            warnings.append(
+                {"medication": name, "code": "understood_as", "message": _understood(name, found)}
+            )
+        if found.match is None:
+            problem = "It was not checked against allergies and other medications."
+            warnings.append(_unchecked(name, f"{name} is not known{_similar(found)}. {problem}"))
             continue
-        if drug.unknown_parts:
-            words = ", ".join(drug.unknown_parts)
-            warnings.append(_unchecked(name, f"Part of {name} is not known and was not checked: {words}."))
+        if found.match.unknown_parts:
+            words = ", ".join(found.match.unknown_parts)
+            message = f"Part of {name} is not known and was not checked: {words}{_similar(found)}."
+            warnings.append(_unchecked(name, message))
         if unknown:
-            entries = "; ".join(unknown)
-            warnings.append(_unchecked(name, f"{name} was not checked against unknown entries: {entries}."))
+            warnings.append(_unchecked(name, f"{name} was not checked against unknown entries: {unknown}."))
     return warnings
+
+
+def _is_unknown(found: Recognized[Any]) -> bool:
+    return found.match is None or bool(found.match.unknown_parts)
+
+
+def _understood(entry: str, found: Recognized[Any]) -> str:
+    known = ", ".join(word for _, word in found.understood)
+    contents = found.match.name if found.match else ""
+    if isinstance(found.match, Allergen):
+        contents = ", ".join(sorted(found.match.classes or found.match.ingredients))
+    meaning = f" ({contents})" if contents not in ("", known) else ""
+    return f"{entry} was understood as {known}{meaning}. Correct the name if this is wrong."
+
+
+def _similar(found: Recognized[Any]) -> str:
+    """Return the known names that an unknown name may mean, as an addition to a message."""
+    names = [name for _, similar in found.ambiguous for name in similar]
+    return f" (similar names: {', '.join(names)})" if names else ""
 
 
 def _unchecked(medication: str, message: str) -> SafetyWarning:
     return {"code": "unchecked", "message": message, "medication": medication}
-
-
-def _is_unknown_allergy(substance: str) -> bool:
-    allergen = _resolve_allergen(substance)
-    return allergen is None or bool(allergen.unknown_parts)
-
-
-def _is_unknown_drug(name: str) -> bool:
-    drug = _resolve_drug(name)
-    return drug is None or bool(drug.unknown_parts)
 
 
 # --- Check and override --------------------------------------------------------------------------------

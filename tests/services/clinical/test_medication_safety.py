@@ -329,6 +329,45 @@ def test_unknown_medications_and_allergies_give_a_warning(clinic: Clinic) -> Non
         assert listed[0]["warnings"] == [warning]
 
 
+def test_a_typing_error_is_checked_and_gives_a_warning(clinic: Clinic) -> None:
+    visit_id = visit(clinic, taking=("warfarin",))
+
+    row = prescribed(clinic, visit_id, "amoxcillin 500 mg")
+
+    (warning,) = row["warnings"]
+    assert (warning["code"], warning["medication"]) == ("understood_as", "amoxcillin 500 mg")
+    assert "amoxcillin 500 mg was understood as amoxicillin" in warning["message"]
+    assert clinic.technician.get(f"/prescriptions/{row['id']}").get_json()["warnings"] == [warning]
+    assert alerts(prescribe(clinic, visit_id, "ibuprofn")) == [("interaction", "ibuprofn", "warfarin")]
+
+
+def test_a_typing_error_in_the_record_is_checked_and_gives_a_warning(clinic: Clinic) -> None:
+    visit_id = visit(clinic, "peniciline", taking=("lisinopri",))
+
+    row = prescribed(clinic, visit_id, "Paracetamol")
+
+    assert [(warning["code"], warning.get("medication")) for warning in row["warnings"]] == [
+        ("understood_as", None),
+        ("understood_as", None),
+    ]
+    first, second = (warning["message"] for warning in row["warnings"])
+    assert "allergy peniciline was understood as" in first
+    assert "Penicillin-class" in first
+    assert "home medication: lisinopri was understood as lisinopril" in second
+    assert alerts(prescribe(clinic, visit_id, "Augmentin", "Zestril")) == [
+        ("allergy_class", "Augmentin", "peniciline"),
+        ("duplicate_ingredient", "Zestril", "lisinopri"),
+    ]
+
+
+def test_a_typing_error_between_two_medicines_lists_both(clinic: Clinic) -> None:
+    row = prescribed(clinic, visit(clinic), "prednisolne 5 mg")
+
+    (warning,) = row["warnings"]
+    assert (warning["code"], warning["medication"]) == ("unchecked", "prednisolne 5 mg")
+    assert "similar names: prednisolone, prednisone" in warning["message"]
+
+
 def test_free_text_alone_gives_a_warning(clinic: Clinic) -> None:
     row = prescribed(clinic, visit(clinic, "penicillin"), details="Amoxicillin 500 mg, three times a day")
 

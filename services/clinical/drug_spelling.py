@@ -1,0 +1,131 @@
+"""Typing errors in the names of medications and recorded allergens: one error in a word is tolerated.
+
+`recognize_drug` and `recognize_allergen` resolve a name as `services.clinical.drugs` does. A word that the
+drug table does not know is then compared with the words of the table. The rules:
+
+- A known word is never changed, so that look-alike names of two medicines stay apart.
+- The word and the known word have at least five letters and no digit. Beside a known medicine the word has
+  at least seven letters, because it may be the name of a manufacturer ("Amoxicillin Cipla").
+- One letter is missing, added, replaced, or swapped with its neighbour.
+- Every known word at this distance is tried. If they mean different medicines, there is no guess.
+- A general word ("tablet", "rash") counts as one of these meanings.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from services.clinical import drugs
+from services.clinical.drugs import Allergen, Drug
+from services.patients.name_matching import has_digit, within_edits
+from services.search_key import search_key
+
+MIN_LETTERS: Final = 5
+MIN_LETTERS_BESIDE_A_NAME: Final = 7
+_KEY_LETTERS: Final = 2
+
+_Match = TypeVar("_Match", Drug, Allergen)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized(Generic[_Match]):
+    """A resolved name. `understood` holds pairs (entered word, known word).
+
+    `ambiguous` holds pairs (entered word, similar known words of different meaning).
+    """
+
+    match: _Match | None
+    understood: tuple[tuple[str, str], ...] = ()
+    ambiguous: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+class SpellingIndex:
+    """An index of words, to find those that are one edit away.
+
+    One edit changes one place of a word. In a word with five letters or more, it keeps the first two or the
+    last two letters. So the index has two keys for each word. Only words with an equal key are compared.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._by_ends = defaultdict[tuple[str, str], list[str]](list)
+        for word in words:
+            for key in _ends(word):
+                self._by_ends[key].append(word)
+
+    def similar(self, word: str) -> list[str]:
+        """Return the words that are one edit away, in alphabetical order."""
+        candidates = {candidate for key in _ends(word) for candidate in self._by_ends.get(key, ())}
+        return sorted(candidate for candidate in candidates if within_edits(word, candidate, 1))
+
+
+def _ends(word: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return ("first", word[:_KEY_LETTERS]), ("last", word[-_KEY_LETTERS:])
+
+
+@functools.cache
+def _index() -> SpellingIndex:
+    # words with a letter less than MIN_LETTERS are never the guess, but they make a guess uncertain
+    return SpellingIndex(
+        word for word in drugs.known_words() if len(word) >= MIN_LETTERS - 1 and not has_digit(word)
+    )
+
+
+def recognize_drug(name: str) -> Recognized[Drug]:
+    """Return the drug of a name, with one typing error in a word tolerated."""
+    return _recognize(name, drugs.resolve, lambda drug: drug.ingredients)
+
+
+def recognize_allergen(text: str) -> Recognized[Allergen]:
+    """Return the allergen of a text, with one typing error in a word tolerated."""
+    return _recognize(
+        text, drugs.resolve_allergen, lambda allergen: (allergen.kind, allergen.ingredients, allergen.classes)
+    )
+
+
+def _recognize(
+    name: str, resolve: Callable[[str], _Match | None], meaning: Callable[[_Match], Hashable]
+) -> Recognized[_Match]:
+    match = resolve(name)
+    text = " ".join(search_key(part) for part in name.split())
+    understood: list[tuple[str, str]] = []
+    ambiguous: list[tuple[str, tuple[str, ...]]] = []
+    for word in _unknown_words(text, match):
+        current = match and meaning(match)
+        options: dict[Hashable, tuple[str, _Match | None]] = {}
+        for candidate in sorted(_index().similar(word), key=drugs.is_ingredient, reverse=True):
+            corrected = resolve(_replace(text, word, candidate))
+            if drugs.is_general_word(candidate) or (corrected and candidate not in corrected.unknown_parts):
+                options.setdefault(corrected and meaning(corrected), (candidate, corrected))
+        if len(options) > 1:
+            ambiguous.append((word, tuple(candidate for candidate, _ in options.values())))
+        elif options.keys() - {current}:
+            ((candidate, corrected),) = options.values()
+            if len(candidate) < MIN_LETTERS:
+                continue
+            match = corrected
+            text = _replace(text, word, candidate)
+            understood.append((word, candidate))
+    return Recognized(match, tuple(understood), tuple(ambiguous))
+
+
+def _unknown_words(text: str, match: Drug | Allergen | None) -> list[str]:
+    """Return the words to compare: those that the table does not know, each once."""
+    if match is None:
+        words, shortest = [word.text for word in drugs.split_words(text)], MIN_LETTERS
+    else:
+        words, shortest = list(match.unknown_parts), MIN_LETTERS_BESIDE_A_NAME
+    known = drugs.known_words()
+    return [
+        word
+        for word in dict.fromkeys(words)
+        if len(word) >= shortest and not has_digit(word) and word not in known
+    ]
+
+
+def _replace(text: str, word: str, replacement: str) -> str:
+    return re.sub(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", replacement, text)
