@@ -1,7 +1,8 @@
-"""Column types for money, quantities, instants, ids and text on PostgreSQL and SQLite."""
+"""Column types of the tables, and the forms in which typed text is compared."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -117,6 +118,30 @@ class InstantType(TypeDecorator[datetime]):
 def unique_key(text: str) -> str:
     """Return the form in which unique values are compared: trimmed, NFC and case-folded."""
     return unicodedata.normalize("NFC", text.strip()).casefold()
+
+
+# Hyphens and dashes (U+2010 to U+2015), the minus sign and the dashes of other widths.
+PHONE_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+# Address books copy marks of the writing direction together with a number.
+PHONE_MARKS = (
+    "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
+_PLAIN = str.maketrans(dict.fromkeys(PHONE_DASHES, "-") | dict.fromkeys(PHONE_MARKS, ""))
+_PHONE_SCHEME = re.compile(r"^\s*tel\s*[.:]+", re.IGNORECASE)
+_PHONE_REMARK = re.compile(r"\(([^()]*)\)\s*$")
+_FULL_NUMBER = 9  # digits; after so many, figures in parentheses are a remark too, such as (24/7)
+
+
+def plain_phone(text: str) -> str:
+    """Return a typed phone number with plain hyphens and blanks, without `tel:` and remarks."""
+    text = _PHONE_SCHEME.sub("", text.translate(_PLAIN))
+    while remark := _PHONE_REMARK.search(text):
+        before = text[: remark.start()]
+        has_letter = any(character.isalpha() for character in remark[1])
+        if not has_letter and sum(character.isdecimal() for character in before) < _FULL_NUMBER:
+            break
+        text = before
+    return " ".join(text.split())
 
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")

@@ -231,6 +231,7 @@ class Loader:
         ]
         return visits.create(
             CLERK,
+            importing=True,
             patient_id=patient_id,
             doctor_id=doctor_id,
             appointment_id=appointment.id,
@@ -272,18 +273,18 @@ class Loader:
             stopped=(issued_at, "stopped in the imported record") if ended else None,
         )
 
-    def archive_deceased(self) -> None:
-        """Archive the deceased patients. Run last: an archived patient has no bookings.
-
-        A patient with an open bill is refused and stays active.
-        """
+    def record_deaths(self) -> None:
+        """Record the deaths. Run last: some encounters of the data are after the death of the patient."""
         for row in read_rows("patients"):
             if row["death"]:
                 patient = db.session.scalar(
-                    select(Patient).where(Patient.file_number == file_number(row), Patient.is_active)
+                    select(Patient).where(
+                        Patient.file_number == file_number(row), Patient.deceased_on.is_(None)
+                    )
                 )
                 if patient is not None:
-                    self.counts.attempt("archived", partial(patients.archive, CLERK, patient))
+                    died = date.fromisoformat(row["death"][:10])
+                    self.counts.attempt("deaths", partial(patients.update, CLERK, patient, deceased_on=died))
         self._commit()
 
     def _commit(self) -> None:
@@ -317,7 +318,7 @@ def load(count: int) -> None:
         for row in patient_rows:
             for _ in loader.load_patient(row):
                 progress.advance(task)
-    loader.archive_deceased()
+    loader.record_deaths()
     report(loader.counts)
 
 

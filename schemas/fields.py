@@ -18,7 +18,16 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from column_types import MAX_INT, MONEY_LIMIT, QUANTITY_LIMIT, QuantityType, json_number
+from column_types import (
+    MAX_INT,
+    MONEY_LIMIT,
+    PHONE_DASHES,
+    PHONE_MARKS,
+    QUANTITY_LIMIT,
+    QuantityType,
+    json_number,
+    plain_phone,
+)
 from config import settings
 from security.sanitize import sanitize
 
@@ -47,16 +56,21 @@ def _check_email(value: str) -> str:
 
 
 def _check_phone(value: str) -> str:
-    digits = sum(c.isdecimal() for c in value)
-    if not 3 <= digits <= 20 or not re.fullmatch(r"[\d\s+()\-.,/#*;:xXeEtT]+", value):
-        raise ValueError("not a phone number; use 3 to 20 digits, + ( ) - . / and an extension such as x12")
-    return value
+    number = plain_phone(value)
+    digits = sum(c.isdecimal() for c in number)
+    if not 3 <= digits <= 20 or not re.fullmatch(r"[\d\s+()\-.,/#*;:=xXeEtT]+", number):
+        raise ValueError(
+            "not a phone number; use 3 to 20 digits, + ( ) - . / and an extension such as x12; "
+            "a remark may follow in parentheses"
+        )
+    return value.strip()
 
 
 # `_check_not_blank` and `_check_phone` as patterns of JSON Schema
 _NOT_BLANK = Field(json_schema_extra={"pattern": r"\S"})
-_PHONE_PART = r"[\s+()\-.,/#*;:xXeEtT]*"
-_PHONE_PATTERN = f"^{_PHONE_PART}(?:[0-9]{_PHONE_PART}){{3,20}}$"
+_PHONE_PART = rf"[\s+()\-.,/#*;:=xXeEtT{PHONE_DASHES}{PHONE_MARKS}]*"
+_PHONE_REMARKS = r"(?:\([A-Za-z][^()\x00-\x1f]*\)\s*)*"
+_PHONE_PATTERN = rf"^(?:\s*[Tt][Ee][Ll]:)?{_PHONE_PART}(?:[0-9]{_PHONE_PART}){{3,20}}{_PHONE_REMARKS}$"
 
 
 def clean(max_length: int) -> AfterValidator:
@@ -109,10 +123,11 @@ Email = Annotated[
 ]
 Phone = Annotated[
     str,
-    StringConstraints(max_length=40),
+    StringConstraints(max_length=100),
     AfterValidator(_check_phone),
+    clean(100),
     WithJsonSchema(
-        {"type": "string", "maxLength": 40, "pattern": _PHONE_PATTERN, "examples": ["+1 (555) 123-4567"]}
+        {"type": "string", "maxLength": 100, "pattern": _PHONE_PATTERN, "examples": ["+1 (555) 123-4567"]}
     ),
 ]
 Password = Annotated[str, StringConstraints(max_length=1024)]

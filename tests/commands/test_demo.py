@@ -76,6 +76,23 @@ def test_a_second_load_changes_nothing(loaded: tuple[Clinic, str]) -> None:
         assert session.scalar(select(func.count()).select_from(Visit)) == before
 
 
+def test_deaths_are_recorded_after_the_encounters(loaded: tuple[Clinic, str]) -> None:
+    clinic, _output = loaded
+    row = next(row for row in demo.read_rows("patients") if row["death"])
+
+    with clinic.inside() as session:
+        loader = demo.Loader()
+        loader.load_doctors()
+        for _ in loader.load_patient(row):
+            pass
+        loader.record_deaths()
+        died = select(Patient.deceased_on).where(Patient.file_number == demo.file_number(row))
+        assert str(session.scalar(died)) == row["death"][:10]
+        assert loader.counts.loaded["encounters"] > 0
+
+    assert run(clinic, "verify") == ""
+
+
 def test_the_synthetic_data_is_complete_and_has_its_licence() -> None:
     assert len(demo.read_rows("patients")) == 615
     assert "Apache License" in (demo.FOLDER / "LICENSE").read_text(encoding="utf-8")

@@ -200,3 +200,109 @@ def test_a_change_writes_one_audit_entry_with_field_names_only(clinic: Clinic) -
             ("update", ["allergies", "notes"], [patient["id"]]),
             ("update", ["allergies"], [patient["id"]]),
         ]
+
+
+# --- No known allergies --------------------------------------------------------------------------------
+
+NONE_KNOWN: list[Any] = [
+    "NKDA",
+    "nka",
+    "N.K.D.A.",
+    "None",
+    "nil",
+    " Nil known. ",
+    "No known allergies",
+    "no known drug allergies",
+    "No Known Drug Allergy",
+    ["NKDA"],
+    [{"substance": "none"}],
+    ["NKA", "NKDA"],
+]
+
+
+def statement(row: dict[str, Any]) -> tuple[Any, ...]:
+    substances = [allergy["substance"] for allergy in row["allergies"]]
+    return row["allergy_status"], row["no_known_allergies"], substances
+
+
+def test_nobody_was_asked_about_the_allergies_of_a_new_patient(clinic: Clinic) -> None:
+    row = clinic.doctor.get(history_path(clinic.patient())).get_json()
+
+    assert statement(row) == ("not_asked", False, [])
+    assert row["no_known_allergies_at"] is row["no_known_allergies_by"] is None
+
+
+def test_a_text_that_means_no_known_allergies_is_no_allergen(clinic: Clinic) -> None:
+    for text in NONE_KNOWN:
+        row = clinic.doctor.patch(history_path(clinic.patient()), {"allergies": text}).get_json()
+
+        assert statement(row) == ("none_known", True, []), text
+
+
+def test_other_texts_stay_allergens(clinic: Clinic) -> None:
+    for text in ("Nilotinib", "Nonoxynol", "No idea, ask the mother", "unknown", "No known food allergies"):
+        row = clinic.doctor.patch(history_path(clinic.patient()), {"allergies": text}).get_json()
+
+        assert statement(row) == ("recorded", False, [text])
+    entry = {"substance": "none", "reaction": "hives"}
+    row = clinic.doctor.patch(history_path(clinic.patient()), {"allergies": [entry]}).get_json()
+    assert statement(row) == ("recorded", False, ["none"])
+
+
+def test_the_statement_has_a_date_and_an_author(clinic: Clinic) -> None:
+    path = history_path(clinic.patient())
+
+    row = clinic.doctor.patch(path, {"no_known_allergies": True}).get_json()
+
+    assert statement(row) == ("none_known", True, [])
+    assert row["no_known_allergies_by"]["id"] == clinic.doctor.user_id
+    age = datetime.now(UTC) - datetime.fromisoformat(row["no_known_allergies_at"])
+    assert timedelta(0) <= age < timedelta(minutes=1)
+    assert clinic.doctor.get(path).get_json() == row
+    repeated = clinic.admin.patch(path, {"allergies": "NKDA", "notes": "asked again"}).get_json()
+    assert repeated["no_known_allergies_by"] == row["no_known_allergies_by"]
+
+
+# changes after each other -> status, statement, substances; None: 422 for `no_known_allergies`
+STATEMENTS: list[list[tuple[dict[str, Any], tuple[Any, ...] | None]]] = [
+    [({"no_known_allergies": True, "allergies": ["Latex"]}, None)],
+    [({"allergies": ["NKDA", "Latex"]}, None)],
+    [
+        ({"allergies": ["Latex"]}, ("recorded", False, ["Latex"])),
+        ({"no_known_allergies": True}, None),
+        ({"no_known_allergies": True, "allergies": []}, ("none_known", True, [])),
+        ({"allergies": ["Penicillin"]}, ("recorded", False, ["Penicillin"])),
+        ({"allergies": ["NKDA"]}, ("none_known", True, [])),
+        ({"no_known_allergies": False}, ("not_asked", False, [])),
+        ({"allergies": "none"}, ("none_known", True, [])),
+        ({"no_known_allergies": None}, ("not_asked", False, [])),
+    ],
+    [
+        ({"allergies": ["Latex"]}, ("recorded", False, ["Latex"])),
+        ({"allergies": []}, ("not_asked", False, [])),
+        ({"notes": "x"}, ("not_asked", False, [])),
+    ],
+]
+
+
+def test_the_statement_and_the_allergens_never_contradict_each_other(clinic: Clinic) -> None:
+    for changes in STATEMENTS:
+        path = history_path(clinic.patient())
+        for change, expected in changes:
+            answer = clinic.doctor.patch(path, change)
+
+            if expected is None:
+                assert answer.status_code == 422
+                assert list(answer.get_json()["errors"]) == ["no_known_allergies"]
+            else:
+                assert statement(answer.get_json()) == expected, change
+
+
+def test_a_row_with_a_new_allergen_can_be_sent_back(clinic: Clinic) -> None:
+    path = history_path(clinic.patient())
+    row = clinic.doctor.patch(path, {"no_known_allergies": True}).get_json()
+
+    changed = clinic.doctor.put(path, row | {"allergies": [{"substance": "Latex"}]})
+
+    assert statement(changed.get_json()) == ("recorded", False, ["Latex"])
+    assert changed.get_json()["no_known_allergies_by"] is None

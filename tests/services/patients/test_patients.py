@@ -11,7 +11,7 @@ from models import AuditLog, MedicalHistory, Patient
 from services.patients import birth_dates
 from services.patients.name_matching import similar_names
 from services.search_key import search_key
-from tests.support.clinic import Clinic, soon
+from tests.support.clinic import PASSWORD, Clinic, soon
 from tests.support.concurrency import run_concurrently
 
 JOHN = {
@@ -129,6 +129,18 @@ def test_the_birthday_of_29_february_is_on_1_march_in_common_years() -> None:
         ("0712345678", "KE", "+254712345678"),
         ("+44 20 7946 0958 ext. 12", "US", "+442079460958"),
         ("12345", "US", None),
+        ("0712\u2013345\u2011678", "KE", "+254712345678"),
+        ("0712\u00a0345\u202f678", "KE", "+254712345678"),
+        ("\u202a+254 712 345 678\u202c", "US", "+254712345678"),
+        ("tel:+1-555-123-4567", "KE", "+15551234567"),
+        ("Tel: 0712345678", "KE", "+254712345678"),
+        ("tel:+1-555-123-4567;ext=12", "KE", "+15551234567"),
+        ("0712 345678 (mother)", "KE", "+254712345678"),
+        ("0712 345678 (after 6 pm, ask for Jo) (work)", "KE", "+254712345678"),
+        ("(555) 123-4567 (24/7)", "US", "+15551234567"),
+        ("00254 712 345 678", "US", "+254712345678"),
+        ("(00) 254 712 345 678", "KE", "+254712345678"),
+        ("+44 (0)20 7946 0958", "KE", "+442079460958"),
     ],
 )
 def test_phones_are_stored_as_typed_and_in_e164_form(
@@ -140,6 +152,35 @@ def test_phones_are_stored_as_typed_and_in_e164_form(
 
     assert row["phone"] == typed
     assert row["phone_e164"] == international
+
+
+def test_phones_are_accepted_in_common_notations_wherever_one_is_typed(clinic: Clinic) -> None:
+    typed = "tel:+1 555\u2013123\u20114567\u00a0(home, ask for Zoë)"
+    user = {"email": "z@clinic.example", "password": PASSWORD, "role": "receptionist"}
+
+    row = clinic.patient(phone=typed, emergency_contact_phone=typed)
+
+    assert (row["phone"], row["emergency_contact_phone"]) == (typed, typed)
+    assert clinic.doctor_row(phone=typed)["phone"] == typed
+    assert clinic.admin.make("/users", name="Zoe", phone=typed, **user)["phone"] == typed
+    for wrong in ("(mother)", "call 0712345678", "12", "1" * 21, "0712345678 (a(b))", "0712345678 mother"):
+        answer = clinic.admin.post("/patients", {"name": "Zoe", "phone": wrong})
+        assert list(answer.get_json()["errors"]) == ["phone"], wrong
+
+
+def test_a_search_reads_00_as_plus_and_ignores_remarks(make_clinic: Any) -> None:
+    clinic = make_clinic(default_phone_region="KE")
+    rows = [
+        clinic.patient(phone=phone)["id"]
+        for phone in ("0712 345 678 (2nd number)", "+254 712\u2011345\u2011678", "00254712345678")
+    ]
+    clinic.patient(phone="0799 000 222")
+
+    for text in ("00254712345678", "00254 712 345", "+254712345678", "tel:+254\u2013712\u2013345\u2013678"):
+        for name in ("phone", "q"):
+            answer = clinic.admin.get("/patients/search", query_string={name: text})
+            assert [row["id"] for row in answer.get_json()["patients"]] == rows, (name, text)
+    assert clinic.admin.get("/patients", query_string={"phone": "6782"}).get_json() == []
 
 
 # --- File numbers --------------------------------------------------------------------------------------
