@@ -55,7 +55,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     )["id"]
     treatment = clinic.treatment(visit_id=visit, inventory_items=[{"item_id": item, "quantity": 1}])["id"]
     prescription = doctor.make(
-        "/prescriptions", visit_id=visit, medications=[{"name": "Metformin", "quantity": 30}]
+        "/prescriptions", visit_id=visit, medications=[{"name": "Metformin", "quantity": 30.5}]
     )["id"]
     bill = clinic.bill("500.00", patient_id=patient)["id"]
     path = f"/billings/{bill}"

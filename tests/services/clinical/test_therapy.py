@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -251,6 +252,22 @@ def test_a_stop_ends_the_therapy_and_keeps_the_status(clinic: Clinic) -> None:
     assert prescribed.status_code == 201
     (entry,) = clinic.admin.get("/audit-logs?entity=prescription&action=stop").get_json()
     assert (entry["entity_id"], set(entry["fields"])) == (row["id"], {"stopped_at", "stop_reason"})
+
+
+def test_a_stop_at_the_same_time_as_dispensings_leaves_none_after_it(clinic: Clinic) -> None:
+    row = prescribe(clinic, tablets(quantity=2.5))
+    doctor, technician = clinic.doctor, clinic.technician
+
+    with ThreadPoolExecutor(6) as pool:
+        stops = [pool.submit(stop, doctor, row) for _ in range(3)]
+        dispensings = [pool.submit(dispense, technician, row, ("Lisinopril", 0.5)) for _ in range(3)]
+        statuses = sorted(future.result().status_code for future in stops)
+
+    accepted = sum(future.result().status_code == 200 for future in dispensings)
+    shown = doctor.get(f"/prescriptions/{row['id']}").get_json()
+    assert statuses == [200, 409, 409]
+    assert shown["medications"][0]["dispensed"] == accepted / 2
+    assert clinic.app.test_cli_runner().invoke(args=["verify"]).output == ""
 
 
 def test_a_stopped_therapy_cannot_be_dispensed_or_changed(clinic: Clinic) -> None:
