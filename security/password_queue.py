@@ -1,14 +1,18 @@
 """The queue of password hashes: at most `HASHING_THREADS` run in a process, and the others wait fairly.
 
-The waiting hashes belong to groups, such as the network of the client. The groups take turns. If the queue is
-full, a hash of the largest group is refused in favour of a smaller group. So one network that sends many
-sign-ins delays another one only by the hashes that are running.
+The hashes belong to groups, such as the network of the client:
+
+- A group never takes the last free place if it has a place already.
+- The smallest waiting group is served first.
+- If the queue is full, a hash of the largest group is refused in favour of a smaller group.
+
+So one network that sends many sign-ins hardly delays the sign-ins of others.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -33,7 +37,8 @@ class PasswordQueue:
     def __init__(self, places: int) -> None:
         self._lock = threading.Lock()
         self._free = places
-        self._waiting: dict[str, deque[Ticket]] = {}  # the first group is the next one
+        self._running: Counter[str] = Counter()  # places by group
+        self._waiting: dict[str, deque[Ticket]] = {}  # in the order of their arrival
 
     @property
     def waiting(self) -> int:
@@ -54,13 +59,13 @@ class PasswordQueue:
         try:
             yield
         finally:
-            self._leave()
+            self._leave(group)
 
     def _enter(self, group: str) -> Ticket | None:
         """Take a free place and return None, or return a ticket that waits for one."""
         with self._lock:
-            if self._free > 0:
-                self._free -= 1
+            if self._may_run(group):
+                self._run(group)
                 return None
             if self.waiting >= settings().password_check_queue:
                 self._displace(group)
@@ -75,18 +80,26 @@ class PasswordQueue:
             raise _queue_full()
         self._waiting[largest].pop().set_exception(_queue_full())
 
-    def _leave(self) -> None:
-        """Give the place to the next group, or leave it free."""
+    def _may_run(self, group: str) -> bool:
+        return self._free > 1 or (self._free == 1 and not self._running[group])
+
+    def _run(self, group: str) -> None:
+        self._free -= 1
+        self._running[group] += 1
+
+    def _leave(self, group: str) -> None:
+        """Give the place back, and serve the groups that may run now."""
         with self._lock:
-            if not self._waiting:
-                self._free += 1
-                return
-            group = next(iter(self._waiting))
-            tickets = self._waiting.pop(group)
-            ticket = tickets.popleft()
-            if tickets:
-                self._waiting[group] = tickets  # behind the other groups
-        ticket.set_result(None)
+            self._free += 1
+            self._running[group] -= 1
+            self._running += Counter()  # without the groups that have no place
+            while ready := [name for name in self._waiting if self._may_run(name)]:
+                smallest = min(ready, key=lambda name: len(self._waiting[name]))
+                tickets = self._waiting[smallest]
+                tickets.popleft().set_result(None)
+                self._run(smallest)
+                if not tickets:
+                    del self._waiting[smallest]
 
 
 password_queue = PasswordQueue(HASHING_THREADS)

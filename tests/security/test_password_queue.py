@@ -1,4 +1,4 @@
-"""The queue of password hashes: turns of the groups, and the limit of waiting hashes."""
+"""The queue of password hashes: the order of the groups, and the limit of waiting hashes."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def crowd(limit: int) -> Iterator[Crowd]:
         pass
 
 
-def test_the_groups_take_turns() -> None:
+def test_the_smallest_group_is_served_first() -> None:
     with crowd(20) as present:
         present.arrive("a", 3)
         present.arrive("b", 2)
         present.arrive("c")
 
-    assert present.served == ["a", "b", "c", "a", "b", "a"]
+    assert present.served == ["c", "b", "b", "a", "a", "a"]
 
 
 def test_a_full_queue_refuses_the_largest_group() -> None:
@@ -79,7 +79,7 @@ def test_a_full_queue_refuses_the_largest_group() -> None:
 
     assert refused_first == ["a", "a"]
     assert present.refused == ["a", "a", "a", "a", "b", "a"]
-    assert present.served == ["a", "b", "c", "b"]
+    assert present.served == ["a", "c", "b", "b"]
     assert present.errors == {("unavailable", 2)}
 
 
@@ -89,3 +89,18 @@ def test_a_group_alone_may_fill_the_queue(limit: int) -> None:
         present.arrive("a", limit + 2)
 
     assert (present.served, present.refused) == (["a"] * limit, ["a"] * 2)
+
+
+def test_a_group_leaves_the_last_place_to_others() -> None:
+    config.use(settings_for("sqlite:////nowhere"))
+    present = Crowd(PasswordQueue(2))
+    with present.queue.turn("a"):
+        present.arrive("a")
+        with present.queue.turn("b"):
+            assert present.served == []
+    for thread in present.threads:
+        thread.join()
+
+    assert present.served == ["a"]
+    with present.queue.turn("a"), present.queue.turn("b"):
+        pass
