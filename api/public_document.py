@@ -42,4 +42,5 @@ class PublicDocument:
         response.headers["Cache-Control"] = CACHE_CONTROL
         if self.csp is not None:
             response.headers["Content-Security-Policy"] = self.csp
-        return response.make_conditional(request)
+        response.make_conditional(request)
+        return response
