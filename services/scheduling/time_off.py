@@ -150,6 +150,7 @@ def resolve_booked_appointments(
 
 
 def _booked_appointments_error(booked: Sequence[Appointment]) -> ClinicError:
+    shown = booked[:MAX_LISTED]
     listed = [
         {
             "id": appointment.id,
@@ -158,13 +159,15 @@ def _booked_appointments_error(booked: Sequence[Appointment]) -> ClinicError:
             "start": format_instant(appointment.start),
             "end": format_instant(appointment.end),
         }
-        for appointment in booked[:MAX_LISTED]
+        for appointment in shown
     ]
     message = (
         f"There are {len(booked)} booked appointments. Cancel them with on_conflict 'cancel', "
         "or reassign them with on_conflict {'reassign_to': doctor_id}."
     )
-    return ClinicError("booked_appointments", message, appointments=listed, total=len(booked))
+    error = ClinicError("booked_appointments", message, appointments=listed, total=len(booked))
+    error.shown_patient_ids = tuple(appointment.patient_id for appointment in shown)
+    return error
 
 
 def _reassign_all(actor: Actor, booked: Sequence[Appointment], doctor_id: int) -> None:
