@@ -13,8 +13,8 @@ from api.docs import html
 from api.docs.index import index_document
 from api.docs.openapi import openapi_document
 from api.endpoint import endpoint
+from api.public_document import PublicDocument
 from api.resource import ApiResource
-from api.serialization import json_response
 from cache.redis import redis_store
 from errors import ClinicError
 from extensions import db
@@ -24,15 +24,19 @@ from services.schema_version import expected_revision, stored_revision
 
 
 @lru_cache(maxsize=4)
-def _openapi_json(app: Flask) -> bytes:
-    return json.dumps(openapi_document(app)).encode()
+def _openapi_json(app: Flask) -> PublicDocument:
+    return PublicDocument(json.dumps(openapi_document(app)).encode(), "application/json")
 
 
 @lru_cache(maxsize=4)
-def _index(app: Flask) -> tuple[bytes, str]:
+def _index(app: Flask) -> tuple[PublicDocument, PublicDocument]:
     """Return the document of `GET /` as JSON and as an HTML page."""
     document = index_document(app)
-    return json.dumps(document).encode(), html.render(document)
+    page = html.render(document).encode()
+    return (
+        PublicDocument(json.dumps(document).encode(), "application/json", vary=("Accept",)),
+        PublicDocument(page, "text/html", vary=("Accept",), csp=html.CSP),
+    )
 
 
 def _app() -> Flask:
@@ -48,9 +52,8 @@ class Root(ApiResource):
         """Describe the API, as JSON or as an HTML page for browsers."""
         document, page = _index(_app())
         if request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html":
-            headers = {"Vary": "Accept", "Content-Security-Policy": html.CSP}
-            return Response(page, headers=headers, mimetype="text/html")
-        return json_response(document, headers={"Vary": "Accept"})
+            return page.response()
+        return document.response()
 
 
 class OpenApiDocument(ApiResource):
@@ -59,7 +62,7 @@ class OpenApiDocument(ApiResource):
     @endpoint(Permission.PUBLIC)
     def get(self) -> Response:
         """Describe the API as an OpenAPI 3.1 document."""
-        return json_response(_openapi_json(_app()))
+        return _openapi_json(_app()).response()
 
 
 class HealthLive(ApiResource):

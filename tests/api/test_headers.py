@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
@@ -79,14 +80,11 @@ def test_every_endpoint_that_a_405_names_exists(clinic: Clinic) -> None:
         for method in rule.methods or ()
     }
     named = [tuple(part.split()) for instead in ALTERNATIVES.values() for part in instead.split(" and ")]
-    refused = [
-        (line.split()[0], line.split()[1].replace("<int:", "{").replace(">", "}")) for line in ALTERNATIVES
-    ]
+    missing = [tuple(line.split()) for line in ALTERNATIVES]
+    paths = {path for _method, path in names}
 
     assert [name for name in named if name not in names] == []
-    assert [
-        name for name in refused if name in names or name[1] not in {path for _method, path in names}
-    ] == []
+    assert [(method, path) for method, path in missing if (method, path) in names or path not in paths] == []
 
 
 def test_an_unexpected_exception_is_a_500_without_details(
@@ -119,6 +117,42 @@ def test_responses_are_not_cached_and_have_security_headers(clinic: Clinic) -> N
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["Referrer-Policy"] == "no-referrer"
     assert "no-store" not in clinic.nobody.get("/health/live").headers.get("Cache-Control", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"), [("/", "application/json"), ("/", "text/html"), ("/openapi.json", "*/*")]
+)
+def test_public_documents_are_compressed_on_request_and_cached(
+    clinic: Clinic, path: str, accept: str
+) -> None:
+    def get(**headers: str) -> Any:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return clinic.nobody.get(path, headers={"Accept": accept} | named)
+
+    plain, compressed, refused = get(), get(Accept_Encoding="br, gzip;q=0.5"), get(Accept_Encoding="gzip;q=0")
+    known = get(If_None_Match=plain.headers["ETag"])
+    known_compressed = get(Accept_Encoding="gzip", If_None_Match=compressed.headers["ETag"])
+
+    assert gzip.decompress(compressed.get_data()) == plain.get_data() == refused.get_data()
+    assert compressed.headers["Content-Encoding"] == "gzip"
+    assert len(compressed.get_data()) < len(plain.get_data()) / 4
+    assert "Content-Encoding" not in plain.headers
+    assert compressed.headers["ETag"] != plain.headers["ETag"]
+    assert "accept-encoding" in plain.headers["Vary"].lower()
+    assert "no-store" not in plain.headers["Cache-Control"]
+    for answer in (known, known_compressed):
+        assert (answer.status_code, answer.get_data()) == (304, b"")
+        assert "no-store" not in answer.headers["Cache-Control"]
+        assert answer.headers["ETag"] in (plain.headers["ETag"], compressed.headers["ETag"])
+    assert get(If_None_Match='"another"').status_code == 200
+
+
+def test_the_tag_of_a_record_serves_if_match_only(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    path = f"/patients/{patient['id']}"
+    tag = clinic.admin.get(path).headers["ETag"]
+
+    assert clinic.admin.get(path, headers={"If-None-Match": tag}).get_json() == patient
 
 
 @pytest.fixture

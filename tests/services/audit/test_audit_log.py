@@ -258,6 +258,17 @@ def test_a_possible_duplicate_has_an_entry_with_the_shown_patients(clinic: Clini
     assert refused(since) == ("possible_duplicate", "patient", None, [known["id"]])
 
 
+def test_a_refusal_that_lists_appointments_has_an_entry_with_their_patients(clinic: Clinic) -> None:
+    doctor = clinic.doctor_row()["id"]
+    patients = [clinic.appointment(doctor_id=doctor)["patient_id"] for _ in range(2)]
+    since = Since(clinic)
+
+    answer = clinic.admin.delete(f"/doctors/{doctor}")
+
+    assert [row["patient_id"] for row in answer.get_json()["appointments"]] == patients
+    assert refused(since) == ("booked_appointments", "doctor", doctor, patients)
+
+
 def test_an_invalid_token_has_an_entry_and_a_missing_token_has_none(clinic: Clinic) -> None:
     patient = clinic.patient()
     since = Since(clinic)
