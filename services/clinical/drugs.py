@@ -102,7 +102,7 @@ _ALLERGY_WORDS = frozenset(
     confirmed history hx h o patient is has had to from by after due on disorder finding substance situation
     propensity class group type types based medicine medicines medication medications drug drugs antibiotic
     antibiotics agent agents compound compounds preparation preparations containing product products
-    derivative derivatives family all any other reported documented recorded stated at caused causes shock
+    derivative derivatives family all any other reported documented recorded stated at caused causes shock or
     """.split()
 )
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
