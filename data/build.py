@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any, Final
 from services.clinical.drugs import (
     DATA_VERSION,
     SALT_WORDS,
+    allergen_key,
     is_noise,
     normalize,
 )
@@ -213,22 +214,30 @@ def expand_allergens(classes: dict[str, set[str]]) -> tuple[dict[str, Any], dict
     of_class: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for row in read_curated("cross_reactivity"):
         pairs = {(name, row["reason"]) for name in split_cell(row["cross_reactive_ingredients"])}
-        for ingredient in split_cell(row["allergy_ingredients"]):
-            of_ingredient[ingredient] |= {pair for pair in pairs if pair[0] != ingredient}
-        for class_name in split_cell(row["allergy_classes"]):
+        class_names = split_cell(row["allergy_classes"])
+        for class_name in class_names:
             of_class[class_name] |= pairs
+        for ingredient in split_cell(row["allergy_ingredients"]):
+            members = [ingredient]
+            if ingredient == "*":
+                members = [name for name, of_name in classes.items() if of_name & set(class_names)]
+            for member in members:
+                of_ingredient[member] |= {pair for pair in pairs if pair[0] != member}
     terms: dict[str, Any] = {}
     mentioned_ingredients, mentioned_classes = set(of_ingredient), set[str]()
     for row in read_curated("allergens"):
         class_names, ingredients = split_cell(row["classes"]), split_cell(row["ingredients"])
         pairs = {pair for class_name in class_names for pair in of_class[class_name]}
-        pairs |= {
-            (name, "labelled as contraindicated in this allergy")
-            for name in split_cell(row["contraindicated"])
-        }
-        terms[normalize(row["term"])] = (row["kind"], ingredients, class_names, sorted(pairs))
+        pairs |= {(name, "its label names this allergy") for name in split_cell(row["label_names"])}
+        key = allergen_key(row["term"])
+        if key in terms:
+            raise SystemExit(f"allergens.csv lists {row['term']} twice")
+        terms[key] = (row["kind"], ingredients, class_names, sorted(pairs))
         mentioned_classes |= set(class_names)
         mentioned_ingredients |= {*ingredients, *(name for name, _ in pairs)}
+    for class_name in set().union(*classes.values()):  # the name of a class is an allergen, too
+        if (key := allergen_key(class_name)) not in terms:
+            terms[key] = ("drug", [], [class_name], sorted(of_class[class_name]))
     mentioned_ingredients |= {name for pairs in of_ingredient.values() for name, _ in pairs}
     check_known("ingredient", mentioned_ingredients, classes)
     check_known("class", mentioned_classes, set().union(*classes.values()))
@@ -271,6 +280,13 @@ def check_known(what: str, mentioned: set[str], known: Iterable[str]) -> None:
         raise SystemExit(f"curated files name an unknown {what}: {', '.join(sorted(missing))}")
 
 
+def check_decided(decided: set[str], classes: dict[str, set[str]]) -> None:
+    """Exit with an error if a class with two or more ingredients has no rule."""
+    sizes = Counter(class_name for of_ingredient in classes.values() for class_name in of_ingredient)
+    if missing := {class_name for class_name, size in sizes.items() if size > 1} - decided:
+        raise SystemExit(f"class_rules.csv has no rule for: {', '.join(sorted(missing))}")
+
+
 def build_drugs(source: Path) -> None:
     """Write drugs.json.gz. Exit with an error if a rule names an unknown ingredient or class."""
     synonyms = read_names("synonyms")
@@ -288,6 +304,7 @@ def build_drugs(source: Path) -> None:
     rules = read_curated("class_rules")
     class_names = sorted(set().union(*classes.values()))
     check_known("class", {row["class"] for row in rules}, class_names)
+    check_decided({row["class"] for row in rules}, classes)
     ingredients = sorted(classes)
     number = {name: i for i, name in enumerate(ingredients)}
     names = collect_names(products, ingredients, synonyms | trade_names)

@@ -19,8 +19,16 @@ reports it as unchecked.
   contraindicated after an allergic-type reaction to aspirin or any other NSAID.
 - Opioids: the phenanthrene opioids match each other. Every opioid allergy matches tramadol. Source: the
   label of tramadol, contraindicated in hypersensitivity to any opioid.
-- Contrast media: an allergy to shellfish or iodine does not match them. Source: ACR Manual on Contrast Media.
+- Iodine: the word may name contrast media, povidone-iodine or iodides, and matches all of them. It also
+  matches amiodarone. Source: the label of amiodarone, section 4, which names iodine. An allergy to
+  shellfish does not match contrast media. Source: ACR Manual on Contrast Media.
+- The decision for each class of two or more ingredients is in `data/curated/class_rules.csv`, with its
+  source.
 - All other pairs are in `data/curated/cross_reactivity.csv`, each with its reason.
+
+**General words.** A recorded word matches everything that it may name: "insulin" means every insulin, and
+"muscle relaxant" also means the drugs that paralyse for surgery. `data/curated/allergens.csv` lists these
+words.
 """
 
 from __future__ import annotations
@@ -45,6 +53,8 @@ AllergenKind = Literal["drug", "food", "environment", "animal", "venom", "contac
 _KIND_ORDER: Final = get_args(AllergenKind)  # an entry with several allergens gets the first kind
 MatchKind = Literal["ingredient", "class", "cross_reactivity"]
 
+# Salts and esters without an effect of their own. Procaine and salicylate are active substances, so that
+# "procaine penicillin" contains two ingredients.
 SALT_WORDS: Final = frozenset(
     """
     acetate acetonide acetyl adipate alafenamide anhydrous arginine aspartate axetil benzathine benzoate
@@ -57,7 +67,7 @@ SALT_WORDS: Final = frozenset(
     kamedoxomil lactate lactobionate lauroxil magnesium malate maleate medoxomil meglumine mesilate mesylate
     methylsulfate mofetil monohydrate monosodium napsylate nitrate octanoate olamine oxalate palmitate
     pamoate pentahydrate phosphate picrate pidolate pivalate pivoxil polistirex porcine bovine potassium
-    probutate procaine propanediol propionate proxetil pyrophosphate saccharate s-malate sodium solvate
+    probutate propanediol propionate proxetil pyrophosphate saccharate s-malate sodium solvate
     stearate strontium succinate sulfate sulphate tannate tartrate tosylate trifenatate triflutate
     trihydrate trometamol tromethamine undecanoate valerate xinafoate zinc
     """.split()
@@ -91,9 +101,9 @@ _ALLERGY_WORDS = frozenset(
     intolerant reaction reactions adverse anaphylaxis anaphylactic anaphylactoid angioedema rash hives
     urticaria itching swelling nausea vomiting cough severe mild moderate unknown known suspected possible
     confirmed history hx h o patient is has had to from by after due on disorder finding substance situation
-    propensity class group medicine medicines medication medications drugs agent agents containing product
-    products derivative derivatives family all any other reported documented
-    recorded stated at
+    propensity class group type types based medicine medicines medication medications drug drugs antibiotic
+    antibiotics agent agents compound compounds preparation preparations containing product products
+    derivative derivatives family all any other reported documented recorded stated at caused causes shock or
     """.split()
 )
 _GENERAL_WORDS = SALT_WORDS | _UNIT_WORDS | _FORM_WORDS | _ALLERGY_WORDS
@@ -102,6 +112,7 @@ _LEXEME = re.compile(r"[^\W_]+|[/+,;&]")
 _NAMES_LIKE_STRENGTHS = frozenset({"3hp", "3tc", "4fdc", "5fu", "6mp"})
 _NUMERIC = re.compile(r"\d.*|nda\d+")  # strengths; RxNorm puts NDA numbers before names
 _BRACKET = re.compile(r"\[[^\]]*\]")
+_BRITISH_STEMS: Final = (("sulph", "sulf"), ("anaesth", "anesth"), ("oestr", "estr"), ("haem", "hem"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +217,16 @@ class _Word:
 
 
 def split_words(text: str) -> list[_Word]:
-    """Return the words of a drug name as search keys, without punctuation. A long text is not cut."""
+    """Return the words of a drug name as search keys, without punctuation and in American spelling.
+
+    A long text is not cut.
+    """
     words: list[_Word] = []
     after_separator = True
-    for word in _LEXEME.findall(" ".join(search_key(part) for part in text.split())):
+    key = " ".join(search_key(part) for part in text.split())
+    for british, american in _BRITISH_STEMS:
+        key = key.replace(british, american)
+    for word in _LEXEME.findall(key):
         if word in _SEPARATORS:
             after_separator = True
         else:
@@ -221,6 +238,15 @@ def split_words(text: str) -> list[_Word]:
 def normalize(text: str) -> str:
     """Return a name in the form that the table uses as a key."""
     return " ".join(word.text for word in split_words(text))
+
+
+def allergen_key(text: str) -> str:
+    """Return a recorded allergen in the form that the table uses as a key: without "allergy", "drug" ..."""
+    return " ".join(word.text for word in _allergen_words(text))
+
+
+def _allergen_words(text: str) -> list[_Word]:
+    return [word for word in split_words(text) if word.text not in _ALLERGY_WORDS]
 
 
 def is_noise(word: str) -> bool:
@@ -332,7 +358,7 @@ def resolve_allergen(text: str) -> Allergen | None:
     text are combined.
     """
     table = _table()
-    words = [word for word in split_words(text) if word.text not in _ALLERGY_WORDS]
+    words = _allergen_words(text)
     alone = _words_alone(words)
     matches, unknown = _scan(
         words,

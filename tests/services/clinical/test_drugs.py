@@ -19,6 +19,8 @@ OPIOID = "Opioid Agonist"
 STATIN = "HMG-CoA Reductase Inhibitor"
 ACE = "Angiotensin Converting Enzyme Inhibitor"
 SSRI = "Serotonin Reuptake Inhibitor"
+RAS = "Renin-angiotensin System Inhibitor"
+NNRTI = "Human Immunodeficiency Virus 1 Non-Nucleoside Analog Reverse Transcriptase Inhibitor"
 
 
 def resolve_known(name: str) -> Drug:
@@ -217,7 +219,7 @@ def test_a_penicillin_allergy_matches_only_cephalosporins_with_a_similar_side_ch
         ("novocaine", "tetracaine", {("class", "tetracaine")}),
         ("contrast dye", "iohexol", {("class", "iohexol")}),
         ("iodine contrast", "Dotarem", set()),
-        ("iodine", "iohexol", set()),
+        ("iodine", "iohexol", {("class", "iohexol")}),
         ("shellfish", "iohexol", set()),
         ("gadolinium", "Gadavist", {("class", "gadobutrol")}),
         ("tetracycline", "tetracycline", {("ingredient", "tetracycline")}),
@@ -230,7 +232,7 @@ def test_a_penicillin_allergy_matches_only_cephalosporins_with_a_similar_side_ch
         ("ceftazidime", "aztreonam", {("cross_reactivity", "aztreonam")}),
         ("carbamazepine", "phenytoin", {("cross_reactivity", "phenytoin")}),
         ("carbamazepine", "valproate", set()),
-        ("hydroxyzine", "Zyrtec", {("cross_reactivity", "cetirizine")}),
+        ("hydroxyzine", "Zyrtec", {("class", "cetirizine")}),
         ("eggs", "propofol", {("cross_reactivity", "propofol")}),
         ("Allergy to peanuts", "progesterone", {("cross_reactivity", "progesterone")}),
         ("Allergy to peanuts", "amoxicillin", set()),
@@ -330,8 +332,15 @@ def test_a_diluent_in_two_infusions_is_not_a_duplicate() -> None:
         ("ibuprofen", "Aleve", {NSAID}),
         ("lisinopril", "Zestoretic", set()),  # the same ingredient, reported as such
         ("dextroamphetamine", "Adderall", set()),
-        ("lisinopril", "ramipril", {ACE}),
-        ("lisinopril", "losartan", set()),
+        ("lisinopril", "ramipril", {ACE, RAS}),
+        ("lisinopril", "losartan", {RAS}),
+        ("ramipril", "Entresto", {RAS}),
+        ("prednisone", "dexamethasone", {"Systemic Corticosteroid"}),
+        ("prednisone", "hydrocortisone cream", set()),
+        ("lamivudine", "zidovudine", set()),
+        ("lamivudine", "emtricitabine", {"Cytidine Analog Antiretroviral"}),
+        ("efavirenz", "nevirapine", {NNRTI}),
+        ("lopinavir", "ritonavir", set()),
         ("warfarin", "apixaban", {"Anticoagulant"}),
         ("omeprazole", "esomeprazole", {"Proton Pump Inhibitor"}),
         ("sertraline", "fluoxetine", {SSRI}),
@@ -341,7 +350,8 @@ def test_a_diluent_in_two_infusions_is_not_a_duplicate() -> None:
         ("lamotrigine", "levetiracetam", set()),
         ("aspirin", "clopidogrel", set()),
         ("vitamin B12", "mecobalamin", set()),
-        ("ferrous sulfate", "ferrous fumarate", set()),
+        ("ferrous sulfate", "ferrous fumarate", {"Oral Iron"}),
+        ("ferrous sulfate", "iron sucrose", set()),
         ("nitroglycerin", "isosorbide mononitrate", set()),
         ("prednisone", "fluticasone", set()),
         ("amoxicillin", "metformin", set()),
