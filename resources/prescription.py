@@ -45,9 +45,11 @@ class PrescriptionList(ApiResource):
     def post(self, data: PrescriptionIn) -> Prescription:
         """Prescribe medications at an open visit. Doctors: own only.
 
-        The patient's allergies and medications are checked first. An alert is 409 `safety_alert` with
-        `alerts`: `[{code, medication, with, prescription_id, message}]`. An `override_reason` overrides it.
-        `warnings` lists the medications that could not be checked.
+        First, the patient's allergies and medications are checked, also for severe interactions.
+        An alert is 409 `safety_alert` with `alerts`: `[{code, medication, with, prescription_id, message}]`.
+        The alert `interaction` also has `severity` and `source`. An `override_reason` overrides the alerts.
+        `warnings` lists the names that could not be checked, or that contain a typing error.
+        Not checked: other interactions, dose, pregnancy, kidney and liver.
         """
         return prescriptions.prescribe(current_actor(), **data.model_dump())
 
@@ -102,5 +104,6 @@ class PrescriptionDispense(ApiResource):
         """Dispense medications of a prescription. Doctors: own only.
 
         The maximum of each medication is quantity x (1 + refills).
+        The safety check of prescribing runs again.
         """
         return prescriptions.dispense(current_actor(), row, **data.model_dump())
