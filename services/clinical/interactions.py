@@ -111,6 +111,7 @@ def _counterparts(entry: Interaction, ingredient: str, drug: Drug, other_drug: D
     return counterparts
 
 
+@functools.lru_cache(maxsize=4096)
 def is_local_form(name: str) -> bool:
     """Return True if the name contains a skin, eye or ear form, or an intrauterine system."""
     words = {word.text for word in split_words(name)}
