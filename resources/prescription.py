@@ -46,10 +46,11 @@ class PrescriptionList(ApiResource):
     def post(self, data: PrescriptionIn) -> Prescription:
         """Prescribe medications at an open visit. Doctors: own only.
 
-        The patient's allergies and medications are checked first. An alert is 409 `safety_alert` with
-        `alerts`: `[{code, medication, with, prescription_id, message}]`. An `override_reason` overrides it.
-        `warnings` lists the checks that were not possible, with the codes `unchecked` and
-        `allergies_not_asked`.
+        First, the patient's allergies and medications are checked, also for severe interactions.
+        An alert is 409 `safety_alert` with `alerts`: `[{code, medication, with, prescription_id, message}]`.
+        The alert `interaction` also has `severity` and `source`. An `override_reason` overrides the alerts.
+        `warnings` has the codes `unchecked`, `understood_as` (a typing error) and `allergies_not_asked`.
+        Not checked: other interactions, dose, pregnancy, kidney and liver.
         """
         return prescriptions.prescribe(current_actor(), **data.model_dump())
 

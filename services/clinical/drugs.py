@@ -92,7 +92,7 @@ _FORM_WORDS = frozenset(
     sustained controlled prolonged immediate release er xr sr cr mr la dr xl retard slow pack starter
     maintenance pediatric paediatric adult children infant generic brand product form strength drug abuse
     deterrent package usp bp ph eur preservative free sterile in of for the a an as needed prn only and with
-    syp syr neonatal
+    syp syr neonatal ds evohaler nexthaler turbohaler accuhaler modulite rotacaps nebules respimat ellipta
     """.split()
 )
 _ALLERGY_WORDS = frozenset(

@@ -4,8 +4,9 @@ The list contains only pairs with a source that names them: contraindications of
 UK or EU SmPC), the ONC high-priority list, safety updates of the MHRA, WHO guidelines, and pairs with a
 serious labelled warning. The ONC list is Phansalkar S et al., "High-priority drug-drug interactions for use
 in electronic health records", J Am Med Inform Assoc 2012;19(5):735-743. Its QT medicines are those with a
-known risk of torsades de pointes in 2012. Pairs that only need monitoring are not in the list, because too
-many alerts hide the important ones.
+known risk of torsades de pointes. Azithromycin, ondansetron and sevoflurane are left out, because their
+combinations are ordinary. Pairs that only need monitoring or a lower dose are left out, too. Reason: many
+alerts hide the important ones.
 
 Each entry has two sides. A side is a set of ingredients. The entry matches if one medication contains an
 ingredient of the first side, and the other medication an ingredient of the second side.
@@ -110,6 +111,7 @@ def _counterparts(entry: Interaction, ingredient: str, drug: Drug, other_drug: D
     return counterparts
 
 
+@functools.lru_cache(maxsize=4096)
 def is_local_form(name: str) -> bool:
     """Return True if the name contains a skin, eye or ear form, or an intrauterine system."""
     words = {word.text for word in split_words(name)}

@@ -92,11 +92,12 @@ class MedicationRecord:
     patient_id: int
     allergies: list[RecordedAllergy] = field(default_factory=list)
     medications: list[CurrentMedication] = field(default_factory=list)
+    no_known_allergies: bool = False
 
     @property
     def allergies_asked(self) -> bool:
         """Return True if the medical history says which allergies the patient has."""
-        return bool(self.allergies)
+        return self.no_known_allergies or bool(self.allergies)
 
     def medications_except(self, prescription_id: int | None) -> list[CurrentMedication]:
         """Return the current medications without those of one prescription."""
@@ -120,13 +121,21 @@ def load_records(patient_ids: Collection[int]) -> dict[int, MedicationRecord]:
     """Return the medication records of the patients by id; three queries for any number of patients."""
     records = {patient_id: MedicationRecord(patient_id) for patient_id in patient_ids}
     allergies = (
-        select(MedicalHistory.patient_id, Allergy.substance, Allergy.reaction, Allergy.severity)
-        .join(Allergy, Allergy.medical_history_id == MedicalHistory.id)
+        select(
+            MedicalHistory.patient_id,
+            MedicalHistory.no_known_allergies_at,
+            Allergy.substance,
+            Allergy.reaction,
+            Allergy.severity,
+        )
+        .outerjoin(Allergy, Allergy.medical_history_id == MedicalHistory.id)
         .where(MedicalHistory.patient_id.in_(records))
         .order_by(Allergy.id)
     )
-    for patient_id, substance, reaction, severity in db.session.execute(allergies):
-        records[patient_id].allergies.append(RecordedAllergy(substance, reaction, severity))
+    for patient_id, none_known_at, substance, reaction, severity in db.session.execute(allergies):
+        if substance is not None:
+            records[patient_id].allergies.append(RecordedAllergy(substance, reaction, severity))
+        records[patient_id].no_known_allergies = none_known_at is not None
     prescribed = (
         select(Prescription.patient_id, Prescription.id, PrescribedMedication.name)
         .join(PrescribedMedication, PrescribedMedication.prescription_id == Prescription.id)

@@ -38,6 +38,7 @@ OTHER_MEANINGS = {
     "sf": {"light green sf yellowish"},
     "sodium fluoride": {"sodium fluoride f-18"},  # a tracer
     "statin": {"cilastatin", "nystatin", "pentostatin"},
+    "thionamide": {"ethionamide", "prothionamide"},  # the word means antithyroid drugs
     "sulfa": {"barium sulfate", "chondroitin sulfate sodium (bovine)", "cupric sulfate", "ferrous sulfate"}
     | {"iobenguane sulfate i-123", "magnesium sulfate", "manganese sulfate", "nickel sulfate"}
     | {"potassium sulfate", "sodium lauryl sulfate", "sodium sulfate", "zinc sulfate"}
