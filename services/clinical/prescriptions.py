@@ -283,10 +283,10 @@ def _check_dates(issued_at: datetime, expires_on: date | None) -> None:
 def update(actor: Actor, row: Prescription, **changes: Unpack[PrescriptionChanges]) -> Prescription:
     """Change the content, or end the prescription by `status` completed or cancelled.
 
-    `cancellation_reason` belongs to the status cancelled (422 otherwise). New medications and a new
-    `override_reason` run the safety check again. Raises 409 `read_only` for a content change after the first
-    dispensing or of an inactive prescription, 409 `invalid_transition` with the allowed statuses, and 409
-    `safety_alert`.
+    `cancellation_reason` belongs to the status cancelled (422 otherwise). New medications, new dates and a
+    new `override_reason` run the safety check again. Raises 409 `read_only` for a content change after the
+    first dispensing or of an inactive prescription, 409 `invalid_transition` with the allowed statuses, and
+    409 `safety_alert`.
     """
     actor.require_own(row.doctor_id)
     status = changes.pop("status", None)
