@@ -104,17 +104,22 @@ Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 _AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]+)?(e[+]?[0-9]{1,2})?", re.ASCII)
 
 
-def _parse_money(value: Any) -> Decimal:
+def parse_decimal(value: Any, places: int) -> Decimal:
+    """Return a number from zero to the limit of money with at most so many decimals. Raises ValueError."""
     if not isinstance(value, (int, float, str, Decimal)) or not _AMOUNT.fullmatch(str(value)):
         raise ValueError("write an amount as a number or as a string such as '125.00'")
     amount = Decimal(str(value))
     if amount < 0:
         raise ValueError("must not be negative")
     if amount > MONEY_LIMIT:
-        raise ValueError("must be at most 9999999999.99")
-    if amount != amount.quantize(CENT):
-        raise ValueError("must have at most two decimal places")
+        raise ValueError(f"must be at most {MONEY_LIMIT}")
+    if amount != round(amount, places):
+        raise ValueError("must have at most two decimal places" if places else "must have no decimal places")
     return amount.quantize(CENT)
+
+
+def _parse_money(value: Any) -> Decimal:
+    return parse_decimal(value, settings().currency_places)
 
 
 def _check_positive(value: Decimal) -> Decimal:
@@ -136,8 +141,8 @@ PositiveMoneyIn = Annotated[
 ]
 MoneyOut = Annotated[
     Decimal,
-    PlainSerializer(lambda amount: f"{amount:.2f}", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+\.[0-9]{2}$", "examples": ["125.00"]}),
+    PlainSerializer(lambda amount: f"{amount:.{settings().currency_places}f}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{2})?$", "examples": ["125.00"]}),
 ]
 
 
