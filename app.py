@@ -58,6 +58,8 @@ from resources.billings import (
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.patient import (
+    AccountRefundItem,
+    AccountRefundList,
     PatientAccessLog,
     PatientAccount,
     PatientItem,
@@ -105,6 +107,8 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientItem, "/patients/<int:patient_id>"),
     (PatientMedicalHistory, "/patients/<int:patient_id>/medical-history"),
     (PatientAccount, "/patients/<int:patient_id>/account"),
+    (AccountRefundList, "/patients/<int:patient_id>/account/refunds"),
+    (AccountRefundItem, "/patients/<int:patient_id>/account/refunds/<int:refund_id>"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
     (AuditLogList, "/audit-logs"),

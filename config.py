@@ -6,12 +6,14 @@ Why this does not use pydantic-settings: docs/adr/0004-settings-reader.md.
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import os
 import re
 import secrets
 from collections.abc import Mapping
-from functools import cache
+from decimal import Decimal
+from functools import cache, cached_property
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Any, Literal
@@ -48,11 +50,19 @@ DEFAULT_PORTS = {"http": 80, "https": 443}  # browsers leave them out
 MAX_PORT = 65535
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
 Environment = Literal["development", "production", "testing"]
+MAX_CURRENCY_PLACES = 2  # the ledger stores two
 # Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
 # password check need a thread, but no connection.
 SERVER_THREADS = 40
 
 _time_zones = cache(available_timezones)  # reads a directory tree
+
+
+@cache
+def _currencies() -> dict[str, int]:
+    """Return the decimal places of each currency of ISO 4217 that has them (see data/NOTICE.md)."""
+    with (ROOT / "data" / "currencies.csv").open(encoding="ascii", newline="") as file:
+        return {row["code"]: int(row["decimals"]) for row in csv.DictReader(file)}
 
 
 class SettingsError(Exception):
@@ -90,7 +100,7 @@ class Settings(BaseModel):
     redis_url: str | None = Field(None, pattern="^(redis|rediss|unix)://")
     sqlalchemy_echo: bool = False
     clinic_timezone: str = "UTC"
-    currency: str = Field("USD", pattern="^[A-Z]{3}$")  # ISO 4217
+    currency: str = "USD"  # ISO 4217
     default_phone_region: str = "US"  # ISO 3166
     registration: Literal["open", "closed"] = "open"
     audit_key: str = ""
@@ -132,6 +142,16 @@ class Settings(BaseModel):
     def zone(self) -> ZoneInfo:
         """Return the time zone of the clinic."""
         return ZoneInfo(self.clinic_timezone)
+
+    @cached_property
+    def currency_places(self) -> int:
+        """Return the number of decimal places of the currency: 2 or 0."""
+        return _currencies()[self.currency]
+
+    @cached_property
+    def smallest_amount(self) -> Decimal:
+        """Return the smallest amount of the currency, such as 0.01."""
+        return Decimal(1).scaleb(-self.currency_places)
 
     @property
     def heads_file(self) -> Path:
@@ -190,6 +210,16 @@ class Settings(BaseModel):
     def _check_zone(cls, value: str) -> str:
         if value not in _time_zones():
             raise ValueError("not an IANA time zone such as Europe/Berlin")
+        return value
+
+    @field_validator("currency")
+    @classmethod
+    def _check_currency(cls, value: str) -> str:
+        places = _currencies().get(value)
+        if places is None:
+            raise ValueError("not a code of a current currency of ISO 4217 such as USD")
+        if places > MAX_CURRENCY_PLACES:
+            raise ValueError(f"this currency has {places} decimal places; at most 2 are supported")
         return value
 
     @field_validator(

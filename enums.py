@@ -95,6 +95,7 @@ class LedgerKind(StrEnum):
     Charges, taxes and refunds raise the balance. Discounts, payments and write-offs lower it.
     A reversal cancels the entry in `reverses_id`.
     A credit moves money between a bill and the account of the patient.
+    An insurer's debt is money of an insurer on a void bill. It belongs to the insurer, not to the patient.
     """
 
     CHARGE = "charge"
@@ -106,6 +107,7 @@ class LedgerKind(StrEnum):
     REFUND = "refund"
     WRITE_OFF = "write_off"
     REVERSAL = "reversal"
+    INSURER_DEBT = "insurer_debt"
 
 
 class PaymentMethod(StrEnum):
@@ -139,6 +141,7 @@ class ClaimStatus(StrEnum):
     DENIED = "denied"
     RESUBMITTED = "resubmitted"
     PAID = "paid"
+    WITHDRAWN = "withdrawn"
 
 
 class MovementType(StrEnum):

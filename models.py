@@ -732,6 +732,16 @@ class InvoiceCounter(Base):
     last_number: Mapped[int] = mapped_column(default=0)
 
 
+class LedgerCurrency(Base):
+    """The currency of all amounts. The table has at most one row."""
+
+    __tablename__ = "ledger_currency"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    code: Mapped[str] = mapped_column(String(3))  # ISO 4217
+
+
 class Billing(Versioned, Base):
     """A bill. It stores no totals: its amount and its payments are sums of ledger entries."""
 
@@ -742,6 +752,7 @@ class Billing(Versioned, Base):
         Index("ix_billings_patient_created", "patient_id", "created_at"),
         Index("ix_billings_doctor_created", "doctor_id", "created_at"),
         Index("ix_billings_created_at", "created_at"),
+        Index("ix_billings_date", "date"),
     )
 
     id: Mapped[Id]
@@ -753,6 +764,7 @@ class Billing(Versioned, Base):
     tax_rate: Mapped[Decimal] = mapped_column(Numeric(5, 2), default=Decimal("0.00"))
     payment_method: Mapped[PaymentMethod | None] = _enum(PaymentMethod)
     insurer_reference: Mapped[Short | None]
+    date: Mapped[Day]  # date of issue
     due_date: Mapped[Day | None]
     notes: Mapped[Note | None]
     voided_at: Mapped[Instant | None]
@@ -775,6 +787,8 @@ class Billing(Versioned, Base):
     amount_paid: Decimal | None = None
     written_off: Decimal | None = None
     balance: Decimal | None = None
+    owed_to_insurers: Decimal | None = None
+    currency: str | None = None
     is_paid: bool | None = None
     status: str | None = None
     payments: list[LedgerEntry] | None = None
@@ -800,24 +814,28 @@ class BillingItem(Base):
 
 
 class Refund(Timestamped, Base):
-    """A refund request for a bill, and the decision."""
+    """A refund request and the decision. Without a bill it pays back the credit of the patient."""
 
     __tablename__ = "refunds"
     __part_of__ = ("billing", "billing_id")
     __table_args__ = (_money_check("amount", low="> 0"), Index("ix_refunds_status", "status"))
 
     id: Mapped[Id]
-    billing_id: Mapped[int] = _ref("billings")
+    billing_id: Mapped[int | None] = _ref("billings")
+    patient_id: Mapped[int] = _ref("patients")
     payment_id: Mapped[int | None] = _ref("ledger_entries", index=False)  # the refunded payment
     entry_id: Mapped[int | None] = _ref("ledger_entries", index=False)  # the ledger entry of the refund
     amount: Mapped[Money]
+    # NULL only in old rows of which it is not known
+    method: Mapped[PaymentMethod | None] = _enum(PaymentMethod)
     reason: Mapped[Line]
     status: Mapped[RefundStatus] = _enum(RefundStatus)
     requested_by_id: Mapped[int] = _ref("users", index=False)
     decided_by_id: Mapped[int | None] = _ref("users", index=False)
     decided_at: Mapped[Instant | None]
 
-    billing: Mapped[Billing] = relationship(back_populates="refunds")
+    billing: Mapped[Billing | None] = relationship(back_populates="refunds")
+    patient: Mapped[Patient] = relationship()
 
 
 class Claim(Versioned, Base):

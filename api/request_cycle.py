@@ -35,6 +35,7 @@ from extensions import db, read_replica
 from models import Base, IdempotencyKey
 from services import idempotency, remembered
 from services.audit import audit_log
+from services.billing import currency
 from services.listing.spec import Page
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
@@ -79,6 +80,8 @@ def _attempt(
     try:
         try:
             identify(context, spec.permission)
+            if context.actor is not None:
+                currency.record()
             response = _perform(method, spec, context, members)
             if not audit_log.append_pending(context.actor or visitor(), context.route):
                 sessions.verify_remembered()

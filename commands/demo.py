@@ -257,6 +257,7 @@ class Loader:
             amount=sum((item.unit_price * item.quantity for item in bill.items), Decimal(0)),
             method=PaymentMethod.CASH if cash else PaymentMethod.INSURANCE,
             received_at=visit.date,
+            importing=True,
         )
 
     def _prescribe(self, visit: Visit, row: Row) -> None:

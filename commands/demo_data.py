@@ -105,7 +105,7 @@ COLUMNS: dict[type[Base], tuple[str, ...]] = {
         Visit: "id patient_id doctor_id appointment_id date visit_type chief_complaint summary signed_at "
         "version created_at updated_at",
         Diagnosis: "id visit_id icd10 description",
-        Billing: "id invoice_number patient_id visit_id doctor_id tax_rate due_date version created_at "
+        Billing: "id invoice_number patient_id visit_id doctor_id tax_rate date due_date version created_at "
         "updated_at",
         Treatment: "id visit_id patient_id doctor_id name cost status stock_taken_at billing_id version "
         "created_at updated_at",
@@ -322,7 +322,7 @@ class DemoGenerator:
         self.batch.invoices[year] += 1
         number = f"INV-{year}-{self.invoices[year]:06d}"
         due = at.date() + timedelta(days=30)
-        bill = self._add(Billing, number, patient_id, visit_id, doctor_id, 0, due, 1, at, at)
+        bill = self._add(Billing, number, patient_id, visit_id, doctor_id, 0, at.date(), due, 1, at, at)
         fee = Decimal(60 + 5 * doctor)
         lines: list[tuple[int | None, str, Decimal]] = [(None, "Consultation", fee)]
         if visit_index == 0:

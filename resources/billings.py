@@ -122,7 +122,8 @@ class BillingRefundList(ApiResource):
     def post(self, row: Billing, data: RefundIn) -> EndpointResult:
         """Request a refund. The response is the bill.
 
-        A caller who may decide refunds pays it out at once.
+        A caller who may decide refunds pays it out at once. On a void bill, only the money of an insurer
+        (`owed_to_insurers`) can be refunded.
         """
         return _bill_result(refunds.request(current_actor(), row, **data.model_dump()))
 
@@ -170,7 +171,8 @@ class BillingVoid(ApiResource):
     def post(self, row: Billing, data: VoidIn) -> Billing:
         """Void a bill.
 
-        Its ledger entries are reversed. Its payments become credit of the patient.
+        Its ledger entries are reversed. Its payments become credit of the patient. The money of an insurer
+        becomes a debt to the insurer (`owed_to_insurers`). A bill with open claims is refused.
         """
         return adjustments.void(current_actor(), row, **data.model_dump())
 
@@ -213,5 +215,5 @@ class ClaimItem(ApiResource):
         errors=("conflict", "invalid_transition", "overpayment", "read_only"),
     )
     def patch(self, row: Claim, data: BaseModel) -> Claim:
-        """Change a claim: submit, approve, reject, record a payment, or submit again."""
+        """Change a claim: submit, approve, deny, record a payment, submit again, or withdraw."""
         return claims.update(current_actor(), row, **data.model_dump(exclude_unset=True))

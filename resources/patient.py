@@ -12,9 +12,11 @@ from api.pagination import list_headers
 from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import EndpointResult, Serializer, dump_dict
-from models import AuditLog, MedicalHistory, Patient
+from models import AuditLog, MedicalHistory, Patient, Refund
 from resources.audit import ENTRY
+from resources.billings import REFUND
 from schemas.base import DoctorRef, Out
+from schemas.billing import AccountRefundIn, RefundPatch
 from schemas.patient import (
     AccountOut,
     AppointmentDetails,
@@ -33,7 +35,7 @@ from schemas.patient import (
 )
 from security.permissions import Actor, Permission
 from services.audit import audit_search
-from services.billing import account_statement
+from services.billing import account_statement, refunds
 from services.listing.spec import ListQuery, Page
 from services.patients import (
     medical_history,
@@ -152,6 +154,41 @@ class PatientAccount(ApiResource):
     def get(self, patient_id: int, query: PageQuery) -> account_statement.AccountStatement:
         """Show the account of a patient: balance, open bills, and ledger entries, newest first."""
         return account_statement.of_patient(current_actor(), patient_id, **query.model_dump())
+
+
+class AccountRefundList(ApiResource):
+    """Route `/patients/<patient_id>/account/refunds`."""
+
+    @endpoint(
+        Permission.REFUNDS_ASK,
+        load=patients.get,
+        body=AccountRefundIn,
+        returns=REFUND,
+        status=201,
+        errors=("excessive_refund",),
+    )
+    def post(self, row: Patient, data: AccountRefundIn) -> EndpointResult:
+        """Request a refund of credit.
+
+        A caller who may decide refunds pays it out at once. The account of the patient lists all refunds.
+        """
+        refund = refunds.request_from_account(current_actor(), row, **data.model_dump())
+        return EndpointResult(refund, headers={"Location": f"/patients/{row.id}/account"})
+
+
+class AccountRefundItem(ApiResource):
+    """Route `/patients/<patient_id>/account/refunds/<refund_id>`."""
+
+    @endpoint(
+        Permission.BILLINGS_SETTLE,
+        load=refunds.get_from_account,
+        body=RefundPatch,
+        returns=REFUND,
+        errors=("excessive_refund", "invalid_transition"),
+    )
+    def patch(self, row: Refund, data: BaseModel) -> Refund:
+        """Approve or reject a refund of credit that another user requested."""
+        return refunds.decide(current_actor(), row, **data.model_dump(exclude_unset=True))
 
 
 class PatientTimeline(ApiResource):

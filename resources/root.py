@@ -20,6 +20,7 @@ from errors import ClinicError
 from extensions import db
 from schemas.service import LiveOut, ReadyOut
 from security.permissions import Permission
+from services.billing import currency
 from services.schema_version import expected_revision, stored_revision
 
 
@@ -81,7 +82,7 @@ class HealthReady(ApiResource):
     def get(self) -> dict[str, str]:
         """Report that requests can be served.
 
-        503 without a database, or with migrations of another version.
+        503 without a database, with migrations of another version, or with another currency than the ledger.
         """
         db.session.execute(text("SELECT 1"))
         if stored_revision() != expected_revision():
@@ -90,6 +91,7 @@ class HealthReady(ApiResource):
                 "The database schema belongs to another version: run the migrations.",
                 retry_after=5,
             )
+        currency.check()
         return {"status": "ok", "database": "ok", "redis": _redis_status()}
 
 

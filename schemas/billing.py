@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     WithJsonSchema,
     computed_field,
 )
@@ -33,20 +34,23 @@ from schemas.fields import (
     Quantity,
     RequiredLine,
     Short,
+    parse_decimal,
 )
 
 MAX_ITEMS = 200  # lines of one bill
+PERCENT_PLACES = 2  # in every currency
 
 
-def _check_percent(value: Decimal) -> Decimal:
-    if value > 100:
+def _parse_percent(value: Any) -> Decimal:
+    percent = parse_decimal(value, PERCENT_PLACES)
+    if percent > 100:
         raise ValueError("must be at most 100 percent")
-    return value
+    return percent
 
 
 Percent = Annotated[
-    MoneyIn,
-    AfterValidator(_check_percent),
+    Decimal,
+    BeforeValidator(_parse_percent),
     WithJsonSchema(
         {
             "anyOf": [
@@ -56,6 +60,13 @@ Percent = Annotated[
             "examples": ["7.50"],
         }
     ),
+]
+
+
+PercentOut = Annotated[
+    Decimal,
+    PlainSerializer(lambda percent: f"{percent:.{PERCENT_PLACES}f}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,3}\.[0-9]{2}$", "examples": ["7.50"]}),
 ]
 
 
@@ -71,7 +82,10 @@ class BillingItemIn(In):
 
 
 class BillingChange(In):
-    """Changes of a bill. A higher `amount_paid` adds a payment of the difference by `payment_method`."""
+    """Changes of a bill. A higher `amount_paid` adds a payment of the difference by `payment_method`.
+
+    `due_date` is at most 366 days ago and at most ten years ahead.
+    """
 
     due_date: DayIn | None = None
     notes: Note | None = None
@@ -85,6 +99,7 @@ class BillingIn(BillingChange):
     """A bill for the completed treatments of a visit, for one treatment, or for items of a patient.
 
     `tax_rate` is a percentage of the subtotal less the discount. The revenue of items goes to `doctor_id`.
+    `date` is the date of issue: today by default, at most 366 days ago, and not in the future.
     """
 
     model_config = ConfigDict(
@@ -103,6 +118,7 @@ class BillingIn(BillingChange):
     treatment_id: Id | None = None
     patient_id: Id | None = None
     doctor_id: Id | None = None
+    date: DayIn | None = None
     items: Annotated[list[BillingItemIn], Field(min_length=1, max_length=MAX_ITEMS)] | None = None
     tax_rate: Percent = Decimal("0.00")
     insurer_reference: Short | None = None
@@ -113,7 +129,10 @@ BillingPatch = patch_model(BillingChange, "BillingPatch")
 
 
 class PaymentIn(In):
-    """A payment of a bill. The method `credit` uses the credit of the patient."""
+    """A payment of a bill. The method `credit` uses the credit of the patient.
+
+    `received_at` is at most 366 days ago, and not in the future.
+    """
 
     amount: PositiveMoneyIn
     method: PaymentMethod
@@ -123,11 +142,24 @@ class PaymentIn(In):
 
 
 class RefundIn(In):
-    """A request for a refund of a bill or of one payment."""
+    """A request for a refund of a bill or of one payment.
+
+    The method defaults to the one of the payment, or to the only one of the bill. `credit` returns the amount
+    to the credit of the patient.
+    """
 
     amount: PositiveMoneyIn
     reason: Annotated[RequiredLine, Field(examples=["Billed twice"])]
     payment_id: Id | None = None
+    method: PaymentMethod | None = None
+
+
+class AccountRefundIn(In):
+    """A request to pay back the credit of a patient."""
+
+    amount: PositiveMoneyIn
+    method: PaymentMethod
+    reason: Annotated[RequiredLine, Field(examples=["Paid twice"])]
 
 
 class RefundDecision(In):
@@ -220,12 +252,14 @@ class PaymentOut(Out):
 
 
 class RefundOut(Out):
-    """A refund with its decision."""
+    """A refund with its decision. Without a bill it pays back the credit of the patient."""
 
     id: int
-    billing_id: int
+    billing_id: int | None
+    patient_id: int
     payment_id: int | None
     amount: MoneyOut
+    method: PaymentMethod | None
     reason: str
     status: RefundStatus
     requested_by_id: int
@@ -260,6 +294,7 @@ class BillingOut(OfPatient):
     """A bill. `amount` = `subtotal` - `discount` + `tax`. `balance` is the unpaid amount.
 
     `account_balance` is the balance of all bills of the patient: positive is debt, negative is credit.
+    `owed_to_insurers` is the money of insurers on a void bill.
     """
 
     area: ClassVar[str] = "billing"
@@ -274,17 +309,20 @@ class BillingOut(OfPatient):
     subtotal: MoneyOut
     discount: MoneyOut
     discount_reason: str | None
-    tax_rate: MoneyOut
+    tax_rate: PercentOut
     tax: MoneyOut
     amount: MoneyOut
     amount_paid: MoneyOut
     written_off: MoneyOut
     balance: MoneyOut
+    owed_to_insurers: MoneyOut
+    currency: str
     is_paid: bool
     status: Literal["unpaid", "partial", "paid", "void"]
     account_balance: MoneyOut
     payment_method: PaymentMethod | None
     insurer_reference: str | None
+    date: DayOut
     due_date: DayOut | None
     notes: str | None
     payments: list[PaymentOut]

@@ -142,18 +142,22 @@ Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 _AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]+)?(e[+]?[0-9]{1,2})?", re.ASCII)
 
 
-def parse_amount(value: Any, places: int = 2) -> Decimal:
-    """Return an amount of money with at most this number of decimal places. Raises ValueError."""
+def parse_decimal(value: Any, places: int) -> Decimal:
+    """Return a number from zero to the limit of money with at most so many decimals. Raises ValueError."""
     if not isinstance(value, (int, float, str, Decimal)) or not _AMOUNT.fullmatch(str(value)):
         raise ValueError("write an amount as a number or as a string such as '125.00'")
     amount = Decimal(str(value))
     if amount < 0:
         raise ValueError("must not be negative")
     if amount > MONEY_LIMIT:
-        raise ValueError("must be at most 9999999999.99")
+        raise ValueError(f"must be at most {MONEY_LIMIT}")
     if amount != round(amount, places):
-        raise ValueError(f"must have at most {places} decimal places")
-    return round(amount, places)
+        raise ValueError(f"must have at most {places} decimal places" if places else "must have no decimals")
+    return round(amount, max(places, 2))
+
+
+def _parse_money(value: Any) -> Decimal:
+    return parse_decimal(value, settings().currency_places)
 
 
 def _check_positive(value: Decimal) -> Decimal:
@@ -169,14 +173,14 @@ _MONEY_SCHEMA = {
     ],
     "examples": ["125.00"],
 }
-MoneyIn = Annotated[Decimal, BeforeValidator(parse_amount), WithJsonSchema(_MONEY_SCHEMA)]
+MoneyIn = Annotated[Decimal, BeforeValidator(_parse_money), WithJsonSchema(_MONEY_SCHEMA)]
 PositiveMoneyIn = Annotated[
-    Decimal, BeforeValidator(parse_amount), AfterValidator(_check_positive), WithJsonSchema(_MONEY_SCHEMA)
+    Decimal, BeforeValidator(_parse_money), AfterValidator(_check_positive), WithJsonSchema(_MONEY_SCHEMA)
 ]
 MoneyOut = Annotated[
     Decimal,
-    PlainSerializer(lambda amount: f"{amount:.2f}", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+\.[0-9]{2}$", "examples": ["125.00"]}),
+    PlainSerializer(lambda amount: f"{amount:.{settings().currency_places}f}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{2})?$", "examples": ["125.00"]}),
 ]
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AliasPath, BeforeValidator, Field, PlainSer
 
 from enums import MovementType
 from schemas.base import In, Out, patch_model
-from schemas.fields import Code, DayIn, DayOut, InstantOut, Line, MoneyOut, Name, Note, Short, parse_amount
+from schemas.fields import Code, DayIn, DayOut, InstantOut, Line, MoneyOut, Name, Note, Short, parse_decimal
 
 MAX_UNITS = 1_000_000  # in one movement
 COST_PLACES = 4  # one tablet may cost less than a cent
@@ -18,7 +18,7 @@ SignedUnits = Annotated[int, Field(ge=-MAX_UNITS, le=MAX_UNITS, examples=[-3])]
 LotNumber = Annotated[Code, AfterValidator(str.strip)]
 UnitCostIn = Annotated[
     Decimal,
-    BeforeValidator(lambda value: parse_amount(value, COST_PLACES)),
+    BeforeValidator(lambda value: parse_decimal(value, COST_PLACES)),
     WithJsonSchema(
         {
             "anyOf": [

@@ -17,6 +17,7 @@ from enums import (
     PaymentMethod,
 )
 from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, patch_model
+from schemas.billing import RefundOut
 from schemas.fields import (
     BirthDateIn,
     BirthDateOut,
@@ -281,6 +282,7 @@ class OpenBillOut(Out):
 
     id: int
     invoice_number: str
+    date: DayOut
     created_at: InstantOut
     due_date: DayOut | None
     doctor_id: int | None
@@ -292,13 +294,20 @@ class OpenBillOut(Out):
 
 
 class AccountOut(Out):
-    """The account statement of a patient: open bills and ledger entries, newest first."""
+    """The account statement of a patient: open bills, refunds of credit, and ledger entries, newest first.
+
+    `account_balance` is the balance of all bills less the credit. `credit` can be spent on bills or refunded.
+    `owed_to_insurers` is the money of insurers on void bills.
+    """
 
     patient_id: int
     patient_name: str
     patient: PersonRef
+    currency: str
     account_balance: MoneyOut
     credit: MoneyOut
+    owed_to_insurers: MoneyOut
+    refunds: list[RefundOut]
     open_bills: list[OpenBillOut]
     entries: list[AccountEntryOut]
     entry_count: int
@@ -383,6 +392,7 @@ class BillingDetails(Out):
 
     invoice_number: str
     visit_id: int | None
+    date: DayOut
     due_date: DayOut | None
     amount: MoneyOut
     amount_paid: MoneyOut

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Select, String, and_, cast, exists, func, literal, or_, select, union_all
 from sqlalchemy.orm import aliased
 
+from config import settings
 from enums import AppointmentStatus, LedgerKind, RefundStatus, TreatmentStatus
 from extensions import db
 from models import (
@@ -26,6 +27,7 @@ from models import (
     InventoryItem,
     InventoryLot,
     InvoiceCounter,
+    LedgerCurrency,
     LedgerEntry,
     MedicalHistory,
     Patient,
@@ -39,9 +41,9 @@ from models import (
     Visit,
 )
 from services import clock
+from services.billing import claims, ledger
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
-RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,22 @@ def _wrong_standings() -> Select[Any]:
     )
 
 
+def _over_refunded() -> Select[Any]:
+    """Select the bills with more refunds by a method than payments by it. A void bill also refunds credit."""
+    payments = select(LedgerEntry.billing_id, LedgerEntry.method, -LedgerEntry.amount).where(
+        LedgerEntry.kind.in_(ledger.PAYMENTS),
+        LedgerEntry.amount < 0,
+        LedgerEntry.billing_id.in_(select(Refund.billing_id)),
+    )
+    refunds = select(Refund.billing_id, Refund.method, -Refund.amount).where(
+        Refund.status == RefundStatus.APPROVED, Refund.method.is_not(None), Refund.billing_id.is_not(None)
+    )
+    both = union_all(payments, refunds).subquery()
+    return (
+        select(both.c.billing_id).group_by(both.c.billing_id, both.c.method).having(func.sum(both.c[2]) < 0)
+    )
+
+
 def all_checks() -> list[IntegrityCheck]:
     """Return all checks, in the order in which they run."""
     return [
@@ -106,6 +124,8 @@ def all_checks() -> list[IntegrityCheck]:
         *_scheduling_checks(),
         *_clinical_checks(),
         *_billing_checks(),
+        *_void_checks(),
+        *_refund_checks(),
         *_account_checks(),
         *_stock_checks(),
         *_session_checks(),
@@ -245,6 +265,32 @@ def _billing_checks() -> list[IntegrityCheck]:
             .group_by(LedgerEntry.billing_id)
             .having(func.sum(LedgerEntry.amount) < 0),
         ),
+        IntegrityCheck("A bill is marked as settled exactly if it has no balance.", _wrong_standings()),
+        IntegrityCheck("Invoice numbers have no gaps.", _invoice_gaps()),
+    ]
+
+
+def _void_checks() -> list[IntegrityCheck]:
+    return [
+        IntegrityCheck(
+            "A void bill has no open claim.",
+            select(Billing.id)
+            .join(Claim, Claim.billing_id == Billing.id)
+            .where(Billing.voided_at.is_not(None), Claim.status.in_(claims.OPEN)),
+        ),
+        IntegrityCheck(
+            "Only a void bill owes money to insurers.",
+            select(LedgerEntry.billing_id)
+            .join(Billing, Billing.id == LedgerEntry.billing_id)
+            .where(LedgerEntry.kind == LedgerKind.INSURER_DEBT, Billing.voided_at.is_(None)),
+        ),
+        IntegrityCheck(
+            "The debt to insurers of a bill is not negative.",
+            select(LedgerEntry.billing_id)
+            .where(LedgerEntry.kind == LedgerKind.INSURER_DEBT)
+            .group_by(LedgerEntry.billing_id)
+            .having(func.sum(LedgerEntry.amount) < 0),
+        ),
         IntegrityCheck(
             "A void bill has no balance.",
             select(Billing.id)
@@ -253,14 +299,39 @@ def _billing_checks() -> list[IntegrityCheck]:
             .group_by(Billing.id)
             .having(func.sum(LedgerEntry.amount) != 0),
         ),
-        IntegrityCheck("A bill is marked as settled exactly if it has no balance.", _wrong_standings()),
-        IntegrityCheck("Invoice numbers have no gaps.", _invoice_gaps()),
+    ]
+
+
+def _refund_checks() -> list[IntegrityCheck]:
+    return [
+        IntegrityCheck(
+            "A refund has the patient of its bill.",
+            select(Refund.id)
+            .join(Billing, Billing.id == Refund.billing_id)
+            .where(Refund.patient_id != Billing.patient_id),
+        ),
+        IntegrityCheck(
+            "An approved refund has a ledger entry of the same amount.",
+            select(Refund.id)
+            .outerjoin(LedgerEntry, LedgerEntry.id == Refund.entry_id)
+            .where(
+                Refund.status == RefundStatus.APPROVED,
+                or_(LedgerEntry.id.is_(None), LedgerEntry.amount != Refund.amount),
+            ),
+        ),
+        IntegrityCheck("The refunds of a bill by a method are at most its payments by it.", _over_refunded()),
     ]
 
 
 def _account_checks() -> list[IntegrityCheck]:
     reversed_entry = aliased(LedgerEntry)
     return [
+        IntegrityCheck(
+            "The ledger has the currency of the settings.",
+            select(LedgerCurrency.id).where(
+                LedgerCurrency.code != settings().currency, exists(select(LedgerEntry.id))
+            ),
+        ),
         IntegrityCheck(
             "A ledger entry has the patient of its bill.",
             select(LedgerEntry.id)
@@ -281,21 +352,19 @@ def _account_checks() -> list[IntegrityCheck]:
             .having(func.sum(LedgerEntry.amount) != 0),
         ),
         IntegrityCheck(
+            "No patient has negative credit.",
+            select(LedgerEntry.patient_id)
+            .where(LedgerEntry.billing_id.is_(None))
+            .group_by(LedgerEntry.patient_id)
+            .having(func.sum(LedgerEntry.amount) > 0),
+        ),
+        IntegrityCheck(
             "A reversal has the opposite amount of the entry that it reverses.",
             select(LedgerEntry.id)
             .outerjoin(reversed_entry, reversed_entry.id == LedgerEntry.reverses_id)
             .where(
                 LedgerEntry.kind == LedgerKind.REVERSAL,
                 or_(reversed_entry.id.is_(None), LedgerEntry.amount != -reversed_entry.amount),
-            ),
-        ),
-        IntegrityCheck(
-            "An approved refund has a ledger entry of the same amount.",
-            select(Refund.id)
-            .outerjoin(LedgerEntry, LedgerEntry.id == Refund.entry_id)
-            .where(
-                Refund.status == RefundStatus.APPROVED,
-                or_(LedgerEntry.id.is_(None), LedgerEntry.amount != Refund.amount),
             ),
         ),
         IntegrityCheck(

@@ -32,7 +32,7 @@ from services.listing.totals import COUNT_CAP
 CONVENTIONS = {
     "authentication": "POST /auth/login, then send Authorization: Bearer <access_token>, or the cookies.",
     "time": "Date-times are RFC 3339. Without an offset they are in the time zone of the clinic.",
-    "money": "Decimal strings with two places, such as '125.00'.",
+    "money": "Decimal strings with the places of the currency, such as '125.00'.",
     "update": "PATCH and PUT merge: absent is unchanged, null clears, read-only members are ignored.",
     "lists": "The body is a bare array. X-Total-Count, Link and Content-Range describe the page. Parameters: "
     "page, per_page, sort_by, sort_order, after, q, start_date, end_date, and every column, also with _like, "
@@ -53,6 +53,7 @@ def index_document(app: Flask) -> dict[str, Any]:
         "name": "Clinic Management System",
         "version": "1.0.0",
         "url": base_url(),
+        "currency": settings().currency,
         "links": {
             "self": "/",
             "openapi": "/openapi.json",

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import joinedload
 
+from config import settings
 from extensions import db
-from models import Billing, LedgerEntry, Patient
+from models import Billing, LedgerEntry, Patient, Refund
 from security.permissions import Actor
 from services.audit import audit_log
-from services.billing import bills, ledger
+from services.billing import bills, ledger, refunds
 from services.patients import patients
 
 
 @dataclass(frozen=True)
 class AccountStatement:
-    """The account of a patient as the caller may see it. `entries` is one page, newest first."""
+    """The account of a patient as the caller may see it. `entries` is one page, newest first.
+
+    `credit` can be spent by payments of the method `credit`. `refunds` are those of credit.
+    """
 
     patient: Patient
     account_balance: Decimal
+    credit: Decimal
+    owed_to_insurers: Decimal
+    refunds: Sequence[Refund]
     open_bills: list[Billing]
     entries: list[LedgerEntry]
     entry_count: int
@@ -37,9 +45,9 @@ class AccountStatement:
         return self.patient.name
 
     @property
-    def credit(self) -> Decimal:
-        """The credit of the patient, positive; zero while the patient owes money."""
-        return max(-self.account_balance, ledger.ZERO)
+    def currency(self) -> str:
+        """The currency of all amounts."""
+        return settings().currency
 
 
 def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int) -> AccountStatement:
@@ -69,6 +77,9 @@ def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int) -> Ac
     return AccountStatement(
         patient,
         ledger.balances([patient_id])[patient_id],
+        ledger.credit_of(patient_id),
+        ledger.owed_to_insurers(patient_id),
+        refunds.of_account(patient_id) if own_bills is None else (),
         _open_bills(actor, and_(*visible_bills)),
         list(entries),
         count,

@@ -10,18 +10,18 @@ from decimal import Decimal
 
 from sqlalchemy import select
 
-from enums import LedgerKind
+from enums import LedgerKind, PaymentMethod
 from errors import ClinicError
 from extensions import db
 from models import Billing, Treatment
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.billing import ledger, refunds
+from services.billing import claims, ledger, refunds
 from services.billing.bill_state import require_not_void, touch
 from services.rows import for_update
 
-# The entries that a void reverses. Payments stay: they become credit.
+# The entries that a void reverses. Payments stay: they become credit, or a debt to the insurer.
 REVERSED_BY_VOID = (LedgerKind.CHARGE, LedgerKind.TAX, LedgerKind.DISCOUNT, LedgerKind.WRITE_OFF)
 
 
@@ -35,8 +35,8 @@ def write_off(actor: Actor, bill: Billing, *, amount: Decimal, reason: str) -> B
     if amount > balance:
         raise ClinicError(
             "overpayment",
-            f"At most the balance of {balance:.2f} can be written off.",
-            balance=f"{balance:.2f}",
+            f"At most the balance of {ledger.to_text(balance)} can be written off.",
+            balance=ledger.to_text(balance),
         )
     ledger.post(actor, bill, LedgerKind.WRITE_OFF, -amount, reason=reason)
     touch(bill)
@@ -45,19 +45,22 @@ def write_off(actor: Actor, bill: Billing, *, amount: Decimal, reason: str) -> B
 
 
 def void(actor: Actor, bill: Billing, *, reason: str) -> Billing:
-    """Void a bill: reverse its postings, turn the paid amount into credit, and release its treatments.
+    """Void a bill: reverse its postings and release its treatments, which can be billed again.
 
-    The treatments can be billed again. Raises 409 `read_only` for a void bill, and 409 `in_use` while a
-    refund request is open.
+    The paid amount becomes credit of the patient. The money of an insurer becomes a debt to the insurer.
+    Raises 409 `read_only` for a void bill. Raises 409 `in_use` while a refund request or a claim is open.
     """
     require_not_void(bill)
     if refunds.open_amount(bill):
         raise ClinicError("in_use", "This bill has an open refund request. Approve or reject it first.")
-    paid = ledger.of_bill(bill.id).paid
+    claims.require_none_open(bill)
+    paid, owed = ledger.of_bill(bill.id).paid, _insurers_share(bill)
     for entry in ledger.unreversed_entries(bill.id, *REVERSED_BY_VOID):
         ledger.reverse(actor, entry, reason)
-    if paid:
-        ledger.move_credit(actor, bill, paid)
+    for part in ledger.parts(paid - owed):
+        ledger.move_credit(actor, bill, part, reason=reason)
+    for part in ledger.parts(owed):
+        ledger.post(actor, bill, LedgerKind.INSURER_DEBT, part, method=PaymentMethod.INSURANCE, reason=reason)
     treatments = for_update(select(Treatment).where(Treatment.billing_id == bill.id).order_by(Treatment.id))
     for treatment in db.session.execute(treatments).scalars():
         treatment.billing_id = None
@@ -65,3 +68,16 @@ def void(actor: Actor, bill: Billing, *, reason: str) -> Billing:
     bill.void_reason = reason
     audit_log.set_action(bill, "void")
     return bill
+
+
+def _insurers_share(bill: Billing) -> Decimal:
+    """Return the money that a void owes to insurers.
+
+    It includes what they paid for claims of this bill above its balance, which became credit of the patient.
+    Credit that the patient has already spent stays spent.
+    """
+    by_method = ledger.paid_by_method(bill.id)
+    total = sum(by_method.values(), ledger.ZERO)
+    share = max(ledger.ZERO, min(by_method.get(PaymentMethod.INSURANCE, ledger.ZERO), total))
+    above_balance = ledger.credit_from_claims([claim.id for claim in bill.claims])
+    return share + min(above_balance, ledger.credit_of(bill.patient_id) + total - share)

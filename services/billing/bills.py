@@ -17,24 +17,29 @@ from sqlalchemy import ColumnElement, and_, false, func, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from column_types import MONEY_LIMIT
-from enums import LedgerKind, PaymentMethod, RefundStatus, Role, TreatmentStatus
+from config import settings
+from enums import LedgerKind, PaymentMethod, RefundStatus, Role
 from errors import ClinicError, invalid, not_found
 from extensions import db
 from models import (
     Billing,
     BillingItem,
-    Doctor,
     LedgerEntry,
     Patient,
     Refund,
-    Treatment,
-    Visit,
 )
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.billing import claims, ledger, payments
+from services.billing.bill_items import (
+    BillLine,
+    items_of_lines,
+    items_of_treatments,
+    lock_unbilled_treatments,
+)
 from services.billing.bill_state import STATUSES, require_not_void, status_of, touch
+from services.billing.dates import check_due_date, check_issued_on
 from services.billing.invoice_numbers import set_invoice_number
 from services.listing import paging
 from services.listing.related_rows import of_patient
@@ -45,19 +50,9 @@ from services.rows import (
     changed_members,
     for_update,
     get_or_404,
-    get_referenced,
 )
 
-CONSULTATION = "consultation"  # an item with this description costs the doctor's fee by default
 HUNDRED = Decimal(100)
-
-
-class BillLine(TypedDict):
-    """An item to bill. Without a `unit_price` the default price applies."""
-
-    description: str
-    quantity: int
-    unit_price: Decimal | None
 
 
 class BillChanges(TypedDict, total=False):
@@ -164,7 +159,7 @@ LIST: ListSpec[Billing] = ListSpec(
     kept_since="created_at",
     model=Billing,
     area="billing",
-    main_date="created_at",
+    main_date="date",
     text=_text_condition,
     scope=visible_bills,
     options=(
@@ -230,6 +225,8 @@ def _set_sums(bill: Billing, sums: ledger.Sums) -> None:
     bill.written_off = sums.written_off
     bill.amount_paid = sums.paid
     bill.balance = sums.balance
+    bill.owed_to_insurers = sums.owed_to_insurers
+    bill.currency = settings().currency
     bill.status = status_of(bill, sums)
     bill.is_paid = bill.status == "paid"
 
@@ -252,17 +249,21 @@ def create(
     amount_paid: Decimal = ledger.ZERO,
     allow_credit: bool = False,
     insurer_reference: str | None = None,
+    date: date | None = None,
     due_date: date | None = None,
     notes: str | None = None,
     billed_at: datetime | None = None,
 ) -> Billing:
     """Create a bill for the completed treatments of a visit, for one treatment, or for items.
 
-    `tax_rate` is in percent. `billed_at` is for imports of older bills: the invoice number is of that year.
-    Raises 409 `nothing_to_bill` without a completed, unbilled treatment, 409 `patient_inactive`, 409
-    `overpayment` and `insufficient_credit` for `amount_paid`, and 422 for members that do not fit together.
+    `tax_rate` is in percent. `date` is the date of issue, by default today; the invoice number has its year.
+    `billed_at` is for imports of older bills. Raises 409 `nothing_to_bill` without a completed, unbilled
+    treatment, 409 `patient_inactive`, and 409 `overpayment` and `insufficient_credit` for `amount_paid`.
+    Raises 422 for members that do not fit together, and for an amount above the limit of money.
     """
     _check_one_source(visit_id=visit_id, treatment_id=treatment_id, items=items)
+    check_due_date(due_date)
+    created_at = billed_at or clock.now()
     bill = Billing(
         invoice_number=f"draft-{secrets.token_hex(8)}",
         tax_rate=tax_rate,
@@ -272,17 +273,18 @@ def create(
         due_date=due_date,
         notes=notes,
         created_by_id=actor.user_id,
-        created_at=billed_at or clock.now(),
+        date=check_issued_on(date) if date else clock.local(created_at).date(),
+        created_at=created_at,
         refunds=[],  # a new bill has neither: this saves the lookups
         claims=[],
     )
-    treatments: list[Treatment] = []
     if items is not None:
-        bill.items = _items_of_lines(bill, patient_id, doctor_id, items, billed_at)
+        bill.items = items_of_lines(bill, patient_id, doctor_id, items)
+        treatments = []
     else:
-        treatments = _lock_unbilled_treatments(bill, visit_id, treatment_id, billed_at)
-        bill.items = _items_of_treatments(treatments)
-        _check_same_visit(bill, patient_id, doctor_id)
+        treatments = lock_unbilled_treatments(bill, visit_id, treatment_id)
+        bill.items = items_of_treatments(treatments, bill, patient_id, doctor_id)
+    activity.require_active(bill.patient, billed_at)
     db.session.add(bill)
     db.session.flush()
     for treatment in treatments:
@@ -303,93 +305,17 @@ def _check_one_source(**sources: object) -> None:
         raise invalid(field, "send exactly one of visit_id, treatment_id, and patient_id with items")
 
 
-def _items_of_treatments(treatments: Sequence[Treatment]) -> list[BillingItem]:
-    return [
-        BillingItem(
-            description=treatment.name, quantity=1, unit_price=treatment.cost, treatment_id=treatment.id
-        )
-        for treatment in treatments
-    ]
-
-
-def _items_of_lines(
-    bill: Billing,
-    patient_id: int | None,
-    doctor_id: int | None,
-    lines: Sequence[BillLine],
-    billed_at: datetime | None,
-) -> list[BillingItem]:
-    if patient_id is None:
-        raise invalid("patient_id", "is required with items")
-    bill.patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
-    activity.require_active(bill.patient, billed_at)
-    doctor = None if doctor_id is None else get_referenced(Doctor, doctor_id, "doctor_id")
-    bill.patient_id, bill.doctor_id, bill.doctor = patient_id, doctor_id, doctor
-    items = []
-    for index, line in enumerate(lines):
-        price = line["unit_price"]
-        if price is None:
-            price = _default_price(line["description"], doctor, f"items.{index}.unit_price")
-        items.append(
-            BillingItem(description=line["description"], quantity=line["quantity"], unit_price=price)
-        )
-    return items
-
-
-def _default_price(description: str, doctor: Doctor | None, field: str) -> Decimal:
-    """Return the doctor's fee for a consultation. Other items have no default price."""
-    if description.strip().casefold() != CONSULTATION:
-        raise invalid(field, "is required")
-    if doctor is None:
-        raise invalid(
-            field, "is required without doctor_id: the default is the consultation fee of the doctor"
-        )
-    return doctor.consultation_fee
-
-
-def _lock_unbilled_treatments(
-    bill: Billing, visit_id: int | None, treatment_id: int | None, billed_at: datetime | None
-) -> list[Treatment]:
-    """Lock the patient, the visit and the treatments, in this order; return the treatments to bill."""
-    if treatment_id is not None:
-        visit = get_referenced(Treatment, treatment_id, "treatment_id").visit
-        condition = Treatment.id == treatment_id
-    else:
-        visit = get_referenced(Visit, visit_id or 0, "visit_id")
-        condition = Treatment.visit_id == visit_id
-    bill.patient = get_or_404(Patient, visit.patient_id, lock=True)
-    activity.require_active(bill.patient, billed_at)
-    visit = get_or_404(Visit, visit.id, lock=True)
-    statement = for_update(select(Treatment).where(condition).order_by(Treatment.id))
-    treatments = [
-        treatment
-        for treatment in db.session.execute(statement).scalars()
-        if treatment.status is TreatmentStatus.COMPLETED and treatment.billing_id is None
-    ]
-    if visit.voided_at is not None or not treatments:
-        raise ClinicError("nothing_to_bill", "There is no completed treatment without a bill.")
-    bill.patient_id, bill.visit_id = visit.patient_id, visit.id
-    bill.doctor_id = treatments[0].doctor_id if treatment_id is not None else visit.doctor_id
-    return treatments
-
-
-def _check_same_visit(bill: Billing, patient_id: int | None, doctor_id: int | None) -> None:
-    """Raise 422 for a patient or doctor other than the one of the visit or treatment."""
-    if patient_id not in (None, bill.patient_id):
-        raise invalid("patient_id", "is not the patient of the visit")
-    if doctor_id not in (None, bill.doctor_id):
-        raise invalid("doctor_id", "is not the doctor of the visit or treatment")
-
-
 def _post_charges(actor: Actor, bill: Billing, discount: Decimal, discount_reason: str | None) -> None:
     """Post a charge for each item, then the discount and the tax."""
     amounts = [item.quantity * item.unit_price for item in bill.items]
-    if sum(amounts) > MONEY_LIMIT:
-        raise invalid("items", f"their sum must be at most {MONEY_LIMIT}")
-    for item, amount in zip(bill.items, amounts, strict=True):
-        ledger.post(actor, bill, LedgerKind.CHARGE, amount, occurred_at=bill.created_at, item_id=item.id)
     subtotal = sum(amounts, ledger.ZERO)
-    _post_discount_and_tax(actor, bill, subtotal, discount, discount_reason, bill.created_at)
+    if subtotal > MONEY_LIMIT:
+        raise invalid("items", f"their sum must be at most {MONEY_LIMIT}")
+    is_backdated = bill.date != clock.local(bill.created_at).date()
+    issued_at = clock.day_start(bill.date) if is_backdated else bill.created_at
+    for item, amount in zip(bill.items, amounts, strict=True):
+        ledger.post(actor, bill, LedgerKind.CHARGE, amount, occurred_at=issued_at, item_id=item.id)
+    _post_discount_and_tax(actor, bill, subtotal, discount, discount_reason, issued_at, limited="tax_rate")
 
 
 def _post_discount_and_tax(
@@ -399,12 +325,17 @@ def _post_discount_and_tax(
     discount: Decimal,
     discount_reason: str | None,
     occurred_at: datetime,
+    *,
+    limited: str,
 ) -> None:
+    """Post the discount and the tax. `limited` is the member to change if the amount is above the limit."""
     if discount > subtotal:
-        raise invalid("discount", f"must be at most the subtotal of {subtotal:.2f}")
+        raise invalid("discount", f"must be at most the subtotal of {ledger.to_text(subtotal)}")
     if discount and not discount_reason:
         raise invalid("discount_reason", "is required with a discount")
     tax = ledger.half_up((subtotal - discount) * bill.tax_rate / HUNDRED)
+    if subtotal - discount + tax > MONEY_LIMIT:
+        raise invalid(limited, f"the amount of the bill with tax must be at most {MONEY_LIMIT}")
     if discount:
         ledger.post(
             actor,
@@ -438,6 +369,8 @@ def update(actor: Actor, bill: Billing, *, if_match: bool, **changes: Unpack[Bil
     if not (values or is_payment or payment_method or discount != sums.discount):
         return bill
     require_not_void(bill)
+    if "due_date" in values:
+        check_due_date(values["due_date"])
     if is_payment and not if_match and (values or discount != sums.discount):
         raise ClinicError(
             "if_match_required",
@@ -462,4 +395,5 @@ def _change_discount(actor: Actor, bill: Billing, sums: ledger.Sums, discount: D
         raise ClinicError("read_only", "The discount cannot be changed after a payment or a write-off.")
     for entry in ledger.unreversed_entries(bill.id, LedgerKind.DISCOUNT, LedgerKind.TAX):
         ledger.reverse(actor, entry, "discount changed")
-    _post_discount_and_tax(actor, bill, sums.subtotal, discount, bill.discount_reason, clock.now())
+    reason, now = bill.discount_reason, clock.now()
+    _post_discount_and_tax(actor, bill, sums.subtotal, discount, reason, now, limited="discount")

@@ -20,14 +20,16 @@ from services.rows import get_or_404
 S = ClaimStatus
 TRANSITIONS: dict[ClaimStatus, tuple[ClaimStatus, ...]] = {
     S.DRAFT: (S.SUBMITTED,),
-    S.SUBMITTED: (S.APPROVED, S.PARTIALLY_APPROVED, S.DENIED),
-    S.APPROVED: (S.PAID,),
-    S.PARTIALLY_APPROVED: (S.PAID,),
-    S.DENIED: (S.RESUBMITTED,),
-    S.RESUBMITTED: (S.APPROVED, S.PARTIALLY_APPROVED, S.DENIED),
+    S.SUBMITTED: (S.APPROVED, S.PARTIALLY_APPROVED, S.DENIED, S.WITHDRAWN),
+    S.APPROVED: (S.PAID, S.WITHDRAWN),
+    S.PARTIALLY_APPROVED: (S.PAID, S.WITHDRAWN),
+    S.DENIED: (S.RESUBMITTED, S.WITHDRAWN),
+    S.RESUBMITTED: (S.APPROVED, S.PARTIALLY_APPROVED, S.DENIED, S.WITHDRAWN),
     S.PAID: (),
+    S.WITHDRAWN: (),
 }
 AGREED = (S.APPROVED, S.PARTIALLY_APPROVED)
+OPEN = (S.DRAFT, S.SUBMITTED, S.RESUBMITTED, *AGREED)  # the insurer may still decide or pay
 
 LIST: ListSpec[Claim] = ListSpec(
     name="claims", model=Claim, area="claim", main_date="created_at", omit=frozenset({"version"})
@@ -51,7 +53,28 @@ def of_bill(bill: Billing, claim_id: int, *, lock: bool = False) -> Claim:
 def add_computed_fields(_actor: Actor, rows: Sequence[Claim]) -> None:
     """Set the allowed transitions of claims. A claim of a void bill has none."""
     for claim in rows:
-        claim.allowed_transitions = [] if claim.billing.voided_at else list(TRANSITIONS[claim.status])
+        claim.allowed_transitions = [] if claim.billing.voided_at else _allowed_transitions(claim)
+
+
+def _allowed_transitions(claim: Claim) -> list[str]:
+    """Return the next statuses of a claim. A claim with a payment cannot be withdrawn."""
+    return [
+        str(status)
+        for status in TRANSITIONS[claim.status]
+        if not (status is S.WITHDRAWN and claim.paid_amount)
+    ]
+
+
+def require_none_open(bill: Billing) -> None:
+    """Raise 409 `in_use` with the open claims of a bill."""
+    open_claims = [
+        {"id": claim.id, "insurer": claim.insurer, "status": str(claim.status)}
+        for claim in bill.claims
+        if claim.status in OPEN
+    ]
+    if open_claims:
+        message = "Withdraw the open claims of this bill first. One with a payment can be set to paid."
+        raise ClinicError("in_use", message, claims=open_claims)
 
 
 def create(
@@ -96,8 +119,8 @@ def update(
 ) -> Claim:
     """Change the status of a claim, and post payments of the insurer. The claim and its bill are locked.
 
-    `approved_amount` defaults to the claimed amount, and `paid_amount` to the approved amount. A higher
-    `paid_amount` posts a payment of the difference. Errors:
+    `approved_amount` defaults to the claimed amount. `paid_amount` defaults to the approved amount if nothing
+    was paid before. A higher `paid_amount` posts a payment of the difference. Errors:
 
     - 409 `invalid_transition`, with the allowed transitions.
     - 409 `conflict` above the claimed or approved amount.
@@ -114,7 +137,7 @@ def update(
         _change_status(claim, status, reason)
     if approved_amount is not None or status in AGREED:
         _approve(claim, status, approved_amount)
-    if status is S.PAID and paid_amount is None:
+    if status is S.PAID and paid_amount is None and not claim.paid_amount:
         paid_amount = claim.approved_amount
     if paid_amount is not None:
         _pay(actor, bill, claim, paid_amount, allow_credit=allow_credit)
@@ -124,8 +147,7 @@ def update(
 
 
 def _change_status(claim: Claim, status: ClaimStatus, reason: str | None) -> None:
-    allowed = TRANSITIONS[claim.status]
-    if status not in allowed:
+    if status not in _allowed_transitions(claim):
         raise _invalid_transition(claim)
     if status is S.DENIED:
         if not reason:
@@ -137,7 +159,7 @@ def _change_status(claim: Claim, status: ClaimStatus, reason: str | None) -> Non
 
 
 def _invalid_transition(claim: Claim) -> ClinicError:
-    allowed = list(TRANSITIONS[claim.status])
+    allowed = _allowed_transitions(claim)
     targets = ", ".join(allowed)
     advice = f"It can become: {targets}." if allowed else "This status is final."
     return ClinicError(

@@ -8,7 +8,6 @@ from sqlalchemy.orm.attributes import set_committed_value
 from database.functions import insert_or_update
 from extensions import db
 from models import Billing, InvoiceCounter
-from services import clock
 
 
 def set_invoice_number(bill: Billing) -> None:
@@ -17,7 +16,7 @@ def set_invoice_number(bill: Billing) -> None:
     The counter of the year is locked until the commit, so that a rollback leaves no gap. Until then, every
     other new bill waits.
     """
-    number = _next_number(clock.local(bill.created_at).year)
+    number = _next_number(bill.date.year)
     # not through the session: the number must not raise the version of the new bill
     db.session.connection().execute(
         update(Billing).where(Billing.id == bill.id).values(invoice_number=number)

@@ -4,13 +4,17 @@ A positive entry raises the balance of the patient. The entries of a bill are it
 tax (+), discount (-), payments (-), insurance payments (-), refunds (+), write-offs (-), and reversals. Each
 reversal undoes one entry. An entry without a bill belongs to the patient's account: money paid in advance,
 or more than a bill's balance. `credit` entries come in pairs whose sum is zero. They move money between a
-bill and the account: -X on the bill spends credit, +X on a void bill returns it. No money enters or leaves
-the clinic with a credit entry.
+bill and the account: -X on the bill spends credit, +X returns it after a void or a refund. No money enters or
+leaves the clinic with a credit entry.
+
+`insurer_debt` entries are the account of the insurers. A void leaves the money of an insurer on the bill, and
+the debt +X offsets it. Paying it back is a refund of +X and a debt of -X. So the sum of a void bill is zero,
+and the money never becomes credit of the patient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -19,7 +23,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 
-from column_types import CENT, MONEY_LIMIT
+from column_types import MONEY_LIMIT
+from config import settings
 from enums import LedgerKind, PaymentMethod
 from errors import invalid
 from extensions import db
@@ -31,7 +36,8 @@ from services.rows import mapping
 ZERO = Decimal("0.00")
 RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)  # money from outside the clinic
 PAYMENTS = (*RECEIVED, LedgerKind.CREDIT)
-PAID = (*PAYMENTS, LedgerKind.REFUND)  # their sum is the paid amount of a bill
+# Their sum is the paid amount of a bill. A void bill has none: a debt to the insurer offsets its payment.
+PAID = (*PAYMENTS, LedgerKind.REFUND, LedgerKind.INSURER_DEBT)
 
 ReversedEntry = aliased(LedgerEntry)
 # The kind that an entry counts as: a reversal counts as the kind of the entry that it undoes. A subquery
@@ -111,6 +117,11 @@ class Sums:
         return -self.of(*PAID)
 
     @property
+    def owed_to_insurers(self) -> Decimal:
+        """The money of insurers on a void bill that was not paid back."""
+        return self.of(LedgerKind.INSURER_DEBT)
+
+    @property
     def balance(self) -> Decimal:
         """The sum of all entries: the amount still due."""
         return self.of(*self.by_kind)
@@ -120,8 +131,13 @@ EMPTY = Sums({})
 
 
 def half_up(amount: Decimal) -> Decimal:
-    """Round to cents, halves away from zero. Money is rounded in this function only."""
-    return amount.quantize(CENT, rounding=ROUND_HALF_UP)
+    """Round to the places of the currency, halves away from zero. Money is rounded in this function only."""
+    return amount.quantize(settings().smallest_amount, rounding=ROUND_HALF_UP)
+
+
+def to_text(amount: Decimal) -> str:
+    """Return an amount with the places of the currency, for an error."""
+    return f"{amount:.{settings().currency_places}f}"
 
 
 # --- Postings ------------------------------------------------------------------------------------------
@@ -168,6 +184,14 @@ def _append(entry: LedgerEntry) -> LedgerEntry:
         raise invalid("amount", f"must be at most {MONEY_LIMIT}")
     db.session.add(entry)
     return entry
+
+
+def parts(amount: Decimal) -> Iterator[Decimal]:
+    """Yield amounts within the range of one entry whose sum is `amount`. A sum of entries may be larger."""
+    while amount:
+        part = max(-MONEY_LIMIT, min(amount, MONEY_LIMIT))
+        yield part
+        amount -= part
 
 
 def reverse(actor: Actor, entry: LedgerEntry, reason: str) -> LedgerEntry:
@@ -234,18 +258,38 @@ def pay_account(
     )
 
 
+def pay_back_credit(
+    actor: Actor, patient_id: int, amount: Decimal, method: PaymentMethod, reason: str
+) -> LedgerEntry:
+    """Post a refund of credit to the patient. The caller has locked the patient and checked the credit."""
+    return _append(
+        LedgerEntry(
+            patient_id=patient_id,
+            kind=LedgerKind.REFUND,
+            amount=amount,
+            method=method,
+            reason=reason,
+            occurred_at=clock.now(),
+            created_by_id=actor.user_id,
+        )
+    )
+
+
 def payment_kind(method: PaymentMethod) -> LedgerKind:
     """Return the kind of an entry for money received by this method."""
     return LedgerKind.INSURANCE_PAYMENT if method is PaymentMethod.INSURANCE else LedgerKind.PAYMENT
 
 
-def move_credit(actor: Actor, bill: Billing, amount: Decimal, *, reference: str | None = None) -> None:
+def move_credit(
+    actor: Actor, bill: Billing, amount: Decimal, *, reference: str | None = None, reason: str | None = None
+) -> LedgerEntry:
     """Post the pair of credit entries that moves money between a bill and the patient's account.
 
     `amount` is the entry of the bill: a negative amount spends credit, a positive one returns it. The caller
-    has locked the patient's row and has checked that the credit suffices.
+    has locked the patient's row and has checked that the credit suffices. Return the entry of the bill.
     """
-    entry = post(actor, bill, LedgerKind.CREDIT, amount, method=PaymentMethod.CREDIT, reference=reference)
+    method = PaymentMethod.CREDIT
+    entry = post(actor, bill, LedgerKind.CREDIT, amount, method=method, reference=reference, reason=reason)
     _append(
         LedgerEntry(
             patient_id=bill.patient_id,
@@ -253,10 +297,12 @@ def move_credit(actor: Actor, bill: Billing, amount: Decimal, *, reference: str 
             amount=-amount,
             method=PaymentMethod.CREDIT,
             reference=reference,
+            reason=reason,
             occurred_at=entry.occurred_at,
             created_by_id=actor.user_id,
         )
     )
+    return entry
 
 
 # --- Sums ----------------------------------------------------------------------------------------------
@@ -327,5 +373,33 @@ def credit_of(patient_id: int) -> Decimal:
     """Return the credit on the patient's account that can be spent on bills, as a positive amount."""
     total = db.session.execute(
         select(TOTAL).where(LedgerEntry.patient_id == patient_id, LedgerEntry.billing_id.is_(None))
+    ).scalar_one()
+    return -(total or ZERO)
+
+
+def paid_by_method(billing_id: int) -> dict[PaymentMethod, Decimal]:
+    """Return the paid amount of a bill by method: payments less refunds."""
+    statement = (
+        select(LedgerEntry.method, TOTAL)
+        .where(LedgerEntry.billing_id == billing_id, LedgerEntry.kind.in_(PAID))
+        .group_by(LedgerEntry.method)
+    )
+    return {method or PaymentMethod.OTHER: -total for method, total in mapping(statement).items()}
+
+
+def owed_to_insurers(patient_id: int) -> Decimal:
+    """Return the money of insurers on the void bills of a patient."""
+    total = db.session.execute(
+        select(TOTAL).where(LedgerEntry.patient_id == patient_id, LedgerEntry.kind == LedgerKind.INSURER_DEBT)
+    ).scalar_one()
+    return total or ZERO
+
+
+def credit_from_claims(claim_ids: Sequence[int]) -> Decimal:
+    """Return what insurers paid for these claims above the balances of their bills, as a positive amount."""
+    if not claim_ids:
+        return ZERO
+    total = db.session.execute(
+        select(TOTAL).where(LedgerEntry.claim_id.in_(claim_ids), LedgerEntry.billing_id.is_(None))
     ).scalar_one()
     return -(total or ZERO)

@@ -6,19 +6,17 @@ then the bill's. So concurrent payments, refunds and uses of credit each see the
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 from enums import PaymentMethod
-from errors import ClinicError, invalid
+from errors import ClinicError
 from models import Billing
 from security.permissions import Actor
-from services import clock
 from services.audit import audit_log
 from services.billing import ledger
 from services.billing.bill_state import require_not_void, touch
-
-CLOCK_SKEW = timedelta(minutes=1)  # the clock of a client may be ahead by this much
+from services.billing.dates import check_received_at
 
 
 def pay(
@@ -31,14 +29,16 @@ def pay(
     received_at: datetime | None = None,
     allow_credit: bool = False,
     claim_id: int | None = None,
+    importing: bool = False,
 ) -> Billing:
     """Post a payment on a bill. The method `credit` spends the patient's credit.
 
     Raises 409 `overpayment` above the balance, unless `allow_credit` posts the rest to the patient's account.
-    Raises 409 `insufficient_credit`, 409 `read_only` for a void bill, and 422 for a time in the future.
+    Raises 409 `insufficient_credit`, and 409 `read_only` for a void bill. Raises 422 for a time in the future
+    or too long ago; `importing` allows an old one.
     """
     require_not_void(bill)
-    received_at = _check_received_at(received_at)
+    received_at = check_received_at(received_at, importing=importing)
     balance = ledger.of_bill(bill.id).balance
     uses_credit = method is PaymentMethod.CREDIT
     if amount > balance and (uses_credit or not allow_credit):
@@ -74,17 +74,9 @@ def pay(
     return bill
 
 
-def _check_received_at(received_at: datetime | None) -> datetime:
-    now = clock.now()
-    if received_at is not None and received_at > now + CLOCK_SKEW:
-        raise invalid("received_at", "must not be in the future")
-    return min(received_at or now, now)
-
-
 def _overpayment(balance: Decimal, *, uses_credit: bool) -> ClinicError:
     advice = (
         "Spend at most this amount." if uses_credit else "Send allow_credit: true to keep the rest as credit."
     )
-    return ClinicError(
-        "overpayment", f"The bill's balance is {balance:.2f}. {advice}", balance=f"{balance:.2f}"
-    )
+    amount = ledger.to_text(balance)
+    return ClinicError("overpayment", f"The bill's balance is {amount}. {advice}", balance=amount)

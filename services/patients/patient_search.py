@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
+from enums import RefundStatus
 from errors import invalid
 from extensions import db
-from models import Allergy, Condition, LedgerEntry, MedicalHistory, Patient, Visit
+from models import Allergy, Condition, LedgerEntry, MedicalHistory, Patient, Refund, Visit
 from security.permissions import Actor
 from services import clock
 from services.clinical import icd10
@@ -179,6 +180,12 @@ def _owes_more_than(amount: Decimal) -> ColumnElement[bool]:
     return Patient.id.not_in(sums.having(total <= amount))  # a patient without entries owes 0.00
 
 
+def _has_account_refund(status: str) -> ColumnElement[bool]:
+    return Patient.id.in_(
+        select(Refund.patient_id).where(Refund.billing_id.is_(None), Refund.status == RefundStatus(status))
+    )
+
+
 def _has_condition(text: str) -> ColumnElement[bool]:
     condition = or_(
         words_in(Condition.name_fold, text),
@@ -234,6 +241,13 @@ FILTERS = {
     "max_age": Filter(Kind.INTEGER, _is_at_most, "Completed years, at most."),
     "balance_gt": Filter(
         Kind.MONEY, _owes_more_than, "Owes more than this amount.", guards="account_balance"
+    ),
+    "refund_status": Filter(
+        Kind.ENUM,
+        _has_account_refund,
+        "Patients with a refund of credit of this status. `requested` finds those to decide.",
+        values=tuple(RefundStatus),
+        guards="account_balance",
     ),
     "condition": Filter(
         Kind.TEXT, _has_condition, "Part of a recorded condition's name, or the beginning of its ICD-10 code."

@@ -3,7 +3,7 @@
 Every figure is a sum of ledger entries by their `occurred_at`. A payment entered later counts on the day when
 the money was received, and a reversal on the day of the void. `billed` is charges and taxes less their
 reversals, before discount. `net` is collected - refunded. So billed - discounted - written off - net is the
-increase of all balances of bills, except for moved credit.
+increase of all balances of bills, except for moved credit and debts to insurers.
 """
 
 from __future__ import annotations
@@ -173,17 +173,14 @@ def _by_doctor(rows: Iterable[RevenueRow]) -> list[dict[str, Any]]:
 def ageing(span: Span, doctor_id: int | None = None) -> dict[str, Decimal]:
     """Return the balances of bills as of the end of a span, by the number of days past due.
 
-    A bill without a due date is due on the day of its creation. A span that ends in the future counts as of
+    A bill without a due date is due on its date of issue. A span that ends in the future counts as of
     today. Bills that were settled at that time are not read.
     """
     as_of = min(span.end, clock.today())
     buckets = {
         name: or_(
             Billing.due_date >= as_of - timedelta(days=days),
-            and_(
-                Billing.due_date.is_(None),
-                Billing.created_at >= clock.day_start(as_of - timedelta(days=days)),
-            ),
+            and_(Billing.due_date.is_(None), Billing.date >= as_of - timedelta(days=days)),
         )
         for name, days in AGEING_BUCKETS.items()
     }

@@ -182,9 +182,12 @@ def test_squawk_reports_no_risk_in_the_migrations(tmp_path: Path) -> None:
     script = tmp_path / "migrations.sql"
     script.write_text(output.getvalue())
     accepted = {
-        "adding-foreign-key-constraint": "the server is stopped, and the new column is empty",
+        "adding-foreign-key-constraint": "the server is stopped during a migration",
+        "adding-not-nullable-field": "the server is stopped during a migration",
         "ban-drop-constraint": "0004 explains what replaces the constraint",
+        "ban-drop-not-null": "0011: refunds of credit have no bill",
         "changing-column-type": "the server is stopped during a migration",
+        "constraint-missing-not-valid": "the server is stopped during a migration",
         "prefer-bigint-over-int": "counts and minutes only; each id is a bigint",
         "prefer-identity": "SQLAlchemy creates the keys of the models as serials",
         "prefer-text-field": "texts have a maximum length, and raising it rewrites no table",

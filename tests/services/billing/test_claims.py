@@ -100,6 +100,7 @@ PATHS = {
     "denied": ("submitted", "denied"),
     "resubmitted": ("submitted", "denied", "resubmitted"),
     "paid": ("submitted", "approved", "paid"),
+    "withdrawn": ("submitted", "withdrawn"),
 }
 
 
@@ -211,11 +212,38 @@ def test_a_claim_is_not_found_under_another_bill_or_by_another_doctor(clinic: Cl
 
 def test_a_claim_of_a_void_bill_cannot_change(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
-    claim = advance(clinic, create_claim(clinic, bill), "submitted")
+    claim = advance(clinic, create_claim(clinic, bill), "submitted", "denied")
     clinic.admin.post(f"/billings/{bill['id']}/void", {"reason": "x"})
 
-    assert error_of(patch_claim(clinic, claim, status="approved")) == (409, "read_only")
+    assert error_of(patch_claim(clinic, claim, status="resubmitted")) == (409, "read_only")
     assert get_bill(clinic, bill)["claims"][0]["allowed_transitions"] == []
+
+
+@pytest.mark.parametrize("status", ["draft", "submitted", "approved", "partially_approved", "resubmitted"])
+def test_a_bill_with_an_open_claim_cannot_be_voided(clinic: Clinic, status: str) -> None:
+    bill = clinic.bill("100.00")
+    claim = advance(clinic, create_claim(clinic, bill), *PATHS[status])
+    url = f"/billings/{bill['id']}/void"
+
+    refused = clinic.admin.post(url, {"reason": "mistake"})
+    advance(clinic, claim, *(("submitted",) if status == "draft" else ()), "withdrawn")
+    void = clinic.admin.post(url, {"reason": "mistake"})
+
+    assert error_of(refused) == (409, "in_use")
+    assert refused.get_json()["claims"] == [{"id": claim["id"], "insurer": "Acme Health", "status": status}]
+    assert (void.status_code, void.get_json()["claims"][0]["status"]) == (200, "withdrawn")
+
+
+def test_a_claim_with_a_payment_cannot_be_withdrawn(clinic: Clinic) -> None:
+    claim = advance(clinic, create_claim(clinic, clinic.bill("100.00")), "submitted", "approved")
+    claim = patch_claim(clinic, claim, paid_amount="30.00").get_json()
+
+    refused = patch_claim(clinic, claim, status="withdrawn")
+    closed = patch_claim(clinic, claim, status="paid", paid_amount="30.00")
+
+    assert claim["allowed_transitions"] == ["paid"]
+    assert error_of(refused) == (409, "invalid_transition")
+    assert (closed.status_code, closed.get_json()["paid_amount"]) == (200, "30.00")
 
 
 def test_concurrent_payments_of_a_claim_post_one_payment(clinic: Clinic) -> None:

@@ -172,13 +172,13 @@ def test_only_a_payment_of_the_same_bill_can_be_refunded(clinic: Clinic) -> None
         assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["payment_id"])
 
 
-def test_a_refund_uses_the_method_of_the_payment(clinic: Clinic) -> None:
+def test_a_refund_has_the_method_of_the_payment_or_the_given_one(clinic: Clinic) -> None:
     bill = create_paid_bill(clinic, "30.00")
     pay(clinic, bill, "50.00", "card")
     first = bill["payments"][0]["id"]
 
     request_refund(clinic.admin, bill, "10.00", payment_id=first)
-    request_refund(clinic.admin, bill, "10.00")
+    request_refund(clinic.admin, bill, "10.00", method="card")
 
     with clinic.inside() as session:
         refunds = session.execute(
@@ -189,14 +189,22 @@ def test_a_refund_uses_the_method_of_the_payment(clinic: Clinic) -> None:
         assert list(refunds.scalars()) == ["cash", "card"]
 
 
-def test_credit_spent_on_a_bill_can_be_refunded(clinic: Clinic) -> None:
+def test_a_refund_of_spent_credit_returns_it_to_the_credit(clinic: Clinic) -> None:
     first = create_paid_bill(clinic, "150.00")
     second = clinic.bill("50.00", patient_id=first["patient_id"])
     pay(clinic, second, "50.00", "credit")
 
     row = request_refund(clinic.admin, second, "50.00").get_json()
 
-    assert (row["balance"], row["account_balance"]) == ("50.00", "50.00")
+    assert (row["refunds"][0]["method"], row["balance"], row["account_balance"]) == (
+        "credit",
+        "50.00",
+        "0.00",
+    )
+    account = clinic.admin.get(f"/patients/{first['patient_id']}/account").get_json()
+    assert account["credit"] == "50.00"
+    totals = clinic.admin.get("/analytics/revenue").get_json()["totals"]
+    assert totals["refunded"] == "0.00"  # no money left the clinic
 
 
 def test_a_single_cent_can_be_refunded(clinic: Clinic) -> None:
