@@ -117,6 +117,18 @@ def _scheduling_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "No patient has two appointments at once.", _overlaps(Appointment.patient_id, Appointment.end)
         ),
+        IntegrityCheck(
+            "Only a cancelled appointment has a time of cancellation.",
+            select(Appointment.id).where(
+                Appointment.cancelled_at.is_not(None), Appointment.status != AppointmentStatus.CANCELLED
+            ),
+        ),
+        IntegrityCheck(
+            "A rescheduled appointment has the time of its last move.",
+            select(Appointment.id).where(
+                (Appointment.reschedule_count > 0) != Appointment.rescheduled_at.is_not(None)
+            ),
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from enums import LedgerKind
-from models import InventoryItem, LedgerEntry, UserSession
+from models import Appointment, InventoryItem, LedgerEntry, UserSession
 from services import integrity_checks
 from tests.support.clinic import Clinic, soon
 
@@ -70,8 +70,31 @@ def increment_invoice_counter(clinic: Clinic) -> str:
     return "Invoice numbers have no gaps"
 
 
+def cancel_without_status(clinic: Clinic) -> str:
+    row = clinic.appointment()
+    with clinic.inside() as session:
+        appointment = session.get(Appointment, row["id"])
+        appointment.cancelled_at = appointment.created_at
+    return "Only a cancelled appointment has a time of cancellation"
+
+
+def count_a_move_without_time(clinic: Clinic) -> str:
+    row = clinic.appointment()
+    with clinic.inside() as session:
+        session.get(Appointment, row["id"]).reschedule_count = 1
+    return "A rescheduled appointment has the time of its last move"
+
+
 @pytest.mark.parametrize(
-    "damage", [change_quantity, add_single_credit_entry, reopen_session, increment_invoice_counter]
+    "damage",
+    [
+        change_quantity,
+        add_single_credit_entry,
+        reopen_session,
+        increment_invoice_counter,
+        cancel_without_status,
+        count_a_move_without_time,
+    ],
 )
 def test_a_violation_is_reported_with_its_rule(clinic: Clinic, damage: Callable[[Clinic], str]) -> None:
     rule = damage(clinic)
