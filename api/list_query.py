@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any
 
+from api import calendar_range
 from api.request_body import wrong_fields
 from config import settings
 from schemas.fields import MAX_ID, parse_day, parse_instant
@@ -21,7 +22,6 @@ from services.listing.spec import MAX_PER_PAGE, Condition, Kind, ListQuery, List
 SUFFIXES = {"_like": "like", "_gte": "gte", "_lte": "lte", "_ne": "ne"}
 ALIASES = {"_sort": "sort_by", "_order": "sort_order", "_per_page": "per_page", "_page": "page"}
 PAGING = ("page", "per_page", "sort_by", "sort_order", "after", "_start", "_end", "filter", "range", "sort")
-FULLCALENDAR_NAMES = {"start": "start_date", "end": "end_date"}
 MAX_OFFSET = 10_000_000  # rows
 MAX_TEXT = 200  # characters of one value
 UNSTORABLE = "contains characters that cannot be stored"
@@ -92,7 +92,7 @@ def _accepted_parameters(list_spec: ListSpec[Any]) -> list[str]:
     if list_spec.text is not None:
         names.append("q")
     if list_spec.main_date is not None:
-        names += ["start_date", "end_date", "start", "end", "timeZone"]
+        names += calendar_range.PARAMETERS
     return names + sorted({*list_spec.columns, *list_spec.filters})
 
 
@@ -112,7 +112,9 @@ class _Parser:
         self.query = ListQuery()
         self.errors: dict[str, str] = {}
         self.equal_to: dict[str, list[Any]] = {}  # column -> values of its parameters
+        self.range_texts: dict[str, str] = {}  # parameter of a date range -> text
         self.page = 1
+        self.per_page: int | None = None
         self.row_range: tuple[int, int] | None = None  # offsets, end exclusive
 
     def add(self, name: str, text: str) -> None:
@@ -143,7 +145,7 @@ class _Parser:
         elif name == "page":
             self.page = _parse_bounded(text, 1, MAX_OFFSET)
         elif name == "per_page":
-            self.query.limit = _parse_bounded(text, 1, MAX_PER_PAGE)
+            self.per_page = _parse_bounded(text, 1, MAX_PER_PAGE)
         else:
             first, last = self.row_range or (0, 0)
             number = _parse_bounded(text, 0, MAX_OFFSET)
@@ -179,10 +181,8 @@ class _Parser:
         list_spec = self.list_spec
         if name == "q" and list_spec.text is not None:
             self.query.q = _parse_text(text).strip() or None
-        elif list_spec.main_date is not None and name in ("start_date", "end_date", "start", "end"):
-            self._set_date_bound(FULLCALENDAR_NAMES.get(name, name), text)
-        elif name == "timeZone" and list_spec.main_date is not None:
-            return  # FullCalendar sends its time zone beside date-times that have an offset
+        elif list_spec.main_date is not None and name in calendar_range.PARAMETERS:
+            self.range_texts[name] = text
         elif name in list_spec.filters:
             condition = list_spec.filters[name]
             self.query.named[name] = _parse_value(condition.kind, condition.values, text)
@@ -206,21 +206,10 @@ class _Parser:
             "is not a parameter here; accepted: " + ", ".join(_accepted_parameters(self.list_spec))
         )
 
-    def _set_date_bound(self, name: str, text: str) -> None:
-        if len(text) <= 10:
-            bound = _parse_midnight(text)
-            if name == "end_date":  # the whole day is included
-                bound = _parse_midnight((parse_day(text) + timedelta(days=1)).isoformat())
-        else:
-            # the '+' of an offset that is not percent-encoded arrives as a space
-            bound = parse_instant(text[:-6] + "+" + text[-5:] if text[-6] == " " else text)
-        if name == "start_date":
-            self.query.start = bound
-        else:
-            self.query.end = bound
-
     def finish(self) -> ListQuery:
         query = self.query
+        self.errors |= calendar_range.read_range(self.list_spec, self.range_texts, query)
+        query.limit = self.per_page or query.limit
         for name, values in self.equal_to.items():
             if len(values) == 1:
                 query.conditions.append(Condition(name, "eq", values[0]))
@@ -235,8 +224,6 @@ class _Parser:
             query.offset, query.limit = first, min(last - first, MAX_PER_PAGE)
         else:
             query.offset = (self.page - 1) * query.limit
-        if query.start and query.end and query.end < query.start:
-            self.errors["end_date"] = "must not be before start_date"
         if self.errors:
             raise wrong_fields(self.errors)
         return query

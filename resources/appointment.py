@@ -61,8 +61,9 @@ class AppointmentList(ApiResource):
     def get(self, query: ListQuery) -> Page[Appointment]:
         """List appointments.
 
-        `start_date` and `end_date` (or FullCalendar's `start`, `end`, `timeZone`) limit the start of the
-        appointments. A date as the end is included, a date-time is not.
+        `start_date` and `end_date` limit the start of the appointments. FullCalendar's `start` and `end`
+        select appointments that overlap the range, and return up to 1,000 rows. Values without an offset are
+        in `timeZone`. A date as the end is included, a date-time is not.
         """
         return appointment_search.find(current_actor(), query)
 

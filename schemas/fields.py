@@ -271,9 +271,8 @@ def _format_offset(local: datetime) -> str:
     return f"{offset[:3]}:{offset[3:5]}"
 
 
-def _to_utc(local: datetime) -> datetime:
-    """Convert a local time of the clinic to UTC. Raises ValueError if it does not exist exactly once."""
-    zone = settings().zone
+def _to_utc(local: datetime, zone: tzinfo) -> datetime:
+    """Convert a local time of a zone to UTC. Raises ValueError if it does not exist exactly once."""
     first, second = local.replace(tzinfo=zone, fold=0), local.replace(tzinfo=zone, fold=1)
     if first.utcoffset() != second.utcoffset():
         exists = first.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == local
@@ -283,8 +282,10 @@ def _to_utc(local: datetime) -> datetime:
     return first.astimezone(UTC)
 
 
-def parse_instant(value: Any) -> datetime:
-    """Return an RFC 3339 date-time in UTC. Without an offset it is the local time of the clinic.
+def parse_instant(value: Any, *, zone: tzinfo | None = None) -> datetime:
+    """Return an RFC 3339 date-time in UTC.
+
+    Without an offset it is the local time of `zone`. The default zone is that of the clinic.
 
     Raises ValueError. For a local time that does not exist or exists twice, it contains the possible offsets.
     """
@@ -310,7 +311,7 @@ def parse_instant(value: Any) -> datetime:
             return (local - offset if match[9] == "+" else local + offset).replace(tzinfo=UTC)
     except ValueError:
         raise ValueError("this date-time does not exist") from None
-    return _to_utc(local)
+    return _to_utc(local, zone or settings().zone)
 
 
 def parse_instant_or_day(value: Any) -> datetime:

@@ -163,6 +163,18 @@ def _scheduling_checks() -> list[IntegrityCheck]:
                 or_(Patient.is_active.is_(False), Patient.deceased_on.is_not(None)),
             ),
         ),
+        IntegrityCheck(
+            "Only a cancelled appointment has a time of cancellation.",
+            select(Appointment.id).where(
+                Appointment.cancelled_at.is_not(None), Appointment.status != AppointmentStatus.CANCELLED
+            ),
+        ),
+        IntegrityCheck(
+            "A rescheduled appointment has the time of its last move.",
+            select(Appointment.id).where(
+                (Appointment.reschedule_count > 0) != Appointment.rescheduled_at.is_not(None)
+            ),
+        ),
     ]
 
 

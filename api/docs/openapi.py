@@ -79,7 +79,7 @@ ERROR_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry
 LIST_DESCRIPTION = """A filter that occurs several times matches any of its values.
 
 Also accepted: `_start`, `_end`, `_page`, `_per_page`, `_sort`, `_order`; `filter`, `range` and `sort` as
-JSON; `start`, `end` and `timeZone` for `start_date` and `end_date`."""
+JSON; `start`, `end` and `timeZone` of FullCalendar, which select rows that overlap the range."""
 
 
 def openapi_document(app: Flask) -> Schema:

@@ -52,6 +52,8 @@ def build_conditions(spec: ListSpec[Any], query: ListQuery) -> list[Where]:
         for bound, compare in ((query.start, attribute.__ge__), (query.end, attribute.__lt__)):
             if bound is not None:
                 conditions.append(compare(clock.local(bound).date() if by_day else bound))
+    if spec.overlaps is not None and (query.overlap_start or query.overlap_end):
+        conditions.append(spec.overlaps(query.overlap_start, query.overlap_end))
     return conditions
 
 

@@ -110,6 +110,7 @@ class ListSpec(Generic[Row]):
     """The declaration of a list: its columns, filters, search and order.
 
     - `area`: the row of the table of hidden fields. `main_date`: the column of `start_date` and `end_date`.
+    - `overlaps` returns the condition that a row overlaps a range, which may be open on one side.
     - `text` returns the condition for `q`; `nearly` the one to use if `text` finds nothing.
     - `scope` limits the rows to those that the caller may see.
     - `names`: API names of columns whose attribute has another name. `omit`: columns that no response shows.
@@ -122,6 +123,7 @@ class ListSpec(Generic[Row]):
     model: type[Row]
     area: str
     main_date: str | None = None
+    overlaps: Callable[[datetime | None, datetime | None], ColumnElement[bool]] | None = None
     text: Callable[[str], Where] | None = None
     nearly: Callable[[str], Where] | None = None
     scope: Callable[[Actor], ColumnElement[bool] | None] | None = None
@@ -183,8 +185,10 @@ class ListQuery:
     conditions: list[Condition] = field(default_factory=list)
     named: dict[str, Any] = field(default_factory=dict)
     q: str | None = None
-    start: datetime | None = None  # inclusive
-    end: datetime | None = None  # exclusive
+    start: datetime | None = None  # of the main date, inclusive
+    end: datetime | None = None  # of the main date, exclusive
+    overlap_start: datetime | None = None  # of a half-open range that the rows overlap
+    overlap_end: datetime | None = None
     sort_by: str = "id"
     descending: bool = False
     offset: int = 0
@@ -195,7 +199,8 @@ class ListQuery:
     @property
     def filtered(self) -> bool:
         """Return True if the query has any condition."""
-        return bool(self.conditions or self.named or self.q or self.start or self.end)
+        bounds = (self.start, self.end, self.overlap_start, self.overlap_end)
+        return bool(self.conditions or self.named or self.q or any(bounds))
 
 
 @dataclass

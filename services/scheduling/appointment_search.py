@@ -6,7 +6,7 @@ The list selects columns instead of ORM objects, because it is the most frequent
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ from services.listing.related_rows import of_doctor, of_patient, of_patient_or_f
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, Records
 from services.rows import Record, execute_core
 from services.scheduling.appointments import MINUTE, allowed_transitions
+from services.scheduling.availability import MAX_DURATION
 from services.scheduling.booked_appointments import find_violations
 
 
@@ -40,6 +41,17 @@ def _starts_at(instant: datetime) -> ColumnElement[bool]:
         return Appointment.start == instant
     # midnight: the query named a day without a time, which means the whole day
     return and_(Appointment.start >= instant, Appointment.start < clock.day_end(day))
+
+
+def _overlaps(start: datetime | None, end: datetime | None) -> ColumnElement[bool]:
+    conditions = []
+    if start is not None:
+        # the longest appointment limits the range of the index on the start
+        longest = timedelta(minutes=MAX_DURATION)
+        conditions += [Appointment.end > start, Appointment.start > start - longest]
+    if end is not None:
+        conditions.append(Appointment.start < end)
+    return and_(*conditions)
 
 
 def _no_longer_fits(outside: bool) -> ColumnElement[bool] | PreselectedIds:
@@ -92,6 +104,7 @@ LIST = AppointmentListSpec(
     model=Appointment,
     area="appointment",
     main_date="start",
+    overlaps=_overlaps,
     text=matches,
     names={"date": "start"},
     omit=frozenset({"blocked_until"}),

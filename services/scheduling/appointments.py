@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, bindparam, select
+from sqlalchemy.orm import aliased
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 
 from enums import AppointmentStatus, CancelledBy
@@ -28,6 +30,7 @@ from services.rows import (
     get_or_404,
     get_referenced,
     lock_rows,
+    no_such_row,
 )
 from services.scheduling.availability import MAX_DURATION, MIN_DURATION, Interval
 from services.scheduling.booking_rules import BookingCheck, BookingRequest, check_booking
@@ -68,13 +71,41 @@ def get(
     row = get_or_404(Appointment, appointment_id)
     if lock:
         doctor_and_patient = (row.doctor_id, row.patient_id)
-        lock_rows(Doctor, {row.doctor_id, *doctors})
-        lock_rows(Patient, {row.patient_id, *patients})
+        if {*doctors} <= {row.doctor_id} and {*patients} <= {row.patient_id}:
+            doctor, patient = _lock_doctor_and_patient(row.doctor_id, row.patient_id)
+        else:
+            doctor = lock_rows(Doctor, {row.doctor_id, *doctors})[row.doctor_id]
+            patient = lock_rows(Patient, {row.patient_id, *patients})[row.patient_id]
         get_or_404(Appointment, appointment_id, lock=True)
         if doctor_and_patient != (row.doctor_id, row.patient_id):
             # another request moved it before the locks were granted: the request is retried
             raise StaleDataError("the appointment moved while its doctor and patient were locked")
+        set_committed_value(row, "doctor", doctor)
+        set_committed_value(row, "patient", patient)
     return row
+
+
+_LOCKED_DOCTOR = (
+    select(Doctor).where(Doctor.id == bindparam("doctor_id")).with_for_update(key_share=True).cte("doctor")
+)
+_DOCTOR = aliased(Doctor, _LOCKED_DOCTOR)
+# No patient is locked before the row of the doctor is read, and this locks the doctor.
+_DOCTOR_AND_PATIENT = (
+    select(_DOCTOR, Patient)
+    .join_from(_DOCTOR, Patient, Patient.id == bindparam("patient_id"))
+    .with_for_update(key_share=True, of=Patient)
+    .execution_options(populate_existing=True, prepare=True)
+)
+
+
+def _lock_doctor_and_patient(doctor_id: int, patient_id: int) -> tuple[Doctor, Patient]:
+    """Lock the doctor, then the patient, with one statement. Raise 422 for one that does not exist."""
+    ids = {"doctor_id": doctor_id, "patient_id": patient_id}
+    row = db.session.execute(_DOCTOR_AND_PATIENT, ids).tuples().one_or_none()
+    if row is not None:
+        return row
+    get_referenced(Doctor, doctor_id, "doctor_id")
+    raise no_such_row(Patient, "patient_id")
 
 
 def future_of_patient(patient_id: int) -> Sequence[Appointment]:
@@ -164,8 +195,7 @@ def _check_new(actor: Actor, members: NewAppointment, *, importing: bool) -> Boo
     overbook = members.get("overbook", False)
     if overbook:
         _check_overbook(actor, members.get("overbook_reason"))
-    doctor = get_referenced(Doctor, members["doctor_id"], "doctor_id", lock=True)
-    patient = get_referenced(Patient, members["patient_id"], "patient_id", lock=True)
+    doctor, patient = _lock_doctor_and_patient(members["doctor_id"], members["patient_id"])
     start, end = _resolve_times(members, doctor.slot_minutes)
     status = members.get("status", SCHEDULED)
     allow_past = importing and status in PAST_STATUSES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Unpack
 
+from sqlalchemy import ColumnElement, and_
 from sqlalchemy.orm import joinedload
 
 from errors import invalid, not_found
@@ -16,11 +17,18 @@ from services.listing.spec import Condition, ListQuery, ListSpec, Page
 from services.rows import get_or_404
 from services.scheduling.booked_appointments import ConflictChoice, resolve_conflicts
 
+
+def _overlaps(start: datetime | None, end: datetime | None) -> ColumnElement[bool]:
+    conditions = [TimeOff.end > start] if start is not None else []
+    return and_(*conditions, TimeOff.start < end) if end is not None else and_(*conditions)
+
+
 LIST: ListSpec[TimeOff] = ListSpec(
     name="time_off",
     model=TimeOff,
     area="time_off",
     main_date="start",
+    overlaps=_overlaps,
     text=lambda text: TimeOff.reason.icontains(text, autoescape=True),
     options=(joinedload(TimeOff.doctor),),
 )

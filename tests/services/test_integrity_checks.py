@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from enums import LedgerKind
-from models import InventoryItem, LedgerEntry, Patient, Prescription, UserSession
+from models import Appointment, InventoryItem, LedgerEntry, Patient, Prescription, UserSession
 from services import integrity_checks
 from tests.support.clinic import Clinic, soon
 from tests.support.prescriptions import dispense, prescribe, tablets
@@ -120,6 +120,21 @@ def remove_last_day(clinic: Clinic) -> str:
     return "A therapy has an end if it has a duration"
 
 
+def cancel_without_status(clinic: Clinic) -> str:
+    row = clinic.appointment()
+    with clinic.inside() as session:
+        appointment = session.get(Appointment, row["id"])
+        appointment.cancelled_at = appointment.created_at
+    return "Only a cancelled appointment has a time of cancellation"
+
+
+def count_a_move_without_time(clinic: Clinic) -> str:
+    row = clinic.appointment()
+    with clinic.inside() as session:
+        session.get(Appointment, row["id"]).reschedule_count = 1
+    return "A rescheduled appointment has the time of its last move"
+
+
 DAMAGES = [
     rename_patient,
     change_quantity,
@@ -130,6 +145,8 @@ DAMAGES = [
     stop_before_the_dispensing,
     stop_without_reason,
     remove_last_day,
+    cancel_without_status,
+    count_a_move_without_time,
 ]
 
 
