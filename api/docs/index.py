@@ -86,6 +86,7 @@ def limits() -> dict[str, Any]:
         "requests": configured.rate_limit_default,
         "failed_sign_ins_by_account": configured.rate_limit_login_account,
         "failed_sign_ins_by_address": configured.rate_limit_login_address,
+        "registrations_by_network": configured.rate_limit_register,
         "body_bytes": MAX_BODY,
         "body_depth": MAX_DEPTH,
         "query_value_characters": MAX_TEXT,
@@ -94,6 +95,8 @@ def limits() -> dict[str, Any]:
         "password_characters_at_least": MIN_LENGTH,
         "access_token_minutes": configured.jwt_access_token_expires_minutes,
         "refresh_token_days": configured.jwt_refresh_token_expires_days,
+        "session_hours": configured.session_max_hours,
+        "session_idle_minutes": configured.session_idle_minutes,
     }
 
 
