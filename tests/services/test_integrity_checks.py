@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 
 import pytest
 from sqlalchemy import text
 
 from enums import LedgerKind
-from models import InventoryItem, LedgerEntry, UserSession
+from models import Allergy, InventoryItem, LedgerEntry, Patient, UserSession
 from services import integrity_checks
 from tests.support.clinic import Clinic, soon
 
@@ -70,8 +71,31 @@ def increment_invoice_counter(clinic: Clinic) -> str:
     return "Invoice numbers have no gaps"
 
 
+def book_for_deceased_patient(clinic: Clinic) -> str:
+    appointment = clinic.appointment()
+    with clinic.inside() as session:
+        session.get(Patient, appointment["patient_id"]).deceased_on = date(2020, 1, 2)
+    return "No archived or deceased patient has a future appointment"
+
+
+def add_allergy_beside_none_known(clinic: Clinic) -> str:
+    path = f"/patients/{clinic.patient()['id']}/medical-history"
+    history = clinic.doctor.patch(path, {"no_known_allergies": True}).get_json()
+    with clinic.inside() as session:
+        session.add(Allergy(medical_history_id=history["id"], substance="Latex", substance_fold="latex"))
+    return "A patient with no known allergies has no recorded allergy"
+
+
 @pytest.mark.parametrize(
-    "damage", [change_quantity, add_single_credit_entry, reopen_session, increment_invoice_counter]
+    "damage",
+    [
+        add_allergy_beside_none_known,
+        add_single_credit_entry,
+        book_for_deceased_patient,
+        change_quantity,
+        increment_invoice_counter,
+        reopen_session,
+    ],
 )
 def test_a_violation_is_reported_with_its_rule(clinic: Clinic, damage: Callable[[Clinic], str]) -> None:
     rule = damage(clinic)
