@@ -21,8 +21,7 @@ from services.listing import paging
 from services.listing.conditions import words_in
 from services.listing.related_rows import preselect
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, TextMatch
-from services.patients import phones
-from services.patients.birth_dates import MAX_AGE
+from services.patients import birth_dates, phones
 from services.patients.name_matching import (
     begins_within_one_edit,
     has_digit,
@@ -158,8 +157,8 @@ def _latest_birth_date(years: int) -> date:
 
 
 def _check_age(name: str, years: int) -> None:
-    if not 0 <= years <= MAX_AGE:
-        raise invalid(name, f"must be between 0 and {MAX_AGE}")
+    if not 0 <= years <= birth_dates.MAX_AGE:
+        raise invalid(name, f"must be between 0 and {birth_dates.MAX_AGE}")
 
 
 def _is_at_least(years: int) -> ColumnElement[bool]:
@@ -170,6 +169,19 @@ def _is_at_least(years: int) -> ColumnElement[bool]:
 def _is_at_most(years: int) -> ColumnElement[bool]:
     _check_age("max_age", years)
     return Patient.date_of_birth > _latest_birth_date(years + 1)
+
+
+def _is_born_in(text: str) -> ColumnElement[bool]:
+    """Match dates of birth in a year, a month or on a day, of which at least that part is known."""
+    parts = text.split("-")
+    try:
+        first = date.fromisoformat(f"{text}-01-01"[:10])
+        precisions = birth_dates.PRECISIONS[len(parts)]
+    except (ValueError, KeyError):
+        raise invalid("date_of_birth", "write YYYY-MM-DD, YYYY-MM or YYYY") from None
+    last = birth_dates.last_possible(first, precisions[0])
+    known = [precision for precision, number in birth_dates.PARTS.items() if number >= len(parts)]
+    return and_(Patient.date_of_birth.between(first, last), Patient.birth_date_precision.in_(known))
 
 
 def _owes_more_than(amount: Decimal) -> ColumnElement[bool]:
@@ -237,6 +249,7 @@ FILTERS = {
         lambda text: Patient.insurance_provider.icontains(text, autoescape=True),
         "Part of the insurer's name.",
     ),
+    "date_of_birth": Filter(Kind.TEXT, _is_born_in, "Year, month or day of birth, as far as it is known."),
     "min_age": Filter(Kind.INTEGER, _is_at_least, "Completed years, at least."),
     "max_age": Filter(Kind.INTEGER, _is_at_most, "Completed years, at most."),
     "balance_gt": Filter(

@@ -45,8 +45,9 @@ def engine(database_url: str) -> Iterator[Engine]:
     with connected(database_url) as engine:
         for number in (1, 2):
             person = {"name": "Ada", "name_fold": "ada", **STAMPS}
-            put(engine, Patient, file_number=f"P-{number}", **person)
-            put(engine, Doctor, specialty="general practice", license_number=f"L-{number}", **person)
+            put(engine, Patient, file_number=f"P-{number}", file_number_key=f"p-{number}", **person)
+            licence = {"license_number": f"L-{number}", "license_number_key": f"l-{number}"}
+            put(engine, Doctor, specialty="general practice", **person, **licence)
         yield engine
 
 

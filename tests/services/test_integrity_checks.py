@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
 from sqlalchemy import text
 
 from enums import LedgerKind
-from models import Appointment, InventoryItem, LedgerEntry, Patient, Prescription, UserSession
+from models import Allergy, Appointment, InventoryItem, LedgerEntry, Patient, Prescription, UserSession
 from services import integrity_checks
 from tests.support.clinic import Clinic, soon
 from tests.support.prescriptions import dispense, prescribe, tablets
@@ -135,6 +135,21 @@ def count_a_move_without_time(clinic: Clinic) -> str:
     return "A rescheduled appointment has the time of its last move"
 
 
+def book_for_deceased_patient(clinic: Clinic) -> str:
+    appointment = clinic.appointment()
+    with clinic.inside() as session:
+        session.get(Patient, appointment["patient_id"]).deceased_on = date(2020, 1, 2)
+    return "No archived or deceased patient has a future appointment"
+
+
+def add_allergy_beside_none_known(clinic: Clinic) -> str:
+    path = f"/patients/{clinic.patient()['id']}/medical-history"
+    history = clinic.doctor.patch(path, {"no_known_allergies": True}).get_json()
+    with clinic.inside() as session:
+        session.add(Allergy(medical_history_id=history["id"], substance="Latex", substance_fold="latex"))
+    return "A patient with no known allergies has no recorded allergy"
+
+
 DAMAGES = [
     rename_patient,
     change_quantity,
@@ -147,6 +162,8 @@ DAMAGES = [
     remove_last_day,
     cancel_without_status,
     count_a_move_without_time,
+    book_for_deceased_patient,
+    add_allergy_beside_none_known,
 ]
 
 

@@ -108,6 +108,25 @@ def test_a_row_that_is_sent_back_changes_nothing(clinic: Clinic) -> None:
         assert answer.get_json() == row
 
 
+def test_the_shown_date_of_birth_filters_a_list(clinic: Clinic) -> None:
+    known = ("1990", "1990-01", "1990-01-01", "1990-02-03", "1991-01-01")
+    ids = [clinic.patient(date_of_birth=each)["id"] for each in known]
+
+    for text, matching in (
+        ("1990", ids[:4]),
+        ("1990-01", ids[1:3]),
+        ("1990-01-01", ids[2:3]),
+        ("1990-02", ids[3:4]),
+        ("1989", []),
+    ):
+        rows = clinic.admin.get("/patients", query_string={"date_of_birth": text}).get_json()
+        assert [row["id"] for row in rows] == matching, text
+    after = clinic.admin.get("/patients?date_of_birth_gte=1990-02-01&birth_date_precision=day").get_json()
+    assert [row["id"] for row in after] == ids[3:]
+    for wrong in ("90", "1990-13", "1990-1-1", "soon"):
+        assert clinic.admin.get(f"/patients?date_of_birth={wrong}").status_code == 422
+
+
 def test_a_date_of_birth_cannot_move_past_a_visit(clinic: Clinic) -> None:
     patient = clinic.patient(date_of_birth="1990")["id"]
     path = f"/patients/{patient}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, text
 
 from enums import AppointmentStatus, PrescriptionStatus, Role
 from errors import ClinicError
+from extensions import db
 from models import Appointment, AuditLog
 from security.permissions import Actor
 from services.billing import bills
@@ -298,3 +301,35 @@ def test_a_death_cancels_appointments_that_are_booked_at_the_same_time(clinic: C
     assert {answer.status_code for answer in booked} <= {201, 409}
     rows = admin.get(f"/appointments?patient_id={patient}").get_json()
     assert {row["status"] for row in rows} == {"cancelled"}
+
+
+def wait_until_blocked(request: threading.Thread, observer: Connection) -> None:
+    """Wait until the request waits for a lock, or has ended. SQLite has one writer: it waits in any case."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    while observer.dialect.name == "postgresql" and request.is_alive():
+        if observer.execute(waiting).scalar():
+            return
+        observer.rollback()
+
+
+def test_every_new_entry_waits_for_an_uncommitted_archiving(clinic: Clinic) -> None:
+    for number in range(len(Record(clinic).new_entries())):
+        record = Record(clinic)
+        method, path, body = record.new_entries()[number]
+        answers: list[Any] = []
+        with clinic.inside():
+            engine = db.engine
+        caller = clinic.admin
+        request = threading.Thread(target=lambda: answers.append(caller.send(method, path, body)))  # noqa: B023
+
+        with engine.connect() as connection, engine.connect() as observer:
+            archived = text(
+                "UPDATE patients SET is_active = false, archived_on = '2020-01-01' WHERE id = :id"
+            )
+            connection.execute(archived, {"id": record.patient})
+            request.start()
+            wait_until_blocked(request, observer)
+            connection.commit()
+        request.join()
+
+        assert answers[0].status_code == 409, (method, path, body)
