@@ -304,9 +304,9 @@ class AccountOut(Out):
     patient_name: str
     patient: PersonRef
     currency: str
-    account_balance: MoneyOut
-    credit: MoneyOut
-    owed_to_insurers: MoneyOut
+    account_balance: MoneyOut = Field(validation_alias=AliasPath("sums", "balance"))
+    credit: MoneyOut = Field(validation_alias=AliasPath("sums", "credit"))
+    owed_to_insurers: MoneyOut = Field(validation_alias=AliasPath("sums", "owed_to_insurers"))
     refunds: list[RefundOut]
     open_bills: list[OpenBillOut]
     entries: list[AccountEntryOut]

@@ -114,7 +114,8 @@ CLINICAL = frozenset(
     }
 )
 HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
-    ("patient", T): frozenset({"account_balance"}),
+    ("patient", T): frozenset({"account_balance", "refund_status"}),
+    ("patient", D): frozenset({"refund_status"}),  # a filter on refunds that they may not read
     ("patient", R): frozenset({"condition", "allergy"}),  # filters on the medical history
     ("visit", R): CLINICAL,
     ("visit", T): frozenset({"amount_paid", "balance"}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import joinedload
@@ -22,13 +21,11 @@ from services.patients import patients
 class AccountStatement:
     """The account of a patient as the caller may see it. `entries` is one page, newest first.
 
-    `credit` can be spent by payments of the method `credit`. `refunds` are those of credit.
+    `refunds` are those of credit.
     """
 
     patient: Patient
-    account_balance: Decimal
-    credit: Decimal
-    owed_to_insurers: Decimal
+    sums: ledger.AccountSums
     refunds: Sequence[Refund]
     open_bills: list[Billing]
     entries: list[LedgerEntry]
@@ -76,9 +73,7 @@ def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int) -> Ac
     audit_log.record_read("read", "account", [patient_id], [patient_id])
     return AccountStatement(
         patient,
-        ledger.balances([patient_id])[patient_id],
-        ledger.credit_of(patient_id),
-        ledger.owed_to_insurers(patient_id),
+        ledger.of_account(patient_id),
         refunds.of_account(patient_id) if own_bills is None else (),
         _open_bills(actor, and_(*visible_bills)),
         list(entries),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+from config import settings
 from errors import ClinicError
 from models import Billing
 from services import clock
@@ -19,6 +22,22 @@ def status_of(bill: Billing, sums: Sums) -> str:
     return "partial" if sums.paid > 0 else "unpaid"
 
 
+def set_sums(bill: Billing, sums: Sums, account_balance: Decimal) -> None:
+    """Set the fields of a bill that are computed from the ledger."""
+    bill.subtotal = sums.subtotal
+    bill.discount = sums.discount
+    bill.tax = sums.tax
+    bill.amount = sums.amount
+    bill.written_off = sums.written_off
+    bill.amount_paid = sums.paid
+    bill.balance = sums.balance
+    bill.owed_to_insurers = sums.owed_to_insurers
+    bill.account_balance = account_balance
+    bill.currency = settings().currency
+    bill.status = status_of(bill, sums)
+    bill.is_paid = bill.status == "paid"
+
+
 def require_not_void(bill: Billing) -> None:
     """Raise 409 `read_only` for a void bill."""
     if bill.voided_at is not None:
@@ -26,5 +45,9 @@ def require_not_void(bill: Billing) -> None:
 
 
 def touch(bill: Billing) -> None:
-    """Raise the version of a bill, because the fields computed from related rows have changed."""
+    """Raise the version of a bill, because the fields computed from related rows have changed.
+
+    These fields are computed again for the response.
+    """
     bill.updated_at = clock.now()
+    bill.status = None

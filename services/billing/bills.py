@@ -14,10 +14,9 @@ from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, and_, false, func, or_, select
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import contains_eager, joinedload, selectinload
 
 from column_types import MONEY_LIMIT
-from config import settings
 from enums import LedgerKind, PaymentMethod, RefundStatus, Role
 from errors import ClinicError, invalid, not_found
 from extensions import db
@@ -38,7 +37,7 @@ from services.billing.bill_items import (
     items_of_treatments,
     lock_unbilled_treatments,
 )
-from services.billing.bill_state import STATUSES, require_not_void, status_of, touch
+from services.billing.bill_state import STATUSES, require_not_void, set_sums, touch
 from services.billing.dates import check_due_date, check_issued_on
 from services.billing.invoice_numbers import set_invoice_number
 from services.listing import paging
@@ -48,7 +47,6 @@ from services.patients import activity
 from services.rows import (
     assign,
     changed_members,
-    for_update,
     get_or_404,
 )
 
@@ -77,16 +75,14 @@ def get(actor: Actor, billing_id: int, *, lock: bool = False) -> Billing:
     """
     statement = (
         select(Billing)
+        .join(Billing.patient)
         .where(Billing.id == billing_id)
-        .options(joinedload(Billing.patient), joinedload(Billing.doctor), joinedload(Billing.items))
+        .options(contains_eager(Billing.patient), joinedload(Billing.doctor), joinedload(Billing.items))
         .execution_options(prepare=True)
     )
     if lock:
-        patient_id = select(Billing.patient_id).where(Billing.id == billing_id).scalar_subquery()
-        patient = for_update(select(Patient.id).where(Patient.id == patient_id))
-        db.session.execute(patient.execution_options(prepare=True)).one_or_none()
-        # OF: PostgreSQL cannot lock the nullable side of an outer join
-        statement = statement.with_for_update(key_share=True, of=Billing)
+        # PostgreSQL locks in this order. It cannot lock the nullable side of an outer join.
+        statement = statement.with_for_update(key_share=True, of=(Patient, Billing))
         statement = statement.execution_options(populate_existing=True)
     bill = db.session.execute(statement).unique().scalar_one_or_none()
     if bill is None:
@@ -190,13 +186,17 @@ def find(actor: Actor, query: ListQuery) -> Page[Billing]:
 
 
 def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
-    """Set the computed fields of bills. Takes two queries for any number of bills."""
-    sums, balances = ledger.of_bills(rows)
+    """Set the computed fields of bills. Takes two queries for any number of bills.
+
+    A payment has already set the sums of its bill.
+    """
+    if unknown := [bill for bill in rows if bill.status is None]:
+        sums, balances = ledger.of_bills(unknown)
+        for bill in unknown:
+            set_sums(bill, sums[bill.id], balances[bill.patient_id])
     payments_by_bill = _payments_of([bill.id for bill in rows])
     for bill in rows:
-        _set_sums(bill, sums[bill.id])
         bill.payments = payments_by_bill.get(bill.id, [])
-        bill.account_balance = balances[bill.patient_id]
     claims.add_computed_fields(actor, [claim for bill in rows for claim in bill.claims])
 
 
@@ -215,20 +215,6 @@ def _payments_of(ids: Sequence[int]) -> dict[int | None, list[LedgerEntry]]:
     for entry in db.session.execute(statement).scalars():
         entries.setdefault(entry.billing_id, []).append(entry)
     return entries
-
-
-def _set_sums(bill: Billing, sums: ledger.Sums) -> None:
-    bill.subtotal = sums.subtotal
-    bill.discount = sums.discount
-    bill.tax = sums.tax
-    bill.amount = sums.amount
-    bill.written_off = sums.written_off
-    bill.amount_paid = sums.paid
-    bill.balance = sums.balance
-    bill.owed_to_insurers = sums.owed_to_insurers
-    bill.currency = settings().currency
-    bill.status = status_of(bill, sums)
-    bill.is_paid = bill.status == "paid"
 
 
 # --- Creation ------------------------------------------------------------------------------------------

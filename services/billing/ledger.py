@@ -14,7 +14,7 @@ and the money never becomes credit of the patient.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -65,6 +65,10 @@ class Sums:
     def of(self, *kinds: LedgerKind) -> Decimal:
         """Return the signed sum of these kinds."""
         return sum((self.by_kind.get(kind, ZERO) for kind in kinds), ZERO)
+
+    def plus(self, kind: LedgerKind, amount: Decimal) -> Sums:
+        """Return the sums after another entry."""
+        return Sums({**self.by_kind, kind: self.of(kind) + amount})
 
     @property
     def subtotal(self) -> Decimal:
@@ -359,22 +363,29 @@ def of_bills(bills: Sequence[Billing]) -> tuple[dict[int, Sums], dict[int, Decim
     return {bill_id: Sums(by_kind) for bill_id, by_kind in sums.items()}, balances
 
 
-def balances(patient_ids: Collection[int]) -> dict[int, Decimal]:
-    """Return the balance of each patient over all bills and the account. A negative one is credit."""
-    totals = mapping(
-        select(LedgerEntry.patient_id, TOTAL)
-        .where(LedgerEntry.patient_id.in_(patient_ids))
-        .group_by(LedgerEntry.patient_id)
-    )
-    return {patient_id: totals.get(patient_id, ZERO) for patient_id in patient_ids}
-
-
 def credit_of(patient_id: int) -> Decimal:
     """Return the credit on the patient's account that can be spent on bills, as a positive amount."""
-    total = db.session.execute(
-        select(TOTAL).where(LedgerEntry.patient_id == patient_id, LedgerEntry.billing_id.is_(None))
-    ).scalar_one()
-    return -(total or ZERO)
+    return of_account(patient_id).credit
+
+
+@dataclass(frozen=True)
+class AccountSums:
+    """The sums of a patient: `balance` less than zero is credit that exceeds the balances of the bills."""
+
+    balance: Decimal
+    credit: Decimal
+    owed_to_insurers: Decimal
+
+
+def of_account(patient_id: int) -> AccountSums:
+    """Return the sums of a patient over all bills and the account."""
+    on_account = case((LedgerEntry.billing_id.is_(None), LedgerEntry.amount))
+    debt = case((LedgerEntry.kind == LedgerKind.INSURER_DEBT, LedgerEntry.amount))
+    row = db.session.execute(
+        select(TOTAL, func.sum(on_account), func.sum(debt)).where(LedgerEntry.patient_id == patient_id)
+    ).one()
+    balance, account, owed = (total or ZERO for total in row)
+    return AccountSums(balance, -account, owed)
 
 
 def paid_by_method(billing_id: int) -> dict[PaymentMethod, Decimal]:
@@ -385,14 +396,6 @@ def paid_by_method(billing_id: int) -> dict[PaymentMethod, Decimal]:
         .group_by(LedgerEntry.method)
     )
     return {method or PaymentMethod.OTHER: -total for method, total in mapping(statement).items()}
-
-
-def owed_to_insurers(patient_id: int) -> Decimal:
-    """Return the money of insurers on the void bills of a patient."""
-    total = db.session.execute(
-        select(TOTAL).where(LedgerEntry.patient_id == patient_id, LedgerEntry.kind == LedgerKind.INSURER_DEBT)
-    ).scalar_one()
-    return total or ZERO
 
 
 def credit_from_claims(claim_ids: Sequence[int]) -> Decimal:

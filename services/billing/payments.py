@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from enums import PaymentMethod
+from enums import LedgerKind, PaymentMethod
 from errors import ClinicError
 from models import Billing
 from security.permissions import Actor
 from services.audit import audit_log
 from services.billing import ledger
-from services.billing.bill_state import require_not_void, touch
+from services.billing.bill_state import require_not_void, set_sums, touch
 from services.billing.dates import check_received_at
 
 
@@ -39,7 +39,9 @@ def pay(
     """
     require_not_void(bill)
     received_at = check_received_at(received_at, importing=importing)
-    balance = ledger.of_bill(bill.id).balance
+    all_sums, account_balances = ledger.of_bills([bill])
+    sums, account_balance = all_sums[bill.id], account_balances[bill.patient_id]
+    balance = sums.balance
     uses_credit = method is PaymentMethod.CREDIT
     if amount > balance and (uses_credit or not allow_credit):
         raise _overpayment(balance, uses_credit=uses_credit)
@@ -70,6 +72,10 @@ def pay(
             claim_id=claim_id,
         )
     touch(bill)
+    # The bill is locked: the response needs no second look at the ledger.
+    kind = LedgerKind.CREDIT if uses_credit else ledger.payment_kind(method)
+    received = ledger.ZERO if uses_credit else amount
+    set_sums(bill, sums.plus(kind, -applied), account_balance - received)
     audit_log.set_action(bill, "pay")
     return bill
 

@@ -260,7 +260,6 @@ FILTERS = {
         _has_account_refund,
         "Patients with a refund of credit of this status. `requested` finds those to decide.",
         values=tuple(RefundStatus),
-        guards="account_balance",
     ),
     "condition": Filter(
         Kind.TEXT, _has_condition, "Part of a recorded condition's name, or the beginning of its ICD-10 code."

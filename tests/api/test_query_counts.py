@@ -39,7 +39,7 @@ EXPECTED = {
     "/patients/search": 3,
     "/patients/{patient_id}": 3,
     "/patients/{patient_id}/access-log": 4,
-    "/patients/{patient_id}/account": 10,
+    "/patients/{patient_id}/account": 11,
     "/patients/{patient_id}/medical-history": 8,
     "/patients/{patient_id}/timeline": 14,
     "/prescriptions": 8,

@@ -67,7 +67,7 @@ def test_concurrent_payments_refunds_claims_and_write_offs_add_up(cluster: Clust
         bill = cluster.clinic.bill("100.00")
         path = f"/billings/{bill['id']}"
         claims = [approved_claim(cluster, bill, "15.00") for _ in range(4)]
-        refund = {"amount": "10.00", "reason": "came too early"}
+        refund = {"amount": "10.00", "reason": "came too early", "method": "cash"}
         calls = {
             "paid": [pay(cluster, bill, "30.00")] * 6,
             "refunded": [cluster.prepare("POST", f"{path}/refunds", refund)] * 6,

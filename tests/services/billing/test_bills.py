@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from models import AuditLog, Billing, InvoiceCounter
+from services import clock
 from services.billing import ledger
 from tests.support import queries
 from tests.support.clinic import Clinic
@@ -180,6 +182,66 @@ def test_the_error_names_the_invalid_member(clinic: Clinic, members: dict[str, A
     assert list(answer.get_json()["errors"]) == [field]
     with clinic.inside() as session:
         assert session.execute(select(Billing.id)).all() == []
+
+
+def test_the_amount_of_a_bill_with_tax_is_within_the_limit_of_money(clinic: Clinic) -> None:
+    limit, patient_id = "9999999999.99", clinic.patient()["id"]
+    items = [{"description": "X", "unit_price": limit}]
+    body = {"patient_id": patient_id, "items": items, "discount_reason": "staff"}
+
+    for tax_rate in ("100", "0.01"):
+        refused = clinic.admin.post("/billings", body | {"tax_rate": tax_rate})
+        assert (refused.status_code, list(refused.get_json()["errors"])) == (422, ["tax_rate"])
+    bill = clinic.admin.make("/billings", **(body | {"tax_rate": "100", "discount": "5000000000.00"}))
+    url = f"/billings/{bill['id']}"
+    raised = clinic.admin.patch(url, {"discount": "0.00"})
+    lowered = clinic.admin.patch(url, {"discount": "5000000000.01"})
+
+    assert bill["amount"] == "9999999999.98"
+    assert (raised.status_code, list(raised.get_json()["errors"])) == (422, ["discount"])
+    assert lowered.get_json()["amount"] == "9999999999.96"
+    assert clinic.admin.patch(url, {"amount_paid": "9999999999.96"}).status_code == 200
+    assert clinic.admin.post(f"{url}/void", {"reason": "mistake"}).status_code == 200
+    second = clinic.bill(limit, patient_id=patient_id)
+    assert second["account_balance"] == "0.03"
+
+
+def test_a_bill_has_a_date_of_issue(clinic: Clinic) -> None:
+    with clinic.inside():
+        today = clock.today()
+    days = {"old": today - timedelta(days=366), "early": today - timedelta(days=40)}
+
+    rows = {name: clinic.bill("10.00", date=day.isoformat()) for name, day in days.items()}
+    new = clinic.bill("10.00")
+
+    assert [row["date"] for row in (*rows.values(), new)] == [
+        *(day.isoformat() for day in days.values()),
+        today.isoformat(),
+    ]
+    assert rows["old"]["invoice_number"].startswith(f"INV-{days['old'].year}-")
+    day = days["early"].isoformat()
+    listed = clinic.admin.get(f"/billings?start_date={day}&end_date={day}").get_json()
+    assert [row["id"] for row in listed] == [rows["early"]["id"]]
+    totals = clinic.admin.get(f"/analytics/revenue?start_date={day}&end_date={day}").get_json()
+    assert (totals["totals"]["billed"], totals["ageing"]["current"]) == ("10.00", "10.00")
+
+
+def test_dates_far_away_are_refused(clinic: Clinic) -> None:
+    with clinic.inside():
+        today = clock.today()
+    bill = clinic.bill("10.00", due_date=today.isoformat())
+    body = {"patient_id": bill["patient_id"], "items": [{"description": "X", "unit_price": "1.00"}]}
+    wrong = {
+        "date": (date(1900, 1, 1), today - timedelta(days=367), today + timedelta(days=1)),
+        "due_date": (date(1900, 1, 1), today - timedelta(days=367), date(2199, 1, 1)),
+    }
+
+    for field, field_days in wrong.items():
+        for day in field_days:
+            answer = clinic.admin.post("/billings", body | {field: day.isoformat()})
+            assert (answer.status_code, list(answer.get_json()["errors"])) == (422, [field])
+    changed = clinic.admin.patch(f"/billings/{bill['id']}", {"due_date": "1900-01-01"})
+    assert (changed.status_code, list(changed.get_json()["errors"])) == (422, ["due_date"])
 
 
 def test_a_bill_can_be_created_with_a_payment(clinic: Clinic) -> None:

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from enums import PaymentMethod, RefundStatus, Role
+from enums import ClaimStatus, PaymentMethod, RefundStatus, Role
 from errors import ClinicError
 from extensions import db
 from security.permissions import Actor
@@ -39,6 +39,7 @@ from services.billing import (
     payments,
     refunds,
 )
+from services.patients import patients
 from services.reports import periods, revenue
 from tests.support.clinic import Clinic
 
@@ -56,10 +57,16 @@ class ModelBill:
     subtotal: int
     rate: int  # hundredths of a percent
     discount: int = 0
-    paid: int = 0
-    requested: int = 0  # open refund requests
+    by_method: Counter[str] = field(default_factory=Counter)  # payments less refunds
+    requests: Counter[str] = field(default_factory=Counter)  # open refund requests by method
+    claims: list[ModelClaim] = field(default_factory=list)
+    owed_to_insurers: int = 0
     written_off: int = 0
     void: bool = False
+
+    @property
+    def paid(self) -> int:
+        return self.by_method.total()
 
     @property
     def tax(self) -> int:
@@ -88,13 +95,19 @@ class ModelClaim:
     id: int
     approved: int
     paid: int = 0
+    above_balance: int = 0  # became credit of the patient
+    open: bool = True
 
 
 @dataclass
 class ModelRefund:
-    bill: ModelBill
+    """A refund. Without a bill it refunds credit."""
+
+    bill: ModelBill | None
+    patient: int
     id: int
     amount: int
+    method: str = "cash"
 
 
 @dataclass
@@ -103,6 +116,7 @@ class Model:
 
     bills: list[ModelBill] = field(default_factory=list)
     credit: Counter[int] = field(default_factory=Counter)
+    credit_requests: Counter[int] = field(default_factory=Counter)
     revenue: Counter[str] = field(default_factory=Counter)
 
 
@@ -224,16 +238,18 @@ class LedgerMachine(RuleBasedStateMachine):
             ),
         )
         if expected is None:
-            self._apply_payment(model_bill, amount, spending=spending)
+            self._apply_payment(model_bill, amount, method)
 
-    def _apply_payment(self, model_bill: ModelBill, amount: int, *, spending: bool = False) -> None:
+    def _apply_payment(self, model_bill: ModelBill, amount: int, method: str) -> int:
+        """Apply a payment and return the part above the balance."""
         applied = min(amount, model_bill.balance)
-        model_bill.paid += applied
-        if spending:
+        model_bill.by_method[method] += applied
+        if method == "credit":
             self.model.credit[model_bill.patient] -= applied
         else:
             self.model.credit[model_bill.patient] += amount - applied
             self.model.revenue["collected"] += amount
+        return amount - applied
 
     @rule(patient=st.integers(0, 1), amount=cents)
     def pay_in_advance(self, patient: int, amount: int) -> None:
@@ -244,19 +260,39 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.credit[patient_id] += amount
         self.model.revenue["collected"] += amount
 
-    @rule(target=requests, model_bill=created, amount=cents, by_admin=st.booleans())
-    def request_refund(self, model_bill: ModelBill, amount: int, by_admin: bool) -> Any:
+    @rule(
+        target=requests,
+        model_bill=created,
+        amount=cents,
+        by_admin=st.booleans(),
+        chosen=st.sampled_from([None, PaymentMethod.CASH, PaymentMethod.INSURANCE, PaymentMethod.CREDIT]),
+    )
+    def request_refund(
+        self, model_bill: ModelBill, amount: int, by_admin: bool, chosen: PaymentMethod | None
+    ) -> Any:
+        paid = Counter({PaymentMethod.INSURANCE: model_bill.owed_to_insurers})
+        if not model_bill.void:
+            paid = model_bill.by_method
+        methods = [method for method, total in paid.items() if total]
+        method = chosen or (methods[0] if methods else PaymentMethod.OTHER)
+        left = min(paid[method] - model_bill.requests[method], paid.total() - model_bill.requests.total())
         expected = None
-        if model_bill.void:
+        if model_bill.void and not model_bill.owed_to_insurers:
             expected = "read_only"
-        elif amount > model_bill.paid - model_bill.requested:
+        elif chosen is None and len(methods) > 1:
+            expected = "validation_failed"
+        elif amount > left:
             expected = "excessive_refund"
         actor = self.admin if by_admin else self.receptionist
         refund_id = self.perform(
             expected,
             lambda: (
                 refunds.request(
-                    actor, bills.get(actor, model_bill.id, lock=True), amount=money(amount), reason="x"
+                    actor,
+                    bills.get(actor, model_bill.id, lock=True),
+                    amount=money(amount),
+                    reason="x",
+                    method=chosen,
                 )
                 .refunds[-1]
                 .id
@@ -264,30 +300,77 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         if expected:
             return multiple()
+        refund = ModelRefund(model_bill, model_bill.patient, refund_id, amount, method)
         if by_admin:
-            self._pay_out(model_bill, amount)
+            self._pay_out(refund)
             return multiple()
-        model_bill.requested += amount
-        return ModelRefund(model_bill, refund_id, amount)
+        model_bill.requests[method] += amount
+        return refund
+
+    @rule(target=requests, patient=st.integers(0, 1), amount=cents, by_admin=st.booleans())
+    def request_refund_of_credit(self, patient: int, amount: int, by_admin: bool) -> Any:
+        patient_id, model = self.patients[patient], self.model
+        left = model.credit[patient_id] - model.credit_requests[patient_id]
+        expected = "excessive_refund" if amount > left else None
+        actor = self.admin if by_admin else self.receptionist
+        refund_id = self.perform(
+            expected,
+            lambda: (
+                refunds.request_from_account(
+                    actor,
+                    patients.get(actor, patient_id, lock=True),
+                    amount=money(amount),
+                    method=PaymentMethod.CASH,
+                    reason="x",
+                ).id
+            ),
+        )
+        if expected:
+            return multiple()
+        refund = ModelRefund(None, patient_id, refund_id, amount)
+        if by_admin:
+            self._pay_out(refund)
+            return multiple()
+        model.credit_requests[patient_id] += amount
+        return refund
 
     @rule(refund=consumes(requests), approve=st.booleans())
     def decide_refund(self, refund: ModelRefund, approve: bool) -> None:
+        bill, patient_id = refund.bill, refund.patient
         status = RefundStatus.APPROVED if approve else RefundStatus.REJECTED
-        self.perform(
-            None,
-            lambda: refunds.decide(
-                self.admin,
-                bills.get_refund(self.admin, refund.bill.id, refund.id, lock=True),
-                status=status,
-            ),
-        )
-        refund.bill.requested -= refund.amount
-        if approve:
-            self._pay_out(refund.bill, refund.amount)
+        spent = bill is None and refund.amount > self.model.credit[patient_id]
+        expected = "excessive_refund" if approve and spent else None
 
-    def _pay_out(self, model_bill: ModelBill, amount: int) -> None:
-        model_bill.paid -= amount
-        self.model.revenue["refunded"] += amount
+        def decide(status: RefundStatus) -> None:
+            row = (
+                refunds.get_from_account(self.admin, patient_id, refund.id, lock=True)
+                if bill is None
+                else bills.get_refund(self.admin, bill.id, refund.id, lock=True)
+            )
+            refunds.decide(self.admin, row, status=status)
+
+        self.perform(expected, lambda: decide(status))
+        if expected:
+            self.perform(None, lambda: decide(RefundStatus.REJECTED))
+        if bill is None:
+            self.model.credit_requests[patient_id] -= refund.amount
+        else:
+            bill.requests[refund.method] -= refund.amount
+        if approve and not expected:
+            self._pay_out(refund)
+
+    def _pay_out(self, refund: ModelRefund) -> None:
+        bill, amount = refund.bill, refund.amount
+        if refund.method != "credit":
+            self.model.revenue["refunded"] += amount
+        if bill is None:
+            self.model.credit[refund.patient] -= amount
+        elif bill.void:
+            bill.owed_to_insurers -= amount
+        else:
+            bill.by_method[refund.method] -= amount
+            if refund.method == "credit":
+                self.model.credit[refund.patient] += amount
 
     @rule(model_bill=created, amount=cents)
     def write_off(self, model_bill: ModelBill, amount: int) -> None:
@@ -329,7 +412,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(model_bill=created)
     def void(self, model_bill: ModelBill) -> None:
-        expected = "read_only" if model_bill.void else "in_use" if model_bill.requested else None
+        is_open = model_bill.requests.total() or any(claim.open for claim in model_bill.claims)
+        expected = "read_only" if model_bill.void else "in_use" if is_open else None
         self.perform(
             expected,
             lambda: adjustments.void(self.admin, bills.get(self.admin, model_bill.id, lock=True), reason="x"),
@@ -340,8 +424,13 @@ class LedgerMachine(RuleBasedStateMachine):
                 discounted=model_bill.discount,
                 written_off=model_bill.written_off,
             )
-            self.model.credit[model_bill.patient] += model_bill.paid
-            model_bill.void, model_bill.paid = True, 0
+            credit, insured = self.model.credit, model_bill.by_method["insurance"]
+            credit[model_bill.patient] += model_bill.paid - insured
+            above = sum(claim.above_balance for claim in model_bill.claims)
+            above = min(above, credit[model_bill.patient])
+            credit[model_bill.patient] -= above
+            model_bill.owed_to_insurers = insured + above
+            model_bill.void, model_bill.by_method = True, Counter()
 
     @rule(target=approved_claims, model_bill=created, share=st.integers(1, 110))
     def claim(self, model_bill: ModelBill, share: int) -> Any:
@@ -360,7 +449,23 @@ class LedgerMachine(RuleBasedStateMachine):
             return claim.id
 
         claim_id = self.perform(expected, make)
-        return multiple() if expected else ModelClaim(model_bill, claim_id, amount)
+        if expected:
+            return multiple()
+        model_claim = ModelClaim(model_bill, claim_id, amount)
+        model_bill.claims.append(model_claim)
+        return model_claim
+
+    @rule(claim=consumes(approved_claims))
+    def close_claim(self, claim: ModelClaim) -> None:
+        """Withdraw a claim, or set it to paid if the insurer has paid a part."""
+        status = ClaimStatus.PAID if claim.paid else ClaimStatus.WITHDRAWN
+
+        def close() -> None:
+            bill = bills.get(self.receptionist, claim.bill.id, lock=True)
+            claims.update(self.receptionist, claims.of_bill(bill, claim.id, lock=True), status=status)
+
+        self.perform(None, close)
+        claim.open = False
 
     @rule(claim=approved_claims, share=st.integers(1, 120), allow_credit=st.booleans())
     def pay_claim(self, claim: ModelClaim, share: int, allow_credit: bool) -> None:
@@ -388,7 +493,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.perform(expected, enter)
         if expected is None:
             claim.paid = paid
-            self._apply_payment(model_bill, more)
+            claim.above_balance += self._apply_payment(model_bill, more, "insurance")
 
     # --- Invariants ---
 
@@ -407,13 +512,20 @@ class LedgerMachine(RuleBasedStateMachine):
                 )
                 amount = 0 if model_bill.void else model_bill.amount
                 assert (bill.amount, bill.is_paid) == (money(amount), model_bill.status == "paid")
-            balances = ledger.balances(self.patients)
             for patient in self.patients:
                 owed = sum(
                     model_bill.balance for model_bill in self.model.bills if model_bill.patient == patient
                 )
-                assert balances[patient] == money(owed - self.model.credit[patient])
-                assert ledger.credit_of(patient) == money(self.model.credit[patient])
+                sums = ledger.of_account(patient)
+                assert sums.balance == money(owed - self.model.credit[patient])
+                assert sums.credit == money(self.model.credit[patient])
+                assert sums.owed_to_insurers == money(
+                    sum(
+                        model_bill.owed_to_insurers
+                        for model_bill in self.model.bills
+                        if model_bill.patient == patient
+                    )
+                )
             db.session.remove()
         actual = self.revenue()
         actual.subtract(self.before)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from werkzeug.test import TestResponse
 
 from enums import LedgerKind, Role
-from models import AuditLog, LedgerEntry, User
+from models import AuditLog, LedgerEntry, Refund, User
 from tests.support.clinic import Caller, Clinic
 
 
@@ -187,6 +188,63 @@ def test_a_refund_has_the_method_of_the_payment_or_the_given_one(clinic: Clinic)
             .order_by(LedgerEntry.id)
         )
         assert list(refunds.scalars()) == ["cash", "card"]
+
+
+def test_a_refund_by_a_method_is_at_most_the_payments_by_it(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "30.00")
+    pay(clinic, bill, "50.00", "card")
+    first = bill["payments"][0]["id"]
+
+    unclear = request_refund(clinic.admin, bill, "10.00")
+    contradictory = request_refund(clinic.admin, bill, "10.00", payment_id=first, method="card")
+    above = request_refund(clinic.admin, bill, "30.01", method="cash")
+    unused = request_refund(clinic.admin, bill, "1.00", method="mobile_money")
+    requested = request_refund(clinic.receptionist, bill, "20.00", method="cash")
+    beside = request_refund(clinic.admin, bill, "10.01", method="cash")
+    card = request_refund(clinic.admin, bill, "50.00", method="card")
+    rest = request_refund(clinic.admin, bill, "10.00")  # only cash is left
+    decided = decide(clinic.admin, bill, requested.get_json()["refunds"][0]["id"], "approved")
+
+    for answer in (unclear, contradictory):
+        assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["method"])
+    assert [error_of(answer) for answer in (above, unused, beside)] == [(409, "excessive_refund")] * 3
+    assert beside.get_json()["refundable"] == "10.00"
+    assert [answer.status_code for answer in (requested, card, rest, decided)] == [201, 201, 201, 200]
+    assert decided.get_json()["method"] == "cash"
+    assert amount_paid(clinic, bill) == "0.00"
+
+
+def test_a_refund_without_method_from_an_older_version_gets_one_with_the_approval(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "30.00")
+    refund_id = requested_refund_id(clinic, bill, "10.00")
+    with clinic.inside() as session:
+        session.execute(update(Refund).values(method=None))
+
+    approved = decide(clinic.admin, bill, refund_id, "approved").get_json()
+
+    assert (approved["status"], approved["method"]) == ("approved", "cash")
+
+
+def test_an_approval_checks_the_method_again(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "30.00")
+    pay(clinic, bill, "50.00", "card")
+    refund_id = requested_refund_id(clinic, bill, "30.00", method="cash")
+    with clinic.inside() as session:  # as if another refund had been paid out before
+        session.execute(update(Refund).values(amount=Decimal("30.01")))
+
+    assert error_of(decide(clinic.admin, bill, refund_id, "approved")) == (409, "excessive_refund")
+
+
+def test_concurrent_refunds_by_a_method_are_at_most_its_payments(clinic: Clinic) -> None:
+    bill = create_paid_bill(clinic, "30.00")
+    pay(clinic, bill, "60.00", "card")
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = pool.map(
+            lambda _n: request_refund(clinic.admin, bill, "10.00", method="cash").status_code, range(8)
+        )
+
+    assert sorted(codes) == [201] * 3 + [409] * 5
 
 
 def test_a_refund_of_spent_credit_returns_it_to_the_credit(clinic: Clinic) -> None:
