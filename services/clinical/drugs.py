@@ -103,6 +103,10 @@ _ALLERGY_WORDS = frozenset(
     propensity class group type types based medicine medicines medication medications drug drugs antibiotic
     antibiotics agent agents compound compounds preparation preparations containing product products
     derivative derivatives family all any other reported documented recorded stated at caused causes shock or
+    bronchospasm wheeze wheezing dyspnea dyspnoea diarrhea diarrhoea headache headaches myalgia edema oedema
+    swollen lip lips face facial tongue throat pruritus itchy blisters blistering erythema jaundice collapse
+    dizziness palpitations flushing upset stomach syndrome sjs ten dress stevens johnson apnea apnoea
+    following induced childhood child pt nos during while when taking given
     """.split()
 )
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
@@ -404,11 +408,11 @@ def duplicate_ingredients(first: Drug, second: Drug) -> set[str]:
 def duplicate_classes(first: Drug, second: Drug) -> set[str]:
     """Return the classes of which the two drugs contain different members, for example two statins.
 
-    Only classes count of which two members at once are duplicate therapy (`data/curated/class_rules.csv`).
-    Classes that are combined on purpose do not count: antiepileptics, insulins (basal and bolus),
-    antiplatelets other than P2Y12 inhibitors, nitrates, antiretrovirals, cytostatics, antimycobacterials,
-    inhaled and topical corticosteroids, vitamins, minerals, osmotic laxatives, antacids. An ingredient that
-    both drugs contain belongs to `duplicate_ingredients`, so that a product never matches itself by class.
+    Only classes count of which two members at once are duplicate therapy. `data/curated/class_rules.csv` has
+    the decision for each class and its reason. An ACE inhibitor with an angiotensin receptor blocker counts.
+    Classes that are combined on purpose do not count: antiepileptics, basal and mealtime insulin, nitrates,
+    cytostatics, antimycobacterials, inhaled and topical corticosteroids, vitamins, antacids. An ingredient
+    that both drugs contain belongs to `duplicate_ingredients`, so that a product never matches itself by class.
     """
     table = _table()
     first_classes = _classes_of(first.ingredients - second.ingredients, table)
