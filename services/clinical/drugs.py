@@ -310,7 +310,8 @@ def _scan(
             phrase = " ".join(word.text for word in words[start:end])
             if (match := find(phrase)) is not None:
                 matches.append((phrase, match))
-                start = _skip_salts(words, end)
+                # "calcium, zinc" and "calcium zinc" are two allergens: a metal has no salt to skip
+                start = end if is_noise(phrase) else _skip_salts(words, end)
                 break
         else:
             if not is_noise(words[start].text):
@@ -411,8 +412,9 @@ def duplicate_classes(first: Drug, second: Drug) -> set[str]:
     Only classes count of which two members at once are duplicate therapy. `data/curated/class_rules.csv` has
     the decision for each class and its reason. An ACE inhibitor with an angiotensin receptor blocker counts.
     Classes that are combined on purpose do not count: antiepileptics, basal and mealtime insulin, nitrates,
-    cytostatics, antimycobacterials, inhaled and topical corticosteroids, vitamins, antacids. An ingredient
-    that both drugs contain belongs to `duplicate_ingredients`, so that a product never matches itself by class.
+    cytostatics, antimycobacterials, inhaled and topical corticosteroids, vitamins, antacids.
+    An ingredient that both drugs contain belongs to `duplicate_ingredients`. So a product never matches
+    itself by class.
     """
     table = _table()
     first_classes = _classes_of(first.ingredients - second.ingredients, table)

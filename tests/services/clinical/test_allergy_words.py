@@ -16,7 +16,7 @@ OTHER_MEANINGS = {
     | {"aripiprazole", "brexpiprazole", "cefmetazole", "phthalylsulfathiazole", "sulfathiazole"}
     | {"sulfamethoxazole", "sulfisoxazole", "carbimazole", "methimazole", "dexlansoprazole"}
     | {"esomeprazole", "ilaprazole", "lansoprazole", "omeprazole", "pantoprazole", "rabeprazole"}
-    | {"anastrozole", "letrozole", "benznidazole", "metronidazole"}
+    | {"anastrozole", "letrozole", "clomethiazole", "benznidazole", "metronidazole"}
     | {"ornidazole", "secnidazole", "tinidazole"},  # the word means antifungals
     "benzo": {"benzocaine", "benzoic acid", "benzonatate", "benzoyl peroxide", "benzyl benzoate"}
     | {"sodium benzoate"},  # the word means benzodiazepines
