@@ -82,16 +82,17 @@ _UNIT_WORDS = frozenset(
 _FORM_WORDS = frozenset(
     """
     tablet tablets tab tabs capsule capsules cap caps caplet caplets pill pills oral orally solution
-    suspension syrup elixir liquid linctus drink powder granules sachet sachets lozenge lozenges troche gum
-    injection injectable inj infusion intravenous iv im sc subcutaneous intramuscular vial ampoule ampule
-    ampul syringe prefilled pen cartridge autoinjector auto injector kit topical cream ointment gel lotion
-    foam paste shampoo patch transdermal film strip suppository suppositories rectal vaginal ring
-    intrauterine system implant ophthalmic otic nasal eye ear inhaler inhalation inhalant inhaled metered
-    aerosol nebuliser nebulizer diskus turbuhaler hfa dry mucosal sublingual buccal chewable dispersible
-    effervescent orodisintegrating disintegrating odt soluble coated enteric ec extended delayed modified
-    sustained controlled prolonged immediate release er xr sr cr mr la dr xl retard slow pack starter
-    maintenance pediatric paediatric adult children infant generic brand product form strength drug abuse
-    deterrent package usp bp ph eur preservative free sterile in of for the a an as needed prn only and with
+    suspension syrup elixir liquid linctus drink powder granules sachet sachets lozenge lozenges troche
+    gum injection injections injectable inj infusion infusions patches intravenous iv im sc subcutaneous
+    intramuscular vial ampoule ampule ampul syringe prefilled pen cartridge autoinjector auto injector kit
+    topical cream ointment gel lotion foam paste shampoo patch transdermal film strip suppository
+    suppositories rectal vaginal ring intrauterine system implant ophthalmic otic nasal eye ear inhaler
+    inhalation inhalant inhaled metered aerosol nebuliser nebulizer diskus turbuhaler hfa dry mucosal
+    sublingual buccal chewable dispersible effervescent orodisintegrating disintegrating odt soluble
+    coated enteric ec extended delayed modified sustained controlled prolonged immediate release er xr sr
+    cr mr la dr xl retard slow pack starter maintenance pediatric paediatric adult children infant generic
+    brand product form strength drug abuse deterrent package usp bp ph eur preservative free sterile in of
+    for the a an as needed prn only and with
     """.split()
 )
 _ALLERGY_WORDS = frozenset(
@@ -99,14 +100,14 @@ _ALLERGY_WORDS = frozenset(
     allergy allergies allergic allergen hypersensitivity hypersensitive sensitivity sensitive intolerance
     intolerant reaction reactions adverse anaphylaxis anaphylactic anaphylactoid angioedema rash hives
     urticaria itching swelling nausea vomiting cough severe mild moderate unknown known suspected possible
-    confirmed history hx h o patient is has had to from by after due on disorder finding substance situation
-    propensity class group type types based medicine medicines medication medications drug drugs antibiotic
-    antibiotics agent agents compound compounds preparation preparations containing product products
-    derivative derivatives family all any other reported documented recorded stated at caused causes shock or
-    bronchospasm wheeze wheezing dyspnea dyspnoea diarrhea diarrhoea headache headaches myalgia edema oedema
-    swollen lip lips face facial tongue throat pruritus itchy blisters blistering erythema jaundice collapse
-    dizziness palpitations flushing upset stomach syndrome sjs ten dress stevens johnson apnea apnoea
-    following induced childhood child pt nos during while when taking given
+    confirmed history hx h o patient is has had to from by after due on disorder finding substance
+    situation propensity class group type types based medicine medicines medication medications drug drugs
+    antibiotic antibiotics agent agents compound compounds preparation preparations containing product
+    products derivative derivatives family all any other reported documented recorded stated at caused
+    causes shock or bronchospasm wheeze wheezing dyspnea dyspnoea diarrhea diarrhoea headache headaches
+    myalgia edema oedema swollen lip lips face facial tongue throat pruritus itchy blisters blistering
+    erythema jaundice collapse dizziness palpitations flushing upset stomach syndrome sjs ten dress
+    stevens johnson apnea apnoea following induced childhood child pt nos during while when taking given
     """.split()
 )
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
