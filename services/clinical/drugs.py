@@ -82,17 +82,18 @@ _UNIT_WORDS = frozenset(
 _FORM_WORDS = frozenset(
     """
     tablet tablets tab tabs capsule capsules cap caps caplet caplets pill pills oral orally solution
-    suspension syrup elixir liquid linctus drink powder granules sachet sachets lozenge lozenges troche gum
-    injection injectable inj infusion intravenous iv im sc subcutaneous intramuscular vial ampoule ampule
-    ampul syringe prefilled pen cartridge autoinjector auto injector kit topical cream ointment gel lotion
-    foam paste shampoo patch transdermal film strip suppository suppositories rectal vaginal ring
-    intrauterine system implant ophthalmic otic nasal eye ear inhaler inhalation inhalant inhaled metered
-    aerosol nebuliser nebulizer diskus turbuhaler hfa dry mucosal sublingual buccal chewable dispersible
-    effervescent orodisintegrating disintegrating odt soluble coated enteric ec extended delayed modified
-    sustained controlled prolonged immediate release er xr sr cr mr la dr xl retard slow pack starter
-    maintenance pediatric paediatric adult children infant generic brand product form strength drug abuse
-    deterrent package usp bp ph eur preservative free sterile in of for the a an as needed prn only and with
-    syp syr neonatal ds evohaler nexthaler turbohaler accuhaler modulite rotacaps nebules respimat ellipta
+    suspension syrup elixir liquid linctus drink powder granules sachet sachets lozenge lozenges troche
+    gum injection injections injectable inj infusion infusions patches intravenous iv im sc subcutaneous
+    intramuscular vial ampoule ampule ampul syringe prefilled pen cartridge autoinjector auto injector kit
+    topical cream ointment gel lotion foam paste shampoo patch transdermal film strip suppository
+    suppositories rectal vaginal ring intrauterine system implant ophthalmic otic nasal eye ear inhaler
+    inhalation inhalant inhaled metered aerosol nebuliser nebulizer diskus turbuhaler hfa dry mucosal
+    sublingual buccal chewable dispersible effervescent orodisintegrating disintegrating odt soluble
+    coated enteric ec extended delayed modified sustained controlled prolonged immediate release er xr sr
+    cr mr la dr xl retard slow pack starter maintenance pediatric paediatric adult children infant generic
+    brand product form strength drug abuse deterrent package usp bp ph eur preservative free sterile in of
+    for the a an as needed prn only and with
+    accuhaler ds ellipta evohaler modulite nebules neonatal nexthaler respimat rotacaps syp syr turbohaler
     """.split()
 )
 _ALLERGY_WORDS = frozenset(
@@ -100,10 +101,14 @@ _ALLERGY_WORDS = frozenset(
     allergy allergies allergic allergen hypersensitivity hypersensitive sensitivity sensitive intolerance
     intolerant reaction reactions adverse anaphylaxis anaphylactic anaphylactoid angioedema rash hives
     urticaria itching swelling nausea vomiting cough severe mild moderate unknown known suspected possible
-    confirmed history hx h o patient is has had to from by after due on disorder finding substance situation
-    propensity class group type types based medicine medicines medication medications drug drugs antibiotic
-    antibiotics agent agents compound compounds preparation preparations containing product products
-    derivative derivatives family all any other reported documented recorded stated at caused causes shock or
+    confirmed history hx h o patient is has had to from by after due on disorder finding substance
+    situation propensity class group type types based medicine medicines medication medications drug drugs
+    antibiotic antibiotics agent agents compound compounds preparation preparations containing product
+    products derivative derivatives family all any other reported documented recorded stated at caused
+    causes shock or bronchospasm wheeze wheezing dyspnea dyspnoea diarrhea diarrhoea headache headaches
+    myalgia edema oedema swollen lip lips face facial tongue throat pruritus itchy blisters blistering
+    erythema jaundice collapse dizziness palpitations flushing upset stomach syndrome sjs ten dress
+    stevens johnson apnea apnoea following induced childhood child pt nos during while when taking given
     """.split()
 )
 _GENERAL_WORDS = SALT_WORDS | _UNIT_WORDS | _FORM_WORDS | _ALLERGY_WORDS
@@ -333,7 +338,8 @@ def _scan(
             phrase = " ".join(word.text for word in words[start:end])
             if (match := find(phrase)) is not None:
                 matches.append((phrase, match))
-                start = _skip_salts(words, end)
+                # "calcium, zinc" and "calcium zinc" are two allergens: a metal has no salt to skip
+                start = end if is_noise(phrase) else _skip_salts(words, end)
                 break
         else:
             if not is_noise(words[start].text):
@@ -431,11 +437,12 @@ def duplicate_ingredients(first: Drug, second: Drug) -> set[str]:
 def duplicate_classes(first: Drug, second: Drug) -> set[str]:
     """Return the classes of which the two drugs contain different members, for example two statins.
 
-    Only classes count of which two members at once are duplicate therapy (`data/curated/class_rules.csv`).
-    Classes that are combined on purpose do not count: antiepileptics, insulins (basal and bolus),
-    antiplatelets other than P2Y12 inhibitors, nitrates, antiretrovirals, cytostatics, antimycobacterials,
-    inhaled and topical corticosteroids, vitamins, minerals, osmotic laxatives, antacids. An ingredient that
-    both drugs contain belongs to `duplicate_ingredients`, so that a product never matches itself by class.
+    Only classes count of which two members at once are duplicate therapy. `data/curated/class_rules.csv` has
+    the decision for each class and its reason. An ACE inhibitor with an angiotensin receptor blocker counts.
+    Classes that are combined on purpose do not count: antiepileptics, basal and mealtime insulin, nitrates,
+    cytostatics, antimycobacterials, inhaled and topical corticosteroids, vitamins, antacids.
+    An ingredient that both drugs contain belongs to `duplicate_ingredients`. So a product never matches
+    itself by class.
     """
     table = _table()
     first_classes = _classes_of(first.ingredients - second.ingredients, table)

@@ -12,11 +12,12 @@ from services.clinical import drugs
 # Ingredients that contain the word but that the word does not name, when it is recorded as an allergen.
 OTHER_MEANINGS = {
     "ammonia": {"ammonia n-13"},  # a tracer
-    "azole": {"albendazole", "mebendazole", "aripiprazole", "brexpiprazole", "cefmetazole"}
+    "azole": {"albendazole", "mebendazole", "flubendazole", "thiabendazole", "triclabendazole"}
+    | {"aripiprazole", "brexpiprazole", "cefmetazole", "phthalylsulfathiazole", "sulfathiazole"}
     | {"sulfamethoxazole", "sulfisoxazole", "carbimazole", "methimazole", "dexlansoprazole"}
     | {"esomeprazole", "ilaprazole", "lansoprazole", "omeprazole", "pantoprazole", "rabeprazole"}
-    | {"anastrozole", "letrozole", "triclabendazole", "benznidazole", "metronidazole"}
-    | {"ornidazole", "secnidazole", "tinidazole", "clomethiazole"},  # the word means antifungals
+    | {"anastrozole", "letrozole", "clomethiazole", "benznidazole", "metronidazole"}
+    | {"ornidazole", "secnidazole", "tinidazole"},  # the word means antifungals
     "benzo": {"benzocaine", "benzoic acid", "benzonatate", "benzoyl peroxide", "benzyl benzoate"}
     | {"sodium benzoate"},  # the word means benzodiazepines
     "cat": {"cat's claw"},  # a plant

@@ -295,6 +295,19 @@ def test_an_excipient_is_reported_as_unchecked(allergy: str) -> None:
     assert allergen.unknown_parts != ()
 
 
+def test_metals_without_a_comma_are_separate_allergens() -> None:
+    assert match("zinc sulfate", "calcium magnesium zinc") == {("ingredient", "zinc sulfate")}
+    assert match("magnesium sulfate", "calcium magnesium zinc") == {("ingredient", "magnesium sulfate")}
+
+
+def test_a_word_of_the_reaction_is_no_unknown_allergen() -> None:
+    allergen = drugs.resolve_allergen("swollen lips and bronchospasm after aspirin, SJS with carbamazepine")
+
+    assert allergen is not None
+    assert allergen.ingredients == {"aspirin", "carbamazepine"}
+    assert allergen.unknown_parts == ()
+
+
 def test_all_allergens_of_one_entry_count() -> None:
     entry = "Penicillin, sulfa and blargh"
 

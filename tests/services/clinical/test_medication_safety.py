@@ -65,6 +65,40 @@ def test_a_recorded_allergy_refuses_the_medication(clinic: Clinic) -> None:
     assert clinic.doctor.get("/prescriptions").get_json() == []
 
 
+def test_a_general_word_for_an_allergen_refuses_what_it_may_name(clinic: Clinic) -> None:
+    visit_id = visit(
+        clinic, "insulin", "iodine", "procaine", "muscle relaxants", "hyoscine", "digitalis", "quinine"
+    )
+
+    answer = prescribe(
+        clinic,
+        visit_id,
+        "Lantus",
+        "NovoRapid",
+        "Omnipaque",
+        "amiodarone 200 mg",
+        "procaine penicillin",
+        "suxamethonium",
+        "rocuronium",
+        "Buscopan",
+        "digoxin 250 mcg",
+        "quinidine",
+    )
+
+    assert alerts(answer) == [
+        ("allergy_class", "Lantus", "insulin"),
+        ("allergy_class", "NovoRapid", "insulin"),
+        ("allergy_class", "Omnipaque", "iodine"),
+        ("allergy_ingredient", "amiodarone 200 mg", "iodine"),
+        ("allergy_ingredient", "procaine penicillin", "procaine"),
+        ("allergy_class", "suxamethonium", "muscle relaxants"),
+        ("allergy_class", "rocuronium", "muscle relaxants"),
+        ("allergy_ingredient", "Buscopan", "hyoscine"),
+        ("allergy_class", "digoxin 250 mcg", "digitalis"),
+        ("allergy_class", "quinidine", "quinine"),
+    ]
+
+
 def test_a_refusal_contains_every_alert(clinic: Clinic) -> None:
     visit_id = visit(clinic, "penicillin", "sulfa", taking=("Zocor",))
 
