@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
@@ -202,8 +202,8 @@ OverriddenAlert = TypedDict(
         "with": str,
         "prescription_id": int | None,
         "message": str,
-        "severity": NotRequired[str],  # of an interaction: contraindicated or serious
-        "source": NotRequired[str],  # of an interaction: the label or list that names it
+        "severity": NotRequired[Literal["contraindicated", "serious"]],  # of an interaction
+        "source": NotRequired[str],  # the label or list that names the interaction
         "reason": str,
         "overridden_by": str,
         "overridden_at": InstantOut,

@@ -102,7 +102,8 @@ def _recognize(
             if drugs.is_general_word(candidate) or (corrected and candidate not in corrected.unknown_parts):
                 options.setdefault(corrected and meaning(corrected), (candidate, corrected))
         if len(options) > 1:
-            ambiguous.append((word, tuple(candidate for candidate, _ in options.values())))
+            names = (candidate for candidate, _ in options.values() if not drugs.is_general_word(candidate))
+            ambiguous.append((word, tuple(names)))
         elif options.keys() - {current}:
             ((candidate, corrected),) = options.values()
             if len(candidate) < MIN_LETTERS:

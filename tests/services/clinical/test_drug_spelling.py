@@ -101,21 +101,17 @@ def test_an_error_beside_a_known_medicine_is_understood() -> None:
     ("entered", "similar"),
     [
         ("prednisolne", {"prednisolone", "prednisone"}),
-        ("Clonidne", {"clonidine"}),
+        ("adalt", {"adalat"}),  # or "adult"
     ],
 )
-def test_a_word_between_two_medicines_is_not_guessed(entered: str, similar: set[str]) -> None:
+def test_a_word_between_two_meanings_is_not_guessed(entered: str, similar: set[str]) -> None:
     found = recognize_drug(entered)
 
-    if len(similar) == 1:
-        assert found.match is not None
-        assert found.match.ingredients == similar
-    else:
-        assert found.match is None
-        assert found.understood == ()
-        ((word, names),) = found.ambiguous
-        assert word == entered
-        assert set(names) == similar
+    assert found.match is None
+    assert found.understood == ()
+    ((word, names),) = found.ambiguous
+    assert word == entered
+    assert set(names) == similar
 
 
 @pytest.mark.parametrize(
@@ -132,6 +128,7 @@ def test_known_names_are_never_changed(first: str, second: str) -> None:
     [
         "amxcilin",  # two errors
         "AZZT",  # short
+        "avill",  # the known name Avil is short
         "B112",  # digit
         "tablts",  # a dose form
         "zorblaxine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tests.services.clinical.test_medication_safety import (
@@ -13,6 +14,8 @@ from tests.services.clinical.test_medication_safety import (
     visit,
 )
 from tests.support.clinic import Clinic
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def interaction(clinic: Clinic, visit_id: int, *medications: str) -> dict[str, Any]:
@@ -97,3 +100,16 @@ def test_alerts_of_other_kinds_have_no_severity(clinic: Clinic) -> None:
 
     assert "severity" not in row["overridden_alerts"][0]
     assert "source" not in row["overridden_alerts"][0]
+
+
+def test_the_limits_of_the_check_are_documented(clinic: Clinic) -> None:
+    document = clinic.admin.get("/openapi.json").get_json()
+    description = document["paths"]["/prescriptions"]["post"]["description"]
+    texts = [
+        description,
+        *((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/api.md")),
+    ]
+
+    for text in texts:
+        for limit in ("interactions", "dose", "pregnancy", "kidney", "liver"):
+            assert limit in text
