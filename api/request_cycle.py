@@ -79,6 +79,8 @@ def _attempt(
         try:
             identify(context, spec.permission)
             response = _perform(method, spec, context, members)
+            if context.session_idle and context.actor is not None and context.actor.session_id is not None:
+                sessions.touch(context.actor.session_id)
             if not audit_log.append_pending(context.actor or visitor(), context.route):
                 sessions.verify_remembered()
         except ClinicError:
@@ -144,8 +146,6 @@ def _perform(
     if key is not None and 200 <= response.status_code < 300:
         headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
         idempotency.finish(key, response.status_code, headers, response.get_data(as_text=True))
-    if context.session_idle and context.actor is not None and context.actor.session_id is not None:
-        sessions.touch(context.actor.session_id)
     return response
 
 
