@@ -83,6 +83,8 @@ def _attempt(
             if context.actor is not None:
                 currency.record()
             response = _perform(method, spec, context, members)
+            if context.session_idle and context.actor is not None and context.actor.session_id is not None:
+                sessions.touch(context.actor.session_id)
             if not audit_log.append_pending(context.actor or visitor(), context.route):
                 sessions.verify_remembered()
         except ClinicError:
@@ -147,8 +149,6 @@ def _perform(
     response = result if isinstance(result, Response) else _respond(spec, context, result)
     if key is not None and 200 <= response.status_code < 300:
         _finish_key(spec, context, key, result, response)
-    if context.session_idle and context.actor is not None and context.actor.session_id is not None:
-        sessions.touch(context.actor.session_id)
     return response
 
 

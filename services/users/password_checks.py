@@ -49,7 +49,7 @@ def of_sign_in(
     if device_id is not None:
         counter = Counter(by_account, ("device", device_id))
         return Check(blocked, f"device {device_id}", [counter], unlocked_at)
-    account, network = _account_key(email), network_of(address)
+    account, network = _account_key(user_id, email), network_of(address)
     counters = (
         Counter(by_account, ("account-network", account, network)),
         Counter(by_account, ("account", account), slows_down=True),
@@ -69,11 +69,15 @@ def queue_group(user_id: int | None) -> str:
     return f"user {user_id}"
 
 
-def _account_key(email: str) -> str:
-    """Return a keyed hash of the e-mail address, because Redis stores the key."""
-    return hmac.digest(
-        settings().jwt_secret_key.encode(), f"account\n{unique_key(email)}".encode(), "sha256"
-    ).hex()
+def _account_key(user_id: int | None, email: str) -> str:
+    """Return the id of the user: all spellings of the e-mail address count together.
+
+    Without an account it is a keyed hash of the address, because Redis stores the key.
+    """
+    if user_id is not None:
+        return str(user_id)
+    key, account = settings().jwt_secret_key, f"account\n{unique_key(email)}"
+    return hmac.digest(key.encode(), account.encode(), "sha256").hex()
 
 
 @contextmanager

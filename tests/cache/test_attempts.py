@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import time_machine
 from cache import attempts as attempts_module
 from cache.attempts import OPEN, Attempts, BlockedError, Counter
 from cache.redis import redis_store
+from tests.support.concurrency import run_concurrently
 from tests.support.servers import RedisServer, start_redis
 
 TWO = Counter("2 per 15 minutes", ("network", "192.0.2.1"))
@@ -115,6 +117,28 @@ def test_an_attempt_in_progress_blocks_no_check_but_another_attempt(
 
     assert blocked.value.seconds is None
     assert seconds_blocked(attempts, TWO) == 0
+
+
+def test_parallel_attempts_never_exceed_the_limit(attempts: Attempts) -> None:
+    counter = Counter("5 per 15 minutes", ("network", "192.0.2.4"))
+    in_progress, most, lock = [], [], threading.Lock()
+
+    def try_once() -> bool:
+        try:
+            with attempts.count([counter]):
+                with lock:
+                    in_progress.append(1)
+                    most.append(len(in_progress))
+                time.sleep(0.01)  # as a hash does
+                in_progress.pop()
+        except BlockedError:
+            return False
+        return True
+
+    admitted = run_concurrently([try_once] * 30)
+
+    assert admitted.count(True) == 5
+    assert max(most) <= 5
 
 
 def test_an_attempt_of_a_process_that_ended_is_a_failure(attempts: Attempts) -> None:

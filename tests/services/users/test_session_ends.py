@@ -132,6 +132,18 @@ def test_a_remembered_caller_ends_with_the_session(make_clinic: MakeClinic, colu
     assert (answer.status_code, answer.get_json()["error"]) == (401, "token_revoked")
 
 
+def test_a_replayed_response_is_a_use(make_clinic: MakeClinic, clock: time_machine.Coordinates) -> None:
+    clinic = make_clinic(session_idle_minutes=30, jwt_access_token_expires_minutes=300)
+    caller = Caller(clinic, sign_in(clinic).get_json()["access_token"])
+    key, statuses = {"Idempotency-Key": "the-same-key"}, []
+
+    for _ in range(4):
+        statuses.append(caller.post("/patients", {"name": "Ada"}, headers=key).status_code)
+        clock.shift(timedelta(minutes=20))
+
+    assert statuses == [201] * 4
+
+
 def test_the_sessions_show_their_ends(make_clinic: MakeClinic, clock: time_machine.Coordinates) -> None:
     clinic = make_clinic(session_idle_minutes=60, session_max_hours=3, jwt_access_token_expires_minutes=300)
     pair = sign_in(clinic).get_json()

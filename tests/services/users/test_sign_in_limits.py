@@ -142,6 +142,15 @@ def test_failures_in_one_network_block_no_other_network(limited: MakeClinic) -> 
     assert elsewhere.status_code == 200
 
 
+def test_all_spellings_of_an_address_count_together(limited: MakeClinic) -> None:
+    clinic = limited()
+
+    for email in (RITA, "nobody@clinic.example"):
+        spellings = (email, email.upper(), email.title(), f" {email} ")
+        statuses = [log_in(clinic, "wrong", email=spelling).status_code for spelling in spellings]
+        assert statuses == [401, 401, 401, 429], email
+
+
 def test_a_success_reverses_only_its_own_failures(limited: MakeClinic) -> None:
     clinic = limited(rate_limit_login_address="4 per 15 minutes")
     clinic.admin.make("/users", name="Eve", email="eve@clinic.example", password=PASSWORD, role="doctor")
