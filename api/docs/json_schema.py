@@ -112,6 +112,7 @@ KIND_SCHEMAS: dict[Kind, Schema] = {
     Kind.DAY: DAY,
     Kind.INSTANT: DAY_OR_INSTANT,
     Kind.MONEY: AMOUNT,
+    Kind.UNIT_COST: AMOUNT | {"pattern": r"^-?[0-9]{1,10}(\.[0-9]{1,4})?$", "examples": ["0.0125"]},
     Kind.DECIMAL: AMOUNT,
 }
 PAGING_PARAMETERS: dict[str, tuple[Schema, str]] = {

@@ -152,6 +152,7 @@ SAMPLES = {
     Kind.DAY: "2026-06-01",
     Kind.INSTANT: "2026-06-01",
     Kind.MONEY: "100.00",
+    Kind.UNIT_COST: "0.0125",
     Kind.DECIMAL: "1.00",
 }
 
