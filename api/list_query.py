@@ -26,6 +26,7 @@ MAX_OFFSET = 10_000_000  # rows
 MAX_TEXT = 200  # characters of one value
 UNSTORABLE = "contains characters that cannot be stored"
 AMOUNT = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,2})?")
+UNIT_COST = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,4})?")
 
 
 def _parse_boolean(text: str) -> bool:
@@ -57,6 +58,12 @@ def _parse_amount(text: str) -> Decimal:
     return round(Decimal(text), 2)
 
 
+def _parse_unit_cost(text: str) -> Decimal:
+    if not UNIT_COST.fullmatch(text):
+        raise ValueError("must be a cost such as 0.0125")
+    return Decimal(text)
+
+
 def _parse_day_or_instant(text: str) -> datetime:
     return parse_instant(text) if len(text) > 10 else _parse_midnight(text)
 
@@ -73,6 +80,7 @@ PARSERS: dict[Kind, Callable[[str], Any]] = {
     Kind.DAY: parse_day,
     Kind.INSTANT: _parse_day_or_instant,
     Kind.MONEY: _parse_amount,
+    Kind.UNIT_COST: _parse_unit_cost,
     Kind.DECIMAL: _parse_amount,
 }
 

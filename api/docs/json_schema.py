@@ -110,6 +110,7 @@ KIND_SCHEMAS: dict[Kind, Schema] = {
     Kind.DAY: DAY,
     Kind.INSTANT: DAY_OR_INSTANT,
     Kind.MONEY: AMOUNT,
+    Kind.UNIT_COST: AMOUNT | {"pattern": r"^-?[0-9]{1,10}(\.[0-9]{1,4})?$", "examples": ["0.0125"]},
     Kind.DECIMAL: AMOUNT,
 }
 PAGING_PARAMETERS: dict[str, tuple[Schema, str]] = {
@@ -132,6 +133,17 @@ DATE_PARAMETERS: dict[str, tuple[Schema, str]] = {
     "end_date": (
         DAY_OR_INSTANT,
         "Only rows before this end by their main date. A date is included, a date-time is not.",
+    ),
+}
+CALENDAR_PARAMETERS: dict[str, tuple[Schema, str]] = {
+    "start": (
+        DAY_OR_INSTANT,
+        "Only rows that end after this. With `start` and `end`, the default `per_page` is 1000.",
+    ),
+    "end": (DAY_OR_INSTANT, "Only rows that start before this. A date is included, a date-time is not."),
+    "timeZone": (
+        {"type": "string", "examples": ["Africa/Nairobi"]},
+        "The IANA time zone of date-times without an offset. Default: the zone of the clinic.",
     ),
 }
 SHARED_PARAMETERS = PAGING_PARAMETERS | SEARCH_PARAMETERS | DATE_PARAMETERS
@@ -189,9 +201,11 @@ def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
         shared |= SEARCH_PARAMETERS
     if list_spec.main_date is not None:
         shared |= DATE_PARAMETERS
+    if list_spec.overlaps is not None:
+        shared |= CALENDAR_PARAMETERS
     described = [parameter(name, schema, summary) for name, (schema, summary) in shared.items()]
     for name, (kind, _column, values) in sorted(list_spec.columns.items()):
-        if name in list_spec.filters or (name in DATE_PARAMETERS and list_spec.main_date is not None):
+        if name in list_spec.filters or name in shared:
             continue
         suffixes = ["_ne", "_gte", "_lte"] + ["_like"] * (kind is Kind.TEXT)
         summary = f"Equal to one of the values. Also {', '.join(name + suffix for suffix in suffixes)}."

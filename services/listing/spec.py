@@ -14,7 +14,7 @@ from sqlalchemy import Row as ResultRow
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
-from column_types import InstantType, MoneyType
+from column_types import InstantType, MoneyType, UnitCostType
 from models import Base
 from security.permissions import Actor
 from services.rows import Record
@@ -37,6 +37,7 @@ class Kind(StrEnum):
     DAY = "day"
     INSTANT = "instant"
     MONEY = "money"
+    UNIT_COST = "unit_cost"
     DECIMAL = "decimal"
 
 
@@ -156,6 +157,8 @@ def _kind_of(key: str, attribute: InstrumentedAttribute[Any]) -> tuple[Kind | No
     kind_of_type = attribute.type
     if key == "id" or key.endswith("_id"):
         return (Kind.ID, ()) if kind_of_type.python_type is int else (Kind.TEXT, ())
+    if isinstance(kind_of_type, UnitCostType):
+        return Kind.UNIT_COST, ()
     if isinstance(kind_of_type, MoneyType):
         return Kind.MONEY, ()
     if isinstance(kind_of_type, InstantType):

@@ -159,6 +159,7 @@ SAMPLES = {
     Kind.DAY: "2026-06-01",
     Kind.INSTANT: "2026-06-01",
     Kind.MONEY: "100.00",
+    Kind.UNIT_COST: "0.0125",
     Kind.DECIMAL: "1.00",
 }
 
@@ -170,6 +171,8 @@ def queries(listing: ListSpec[Any]) -> Iterator[str]:
     if listing.main_date is not None:
         yield "start_date=2026-06-01&end_date=2026-06-02"
         yield f"sort_by={main[listing.main_date]}&sort_order=desc"
+    if listing.overlaps is not None:
+        yield "start=2026-06-01&end=2026-06-02"
     if listing.text is not None:
         yield from ("q=halber", "q=555 767", "q=mari halbos")
     for name, (kind, _attribute, _values) in listing.columns.items():

@@ -81,6 +81,9 @@ def test_the_reorder_proposal_counts_whole_packages(clinic: Clinic) -> None:
 def test_a_unit_cost_has_up_to_four_places(clinic: Clinic) -> None:
     for sent, stored in (("0.0125", "0.0125"), (0.5, "0.50"), ("12", "12.00"), ("0.1250", "0.125")):
         assert clinic.item(unit_cost=sent)["unit_cost"] == stored
+    found = clinic.admin.get("/inventory?unit_cost=0.0125&unit_cost_lte=0.0125").get_json()
+    assert [row["unit_cost"] for row in found] == ["0.0125"]
+    assert clinic.admin.get("/inventory?unit_cost=0.00005").status_code == 422
     for invalid in ("0.00005", "-1", "NaN", "10000000000"):
         answer = clinic.technician.post("/inventory", {"name": "Gauze", "unit_cost": invalid})
         assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["unit_cost"])

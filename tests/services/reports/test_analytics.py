@@ -316,6 +316,35 @@ def test_utilisation_is_booked_time_divided_by_working_hours_less_time_off(clini
     assert line["utilisation"] == 0.2  # one hour of five
 
 
+def test_a_night_shift_is_working_time_of_both_of_its_days(clinic: Clinic) -> None:
+    doctor_id, day = clinic.doctor.doctor_id, monday(clinic)
+    midnight = datetime.combine(day + timedelta(days=1), time(), UTC)
+    clinic.patient()
+    with clinic.inside() as session:
+        session.add(ScheduleWindow(doctor_id=doctor_id, weekday=0, start=time(22), end=time(6)))
+        # of which one hour is on Monday, and three hours are working hours on Tuesday
+        session.add(
+            TimeOff(
+                doctor_id=doctor_id, start=midnight - timedelta(hours=1), end=midnight + timedelta(hours=3)
+            )
+        )
+    appointment(clinic, doctor_id, midnight - timedelta(hours=2))
+    appointment(clinic, doctor_id, midnight + timedelta(hours=4))
+
+    def utilisation(first: int, last: int) -> float | None:
+        span = {
+            "start_date": (day + timedelta(days=first)).isoformat(),
+            "end_date": (day + timedelta(days=last)).isoformat(),
+        }
+        (line,) = report(clinic.admin, "doctor-performance", doctor_id=doctor_id, **span)
+        value: float | None = line["utilisation"]
+        return value
+
+    assert utilisation(0, 1) == 0.25  # one hour of four
+    assert utilisation(0, 0) == 0.5  # half an hour of one
+    assert utilisation(1, 1) == pytest.approx(0.17, abs=0.01)  # half an hour of three
+
+
 def test_a_doctor_without_working_hours_has_no_utilisation(clinic: Clinic) -> None:
     doctor_id = clinic.doctor.doctor_id
 

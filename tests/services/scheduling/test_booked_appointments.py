@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.support import booking
 from tests.support.booking import URGENT
 from tests.support.clinic import Clinic
+from tests.support.concurrency import run_concurrently
 
 monday_morning = booking.monday_morning
 TUESDAY = "2027-03-02"
@@ -158,3 +160,23 @@ def test_a_doctor_may_change_own_hours_and_cancel_own_appointments(clinic: Clini
 
     answers = (refused, reassigned, both, unknown, cancelled)
     assert [answer.status_code for answer in answers] == [409, 403, 422, 422, 200]
+
+
+def test_a_concurrent_booking_is_never_left_outside_new_hours(clinic: Clinic) -> None:
+    booked = Booked(clinic)
+    patients = [clinic.patient()["id"] for _ in range(6)]
+    admin, path = clinic.admin, f"/doctors/{booked.doctor}/schedule"
+    booked.change(CHANGES["shorter hours"], on_conflict="cancel")
+    booked.change(("PUT", SCHEDULE, {"windows": DAYTIME}, []))
+
+    def book(patient: int) -> int:
+        body = {"doctor_id": booked.doctor, "patient_id": patient, "date": f"{TUESDAY}T17:15"}
+        return admin.post("/appointments", body).status_code
+
+    def shorten() -> int:
+        return admin.put(path, CHANGES["shorter hours"][2]).status_code
+
+    statuses = run_concurrently([*(partial(book, patient) for patient in patients), shorten])
+
+    assert sorted(statuses) in ([200] + [409] * 6, [201] + [409] * 6)
+    assert booked.outside_hours() == []
