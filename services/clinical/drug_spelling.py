@@ -23,7 +23,6 @@ from typing import Final, Generic, TypeVar
 from services.clinical import drugs
 from services.clinical.drugs import Allergen, Drug
 from services.patients.name_matching import has_digit, within_edits
-from services.search_key import search_key
 
 MIN_LETTERS: Final = 5
 MIN_LETTERS_BESIDE_A_NAME: Final = 7
@@ -91,7 +90,7 @@ def _recognize(
     name: str, resolve: Callable[[str], _Match | None], meaning: Callable[[_Match], Hashable]
 ) -> Recognized[_Match]:
     match = resolve(name)
-    text = " ".join(search_key(part) for part in name.split())
+    text = drugs.fold(name)
     understood: list[tuple[str, str]] = []
     ambiguous: list[tuple[str, tuple[str, ...]]] = []
     for word in _unknown_words(text, match):

@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar, get_args
 
-from services.search_key import search_key
+from services.search_key import APOSTROPHES, search_key
 
 # Increase it with every change of the table. The table holds the same version.
 DATA_VERSION: Final = "2026.2"
@@ -117,6 +117,7 @@ _LEXEME = re.compile(r"[^\W_]+|[/+,;&]")
 _NAMES_LIKE_STRENGTHS = frozenset({"3hp", "3tc", "4fdc", "5fu", "6mp"})
 _NUMERIC = re.compile(r"\d.*|nda\d+")  # strengths; RxNorm puts NDA numbers before names
 _BRACKET = re.compile(r"\[[^\]]*\]")
+_APOSTROPHE = re.compile(f"[{APOSTROPHES}]")
 _BRITISH_STEMS: Final = (("sulph", "sulf"), ("anaesth", "anesth"), ("oestr", "estr"), ("haem", "hem"))
 
 
@@ -221,14 +222,19 @@ class _Word:
     after_separator: bool  # the word follows "/", ",", "and" ..., or it is the first one
 
 
-def split_words(text: str) -> list[_Word]:
-    """Return the words of a drug name as search keys, without punctuation and in American spelling.
+def fold(text: str) -> str:
+    """Return the search keys of the words of a text. A long text is not cut.
 
-    A long text is not cut.
+    The table separates the "s" of "St John's wort", so an apostrophe separates words.
     """
+    return " ".join(search_key(part) for part in _APOSTROPHE.sub(" ", text).split())
+
+
+def split_words(text: str) -> list[_Word]:
+    """Return the words of a drug name as search keys, without punctuation and in American spelling."""
     words: list[_Word] = []
     after_separator = True
-    key = " ".join(search_key(part) for part in text.split())
+    key = fold(text)
     for british, american in _BRITISH_STEMS:
         key = key.replace(british, american)
     for word in _LEXEME.findall(key):
