@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from data import build
 from services.clinical import drugs
 
 PAIRS = Path(__file__).with_name("allergy_pairs.csv")
@@ -56,3 +57,15 @@ def test_every_row_has_a_known_result() -> None:
         results = {row["expected"] for row in csv.DictReader(file)}
 
     assert results == {"ingredient", "class", "cross_reactivity", "quiet"}
+
+
+def test_every_class_that_concerns_all_members_has_a_pair() -> None:
+    found = set()
+    for allergy, medicine, _ in read_pairs("class"):
+        allergen, drug = drugs.resolve_allergen(allergy), drugs.resolve(medicine)
+        assert allergen is not None, allergy
+        assert drug is not None, medicine
+        found |= {match.name for match in drugs.match_allergy(drug, allergen)}
+
+    expected = {row["class"] for row in build.read_curated("class_rules") if row["on_allergy"] == "yes"}
+    assert expected - found == set()
