@@ -44,7 +44,7 @@ ELEMENT_COLUMNS = {
     "medications": "name",
     "diagnoses": "description",
 }
-DERIVED_SUFFIXES = ("_fold", "_digits", "_e164", "_hash")
+DERIVED_SUFFIXES = ("_fold", "_key", "_digits", "_e164", "_hash")
 
 
 class Canaries:
