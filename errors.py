@@ -80,6 +80,7 @@ class ClinicError(Exception):
     - `retry_after`: seconds.
     - `members`: further members of the problem details, such as the conflicts of a refused booking.
     - `commits_changes`: the request has changed rows that must be committed, such as an ended session.
+    - `blocked_action`: the sign-in or similar action that too many failures block, for the audit log.
     - `entity`, `entity_id`, `patient_id`, `shown_patient_ids`: the refused row, and the patients that
       the error shows to the caller. They are for the audit log only.
     """
@@ -104,6 +105,7 @@ class ClinicError(Exception):
         self.retry_after = retry_after
         self.members = members
         self.commits_changes = False
+        self.blocked_action: str | None = None
         self.entity: str | None = None
         self.entity_id: int | None = None
         self.patient_id: int | None = None

@@ -38,7 +38,7 @@ from services.audit import audit_log
 from services.billing import currency
 from services.listing.spec import Page
 from services.users import sessions
-from services.users.blocked_attempts import blocked_attempts
+from services.users.blocked_attempts import BlockedAction, blocked_attempts
 
 log = structlog.get_logger()
 ATTEMPTS = 5
@@ -282,6 +282,11 @@ def _is_audited(refusal: ClinicError) -> bool:
 
 
 def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
+    if refusal.blocked_action is not None:
+        entry = blocked_attempts.add(BlockedAction(refusal.blocked_action, refusal.entity_id))
+        if entry is not None:
+            _commit_entries(lambda: audit_log.append(context.actor or visitor(), context.route, [entry]))
+        return
     if not _is_audited(refusal):
         return
     action = "login" if str(request.url_rule) == "/auth/login" else "refused"

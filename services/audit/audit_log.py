@@ -71,10 +71,6 @@ class PendingEntries:
         """Return the entry of a record, created with `action` if it has none."""
         return self.entries.setdefault((entity, entity_id), PendingEntry(action, entity, entity_id))
 
-    def add(self, entry: PendingEntry) -> None:
-        """Add an entry beside the one of its record."""
-        self.entries.setdefault((f"{entry.action} {entry.entity}", entry.entity_id), entry)
-
 
 def pending_entries() -> PendingEntries:
     """Return the pending entries of the current session."""
@@ -208,7 +204,7 @@ def record_read(action: str, entity: str | None, ids: Sequence[int], patient_ids
     """
     single = ids[0] if action == "read" and len(ids) == 1 else None
     entry = PendingEntry(action, entity, single, entity_ids=list(ids), patient_ids=set(patient_ids))
-    pending_entries().add(entry)
+    pending_entries().entries.setdefault((f"{action} {entity}", single), entry)
 
 
 # --- Entries -------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from column_types import unique_key
 from config import settings
 from errors import ClinicError
 from security.password_queue import password_queue
-from services.audit import audit_log
-from services.users.blocked_attempts import BlockedAction, blocked_attempts
+from services.users.blocked_attempts import BlockedAction
 
 
 @dataclass(frozen=True)
@@ -105,11 +104,8 @@ def _refusal(blocked: BlockedAction, seconds: int | None) -> ClinicError:
 def refuse(blocked: BlockedAction, message: str, seconds: int) -> ClinicError:
     """Return a 429 `too_many_requests`, which is audited once a minute."""
     refusal = ClinicError("too_many_requests", message, retry_after=seconds)
-    entry = blocked_attempts.add(blocked)
-    if entry is not None:
-        audit_log.pending_entries().add(entry)
-        refusal.commits_changes = True
-    return refusal
+    refusal.blocked_action = blocked.action
+    return refusal.about("user", blocked.user_id)
 
 
 def count_registration(address: str | None) -> None:

@@ -14,8 +14,10 @@ from werkzeug.test import TestResponse
 
 from cache.rate_limits import network_of
 from commands.users import users
+from extensions import db
 from models import AuditLog
 from security import passwords
+from services import remembered
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.concurrency import run_concurrently
 from tests.support.servers import RedisServer, start_redis
@@ -410,3 +412,19 @@ def test_blocked_attempts_are_audited_once_a_minute_with_their_number(make_clini
     assert len(second) == 2
     assert third == [(rita, "too_many_requests: 2 attempts")]
     assert last == [(rita, "too_many_requests")]
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_an_outdated_chain_head_loses_no_blocked_attempt(make_clinic: MakeClinic) -> None:
+    """A request with an outdated head runs again. Its blocked attempt counts once."""
+    clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_account="1 per 15 minutes")
+    rita = clinic.admin.make("/users", name="R", email=RITA, password=PASSWORD, role="doctor")["id"]
+    fail(clinic, 1)
+    with clinic.app.app_context():
+        heads = remembered._memories[db.engine].heads
+    assert heads
+    heads.update({chain: head._replace(number=head.number - 1) for chain, head in heads.items()})
+
+    fail(clinic, 1)
+
+    assert entries(clinic) == [(rita, "invalid_credentials"), (rita, "too_many_requests")]
