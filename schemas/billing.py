@@ -87,7 +87,7 @@ class BillingChange(In):
     `due_date` is at most 366 days ago and at most ten years ahead.
     """
 
-    due_date: DayIn | None = None
+    due_date: Annotated[DayIn | None, Field(examples=["2030-03-02"])] = None
     notes: Note | None = None
     discount: MoneyIn = Decimal("0.00")
     discount_reason: Line | None = None
@@ -118,7 +118,7 @@ class BillingIn(BillingChange):
     treatment_id: Id | None = None
     patient_id: Id | None = None
     doctor_id: Id | None = None
-    date: DayIn | None = None
+    date: Annotated[DayIn | None, Field(examples=["2026-11-02"])] = None
     items: Annotated[list[BillingItemIn], Field(min_length=1, max_length=MAX_ITEMS)] | None = None
     tax_rate: Percent = Decimal("0.00")
     insurer_reference: Short | None = None

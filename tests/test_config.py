@@ -327,3 +327,25 @@ def test_every_setting_is_in_the_example_file() -> None:
 
     missing = [name.upper() for name in Settings.model_fields if f"\n{name.upper()}=" not in example]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("currency", "problem"),
+    [
+        ("XXX", "not a code"),
+        ("XAU", "not a code"),
+        ("usd", "not a code"),
+        ("DEM", "not a code"),
+        ("KWD", "3 decimal places"),
+        ("CLF", "4 decimal places"),
+    ],
+)
+def test_a_currency_without_places_or_with_more_than_two_is_refused(currency: str, problem: str) -> None:
+    assert problem in problems(currency=currency)["CURRENCY"]
+
+
+@pytest.mark.parametrize(("currency", "places"), [("USD", 2), ("KES", 2), ("JPY", 0), ("UGX", 0)])
+def test_the_places_of_a_currency_are_those_of_iso_4217(currency: str, places: int) -> None:
+    settings = load(None, jwt_secret_key=JWT, audit_key=AUDIT, currency=currency)
+
+    assert settings.currency_places == places

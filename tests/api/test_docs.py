@@ -42,6 +42,9 @@ REFUSED_LINES = {
     "DELETE /patients/{patient_id}": "in_use",
     "POST /visits/{visit_id}/addenda": "conflict",
     "POST /billings/{billing_id}/void": "in_use",
+    # refund 1 belongs to a bill
+    "PATCH /patients/{patient_id}/account/refunds/{refund_id}": "not_found",
+    "PUT /patients/{patient_id}/account/refunds/{refund_id}": "not_found",
 }
 
 

@@ -52,6 +52,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         diagnoses=[{"icd10": "J02.9"}],
         vitals={"systolic": 120, "diastolic": 80, "weight_kg": 70.5, "height_cm": 172},
         follow_up_date="2030-03-04",
+        amount_paid="500.00",  # credit of the patient
     )["id"]
     treatment = clinic.treatment(visit_id=visit, inventory_items=[{"item_id": item, "quantity": 1}])["id"]
     prescription = doctor.make(
@@ -61,6 +62,8 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     path = f"/billings/{bill}"
     admin.make(f"{path}/payments", amount="150.00", method="cash")
     refunds = clinic.receptionist.make(f"{path}/refunds", amount="5.00", reason="Billed twice")
+    credit = {"amount": "5.00", "method": "cash", "reason": "Paid twice"}
+    credit_refund = clinic.receptionist.make(f"/patients/{patient}/account/refunds", **credit)["id"]
     claims = admin.make(f"{path}/claims", insurer="Acme", policy_number="A-1", amount="60.00")
     start = datetime.now(UTC) + timedelta(days=100 + number)
     time_off = doctor.make(
@@ -79,6 +82,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("prescription_id",): (prescription,),
         ("billing_id",): (bill,),
         ("billing_id", "refund_id"): (bill, _newest_id(refunds, "refunds")),
+        ("patient_id", "refund_id"): (patient, credit_refund),
         ("billing_id", "claim_id"): (bill, _newest_id(claims, "claims")),
         ("doctor_id", "time_off_id"): (doctor_id, time_off),
         ("session_id",): (number,),
