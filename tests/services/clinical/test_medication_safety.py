@@ -85,7 +85,8 @@ def test_a_general_word_for_an_allergen_refuses_what_it_may_name(clinic: Clinic)
         "quinidine",
     )
 
-    assert alerts(answer) == [
+    refused = [alert for alert in alerts(answer) if alert[0].startswith("allergy")]
+    assert refused == [
         ("allergy_class", "Lantus", "insulin"),
         ("allergy_class", "NovoRapid", "insulin"),
         ("allergy_class", "Omnipaque", "iodine"),
@@ -364,7 +365,7 @@ def test_unknown_medications_and_allergies_give_a_warning(clinic: Clinic) -> Non
 
 
 def test_a_typing_error_is_checked_and_gives_a_warning(clinic: Clinic) -> None:
-    visit_id = visit(clinic, taking=("warfarin",))
+    visit_id = visit(clinic, "latex", taking=("warfarin",))
 
     row = prescribed(clinic, visit_id, "amoxcillin 500 mg")
 
@@ -395,7 +396,7 @@ def test_a_typing_error_in_the_record_is_checked_and_gives_a_warning(clinic: Cli
 
 
 def test_a_typing_error_between_two_medicines_lists_both(clinic: Clinic) -> None:
-    row = prescribed(clinic, visit(clinic), "prednisolne 5 mg")
+    row = prescribed(clinic, visit(clinic, "latex"), "prednisolne 5 mg")
 
     (warning,) = row["warnings"]
     assert (warning["code"], warning["medication"]) == ("unchecked", "prednisolne 5 mg")
