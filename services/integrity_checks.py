@@ -123,6 +123,7 @@ def all_checks() -> list[IntegrityCheck]:
         *_patient_checks(),
         *_scheduling_checks(),
         *_clinical_checks(),
+        *_medication_checks(),
         *_billing_checks(),
         *_void_checks(),
         *_refund_checks(),
@@ -201,6 +202,11 @@ def _clinical_checks() -> list[IntegrityCheck]:
             "A prescription has the patient of its visit.",
             select(Prescription.id).join(Visit).where(Prescription.patient_id != Visit.patient_id),
         ),
+    ]
+
+
+def _medication_checks() -> list[IntegrityCheck]:
+    return [
         IntegrityCheck(
             "A patient with no known allergies has no recorded allergy.",
             select(MedicalHistory.id).where(

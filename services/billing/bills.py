@@ -26,6 +26,7 @@ from models import (
     LedgerEntry,
     Patient,
     Refund,
+    Treatment,
 )
 from security.permissions import Actor
 from services import clock
@@ -271,10 +272,7 @@ def create(
         treatments = lock_unbilled_treatments(bill, visit_id, treatment_id)
         bill.items = items_of_treatments(treatments, bill, patient_id, doctor_id)
     activity.require_active(bill.patient, billed_at)
-    db.session.add(bill)
-    db.session.flush()
-    for treatment in treatments:
-        treatment.billing_id = bill.id
+    _insert(bill, treatments)
     _post_charges(actor, bill, discount, discount_reason)
     if amount_paid:
         method = payment_method or PaymentMethod.OTHER
@@ -282,6 +280,14 @@ def create(
     audit_log.set_action(bill, "create")
     set_invoice_number(bill)
     return bill
+
+
+def _insert(bill: Billing, treatments: Sequence[Treatment]) -> None:
+    """Insert a bill, and mark its treatments as billed."""
+    db.session.add(bill)
+    db.session.flush()
+    for treatment in treatments:
+        treatment.billing_id = bill.id
 
 
 def _check_one_source(**sources: object) -> None:
