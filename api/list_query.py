@@ -5,9 +5,10 @@ Beside the parameters of this API, the parameter names of common data grids and 
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -25,7 +26,7 @@ PAGING = ("page", "per_page", "sort_by", "sort_order", "after", "_start", "_end"
 MAX_OFFSET = 10_000_000  # rows
 MAX_TEXT = 200  # characters of one value
 UNSTORABLE = "contains characters that cannot be stored"
-AMOUNT = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,2})?")
+AMOUNT = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,2})?")
 UNIT_COST = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,4})?")
 
 
@@ -119,7 +120,10 @@ class _Parser:
         self.list_spec = list_spec
         self.query = ListQuery()
         self.errors: dict[str, str] = {}
+        self.seen: set[str] = set()
+        self.sort_order_is_given = False
         self.equal_to: dict[str, list[Any]] = {}  # column -> values of its parameters
+        self.parts: dict[str, list[str]] = {}  # column -> values of its `_like` parameters
         self.range_texts: dict[str, str] = {}  # parameter of a date range -> text
         self.page = 1
         self.per_page: int | None = None
@@ -137,17 +141,33 @@ class _Parser:
                 self._add_paging(name, text)
             else:
                 self._add_condition(name, text)
-                self.query.params[name] = text
+                self._add_param(name, text)
         except ValueError as error:
             self.errors[name] = str(error)
 
+    def _add_param(self, name: str, text: str) -> None:
+        """Store a parameter as sent: a text, or the list of the texts of a repeated parameter."""
+        before = self.query.params.get(name)
+        if before is None:
+            self.query.params[name] = text
+        else:
+            self.query.params[name] = [*before, text] if isinstance(before, list) else [before, text]
+
+    def _require_once(self, name: str) -> None:
+        """Raise ValueError if the query string contains a parameter again that has one value."""
+        if name in self.seen:
+            raise ValueError("is given twice; give it once")
+        self.seen.add(name)
+
     def _add_paging(self, name: str, text: str) -> None:
+        self._require_once(name)
         if name == "sort_by":
             self._set_sort_column(text)
         elif name == "sort_order":
             if text.lower() not in ("asc", "desc"):
                 raise ValueError("must be asc or desc")
             self.query.descending = text.lower() == "desc"
+            self.sort_order_is_given = True
         elif name == "after":
             self.query.after = _parse_bounded(text, 0, MAX_ID)
         elif name == "page":
@@ -161,7 +181,9 @@ class _Parser:
 
     def _set_sort_column(self, name: str) -> None:
         if name not in self.list_spec.columns:
-            raise ValueError("must be one of " + ", ".join(sorted(self.list_spec.columns)))
+            self._refuse_excluded(name)
+            known = sorted(self.list_spec.columns)
+            raise ValueError(f"{suggestion(name, known)}must be one of {', '.join(known)}")
         self.query.sort_by = name
 
     def _add_json(self, name: str, text: str) -> None:
@@ -169,6 +191,7 @@ class _Parser:
             value = json.loads(text)
         except (ValueError, RecursionError):
             raise ValueError("must be JSON") from None
+        self._require_once(name)
         if name == "filter":
             if not isinstance(value, dict):
                 raise ValueError("must be a JSON object")
@@ -188,15 +211,20 @@ class _Parser:
     def _add_condition(self, name: str, text: str) -> None:
         list_spec = self.list_spec
         if name == "q" and list_spec.text is not None:
+            self._require_once(name)
             self.query.q = _parse_text(text).strip() or None
         elif list_spec.main_date is not None and name in calendar_range.PARAMETERS:
+            self._require_once(name)
             self.range_texts[name] = text
         elif name in list_spec.filters:
             condition = list_spec.filters[name]
-            self.query.named[name] = _parse_value(condition.kind, condition.values, text)
+            value = _parse_value(condition.kind, condition.values, text)
+            if condition.once:
+                self._require_once(name)
+            self.query.named.setdefault(name, []).append(value)
         elif name in list_spec.columns:
-            kind, _column, values = list_spec.columns[name]
-            self.equal_to.setdefault(name, []).append(_parse_value(kind, values, text))
+            column = list_spec.columns[name]
+            self.equal_to.setdefault(name, []).append(_parse_value(column.kind, column.values, text))
         else:
             self._add_suffixed_condition(name, text)
 
@@ -204,15 +232,23 @@ class _Parser:
         for suffix, op in SUFFIXES.items():
             column = self.list_spec.columns.get(name.removesuffix(suffix))
             if name.endswith(suffix) and column is not None:
-                kind, _column, values = column
-                if op == "like" and kind is not Kind.TEXT:
+                if op == "like" and column.kind is not Kind.TEXT:
                     raise ValueError("_like is for text only")
-                value = _parse_value(kind, values, text)
-                self.query.conditions.append(Condition(name.removesuffix(suffix), op, value))
+                if op in ("gte", "lte"):
+                    self._require_once(name)
+                value = _parse_value(column.kind, column.values, text)
+                if op == "like":
+                    self.parts.setdefault(name.removesuffix(suffix), []).append(value)
+                else:
+                    self.query.conditions.append(Condition(name.removesuffix(suffix), op, value))
                 return
-        raise ValueError(
-            "is not a parameter here; accepted: " + ", ".join(_accepted_parameters(self.list_spec))
-        )
+            self._refuse_excluded(name.removesuffix(suffix))
+        raise ValueError(not_a_parameter(name, _accepted_parameters(self.list_spec)))
+
+    def _refuse_excluded(self, name: str) -> None:
+        reason = self.list_spec.excluded.get(name)
+        if reason is not None:
+            raise ValueError(f"cannot sort or filter this list: {reason}")
 
     def finish(self) -> ListQuery:
         query = self.query
@@ -223,6 +259,9 @@ class _Parser:
                 query.conditions.append(Condition(name, "eq", values[0]))
             else:
                 query.conditions.append(Condition(name, "in", values))
+        query.conditions += [Condition(name, "like", parts) for name, parts in self.parts.items()]
+        if "sort_by" not in self.seen and not self.sort_order_is_given:
+            query.descending = self.list_spec.newest_first
         if self.row_range is not None:
             first, last = self.row_range
             if last <= first:
@@ -244,15 +283,24 @@ def _parse_bounded(text: str, low: int, high: int) -> int:
     return value
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a question for the known name that is most similar to an unknown one, or an empty text."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]}? " if nearest else ""
+
+
+def not_a_parameter(name: str, known: Sequence[str]) -> str:
+    """Return the error for an unknown parameter: the nearest known one, and all of them."""
+    accepted = ", ".join(known) or "none"
+    return f"is not a parameter here; {suggestion(name, known)}accepted: {accepted}"
+
+
 def refuse_unknown(pairs: list[tuple[str, str]], known: set[str]) -> None:
     """Raise 422 for unknown parameters of an endpoint that is not a list."""
     errors = {}
     for name, text in pairs:
         if name not in known:
-            accepted = ", ".join(sorted(known)) or "none"
-            errors[name if not text_problem(name) else "query"] = (
-                f"is not a parameter here; accepted: {accepted}"
-            )
+            errors[name if not text_problem(name) else "query"] = not_a_parameter(name, sorted(known))
         elif text_problem(text):
             errors[name] = UNSTORABLE
     if errors:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Integer,
     Select,
     any_,
     bindparam,
@@ -22,6 +23,10 @@ from sqlalchemy import (
 from sqlalchemy import table as table_clause
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from column_types import MoneyType
 
 
 def is_postgresql(connection: Connection | Engine) -> bool:
@@ -95,3 +100,62 @@ def insert_or_update(
     insert = postgresql.insert if is_postgresql(connection) else sqlite.insert
     statement = insert(model).values({**key, **new})
     return statement.on_conflict_do_update(index_elements=list(key), set_=dict(changes))
+
+
+class minutes_between(FunctionElement[int]):  # noqa: N801 - the name of an SQL function
+    """The whole minutes from one instant to a later one."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(minutes_between, "postgresql")
+def _minutes_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    start, end = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"CAST(floor(extract(epoch FROM {end} - {start}) / 60) AS INTEGER)"
+
+
+@compiles(minutes_between, "sqlite")
+def _minutes_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    start, end = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"((CAST(strftime('%s', {end}) AS INTEGER) - CAST(strftime('%s', {start}) AS INTEGER)) / 60)"
+
+
+class larger_of(FunctionElement[Any]):  # noqa: N801 - the name of an SQL function
+    """The larger one of two values of the same type."""
+
+    inherit_cache = True
+
+    def __init__(self, first: ColumnElement[Any], second: ColumnElement[Any]) -> None:
+        super().__init__(first, second)
+        self.type = first.type
+
+
+@compiles(larger_of, "postgresql")
+def _larger_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    return f"greatest({compiler.process(element.clauses, **options)})"
+
+
+@compiles(larger_of, "sqlite")
+def _larger_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    return f"max({compiler.process(element.clauses, **options)})"
+
+
+class priced(FunctionElement[Any]):  # noqa: N801 - the name of an SQL function
+    """A quantity times a unit cost, rounded half up to multiples of the smallest amount of the currency."""
+
+    type = MoneyType()
+    inherit_cache = True
+
+
+@compiles(priced, "postgresql")
+def _priced_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    quantity, cost, step = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"(round({quantity} * {cost} / {step}) * {step})"
+
+
+@compiles(priced, "sqlite")
+def _priced_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    # scaled integers: an amount has two places, a unit cost four
+    quantity, cost, step = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"(({quantity} * {cost} + {step} * 50) / ({step} * 100) * {step})"

@@ -98,7 +98,8 @@ def response_schema(spec: EndpointSpec, definitions: Schema) -> Schema:
 
 # --- Parameters ----------------------------------------------------------------------------------------
 
-AMOUNT = {"type": "string", "pattern": r"^-?[0-9]{1,10}(\.[0-9]{1,2})?$", "examples": ["125.00"]}
+AMOUNT = {"type": "string", "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,2})?$", "examples": ["125.00"]}
+UNIT_COST = {"type": "string", "pattern": r"^-?[0-9]{1,10}(\.[0-9]{1,4})?$", "examples": ["0.0125"]}
 DAY = {"type": "string", "format": "date", "examples": ["2026-03-02"]}
 INSTANT = {"type": "string", "format": "date-time", "examples": ["2026-03-02T09:00:00Z"]}
 DAY_OR_INSTANT = {"anyOf": [DAY, INSTANT]}
@@ -110,7 +111,7 @@ KIND_SCHEMAS: dict[Kind, Schema] = {
     Kind.DAY: DAY,
     Kind.INSTANT: DAY_OR_INSTANT,
     Kind.MONEY: AMOUNT,
-    Kind.UNIT_COST: AMOUNT | {"pattern": r"^-?[0-9]{1,10}(\.[0-9]{1,4})?$", "examples": ["0.0125"]},
+    Kind.UNIT_COST: UNIT_COST,
     Kind.DECIMAL: AMOUNT,
 }
 PAGING_PARAMETERS: dict[str, tuple[Schema, str]] = {
@@ -204,13 +205,13 @@ def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
     if list_spec.overlaps is not None:
         shared |= CALENDAR_PARAMETERS
     described = [parameter(name, schema, summary) for name, (schema, summary) in shared.items()]
-    for name, (kind, _column, values) in sorted(list_spec.columns.items()):
+    for name, column in sorted(list_spec.columns.items()):
         if name in list_spec.filters or name in shared:
             continue
-        suffixes = ["_ne", "_gte", "_lte"] + ["_like"] * (kind is Kind.TEXT)
+        suffixes = ["_ne", "_gte", "_lte"] + ["_like"] * (column.kind is Kind.TEXT)
         summary = f"Equal to one of the values. Also {', '.join(name + suffix for suffix in suffixes)}."
         summary += _refused_to(list_spec, name)
-        described.append(parameter(name, _kind_schema(kind, values), summary))
+        described.append(parameter(name, _kind_schema(column.kind, column.values), summary))
     for name, condition in sorted(list_spec.filters.items()):
         summary = condition.summary + _refused_to(list_spec, condition.guards or name)
         described.append(parameter(name, _kind_schema(condition.kind, condition.values), summary))

@@ -40,6 +40,7 @@ LIST: ListSpec[AuditLog] = ListSpec(
         )
     },
     omit=frozenset({"mac"}),
+    newest_first=True,
 )
 
 
@@ -51,4 +52,4 @@ def find(actor: Actor, query: ListQuery) -> Page[AuditLog]:
 def access_log(actor: Actor, patient: Patient, query: ListQuery) -> Page[AuditLog]:
     """Return one page of entries about a patient: changes, reads, refusals, lists with the patient."""
     audit_log.record_read("list", "access_log", [], [patient.id])
-    return paging.page(actor, LIST, replace(query, named={**query.named, "patient_id": patient.id}))
+    return paging.page(actor, LIST, replace(query, named={**query.named, "patient_id": [patient.id]}))

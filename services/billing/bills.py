@@ -11,9 +11,9 @@ import secrets
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, false, or_, select
 from sqlalchemy.orm import contains_eager, joinedload, selectinload
 
 from column_types import MONEY_LIMIT
@@ -31,7 +31,7 @@ from models import (
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.billing import claims, ledger, payments
+from services.billing import bill_columns, claims, ledger, payments
 from services.billing.bill_items import (
     BillLine,
     items_of_lines,
@@ -42,7 +42,7 @@ from services.billing.bill_state import STATUSES, require_not_void, set_sums, to
 from services.billing.dates import check_due_date, check_issued_on
 from services.billing.invoice_numbers import set_invoice_number
 from services.listing import paging
-from services.listing.related_rows import of_patient
+from services.listing.related_rows import doctor_filter, of_patient, patient_filter
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.patients import activity
 from services.rows import (
@@ -118,31 +118,6 @@ def _text_condition(text: str) -> ColumnElement[bool]:
     )
 
 
-def _sum_of(*kinds: LedgerKind) -> Any:
-    conditions = [LedgerEntry.billing_id == Billing.id]
-    if kinds:
-        conditions.append(LedgerEntry.kind.in_(kinds))
-    total = func.coalesce(func.sum(LedgerEntry.amount), 0)
-    return select(total).where(*conditions).correlate(Billing).scalar_subquery()
-
-
-def _of_status(status: str) -> ColumnElement[bool]:
-    if status == "void":
-        return Billing.voided_at.is_not(None)
-    has_balance = and_(Billing.id.in_(ledger.unsettled()), _sum_of() > ledger.ZERO)
-    has_payment: ColumnElement[bool] = _sum_of(*ledger.PAID) < ledger.ZERO  # payments are negative
-    conditions = {
-        "paid": ~has_balance,
-        "partial": and_(has_balance, has_payment),
-        "unpaid": and_(has_balance, ~has_payment),
-    }
-    return and_(Billing.voided_at.is_(None), conditions[status])
-
-
-def _is_paid(paid: bool) -> ColumnElement[bool]:
-    return _of_status("paid") if paid else ~_of_status("paid")
-
-
 def _refund_status(status: str) -> ColumnElement[bool]:
     return Billing.refunds.any(Refund.status == RefundStatus(status))
 
@@ -167,8 +142,10 @@ LIST: ListSpec[Billing] = ListSpec(
         selectinload(Billing.claims),
     ),
     filters={
-        "status": Filter(Kind.ENUM, _of_status, "Payment status.", values=STATUSES),
-        "is_paid": Filter(Kind.BOOLEAN, _is_paid, "True: bills with the status `paid`."),
+        "patient_name": patient_filter(Billing.patient_id),
+        "doctor_name": doctor_filter(Billing.doctor_id),
+        "status": Filter(Kind.ENUM, bill_columns.has_status, "Payment status.", values=STATUSES),
+        "is_paid": Filter(Kind.BOOLEAN, bill_columns.is_paid, "True: bills with the status `paid`."),
         "refund_status": Filter(
             Kind.ENUM,
             _refund_status,
@@ -178,6 +155,8 @@ LIST: ListSpec[Billing] = ListSpec(
         "treatment_id": Filter(Kind.ID, _of_treatment, "Bills with an item for this treatment."),
     },
     omit=frozenset({"version"}),
+    computed=bill_columns.COLUMNS,
+    newest_first=True,
 )
 
 

@@ -20,7 +20,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Label, Select, case, func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 
 from column_types import MONEY_LIMIT
@@ -42,7 +42,7 @@ PAID = (*PAYMENTS, LedgerKind.REFUND, LedgerKind.INSURER_DEBT)
 ReversedEntry = aliased(LedgerEntry)
 # The kind that an entry counts as: a reversal counts as the kind of the entry that it undoes. A subquery
 # finds that kind for reversals only; a join would read the ledger twice.
-SUBJECT: ColumnElement[LedgerKind] = case(
+SUBJECT: Label[LedgerKind] = case(
     (
         LedgerEntry.kind == LedgerKind.REVERSAL,
         select(ReversedEntry.kind)
@@ -321,6 +321,12 @@ def unsettled(until: datetime | None = None) -> Select[tuple[int]]:
     if until is not None:
         has_balance = or_(has_balance, BillingStanding.settled_at >= until)
     return select(BillingStanding.billing_id).where(has_balance)
+
+
+def counts_as(*kinds: LedgerKind) -> ColumnElement[bool]:
+    """Return the condition that an entry counts as one of the kinds."""
+    condition: ColumnElement[bool] = SUBJECT.element.in_(kinds)
+    return condition
 
 
 def sums_by(key: Any, *conditions: ColumnElement[bool]) -> Select[Any]:

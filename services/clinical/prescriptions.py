@@ -34,8 +34,15 @@ from services import clock
 from services.audit import audit_log
 from services.clinical import medication_safety, therapy, visit_rows
 from services.listing import paging
-from services.listing.related_rows import in_related, of_doctor, of_patient
-from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
+from services.listing.related_rows import (
+    doctor_column,
+    doctor_filter,
+    in_related,
+    of_patient,
+    patient_column,
+    patient_filter,
+)
+from services.listing.spec import Filter, Kind, ListColumn, ListQuery, ListSpec, Page
 from services.patients import activity
 from services.rows import assign, changed_members, get_or_404
 
@@ -108,14 +115,6 @@ STATUS_TODAY: ColumnElement[Any] = case(
 )
 
 
-def _matches_patient(text: str) -> ColumnElement[bool]:
-    return of_patient(Prescription.patient_id, text)
-
-
-def _matches_doctor(text: str) -> ColumnElement[bool]:
-    return of_doctor(Prescription.doctor_id, text)
-
-
 def _matches_medication(text: str) -> ColumnElement[bool]:
     condition = PrescribedMedication.name.icontains(text, autoescape=True)
     return in_related(Prescription.id, PrescribedMedication.prescription_id, condition)
@@ -125,7 +124,7 @@ def _matches(text: str) -> ColumnElement[bool]:
     return or_(
         _matches_medication(text),
         Prescription.details.icontains(text, autoescape=True),
-        _matches_patient(text),
+        of_patient(Prescription.patient_id, text),
     )
 
 
@@ -147,12 +146,17 @@ LIST: ListSpec[Prescription] = ListSpec(
     text=_matches,
     options=LOAD_OPTIONS,
     filters={
-        "patient_name": Filter(Kind.TEXT, _matches_patient, "Words of the patient's name."),
-        "doctor_name": Filter(Kind.TEXT, _matches_doctor, "Words of the doctor's name."),
+        "patient_name": patient_filter(Prescription.patient_id),
+        "doctor_name": doctor_filter(Prescription.doctor_id),
         "medication": Filter(Kind.TEXT, _matches_medication, "Part of a medication's name."),
     },
     omit=frozenset({"version"}),
-    shown={"status": STATUS_TODAY},
+    computed={
+        "patient_name": patient_column(Prescription.patient_id),
+        "doctor_name": doctor_column(Prescription.doctor_id),
+        "status": ListColumn(Kind.ENUM, STATUS_TODAY, tuple(Status), nullable=False),
+    },
+    newest_first=True,
 )
 
 

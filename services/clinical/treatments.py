@@ -35,7 +35,13 @@ from services.audit import audit_log
 from services.clinical import visit_rows
 from services.inventory import stock
 from services.listing import paging
-from services.listing.related_rows import of_patient_or_file
+from services.listing.related_rows import (
+    doctor_column,
+    doctor_filter,
+    of_patient_or_file,
+    patient_column,
+    patient_filter,
+)
 from services.listing.spec import ListQuery, ListSpec, Page
 from services.patients import activity
 from services.rows import assign, changed_members, forbid_members, get_or_404, get_referenced
@@ -113,6 +119,15 @@ LIST: ListSpec[Treatment] = ListSpec(
         selectinload(Treatment.inventory_items),
     ),
     omit=frozenset({"stock_taken_at", "version"}),
+    computed={
+        "patient_name": patient_column(Treatment.patient_id),
+        "doctor_name": doctor_column(Treatment.doctor_id),
+    },
+    filters={
+        "patient_name": patient_filter(Treatment.patient_id),
+        "doctor_name": doctor_filter(Treatment.doctor_id),
+    },
+    newest_first=True,
 )
 
 

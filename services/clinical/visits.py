@@ -34,17 +34,21 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.billing import ledger
-from services.clinical import icd10, prescriptions, treatments
+from services.clinical import icd10, prescriptions, treatments, visit_columns
 from services.inventory import stock
 from services.listing import paging
-from services.listing.related_rows import of_doctor, of_patient_or_file
+from services.listing.related_rows import (
+    doctor_filter,
+    of_doctor,
+    of_patient_or_file,
+    patient_filter,
+)
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.patients import activity
 from services.rows import assign, changed_members, forbid_members, get_or_404, get_referenced
 from services.scheduling import appointments
 
 CLOCK_TOLERANCE = timedelta(minutes=1)  # the clock of a client may be ahead by this much
-STATES = ("open", "signed", "void")
 TRANSITIONS: Mapping[str, tuple[str, ...]] = {"open": ("signed", "void"), "signed": (), "void": ()}
 
 
@@ -132,8 +136,14 @@ LIST: ListSpec[Visit] = ListSpec(
         selectinload(Visit.prescriptions).options(*prescriptions.LOAD_OPTIONS),
     ),
     omit=frozenset({"version"}),
+    computed=visit_columns.COLUMNS,
+    newest_first=True,
     filters={
-        "status": Filter(Kind.ENUM, _has_state, "State of the visit: open, signed or void.", STATES),
+        "patient_name": patient_filter(Visit.patient_id),
+        "doctor_name": doctor_filter(Visit.doctor_id),
+        "status": Filter(
+            Kind.ENUM, _has_state, "State of the visit: open, signed or void.", visit_columns.STATES
+        ),
         "follow_up_due": Filter(
             Kind.BOOLEAN,
             _is_follow_up_due,

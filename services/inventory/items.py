@@ -8,10 +8,13 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
-from sqlalchemy.orm import joinedload
+from sqlalchemy import ColumnElement, bindparam, case, exists, func, or_, select
+from sqlalchemy.orm import aliased, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
 
+from column_types import MoneyType
+from config import settings
+from database.functions import priced
 from enums import MovementType
 from errors import ClinicError, invalid
 from extensions import db
@@ -23,7 +26,17 @@ from services.billing import ledger
 from services.inventory import stock
 from services.listing import paging
 from services.listing.conditions import words_in
-from services.listing.spec import Condition, Filter, Kind, ListQuery, ListSpec, Page
+from services.listing.related_rows import user_column
+from services.listing.spec import (
+    Condition,
+    Filter,
+    Kind,
+    ListColumn,
+    ListQuery,
+    ListSpec,
+    Page,
+    RelatedRow,
+)
 from services.rows import assign, changed_members, get_or_404, mapping
 from services.search_key import search_key
 
@@ -63,11 +76,6 @@ def _matches(text: str) -> ColumnElement[bool]:
     )
 
 
-def _is_low(low: bool) -> ColumnElement[bool]:
-    condition = InventoryItem.quantity <= InventoryItem.min_quantity
-    return condition if low else ~condition
-
-
 def _expires_within(days: int) -> ColumnElement[bool]:
     if not 0 <= days <= MAX_EXPIRY_DAYS:
         raise invalid("expiring_within_days", f"must be between 0 and {MAX_EXPIRY_DAYS}")
@@ -79,6 +87,27 @@ def _expires_within(days: int) -> ColumnElement[bool]:
     )
 
 
+_AVAILABLE = (
+    select(func.coalesce(func.sum(InventoryLot.quantity), 0))
+    .where(
+        InventoryLot.item_id == InventoryItem.id,
+        InventoryLot.quantity > 0,
+        or_(
+            InventoryLot.expires_on.is_(None),
+            InventoryLot.expires_on
+            >= bindparam("today", callable_=clock.today, type_=InventoryLot.expires_on.type),
+        ),
+    )
+    .correlate(InventoryItem)
+    .scalar_subquery()
+)
+# A subquery per item reads one index entry. GROUP BY would read every restock of all time.
+_LAST_RESTOCK = (
+    select(func.max(StockMovement.created_at))
+    .where(StockMovement.item_id == InventoryItem.id, StockMovement.type == MovementType.RESTOCK)
+    .correlate(InventoryItem)
+    .scalar_subquery()
+)
 LIST: ListSpec[InventoryItem] = ListSpec(
     name="inventory",
     model=InventoryItem,
@@ -87,12 +116,34 @@ LIST: ListSpec[InventoryItem] = ListSpec(
     text=_matches,
     omit=frozenset({"version"}),
     filters={
-        "low_stock": Filter(Kind.BOOLEAN, _is_low, "Quantity at or below the minimum."),
         "expiring_within_days": Filter(
-            Kind.INTEGER, _expires_within, "A lot in stock expires within this number of days from today."
+            Kind.INTEGER,
+            _expires_within,
+            "A lot in stock expires within this number of days from today.",
+            once=True,
+        ),
+    },
+    computed={
+        "low_stock": ListColumn(
+            Kind.BOOLEAN,
+            case((InventoryItem.quantity <= InventoryItem.min_quantity, True), else_=False),
+            nullable=False,
+        ),
+        "available": ListColumn(Kind.INTEGER, _AVAILABLE, nullable=False),
+        "last_restocked": ListColumn(Kind.INSTANT, _LAST_RESTOCK),
+        "stock_value": ListColumn(
+            Kind.MONEY,
+            priced(
+                InventoryItem.quantity,
+                InventoryItem.unit_cost,
+                bindparam("step", callable_=lambda: settings().smallest_amount, type_=MoneyType()),
+            ),
+            nullable=False,
         ),
     },
 )
+_LOT = aliased(InventoryLot)
+_LOT_OF_MOVEMENT = RelatedRow(_LOT, StockMovement.lot_id)
 MOVEMENTS: ListSpec[StockMovement] = ListSpec(
     name="movements",
     kept_since="created_at",
@@ -100,6 +151,21 @@ MOVEMENTS: ListSpec[StockMovement] = ListSpec(
     area="stock_movement",
     main_date="created_at",
     names={"change": "quantity"},
+    newest_first=True,
+    omit=frozenset({"lot_id"}),
+    computed={
+        "quantity": ListColumn(
+            Kind.INTEGER,
+            case(
+                (StockMovement.type == MovementType.ADJUSTMENT, StockMovement.quantity),
+                else_=func.abs(StockMovement.quantity),
+            ),
+            nullable=False,
+        ),
+        "lot_number": ListColumn(Kind.TEXT, _LOT.lot_number, related=_LOT_OF_MOVEMENT),
+        "expires_on": ListColumn(Kind.DAY, _LOT.expires_on, related=_LOT_OF_MOVEMENT),
+        "created_by_name": user_column(StockMovement.created_by_id),
+    },
     options=(joinedload(StockMovement.lot), joinedload(StockMovement.created_by)),
 )
 
@@ -127,13 +193,7 @@ def add_computed_fields(_actor: Actor, rows: Sequence[InventoryItem]) -> None:
     )
     for lot in db.session.scalars(in_stock):
         lots[lot.item_id].append(lot)
-    # A subquery per item reads one index entry. GROUP BY would read every restock of all time.
-    last_restock = (
-        select(func.max(StockMovement.created_at))
-        .where(StockMovement.item_id == InventoryItem.id, StockMovement.type == MovementType.RESTOCK)
-        .scalar_subquery()
-    )
-    restocks = mapping(select(InventoryItem.id, last_restock).where(InventoryItem.id.in_(ids)))
+    restocks = mapping(select(InventoryItem.id, _LAST_RESTOCK).where(InventoryItem.id.in_(ids)))
     for item in rows:
         # Only lots in stock, because an item has many empty lots after some years.
         set_committed_value(item, "lots", lots[item.id])

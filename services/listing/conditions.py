@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import operator
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement, and_, not_, or_, select
 
 from column_types import InstantType, unique_key
 from errors import ClinicError
 from security.permissions import Actor, hidden
 from services import clock
-from services.listing.spec import Condition, ListQuery, ListSpec, Where
+from services.listing.spec import (
+    Condition,
+    Kind,
+    ListColumn,
+    ListQuery,
+    ListSpec,
+    PreselectedIds,
+    TextMatch,
+    Where,
+    contains,
+    key_column,
+)
 from services.search_key import search_key
+
+OPERATORS = {"eq": operator.eq, "gte": operator.ge, "lte": operator.le}
 
 
 def check_visible(actor: Actor, spec: ListSpec[Any], query: ListQuery) -> None:
@@ -44,8 +58,11 @@ def _selects_own_rows(actor: Actor, query: ListQuery) -> bool:
 
 def build_conditions(spec: ListSpec[Any], query: ListQuery) -> list[Where]:
     """Return the conditions of a query on columns, filters and the main date, without `q`."""
-    conditions: list[Where] = [_compare(spec, condition) for condition in query.conditions]
-    conditions += [spec.filters[name].where(value) for name, value in query.named.items()]
+    conditions: list[Where] = [
+        _compare(spec.columns[condition.name], condition) for condition in query.conditions
+    ]
+    for name, values in query.named.items():
+        conditions.append(_any_of(spec, [spec.filters[name].where(value) for value in values]))
     if spec.main_date is not None:
         attribute = getattr(spec.model, spec.main_date)
         by_day = not isinstance(attribute.type, InstantType)
@@ -57,37 +74,71 @@ def build_conditions(spec: ListSpec[Any], query: ListQuery) -> list[Where]:
     return conditions
 
 
-def _compare(spec: ListSpec[Any], condition: Condition) -> ColumnElement[bool]:
-    _kind, attribute, _values = spec.columns[condition.name]
-    column = spec.shown.get(condition.name, attribute)
-    value = condition.value
-    unique = getattr(spec.model, f"{attribute.key}_key", None)
-    if unique is not None and condition.op in ("eq", "ne", "in"):
-        column = unique
-        value = [unique_key(each) for each in value] if condition.op == "in" else unique_key(value)
-    if condition.op == "in":
-        return column.in_(value)
-    if condition.op == "like":
-        key_column = getattr(spec.model, f"{attribute.key}_fold", None)
-        if key_column is not None:
-            return contains(key_column, search_key(value))
-        return attribute.icontains(value, autoescape=True)
+def _any_of(spec: ListSpec[Any], conditions: list[Where]) -> Where:
+    """Return the condition that a row satisfies one of the conditions."""
+    if len(conditions) == 1:
+        return conditions[0]
+    ids = {key for one in conditions if isinstance(one, PreselectedIds) for key in one.keys}
+    others = [
+        one.bound if isinstance(one, TextMatch) else one
+        for one in conditions
+        if not isinstance(one, PreselectedIds)
+    ]
+    if not others:
+        return PreselectedIds(sorted(ids))
+    return or_(key_column(spec).in_(ids), *others)
+
+
+def _compare(column: ListColumn, condition: Condition) -> ColumnElement[bool]:
+    """Return the comparison of a column. `ne` also selects rows without a value."""
     if condition.op == "ne":
-        return or_(column != value, column.is_(None))
-    compare = {"eq": operator.eq, "gte": operator.ge, "lte": operator.le}[condition.op]
-    comparison: ColumnElement[bool] = compare(column, value)
+        equal = _comparison(column, "eq", condition.value)
+        if column.related is None:
+            return or_(not_(equal), column.expression.is_(None)) if column.nullable else not_(equal)
+        foreign_key = column.related.foreign_key
+        others = foreign_key.not_in(select(column.related.key).where(equal))
+        return or_(foreign_key.is_(None), others)
+    comparison = _comparison(column, condition.op, condition.value)
+    return comparison if column.related is None else column.related.selected_by(comparison)
+
+
+def _comparison(column: ListColumn, op: str, value: Any) -> ColumnElement[bool]:
+    expression = column.expression
+    if op == "like":
+        return or_(*(_contains_part(column, part) for part in value))
+    if column.unique is not None and op in ("eq", "in"):
+        expression = column.unique
+        value = [unique_key(each) for each in value] if op == "in" else unique_key(value)
+    values = value if op == "in" else [value]
+    if column.kind is Kind.INSTANT and any(not isinstance(each, datetime) for each in values):
+        return or_(*(_compare_instant(expression, op, each) for each in values))
+    if op == "in":
+        comparison: ColumnElement[bool] = expression.in_(value)
+    else:
+        comparison = OPERATORS[op](expression, value)
     return comparison
+
+
+def _compare_instant(expression: Any, op: str, value: date) -> ColumnElement[bool]:
+    """Compare an instant with an instant, or with a whole day of the clinic."""
+    if isinstance(value, datetime):
+        comparison: ColumnElement[bool] = OPERATORS.get(op, operator.eq)(expression, value)
+        return comparison
+    starts, ends = expression >= clock.day_start(value), expression < clock.day_end(value)
+    comparisons: dict[str, ColumnElement[bool]] = {"gte": starts, "lte": ends}
+    return comparisons.get(op, and_(starts, ends))
+
+
+def _contains_part(column: ListColumn, part: str) -> ColumnElement[bool]:
+    if column.contains is not None:
+        return column.contains(search_key(part))
+    condition: ColumnElement[bool] = column.expression.icontains(part, autoescape=True)
+    return condition
 
 
 def like_pattern(part: str) -> str:
     """Return the LIKE pattern, with the escape character `/`, of texts that contain the part."""
     return "%" + part.replace("/", "//").replace("%", "/%").replace("_", "/_") + "%"
-
-
-def contains(column: Any, part: str) -> ColumnElement[bool]:
-    """Return the condition that a column of search keys contains the part. `%` and `_` have no meaning."""
-    condition: ColumnElement[bool] = column.contains(part, autoescape=True)
-    return condition
 
 
 def words_in(column: Any, text: str) -> ColumnElement[bool]:

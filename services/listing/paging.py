@@ -18,6 +18,7 @@ from services.listing.conditions import build_conditions, check_visible
 from services.listing.related_rows import preselect
 from services.listing.spec import (
     MAX_MATCHES,
+    ListColumn,
     ListQuery,
     ListSpec,
     Page,
@@ -185,16 +186,17 @@ def _ordered(spec: ListSpec[Any], sort_by: str, descending: bool, after: bool) -
     statement = base.options(*spec.options).limit(length)
     if after:
         return statement.where(key > bindparam("after")).order_by(key)
-    return statement.order_by(*_order(spec, sort_by, descending, key)).offset(skipped)
+    related = spec.columns[sort_by].related
+    if related is not None:
+        refers = related.key == related.foreign_key
+        statement = statement.join(related.entity, refers, isouter=spec.columns[sort_by].nullable)
+    return statement.order_by(*_order(spec.columns[sort_by], descending, key)).offset(skipped)
 
 
-def _order(spec: ListSpec[Any], sort_by: str, descending: bool, key: Any) -> list[Any]:
-    attribute: Any = spec.columns[sort_by][1]
-    column: Any = spec.shown.get(sort_by, attribute)
-    # NULLs last on both engines, in both directions
-    order = [column.is_(None), column.desc() if descending else column.asc()]
-    if not attribute.property.columns[0].nullable:
-        order = order[1:]
-    if attribute.key != "id":
+def _order(column: ListColumn, descending: bool, key: Any) -> list[Any]:
+    order = [column.expression.desc() if descending else column.expression.asc()]
+    if column.nullable:
+        order[0] = order[0].nulls_last()  # on both engines, in both directions
+    if column.expression is not key:
         order.append(key.desc() if descending else key.asc())
     return order

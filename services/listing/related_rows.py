@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import aliased
 
 from extensions import db
-from models import Doctor, Patient
+from models import Doctor, Patient, User
 from services.listing.conditions import words_in
-from services.listing.spec import MAX_MATCHES, PreselectedIds
+from services.listing.spec import (
+    MAX_MATCHES,
+    Filter,
+    Kind,
+    ListColumn,
+    PreselectedIds,
+    RelatedRow,
+    contains,
+)
 from services.patients import search_column
 
 
@@ -51,3 +61,45 @@ def of_patient_or_file(column: Any, text: str) -> ColumnElement[bool]:
 def of_doctor(column: Any, text: str) -> ColumnElement[bool]:
     """Return the condition that the doctor's name contains all words of the text, in any order."""
     return in_related(column, Doctor.id, words_in(Doctor.name_fold, text))
+
+
+def patient_column(foreign_key: Any) -> ListColumn:
+    """Return the column of the patient's name."""
+    patient = aliased(Patient)
+    return ListColumn(
+        Kind.TEXT,
+        patient.name,
+        nullable=False,
+        contains=partial(search_column.name_contains_part, patient),
+        related=RelatedRow(patient, foreign_key),
+    )
+
+
+def doctor_column(foreign_key: Any, *, nullable: bool = False) -> ListColumn:
+    """Return the column of the doctor's name."""
+    return _name_column(aliased(Doctor), foreign_key, nullable=nullable)
+
+
+def user_column(foreign_key: Any) -> ListColumn:
+    """Return the column of the name of a user."""
+    return _name_column(aliased(User), foreign_key, nullable=True)
+
+
+def _name_column(entity: Any, foreign_key: Any, *, nullable: bool) -> ListColumn:
+    return ListColumn(
+        Kind.TEXT,
+        entity.name,
+        nullable=nullable,
+        contains=partial(contains, entity.name_fold),
+        related=RelatedRow(entity, foreign_key),
+    )
+
+
+def patient_filter(foreign_key: Any) -> Filter:
+    """Return the filter by words of the patient's name."""
+    return Filter(Kind.TEXT, partial(of_patient, foreign_key), "Words of the patient's name, in any order.")
+
+
+def doctor_filter(foreign_key: Any) -> Filter:
+    """Return the filter by words of the doctor's name."""
+    return Filter(Kind.TEXT, partial(of_doctor, foreign_key), "Words of the doctor's name, in any order.")

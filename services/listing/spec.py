@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Select, select
@@ -66,6 +66,12 @@ class TextMatch:
         return self.condition.params(self.values)
 
 
+def contains(column: Any, part: str) -> ColumnElement[bool]:
+    """Return the condition that a column of search keys contains the part. `%` and `_` have no meaning."""
+    condition: ColumnElement[bool] = column.contains(part, autoescape=True)
+    return condition
+
+
 Where = ColumnElement[bool] | PreselectedIds | TextMatch
 
 
@@ -74,7 +80,8 @@ class Filter:
     """A filter of a list that is not a comparison with a column.
 
     `where` returns the condition for a value. `values` lists the values of an enum. `guards` names the field
-    that the caller must be allowed to read, if that is not the name of the filter.
+    that the caller must be allowed to read, if that is not the name of the filter. With `once` it is a bound
+    of a range, which a query may contain once. Several values of other filters mean any of them.
     """
 
     kind: Kind
@@ -82,6 +89,44 @@ class Filter:
     summary: str
     values: tuple[str, ...] = ()
     guards: str | None = None
+    once: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class RelatedRow:
+    """A row of another table that a row of a list refers to: its (aliased) entity and the foreign key."""
+
+    entity: Any
+    foreign_key: Any
+
+    @property
+    def key(self) -> Any:
+        """Return the primary key of the related row."""
+        return self.entity.id
+
+    def selected_by(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Return the condition that the related row satisfies a condition."""
+        refers: ColumnElement[bool] = self.foreign_key.in_(select(self.key).where(condition))
+        return refers
+
+
+@dataclass(frozen=True, eq=False)
+class ListColumn:
+    """A scalar member of the rows of a list: its type, and the SQL expression of the value that rows show.
+
+    - `values`: the values of an enum.
+    - `contains` returns the condition that the search key of a text contains a part of a search key.
+    - `unique`: the form in which unique texts are compared.
+    - `related`: the related row that has the column, if it is not a column of the list itself.
+    """
+
+    kind: Kind
+    expression: Any
+    values: tuple[str, ...] = ()
+    nullable: bool = True
+    contains: Callable[[str], ColumnElement[bool]] | None = None
+    unique: Any = None
+    related: RelatedRow | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +160,9 @@ class ListSpec(Generic[Row]):
     - `text` returns the condition for `q`; `nearly` the one to use if `text` finds nothing.
     - `scope` limits the rows to those that the caller may see.
     - `names`: API names of columns whose attribute has another name. `omit`: columns that no response shows.
-    - `filters`: filters that are not columns. `shown`: expressions that responses show instead of a column.
+    - `computed`: members that are not stored columns of the model, or differ from them.
+    - `excluded`: scalar members that cannot sort or filter, each with its reason.
+    - `filters`: filters that are not comparisons with a column. `newest_first`: the default order.
     - `joins` and `options` load related rows. `records` reads rows without the ORM, for frequent lists.
     - `kept_since`: the creation time of rows that are never deleted; old ones are then counted only once.
     """
@@ -133,15 +180,17 @@ class ListSpec(Generic[Row]):
     filters: Mapping[str, Filter] = field(default_factory=dict)
     omit: frozenset[str] = frozenset()
     joins: Callable[[Select[Any]], Select[Any]] | None = None
-    shown: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
+    computed: Mapping[str, ListColumn] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    newest_first: bool = False
     records: Records | None = None
     kept_since: str | None = None
 
     @cached_property
-    def columns(self) -> dict[str, tuple[Kind, InstrumentedAttribute[Any], tuple[str, ...]]]:
-        """Return type, attribute and enum values of each stored scalar column, by API name."""
+    def columns(self) -> dict[str, ListColumn]:
+        """Return the columns that can sort and filter, stored and computed, by API name."""
         renamed = {attribute: name for name, attribute in self.names.items()}
-        columns: dict[str, tuple[Kind, InstrumentedAttribute[Any], tuple[str, ...]]] = {}
+        columns: dict[str, ListColumn] = {}
         for column in self.model.__mapper__.column_attrs:
             key = column.key
             if key in self.omit or key.endswith(PRIVATE_ENDINGS):
@@ -149,8 +198,16 @@ class ListSpec(Generic[Row]):
             attribute = getattr(self.model, key)
             kind, values = _kind_of(key, attribute)
             if kind is not None:
-                columns[renamed.get(key, key)] = (kind, attribute, values)
-        return columns
+                search_keys = getattr(self.model, f"{key}_fold", None)
+                columns[renamed.get(key, key)] = ListColumn(
+                    kind,
+                    attribute,
+                    values,
+                    nullable=bool(column.columns[0].nullable),
+                    contains=None if search_keys is None else partial(contains, search_keys),
+                    unique=getattr(self.model, f"{key}_key", None),
+                )
+        return columns | dict(self.computed)
 
 
 def _kind_of(key: str, attribute: InstrumentedAttribute[Any]) -> tuple[Kind | None, tuple[str, ...]]:
@@ -186,7 +243,7 @@ class ListQuery:
     """A parsed query string: conditions, order and page."""
 
     conditions: list[Condition] = field(default_factory=list)
-    named: dict[str, Any] = field(default_factory=dict)
+    named: dict[str, list[Any]] = field(default_factory=dict)  # special filter -> values, any of them
     q: str | None = None
     start: datetime | None = None  # of the main date, inclusive
     end: datetime | None = None  # of the main date, exclusive
@@ -197,7 +254,7 @@ class ListQuery:
     offset: int = 0
     limit: int = 20
     after: int | None = None
-    params: dict[str, Any] = field(default_factory=dict)  # as sent, for `search_params`
+    params: dict[str, str | list[str]] = field(default_factory=dict)  # as sent, for `search_params`
 
     @property
     def filtered(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
@@ -28,6 +29,7 @@ from services.patients.name_matching import (
     split_words,
     within_edits,
 )
+from services.patients.patient_columns import COLUMNS
 from services.patients.patients import RECORDS
 from services.patients.search_column import (
     contains_part,
@@ -231,7 +233,23 @@ def _contains_part(column: Any) -> Callable[[str], ColumnElement[bool] | Presele
     return condition
 
 
+def _was_born_in(text: str) -> ColumnElement[bool]:
+    """Match a date of birth, or the month or year of it: rows show the known part of a date."""
+    parts = text.split("-")
+    try:
+        first = date.fromisoformat("-".join([*parts, "01", "01"][: max(3, len(parts))]))
+    except ValueError:
+        raise invalid("date_of_birth", "write a date as YYYY-MM-DD, YYYY-MM or YYYY") from None
+    last = first
+    if len(parts) == 1:
+        last = first.replace(month=12, day=31)
+    elif len(parts) == 2:
+        last = first.replace(day=calendar.monthrange(first.year, first.month)[1])
+    return Patient.date_of_birth.between(first, last)
+
+
 FILTERS = {
+    "date_of_birth": Filter(Kind.TEXT, _was_born_in, "Born on this day, in this month, or in this year."),
     "name": Filter(
         Kind.TEXT,
         lambda text: preselect(Patient.id, name_contains(text)),
@@ -249,11 +267,10 @@ FILTERS = {
         lambda text: Patient.insurance_provider.icontains(text, autoescape=True),
         "Part of the insurer's name.",
     ),
-    "date_of_birth": Filter(Kind.TEXT, _is_born_in, "Year, month or day of birth, as far as it is known."),
-    "min_age": Filter(Kind.INTEGER, _is_at_least, "Completed years, at least."),
-    "max_age": Filter(Kind.INTEGER, _is_at_most, "Completed years, at most."),
+    "min_age": Filter(Kind.INTEGER, _is_at_least, "Completed years, at least.", once=True),
+    "max_age": Filter(Kind.INTEGER, _is_at_most, "Completed years, at most.", once=True),
     "balance_gt": Filter(
-        Kind.MONEY, _owes_more_than, "Owes more than this amount.", guards="account_balance"
+        Kind.MONEY, _owes_more_than, "Owes more than this amount.", guards="account_balance", once=True
     ),
     "refund_status": Filter(
         Kind.ENUM,
@@ -265,11 +282,12 @@ FILTERS = {
         Kind.TEXT, _has_condition, "Part of a recorded condition's name, or the beginning of its ICD-10 code."
     ),
     "allergy": Filter(Kind.TEXT, _has_allergy, "Part of the name of a recorded allergen."),
-    "seen_since": Filter(Kind.INSTANT, _has_visit_since, "Had a visit on or after this day."),
+    "seen_since": Filter(Kind.INSTANT, _has_visit_since, "Had a visit on or after this day.", once=True),
     "not_seen_since": Filter(
         Kind.INSTANT,
         lambda since: ~_has_visit_since(since),
         "Had no visit on or after this day, or no visit at all.",
+        once=True,
     ),
 }
 
@@ -282,6 +300,7 @@ LIST: ListSpec[Patient] = ListSpec(
     nearly=nearly_matches,
     filters=FILTERS,
     omit=frozenset({"version", "archived_on"}),
+    computed=COLUMNS,
     records=RECORDS,
     kept_since="created_at",
 )

@@ -11,9 +11,9 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import bindparam, exists, func, insert, select
 from sqlalchemy.orm.exc import StaleDataError
 
-from column_types import InstantType, unique_key
+from column_types import unique_key
 from database.functions import next_id
-from enums import AppointmentStatus, BirthDatePrecision, Gender
+from enums import BirthDatePrecision, Gender
 from errors import ClinicError, not_found
 from extensions import db
 from models import Appointment, Doctor, LedgerEntry, MedicalHistory, Patient, Visit
@@ -21,7 +21,7 @@ from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
 from services.listing.spec import Records
-from services.patients import birth_dates, duplicates, phones
+from services.patients import birth_dates, duplicates, patient_columns, phones
 from services.patients.search_column import FIELDS, search_fold
 from services.rows import (
     Record,
@@ -109,22 +109,9 @@ def add_computed_fields(_actor: Actor, rows: Sequence[Patient | Record]) -> None
 
 
 _COMPUTED_COLUMNS = (
-    func.coalesce(
-        select(func.sum(LedgerEntry.amount)).where(LedgerEntry.patient_id == Patient.id).scalar_subquery(),
-        ZERO,
-    ).label("account_balance"),
-    select(func.max(Visit.date))
-    .where(Visit.patient_id == Patient.id, Visit.voided_at.is_(None))
-    .scalar_subquery()
-    .label("last_visit"),
-    select(func.min(Appointment.start))
-    .where(
-        Appointment.patient_id == Patient.id,
-        Appointment.status == AppointmentStatus.SCHEDULED,
-        Appointment.start > bindparam("now", callable_=clock.now, type_=InstantType()),
-    )
-    .scalar_subquery()
-    .label("next_appointment"),
+    patient_columns.BALANCE.label("account_balance"),
+    patient_columns.LAST_VISIT.label("last_visit"),
+    patient_columns.NEXT_APPOINTMENT.label("next_appointment"),
 )
 _COMPUTED_FIELDS = select(Patient.id, *_COMPUTED_COLUMNS).where(
     Patient.id.in_(bindparam("ids", expanding=True))

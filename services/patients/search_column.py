@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, bindparam, or_
 
 from models import Patient
-from services.listing.conditions import contains, like_pattern, words_in
-from services.listing.spec import TextMatch
+from services.listing.conditions import like_pattern, words_in
+from services.listing.spec import TextMatch, contains
 from services.search_key import search_key
 
 FIELDS = ("name", "email", "file_number", "insurance_id", "phone_digits")
@@ -79,3 +79,8 @@ def name_contains(text: str) -> ColumnElement[bool]:
     The search column has the only trigram index. So the index finds the words, and the name decides.
     """
     return and_(contains_words(text), words_in(Patient.name_fold, text))
+
+
+def name_contains_part(patient: Any, part: str) -> ColumnElement[bool]:
+    """Return the condition that the name of a patient (or of an alias) contains a part of a search key."""
+    return and_(contains(patient.search_fold, part), contains(patient.name_fold, part))

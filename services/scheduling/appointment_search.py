@@ -7,19 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
-from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, or_, select
 
+from database.functions import minutes_between
 from enums import AppointmentStatus
 from models import Appointment, Doctor, Patient, User, Visit
 from security.permissions import Actor
-from services import clock
 from services.listing import paging
-from services.listing.related_rows import of_doctor, of_patient, of_patient_or_file
-from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, Records
+from services.listing.related_rows import (
+    doctor_column,
+    doctor_filter,
+    of_doctor,
+    of_patient_or_file,
+    patient_column,
+    patient_filter,
+    user_column,
+)
+from services.listing.spec import (
+    Filter,
+    Kind,
+    ListColumn,
+    ListQuery,
+    ListSpec,
+    Page,
+    PreselectedIds,
+    Records,
+)
 from services.rows import Record, execute_core
 from services.scheduling.appointments import MINUTE, allowed_transitions
 from services.scheduling.availability import MAX_DURATION
@@ -33,14 +48,6 @@ def matches(text: str) -> ColumnElement[bool]:
         of_doctor(Appointment.doctor_id, text),
         Appointment.reason.icontains(text, autoescape=True),
     )
-
-
-def _starts_at(instant: datetime) -> ColumnElement[bool]:
-    day = clock.local(instant).date()
-    if instant != clock.day_start(day):
-        return Appointment.start == instant
-    # midnight: the query named a day without a time, which means the whole day
-    return and_(Appointment.start >= instant, Appointment.start < clock.day_end(day))
 
 
 def _overlaps(start: datetime | None, end: datetime | None) -> ColumnElement[bool]:
@@ -59,16 +66,11 @@ def _no_longer_fits(outside: bool) -> ColumnElement[bool] | PreselectedIds:
     return PreselectedIds(ids) if outside else Appointment.id.not_in(ids)
 
 
-class AppointmentListSpec(ListSpec[Appointment]):
-    """The list of appointments. Their start has two names: `start` and `date`."""
-
-    @cached_property
-    def columns(self) -> dict[str, Any]:
-        """The stored columns by name; the start under both names."""
-        columns = super().columns
-        return columns | {"start": columns["date"]}
-
-
+_VISIT_ID = (
+    select(Visit.id)
+    .where(Visit.appointment_id == Appointment.id, Visit.voided_at.is_(None))
+    .scalar_subquery()
+)
 _LIST_ROWS = (
     select(
         Appointment.__table__,
@@ -76,10 +78,7 @@ _LIST_ROWS = (
         Doctor.name.label("doctor_name"),
         Doctor.specialty.label("specialty"),
         User.name.label("created_by_name"),
-        select(Visit.id)
-        .where(Visit.appointment_id == Appointment.id, Visit.voided_at.is_(None))
-        .scalar_subquery()
-        .label("visit_id"),
+        _VISIT_ID.label("visit_id"),
     )
     .execution_options(prepare=True)
     .join(Patient, Patient.id == Appointment.patient_id)
@@ -99,7 +98,7 @@ def _add_related(rows: Sequence[Record]) -> None:
         row.allowed_transitions = allowed_transitions(row)
 
 
-LIST = AppointmentListSpec(
+LIST: ListSpec[Appointment] = ListSpec(
     name="appointments",
     model=Appointment,
     area="appointment",
@@ -110,18 +109,22 @@ LIST = AppointmentListSpec(
     omit=frozenset({"blocked_until"}),
     records=Records(_LIST_ROWS, _add_related),
     kept_since="created_at",
+    newest_first=True,
+    computed={
+        "start": ListColumn(Kind.INSTANT, Appointment.start, nullable=False),
+        "duration": ListColumn(
+            Kind.INTEGER, minutes_between(Appointment.start, Appointment.end), nullable=False
+        ),
+        "title": patient_column(Appointment.patient_id),
+        "patient_name": patient_column(Appointment.patient_id),
+        "doctor_name": doctor_column(Appointment.doctor_id),
+        "visit_id": ListColumn(Kind.ID, _VISIT_ID),
+        "created_by_name": user_column(Appointment.created_by_id),
+    },
     filters={
-        "date": Filter(Kind.INSTANT, _starts_at, "Starts on this day, or at this instant."),
-        "patient_name": Filter(
-            Kind.TEXT,
-            lambda text: of_patient(Appointment.patient_id, text),
-            "Parts of the patient's name.",
-        ),
-        "doctor_name": Filter(
-            Kind.TEXT,
-            lambda text: of_doctor(Appointment.doctor_id, text),
-            "Parts of the doctor's name.",
-        ),
+        "patient_name": patient_filter(Appointment.patient_id),
+        "title": patient_filter(Appointment.patient_id),
+        "doctor_name": doctor_filter(Appointment.doctor_id),
         "reason": Filter(
             Kind.TEXT,
             lambda text: Appointment.reason.icontains(text, autoescape=True),

@@ -20,7 +20,7 @@ from services import clock
 from services.audit import audit_log
 from services.listing import paging
 from services.listing.conditions import words_in
-from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
+from services.listing.spec import Filter, Kind, ListColumn, ListQuery, ListSpec, Page
 from services.rows import (
     assign,
     changed_members,
@@ -95,6 +95,21 @@ def matches(text: str) -> ColumnElement[bool]:
     )
 
 
+_PATIENT_COUNT = (
+    select(func.count())
+    .select_from(
+        union(
+            select(Visit.patient_id)
+            .where(Visit.doctor_id == Doctor.id, Visit.voided_at.is_(None))
+            .correlate(Doctor),
+            select(Appointment.patient_id)
+            .where(Appointment.doctor_id == Doctor.id, Appointment.status != AppointmentStatus.CANCELLED)
+            .correlate(Doctor),
+        ).subquery()
+    )
+    .correlate(Doctor)
+    .scalar_subquery()
+)
 LIST: ListSpec[Doctor] = ListSpec(
     name="doctors",
     model=Doctor,
@@ -105,6 +120,9 @@ LIST: ListSpec[Doctor] = ListSpec(
         "name": Filter(Kind.TEXT, lambda text: words_in(Doctor.name_fold, text), "Parts of the name."),
         "specialty": Filter(Kind.TEXT, _matches_specialty, "Part of one of the specialties."),
     },
+    computed={"patient_count": ListColumn(Kind.INTEGER, _PATIENT_COUNT, nullable=False)},
+    excluded={"next_available": "the database does not compute free slots"},
+    omit=frozenset({"version"}),
 )
 
 

@@ -13,6 +13,7 @@ from extensions import db
 from models import Doctor, TimeOff
 from security.permissions import Actor
 from services.listing import paging
+from services.listing.related_rows import doctor_column, doctor_filter
 from services.listing.spec import Condition, ListQuery, ListSpec, Page
 from services.rows import get_or_404
 from services.scheduling.booked_appointments import ConflictChoice, resolve_conflicts
@@ -31,6 +32,8 @@ LIST: ListSpec[TimeOff] = ListSpec(
     overlaps=_overlaps,
     text=lambda text: TimeOff.reason.icontains(text, autoescape=True),
     options=(joinedload(TimeOff.doctor),),
+    computed={"doctor_name": doctor_column(TimeOff.doctor_id)},
+    filters={"doctor_name": doctor_filter(TimeOff.doctor_id)},
 )
 
 

@@ -22,7 +22,7 @@ from services import clock
 from services.audit import audit_log
 from services.listing import paging
 from services.listing.conditions import words_in
-from services.listing.spec import ListQuery, ListSpec, Page
+from services.listing.spec import Kind, ListColumn, ListQuery, ListSpec, Page
 from services.rows import (
     assign,
     changed_members,
@@ -60,6 +60,11 @@ LIST: ListSpec[User] = ListSpec(
     text=matches,
     options=(joinedload(User.doctor).load_only(Doctor.id),),
     omit=frozenset({"unlocked_at"}),
+    computed={
+        "doctor_id": ListColumn(
+            Kind.ID, select(Doctor.id).where(Doctor.user_id == User.id).correlate(User).scalar_subquery()
+        )
+    },
 )
 
 

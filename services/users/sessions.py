@@ -251,7 +251,11 @@ LIST: ListSpec[UserSession] = ListSpec(
     area="session",
     main_date="created_at",
     scope=_own_valid,
-    omit=frozenset({"user_id", "counter", "rotated_at", "ended_at"}),
+    omit=frozenset({"user_id", "counter", "rotated_at"}),
+    excluded={
+        "is_current": "it depends on the request",
+        "ends_at": "it depends on the settings; use last_used_at",
+    },
 )
 
 

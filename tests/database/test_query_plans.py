@@ -167,7 +167,7 @@ SAMPLES = {
 def queries(listing: ListSpec[Any]) -> Iterator[str]:
     """Yield query strings of a list: pages, order by date, related rows, filters and searches."""
     yield from ("", "page=40", "after=3", "per_page=1000")
-    main = {attribute.key: name for name, (_kind, attribute, _values) in listing.columns.items()}
+    main = {getattr(column.expression, "key", None): name for name, column in listing.columns.items()}
     if listing.main_date is not None:
         yield "start_date=2026-06-01&end_date=2026-06-02"
         yield f"sort_by={main[listing.main_date]}&sort_order=desc"
@@ -175,11 +175,11 @@ def queries(listing: ListSpec[Any]) -> Iterator[str]:
         yield "start=2026-06-01&end=2026-06-02"
     if listing.text is not None:
         yield from ("q=halber", "q=555 767", "q=mari halbos")
-    for name, (kind, _attribute, _values) in listing.columns.items():
-        if kind is Kind.ID and name != "id":
+    for name, column in listing.columns.items():
+        if column.kind is Kind.ID and name != "id":
             yield f"{name}=3"
-    for name, column in listing.filters.items():
-        yield f"{name}={column.values[0] if column.values else SAMPLES[column.kind]}"
+    for name, condition in listing.filters.items():
+        yield f"{name}={condition.values[0] if condition.values else SAMPLES[condition.kind]}"
 
 
 def lists(clinic: Clinic) -> list[RegisteredEndpoint]:
