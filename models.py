@@ -310,6 +310,9 @@ class MedicalHistory(Versioned, Base):
         cascade="all, delete-orphan", order_by="HomeMedication.id"
     )
 
+    # computed field
+    warnings: list[dict[str, str]] | None = None
+
     @property
     def no_known_allergies(self) -> bool:
         """Return True if the patient was asked and has no known allergy."""
@@ -549,6 +552,7 @@ class Visit(Versioned, Base):
     # computed fields
     amount_paid: Decimal | None = None
     balance: Decimal | None = None
+    warnings: list[dict[str, str]] | None = None
 
     @property
     def status(self) -> str:

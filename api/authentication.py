@@ -41,6 +41,11 @@ def read_token(context: RequestContext) -> None:
     token, context.token_from_cookie = presented_token()
     if token is None:
         return
+    if not token and not context.token_from_cookie:
+        context.token_error = ClinicError(
+            "token_invalid", "Write the header as Authorization: Bearer <access_token>, with the word Bearer."
+        )
+        return
     try:
         context.token = tokens.read(token, tokens.ACCESS)
     except ClinicError as error:

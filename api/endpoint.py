@@ -32,6 +32,7 @@ class EndpointSpec:
     - `many`: the response is an array, without a list.
     - `load`: loads the row of the path, `load(actor, **path, lock=bool)`. It locks the row for a change.
     - `returns`: the serializer or the schema of the response.
+    - `resource`: the schema of the row that the body describes, if `returns` is another one.
     - `dry_run_returns`: the schema of the response to `?dry_run=true`, which has status 200.
     - `status`: the status of a success.
     - `media_types`: the media types of a success.
@@ -50,6 +51,7 @@ class EndpointSpec:
     many: bool = False
     load: Callable[..., Any] | None = None
     returns: Serializer | type[Out] | None = None
+    resource: type[Out] | None = None
     dry_run_returns: type[Out] | None = None
     status: int = 200
     media_types: tuple[str, ...] = ("application/json",)
@@ -58,6 +60,13 @@ class EndpointSpec:
     secret: bool = False
     summary: str = ""
     description: str = ""
+
+    @property
+    def body_resource(self) -> type[Out] | None:
+        """Return the schema of the row that the body describes."""
+        if self.resource is not None:
+            return self.resource
+        return self.returns.out if isinstance(self.returns, Serializer) else self.returns
 
 
 def endpoint(permission: Permission, **members: Any) -> Callable[[Method], Method]:

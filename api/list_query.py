@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from api import calendar_range
-from api.request_body import wrong_fields
+from api.field_errors import wrong_fields
 from config import settings
 from schemas.fields import MAX_ID, parse_day, parse_instant
 from security.sanitize import text_problem

@@ -1,37 +1,52 @@
-"""JSON merge patch: drop members that are read-only or equal to the stored row."""
+"""JSON merge patch: drop members that are equal to the stored row."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from api import serialization
-from api.endpoint import EndpointSpec
-from api.request_context import current_actor
-from api.serialization import Serializer
+from pydantic import BaseModel, ValidationError
+
+from api.body_members import IgnoredMembers, drop_read_only, equal_json, read_blanks
+from schemas.base import accepted_members
 
 
-def real_changes(spec: EndpointSpec, members: dict[str, Any], row: Any) -> dict[str, Any]:
-    """Return the members that change the row.
+def real_changes(
+    model: type[BaseModel],
+    resource: type[BaseModel],
+    members: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    ignored: IgnoredMembers,
+) -> dict[str, Any]:
+    """Return the members that change the row. `stored` is the row as the caller reads it.
 
-    Data grids send whole rows back. A read-only member, or one that equals the row as the caller reads it,
-    counts as absent, also for rules and permissions. An unknown member stays: validation refuses it.
+    Data grids send whole rows back. A read-only member, or one that equals the stored value, counts as
+    absent, also for rules and permissions.
     """
-    if row is None or spec.body is None or not isinstance(spec.returns, Serializer):
-        return members
-    writable, readable = spec.body.model_fields, spec.returns.out.model_fields
-    stored = serialization.dump_dict(spec.returns, current_actor(), row)
-    return {
+    accepted = accepted_members(model)
+    sent = {
         name: value
         for name, value in members.items()
-        if (name in writable and not (name in stored and _equal_json(value, stored[name])))
-        or (name not in writable and name not in readable)
+        if not (name in accepted and name in stored and equal_json(value, stored[name]))
+    }
+    changes = drop_read_only(model, resource, sent, ignored)
+    comparable = {name for name in changes if name in accepted and name in stored}
+    row = drop_read_only(model, resource, {name: stored[name] for name in comparable}, IgnoredMembers())
+    return {
+        name: value
+        for name, value in changes.items()
+        if not (name in comparable and _same_value(model, name, value, row[name]))
     }
 
 
-def _equal_json(sent: Any, stored: Any) -> bool:
-    """Compare two JSON values, also their types: in Python 1 equals True."""
-    if isinstance(sent, dict) and isinstance(stored, dict):
-        return sent.keys() == stored.keys() and all(_equal_json(sent[name], stored[name]) for name in sent)
-    if isinstance(sent, list) and isinstance(stored, list):
-        return len(sent) == len(stored) and all(map(_equal_json, sent, stored))
-    return isinstance(sent, bool) == isinstance(stored, bool) and bool(sent == stored)
+def _same_value(model: type[BaseModel], name: str, sent: Any, stored: Any) -> bool:
+    """Return True if the schema reads the same value, such as `125` and `"125.00"`."""
+    try:
+        values = [
+            model.model_validate_json(json.dumps(read_blanks(model, {name: value})), strict=True)
+            for value in (sent, stored)
+        ]
+    except ValidationError:
+        return False
+    return bool(values[0] == values[1])

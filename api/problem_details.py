@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import lru_cache
 
 import structlog
-from flask import Response
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from api.alternatives import alternative
@@ -14,6 +16,9 @@ from api.serialization import json_response
 from errors import CODES, ClinicError
 
 log = structlog.get_logger()
+
+_CONVERTER = re.compile(r"<int:(\w+)>")
+_ID = re.compile(r"[0-9]+")
 
 
 def problem_response(error: ClinicError) -> Response:
@@ -54,6 +59,27 @@ def render_error(error: Exception) -> Response:
     )
 
 
+def _unknown_path(path: str) -> str:
+    """Return the message for a path without a route, which may be a route with a wrong id."""
+    for rule, pattern in _rules_with_ids(current_app._get_current_object()):  # type: ignore[attr-defined]
+        match = pattern.fullmatch(path.rstrip("/"))
+        ids = match.groupdict() if match is not None else {}
+        for name, value in ids.items():
+            if not _ID.fullmatch(value):
+                return f"The {name} in the path must be a whole number, as in {rule}."
+    return "There is no such route. GET / lists all routes."
+
+
+@lru_cache(maxsize=4)
+def _rules_with_ids(app: Flask) -> list[tuple[str, re.Pattern[str]]]:
+    """Return an example of each route with ids, and a pattern with any text in place of the ids."""
+    rules = sorted(rule.rule for rule in app.url_map.iter_rules() if _CONVERTER.search(rule.rule))
+    return [
+        (_CONVERTER.sub("1", rule), re.compile(_CONVERTER.sub(r"(?P<\1>[^/]+)", rule.rstrip("/"))))
+        for rule in rules
+    ]
+
+
 def _render_http_error(error: HTTPException) -> Response:
     codes = {status: code for code, (status, _title) in reversed(CODES.items())}
     status = error.code or 500
@@ -67,7 +93,7 @@ def _render_http_error(error: HTTPException) -> Response:
         response.headers["Allow"] = methods
         return response
     if status == 404:
-        return problem_response(ClinicError("not_found", "There is no such route. GET / lists all routes."))
+        return problem_response(ClinicError("not_found", _unknown_path(request.path)))
     if 300 <= status < 400:
         return Response(error.get_response().get_data(), status, dict(error.get_headers()))
     return problem_response(ClinicError(codes.get(status, "bad_request"), "The request could not be read."))

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
+from api import json_syntax
+from api.body_members import read_blanks
+from api.field_errors import describe, wrong_fields
 from api.request_context import current_context
-from errors import MAX_ERRORS, ClinicError, shorten_path
+from errors import MAX_ERRORS, ClinicError
 from security.sanitize import text_problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BODY = 256 * 1024  # bytes
 MAX_DEPTH = 32  # levels of nesting
-MAX_NAME = 100  # characters of a member name
-MAX_EXACT_FLOAT = 2**53  # up to here a float represents every whole number
 
 
 def raw_body() -> bytes:
@@ -59,42 +59,21 @@ def _decode(body: bytes) -> dict[str, Any]:
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise ClinicError("unsupported_media_type", "Send JSON with Content-Type: application/json.")
     try:
-        value = _DECODER.decode(body.decode("utf-8"))
+        value = json_syntax.decode(body)
     except RecursionError:
         raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.") from None
-    except UnicodeDecodeError:
-        raise ClinicError("malformed_json", "The body must be UTF-8.") from None
-    except ValueError as error:
-        position = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ClinicError("malformed_json", f"The body is not valid JSON{position}.") from None
     if not isinstance(value, dict):
-        raise ClinicError("malformed_json", "The body must be one JSON object.")
+        raise ClinicError("malformed_json", f"The body must be one JSON object, not {_kind(value)}.")
     _check_depth(value, MAX_DEPTH)
     return value
 
 
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ClinicError("duplicate_member", "A member may appear only once in an object.")
-    if any(len(name) > MAX_NAME for name in members):
-        raise ClinicError("member_name_too_long", f"Use at most {MAX_NAME} characters in a member name.")
-    return members
-
-
-def _parse_number(text: str) -> float | int:
-    """Parse a number with a fraction or an exponent. JSON has one number type: 30.0 is a whole number."""
-    value = float(text)
-    return int(value) if value.is_integer() and abs(value) <= MAX_EXACT_FLOAT else value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ClinicError("malformed_json", f"{name} is not JSON.")
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_parse_number
-)
+def _kind(value: Any) -> str:
+    """Return the name of a JSON value that is not an object."""
+    if value is None:
+        return "null"
+    names = {list: "an array", str: "a text", bool: "true or false"}
+    return names.get(type(value), "a number")
 
 
 def _check_depth(value: Any, levels: int) -> None:
@@ -145,39 +124,9 @@ def validate(model: type[Model], members: dict[str, Any]) -> Model:
     """Return the members as the declared schema, or raise 422 with each wrong member."""
     _check_texts(members)
     try:
-        return model.model_validate_json(json.dumps(members), strict=True)
+        return model.model_validate_json(json.dumps(read_blanks(model, members)), strict=True)
     except ValidationError as error:
-        raise wrong_fields(field_errors(error)) from None
-
-
-def field_errors(failure: ValidationError) -> dict[str, str]:
-    """Return pydantic's errors as field path -> sentence, without the value: it may be a patient's data."""
-    sentences: dict[str, str] = {}
-    for error in failure.errors(include_input=False, include_url=False, include_context=True):
-        path = ".".join(str(part) for part in error["loc"]) or "body"
-        sentences.setdefault(path, _sentence(error))
-    return sentences
-
-
-def _sentence(error: ErrorDetails) -> str:
-    if error["type"] == "extra_forbidden":
-        return "there is no such member"
-    if error["type"] == "missing":
-        return "is required"
-    message = error["msg"].removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
-
-
-def wrong_fields(errors: dict[str, str], *, omitted: int = 0) -> ClinicError:
-    """Return a 422 whose message contains the first fields: many front ends show only the message.
-
-    `omitted` is the number of further problems, which `errors` does not contain.
-    """
-    first = itertools.islice(errors.items(), 5)
-    message = "; ".join(f"{shorten_path(field)}: {problem}" for field, problem in first)
-    return ClinicError(
-        "validation_failed", message.removesuffix(".") + ".", errors=errors, errors_omitted=omitted
-    )
+        raise describe(error, model) from None
 
 
 def validate_query(model: type[Model], members: dict[str, str]) -> Model:
@@ -185,4 +134,4 @@ def validate_query(model: type[Model], members: dict[str, str]) -> Model:
     try:
         return model.model_validate_strings(members)
     except ValidationError as error:
-        raise wrong_fields(field_errors(error)) from None
+        raise describe(error, model) from None

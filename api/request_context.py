@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import g, request
 
+from api.body_members import IgnoredMembers
 from errors import ClinicError
 from security.permissions import Actor
 from security.tokens import Claims
@@ -22,7 +23,8 @@ class RequestContext:
     genuine access token, `token_error` the refusal of another one. `revoked` is the answer of Redis for the
     token's session. `actor` is the verified caller, None before that and for visitors. `session_idle` says
     that the last use of the session must be noted. `row` is the loaded row that the path names. `body` is
-    the decoded JSON body, None before `request_body.json_object` decoded it.
+    the decoded JSON body, None before `request_body.json_object` decoded it. `ignored` holds its read-only
+    members.
     """
 
     request_id: str
@@ -37,6 +39,7 @@ class RequestContext:
     path: dict[str, Any] = field(default_factory=dict)
     row: Any = None
     body: dict[str, Any] | None = None
+    ignored: IgnoredMembers = field(default_factory=IgnoredMembers)
 
     @property
     def route(self) -> str:

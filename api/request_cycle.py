@@ -23,6 +23,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from api import list_query, request_body, serialization
 from api.authentication import identify, require_token
+from api.body_members import IgnoredMembers, drop_read_only, refuse_hidden
 from api.database_errors import LOCK_NOT_AVAILABLE, Retry, translate, unavailable
 from api.endpoint import EndpointSpec
 from api.etags import check_if_match, etag
@@ -43,6 +44,7 @@ from services.users.blocked_attempts import BlockedAction, blocked_attempts
 log = structlog.get_logger()
 ATTEMPTS = 5
 RETRY_WITHIN = 2.0  # seconds from the start of a request
+REPLAYED_HEADERS = ("Location", "ETag", "X-Ignored-Members")
 
 Method = Callable[..., Any]
 
@@ -147,9 +149,19 @@ def _perform(
         result = method(**arguments)
     db.session.flush()
     response = result if isinstance(result, Response) else _respond(spec, context, result)
+    if context.ignored.values:
+        _name_ignored_members(spec, context, response)
     if key is not None and 200 <= response.status_code < 300:
         _finish_key(spec, context, key, result, response)
     return response
+
+
+def _name_ignored_members(spec: EndpointSpec, context: RequestContext, response: Response) -> None:
+    # the response to a payment is the bill, which is not comparable with the payment
+    created = response.get_json(silent=True) if spec.resource is None else None
+    names = context.ignored.changed(created)
+    if names:
+        response.headers["X-Ignored-Members"] = names
 
 
 # --- Idempotency ---------------------------------------------------------------------------------------
@@ -178,7 +190,7 @@ def _finish_key(
     """Store the response for repeats, and the record that their audit entries name."""
     value = result.value if isinstance(result, EndpointResult) else result
     row = value if isinstance(value, Base) else context.row
-    headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
+    headers = {name: response.headers[name] for name in REPLAYED_HEADERS if name in response.headers}
     body = response.get_data(as_text=True)
     if spec.secret:
         body = json.dumps({"id": json.loads(body)["id"]})
@@ -219,13 +231,29 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
     else:
         arguments["row"] = context.row = spec.load(current_actor(), **context.path, lock=unsafe)
     if spec.body is not None:
-        if request.method in ("PATCH", "PUT") and isinstance(spec.returns, Serializer):
-            members = real_changes(spec, members, context.row)
+        members = _written_members(spec, context, members)
         arguments["data"] = request_body.validate(spec.body, members)
     if unsafe and hasattr(context.row, "version"):
         # last: a precondition decides only about a request that would otherwise succeed (RFC 9110, 13.2.1)
         check_if_match(context.row, request.headers.get("If-Match"))
     return arguments
+
+
+def _written_members(spec: EndpointSpec, context: RequestContext, members: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a creation or an update without the read-only ones and the equal ones."""
+    model, resource, row = spec.body, spec.body_resource, context.row
+    context.ignored = IgnoredMembers()
+    is_update = request.method in ("PATCH", "PUT")
+    if model is None or resource is None or not (is_update or spec.status == 201):
+        return members
+    if context.actor is not None:
+        own = not is_update or context.actor.owns(getattr(row, "doctor_id", None))
+        refuse_hidden(model, resource, members, context.actor, own=own)
+    if is_update and isinstance(spec.returns, Serializer):
+        stored = serialization.dump_dict(spec.returns, current_actor(), row)
+        context.ignored.stored = stored
+        return real_changes(model, resource, members, stored, context.ignored)
+    return drop_read_only(model, resource, members, context.ignored)
 
 
 # --- Response ------------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any
 
 from flask import Response
 from pydantic import BaseModel, TypeAdapter
 
 from enums import Role
-from schemas.base import Out
+from schemas.base import Out, nested_models
 from security.permissions import Actor, hidden
 
 ComputedFields = Callable[[Actor, Sequence[Any]], None]
@@ -57,7 +57,7 @@ def excluded_fields(row: Out, actor: Actor) -> dict[str, Any]:
     own = actor.owns(getattr(row, "doctor_id", None))
     names = hidden(getattr(row, "area", ""), actor.role, own=own) & type(row).model_fields.keys()
     exclude: dict[str, Any] = dict.fromkeys(names, True)
-    for name in _nested_schemas(type(row)).keys() - names:
+    for name in nested_models(type(row)).keys() - names:
         value = getattr(row, name)
         if isinstance(value, list):
             inner: dict[Any, Any] = _excluded_from_rows(value, actor)
@@ -78,21 +78,8 @@ def _hides_any(out: type[Out], role: Role | None) -> bool:
     """Return True if a row of the schema, or a nested one, may have a field that is hidden from the role."""
     names = hidden(getattr(out, "area", ""), role, own=False)
     return not names.isdisjoint(out.model_fields) or any(
-        _hides_any(nested, role) for nested in _nested_schemas(out).values()
+        _hides_any(nested, role) for nested in nested_models(out).values()
     )
-
-
-@lru_cache
-def _nested_schemas(out: type[Out]) -> dict[str, type[Out]]:
-    """Return the schemas of the fields that hold a row or a list of rows."""
-    schemas = {name: _schema_in(info.annotation) for name, info in out.model_fields.items()}
-    return {name: schema for name, schema in schemas.items() if schema is not None}
-
-
-def _schema_in(annotation: Any) -> type[Out] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Out):
-        return annotation
-    return next(filter(None, map(_schema_in, get_args(annotation))), None)
 
 
 def dump(serializer: Serializer, actor: Actor | None, value: Any) -> bytes:

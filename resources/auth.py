@@ -25,6 +25,7 @@ from schemas.account import (
     SessionOut,
     SignedInOut,
     TokensOut,
+    UserOut,
     UserPatch,
 )
 from schemas.base import Message
@@ -82,6 +83,7 @@ class Register(ApiResource):
         Permission.PUBLIC,
         body=RegisterIn,
         returns=RegisterOut,
+        resource=UserOut,
         status=201,
         idempotent=False,
         errors=("registration_closed", "already_exists"),

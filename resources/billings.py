@@ -20,6 +20,7 @@ from schemas.billing import (
     ClaimOut,
     ClaimPatch,
     PaymentIn,
+    PaymentOut,
     RefundIn,
     RefundOut,
     RefundPatch,
@@ -100,6 +101,7 @@ class BillingPaymentList(ApiResource):
         load=bills.get,
         body=PaymentIn,
         returns=BILLING,
+        resource=PaymentOut,
         status=201,
         errors=PAYMENT_ERRORS,
     )
@@ -116,6 +118,7 @@ class BillingRefundList(ApiResource):
         load=bills.get,
         body=RefundIn,
         returns=BILLING,
+        resource=RefundOut,
         status=201,
         errors=("excessive_refund", "read_only"),
     )

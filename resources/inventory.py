@@ -94,6 +94,7 @@ class InventoryMovementList(ApiResource):
         load=items.get,
         body=MovementIn,
         returns=StockChangeOut,
+        resource=MovementOut,
         status=201,
         errors=("insufficient_stock", "read_only", "conflict"),
     )

@@ -46,7 +46,9 @@ from services.patients import (
 from services.rows import Record
 
 PATIENT = Serializer(PatientOut, computed_fields=patients.add_computed_fields, entity="patient")
-HISTORY = Serializer(MedicalHistoryOut, entity="medical_history")
+HISTORY = Serializer(
+    MedicalHistoryOut, computed_fields=medical_history.add_computed_fields, entity="medical_history"
+)
 DETAILS: dict[str, type[Out]] = {
     "appointment": AppointmentDetails,
     "visit": VisitDetails,

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import MISSING, AliasPath, BaseModel, ConfigDict, Field, create_model
+from pydantic import (
+    MISSING,
+    AfterValidator,
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    create_model,
+)
 from pydantic.fields import FieldInfo
 
 
@@ -26,16 +37,28 @@ Body = TypeVar("Body", bound=BaseModel)
 def patch_model(model: type[Body], name: str, *, without: frozenset[str] = frozenset()) -> type[Body]:
     """Return the merge-patch form of a body (RFC 7396). All members are optional and have no default.
 
-    `null` is valid only where the body allows it. `without` are members that only a creation has.
+    `null` is valid only where the body allows it, and for a list that may be empty: it empties the list.
+    `without` are members that only a creation has.
     """
     members: dict[str, Any] = {
-        key: (Annotated[field.rebuild_annotation(), _documentation(field)] | MISSING, MISSING)
+        key: (Annotated[_annotation(field), _documentation(field)] | MISSING, MISSING)
         for key, field in model.model_fields.items()
         if key not in without
     }
     config = ConfigDict(**model.model_config)
     config.pop("json_schema_extra", None)  # required members and examples of a creation
     return create_model(name, __config__=config, __doc__=model.__doc__, **members)  # type: ignore[no-any-return]
+
+
+def _annotation(field: FieldInfo) -> Any:
+    annotation = field.rebuild_annotation()
+    if field.default_factory is list:
+        return Annotated[annotation | None, AfterValidator(_read_empty_list)]
+    return annotation
+
+
+def _read_empty_list(value: Any) -> Any:
+    return [] if value is None else value
 
 
 def _documentation(field: FieldInfo) -> FieldInfo:
@@ -54,6 +77,48 @@ def require_any(*names: str) -> dict[str, Any]:
     return {
         "anyOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
     }
+
+
+# --- Members of a model --------------------------------------------------------------------------------
+
+
+@cache
+def accepted_members(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a request body by the names of their members, aliases included."""
+    members: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [name]
+        members |= {str(choice): field for choice in choices}
+    return members
+
+
+@cache
+def shown_members(model: type[BaseModel]) -> frozenset[str]:
+    """Return the names of the members of a response."""
+    return frozenset(model.model_fields) | frozenset(model.model_computed_fields)
+
+
+@cache
+def nested_models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the models of the members that hold an object or a list of objects."""
+    models = {name: _model_in(field.annotation) for name, field in model.model_fields.items()}
+    return {name: nested for name, nested in models.items() if nested is not None}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def allows_null(annotation: Any) -> bool:
+    """Return True if a member with this annotation may be null."""
+    if get_origin(annotation) is Annotated:
+        return allows_null(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return any(map(allows_null, get_args(annotation)))
+    return annotation is type(None)
 
 
 # --- Parts of responses --------------------------------------------------------------------------------
@@ -94,3 +159,11 @@ class Message(Out):
     """A message for the user."""
 
     message: str
+
+
+class CodeWarning(Out):
+    """A warning about an ICD-10-CM code: `not_billable` for a header with more specific codes."""
+
+    code: str
+    message: str
+    icd10: str

@@ -220,16 +220,6 @@ class ScheduleIn(CalendarConflictResolution):
 
     windows: Annotated[list[WindowIn], Field(max_length=100)]
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_read_only(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: member for name, member in value.items() if name not in READ_ONLY}
-
-
-READ_ONLY = frozenset({"time_off", "appointments", "days"})
-
 
 class ScheduleQuery(BaseModel):
     """A range of days, at most 62. The default is one week from today."""

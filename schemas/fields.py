@@ -50,8 +50,8 @@ def _check_email(value: str) -> str:
     try:
         # the syntax only: no DNS query
         email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
-    except email_validator.EmailNotValidError as problem:
-        raise ValueError(str(problem)) from None
+    except email_validator.EmailNotValidError:
+        raise ValueError("must be an e-mail address such as john@example.com") from None
     return value
 
 
@@ -130,7 +130,7 @@ Phone = Annotated[
         {"type": "string", "maxLength": 100, "pattern": _PHONE_PATTERN, "examples": ["+1 (555) 123-4567"]}
     ),
 ]
-Password = Annotated[str, StringConstraints(max_length=1024)]
+Password = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_check_not_blank)]
 Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[1])]
 Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 

@@ -16,7 +16,7 @@ from enums import (
     LedgerKind,
     PaymentMethod,
 )
-from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, patch_model
+from schemas.base import CodeWarning, DoctorRef, In, OfPatient, Out, PersonRef, patch_model
 from schemas.billing import RefundOut
 from schemas.fields import (
     BirthDateIn,
@@ -248,6 +248,7 @@ class MedicalHistoryOut(OfPatient):
     surgical_history: str | None
     family_history: str | None
     notes: str | None
+    warnings: list[CodeWarning]
     created_at: InstantOut
     updated_at: InstantOut
 

@@ -27,7 +27,6 @@ from schemas.fields import (
 )
 
 MAX_ITEMS = 100  # medications of one prescription, items of one dispensing
-READ_ONLY = frozenset({"id", "dispensed", "remaining", "ends_on"})  # a data grid sends them back
 
 ShortText = Annotated[str, StringConstraints(max_length=200), clean(200)]
 
@@ -47,11 +46,7 @@ class MedicationIn(In):
 
 
 def _read_medication(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"name": value}
-    if isinstance(value, dict):
-        return {name: member for name, member in value.items() if name not in READ_ONLY}
-    return value
+    return {"name": value} if isinstance(value, str) else value
 
 
 def _read_list(value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AliasPath, ConfigDict, Field, computed_field, model_validator
+from pydantic import AliasPath, ConfigDict, Field, computed_field
 
 from enums import PaymentMethod
-from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, patch_model
+from schemas.base import CodeWarning, In, OfDoctor, OfPatient, Out, PersonRef, patch_model
 from schemas.fields import (
     Code,
     DayIn,
@@ -53,14 +53,6 @@ class VitalsIn(In):
     spo2: Annotated[float, Field(ge=0, le=100, examples=[98])] | None = None
     weight_kg: Annotated[float, Field(ge=0.2, le=650, examples=[70.5])] | None = None
     height_cm: Annotated[float, Field(ge=15, le=280, examples=[172])] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_bmi(cls, value: Any) -> Any:
-        """Remove the computed BMI, which a data grid sends back."""
-        if isinstance(value, dict):
-            return {name: member for name, member in value.items() if name != "bmi"}
-        return value
 
 
 class VitalsOut(Out):
@@ -190,6 +182,7 @@ class VisitOut(OfPatient, OfDoctor):
     addenda: list[AddendumOut]
     amount_paid: MoneyOut
     balance: MoneyOut
+    warnings: list[CodeWarning]
     signed_at: InstantOut | None
     signed_by_id: int | None
     voided_at: InstantOut | None

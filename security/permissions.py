@@ -111,6 +111,7 @@ CLINICAL = frozenset(
         "vitals",
         "prescriptions",
         "addenda",
+        "warnings",
     }
 )
 HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
@@ -150,9 +151,10 @@ class Actor:
         return self.role in TABLE[permission]
 
     def require(self, permission: Permission, message: str = "Your role may not do this.") -> None:
-        """Raise 403 `forbidden` unless the role has the permission."""
+        """Raise 403 `forbidden`, with the roles that have the permission, unless the role has it."""
         if not self.may(permission):
-            raise ClinicError("forbidden", message)
+            roles = ", ".join(TABLE[permission])
+            raise ClinicError("forbidden", f"{message} Roles with this permission: {roles}.")
 
     def owns(self, doctor_id: int | None) -> bool:
         """Return True unless the caller is a doctor and the row belongs to another doctor."""

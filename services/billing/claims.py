@@ -127,6 +127,8 @@ def update(
     - 409 `overpayment` above the balance of the bill, without `allow_credit`.
     - 422 for a missing reason or amount.
     """
+    if all(member is None for member in (status, approved_amount, paid_amount, reason, claim_number)):
+        return claim
     bill = claim.billing
     require_not_void(bill)
     if claim_number is not None:

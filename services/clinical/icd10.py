@@ -11,6 +11,7 @@ import functools
 import gzip
 import re
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ RELEASE: Final = "April 2026"
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "icd10cm.txt.gz"
 # The third character may be a letter (C4A, M1A, Z3A), and so may every later one.
 _CODE = re.compile(r"([A-Z][0-9][0-9A-Z])\.?([0-9A-Z]{0,4})")
+NOT_BILLABLE: Final = "{} is a header. Insurers accept only the more specific codes below it."
 _LOCK = threading.Lock()
 
 
@@ -53,6 +55,25 @@ def is_valid(code: str) -> bool:
 
 def describe(code: str) -> str | None:
     """Return the official title, or None if the release does not contain the code."""
+    line = _find_line(code)
+    return None if line is None else line[1]
+
+
+@functools.lru_cache(maxsize=4096)
+def is_header(code: str) -> bool:
+    """Return True for a code of the release with more specific codes below it: it is not billable."""
+    line = _find_line(code)
+    return line is not None and _table().startswith(normalize(code).encode(), line[0])
+
+
+def warnings(codes: Iterable[str | None]) -> list[dict[str, str]]:
+    """Return a warning for each code that is not billable."""
+    headers = dict.fromkeys(code for code in codes if code is not None and is_header(code))
+    return [{"code": "not_billable", "icd10": code, "message": NOT_BILLABLE.format(code)} for code in headers]
+
+
+def _find_line(code: str) -> tuple[int, str] | None:
+    """Return the position of the line after the code, and the title. None if the code is not in the table."""
     text = code.strip().upper()
     if _CODE.fullmatch(text) is None:
         return None
@@ -64,7 +85,7 @@ def describe(code: str) -> str | None:
         end = table.index(b"\n", start)
         line_code, _, title = table[start:end].partition(b"\t")
         if line_code == key:
-            return title.decode()
+            return end + 1, title.decode()
         if line_code < key:
             low = end
         else:

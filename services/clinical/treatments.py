@@ -215,6 +215,7 @@ def update(actor: Actor, treatment: Treatment, **changes: Unpack[TreatmentChange
     A technician may change status, notes and inventory items only. Raises 409 `read_only` for a treatment
     that cannot change, 409 `invalid_transition` with the allowed statuses, and 409 `insufficient_stock`.
     """
+    actor.require_own(treatment.doctor_id)
     usages = changes.pop("inventory_items", None)
     values = changed_members(treatment, changes)
     if usages is not None and _units_by_item(treatment) != {
@@ -223,7 +224,7 @@ def update(actor: Actor, treatment: Treatment, **changes: Unpack[TreatmentChange
         values["inventory_items"] = usages
     if not values:
         return treatment
-    _check_permission(actor, treatment, values)
+    _check_permission(actor, values)
     if "status" in values:
         _check_transition(treatment, values["status"])
     _check_changeable(actor, treatment, values)
@@ -299,8 +300,7 @@ def _check_items(usages: Sequence[Mapping[str, int]], known: Collection[int]) ->
             raise invalid(f"inventory_items.{number}.item_id", "is not an active inventory item")
 
 
-def _check_permission(actor: Actor, treatment: Treatment, values: Mapping[str, Any]) -> None:
-    actor.require_own(treatment.doctor_id)
+def _check_permission(actor: Actor, values: Mapping[str, Any]) -> None:
     if actor.role is Role.TECHNICIAN:
         forbid_members(
             values, set(values) - CARRY_OUT_MEMBERS, "You may change status, notes and inventory items only."

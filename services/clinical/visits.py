@@ -177,6 +177,7 @@ def add_computed_fields(actor: Actor, rows: Sequence[Visit]) -> None:
         spent = max(-bills.of(LedgerKind.CREDIT), ledger.ZERO)
         visit.amount_paid = bills.paid + max(account.collected - spent, ledger.ZERO)
         visit.balance = bills.balance
+        visit.warnings = icd10.warnings(diagnosis.icd10 for diagnosis in visit.diagnoses)
     treatments.add_computed_fields(actor, [treatment for visit in rows for treatment in visit.treatments])
     prescriptions.add_computed_fields(
         actor, [prescription for visit in rows for prescription in visit.prescriptions]
@@ -267,6 +268,7 @@ def update(actor: Actor, visit: Visit, **changes: Unpack[VisitChanges]) -> Visit
     `vitals` only (403 otherwise). Raises 409 `read_only` for a visit that is not open, for a new patient,
     and for a new appointment if the visit has one.
     """
+    actor.require_own(visit.doctor_id)
     if "vitals" in changes:
         changes["vitals"] = _merge_vitals(visit.vitals, changes["vitals"])
     new_diagnoses = changes.pop("diagnoses", None)
@@ -278,7 +280,6 @@ def update(actor: Actor, visit: Visit, **changes: Unpack[VisitChanges]) -> Visit
         return visit
     if actor.role is Role.TECHNICIAN:
         forbid_members(values, set(values) - {"vitals"}, "You may record vitals only.")
-    actor.require_own(visit.doctor_id)
     require_open(visit)
     _change_references(actor, visit, values)
     if values.get("date", visit.date) is None:
@@ -412,14 +413,12 @@ def void(actor: Actor, visit: Visit, reason: str | None) -> Visit:
     Its treatments are voided and their stock returns. Its prescriptions are cancelled or stopped. The payment
     that was recorded with it stays credit of the patient. Its appointment stays completed and may get another
     visit. Voiding it again changes nothing. Raises 409 `read_only` for a signed visit, 409 `in_use` for a
-    billed visit or after a dispensing, and 422 without a reason.
+    billed visit or after a dispensing.
     """
     if visit.voided_at is not None:
         return visit
     if visit.signed_at is not None:
         raise ClinicError("read_only", "A signed visit cannot be voided. Add an addendum instead.")
-    if reason is None:
-        raise invalid("reason", "is required to void a visit")
     billed = exists().where(Billing.visit_id == visit.id, Billing.voided_at.is_(None))
     if db.session.execute(select(billed)).scalar_one():
         raise ClinicError("in_use", "The visit is billed. Void the bill first.")
@@ -436,7 +435,7 @@ def void(actor: Actor, visit: Visit, reason: str | None) -> Visit:
         treatments.cancel(actor, treatment, reason)
     for prescription in visit.prescriptions:
         if prescription.status is PrescriptionStatus.COMPLETED and prescription.stopped_at is None:
-            prescriptions.stop(actor, prescription, reason=reason)
+            prescriptions.stop(actor, prescription, reason=reason or "The visit was voided.")
         elif prescription.status is PrescriptionStatus.ACTIVE:
             prescriptions.cancel(actor, prescription, reason)
     visit.voided_at, visit.void_reason = clock.now(), reason

@@ -68,6 +68,12 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
     return history
 
 
+def add_computed_fields(_actor: Actor, rows: Sequence[MedicalHistory]) -> None:
+    """Set the warnings about ICD-10-CM codes that are not billable."""
+    for history in rows:
+        history.warnings = icd10.warnings(condition.icd10 for condition in history.conditions)
+
+
 def update(actor: Actor, history: MedicalHistory, **changes: Unpack[MedicalHistoryChanges]) -> MedicalHistory:
     """Change the given members of a medical history. A list is replaced as a whole.
 

@@ -109,7 +109,8 @@ def test_an_unknown_member_is_refused_by_name(clinic: Clinic) -> None:
     response = clinic.admin.post("/patients", {"name": "Ada", "shoe_size": 42})
 
     assert response.status_code == 422
-    assert response.get_json()["errors"] == {"shoe_size": "there is no such member"}
+    problem = response.get_json()["errors"]["shoe_size"]
+    assert problem.startswith("there is no such member; there are: address, allow_duplicate, birth_date_")
 
 
 def test_all_wrong_members_are_reported_at_once(clinic: Clinic) -> None:
@@ -255,3 +256,31 @@ def test_an_error_contains_at_most_100_characters_of_a_parameter_name(clinic: Cl
 
     assert response.status_code == 422
     assert "p" * 101 not in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "found"),
+    [
+        (b'{"name": tom}', "Line 1, column 10", "found tom, expected a value"),
+        (b'{"a": 1,\n "b" 2}', "Line 2, column 6", "found 2, expected a colon"),
+        (b'{"a": 1 "b": 2}', "Line 1, column 9", 'found ", expected a comma'),
+        (b'{"a": "x', "Line 1, column 7", "a text without a closing quote"),
+        (b'{"a": "x\ty"}', "Line 1, column 9", "expected an escape"),
+        (b'{"a":', "Line 1, column 6", "found the end of the body, expected a value"),
+        (b'{"a": 1} x', "Line 1, column 10", "found x, expected the end of the body"),
+        (b"{'a': 1}", "Line 1, column 2", "expected a member name in double quotes"),
+        (b'{"a": "NaN", "b": NaN}', "Line 1, column 19", "found NaN, expected null or a number"),
+        (b'{"a": ' + b"1" * 5_000 + b"}", "Line 1, column 7", "a number with too many digits"),
+        (b'{\n"a": "\xff"}', "Line 2, column 7", "found the byte 0xff"),
+        (b"[1]", "", "one JSON object, not an array"),
+        (b'{"tooth": 1, "tooth": 2}', "", "The member tooth appears twice"),
+    ],
+)
+def test_a_malformed_body_is_described_with_its_place(
+    clinic: Clinic, body: bytes, place: str, found: str
+) -> None:
+    response = post_raw(clinic, body)
+
+    assert response.status_code == 400
+    assert place in response.get_json()["message"]
+    assert found in response.get_json()["message"]

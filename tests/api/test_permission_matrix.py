@@ -53,7 +53,7 @@ def actual(registered: RegisteredEndpoint, caller: Caller) -> str:
         return "allowed"  # a public route checks credentials in the body, not the caller
     if response.status_code == 401 and response.get_json()["error"] in ("unauthorized", "token_revoked"):
         return "401"
-    if response.status_code == 403 and response.get_json()["message"] == FORBIDDEN_MESSAGE:
+    if response.status_code == 403 and response.get_json()["message"].startswith(FORBIDDEN_MESSAGE):
         return "403"
     return "allowed"
 

@@ -11,6 +11,7 @@ from werkzeug.test import TestResponse
 
 from enums import Role
 from models import User
+from schemas.base import shown_members
 from security.permissions import HIDDEN, Permission
 from tests.robustness.abuse_targets import (
     Target,
@@ -378,6 +379,13 @@ CLAIMED: dict[str, Any] = {
 }
 
 
+def known_members(target: Any) -> set[str]:
+    """Return the members that the resource of a creation has. Its read-only members are ignored."""
+    spec = target.entry.spec
+    shown = shown_members(spec.body_resource) if spec.status == 201 else frozenset()
+    return set(shown) | {body_path[0] for body_path in target.body_paths}
+
+
 def test_unknown_members_of_a_creation_are_refused(
     clinic: Clinic, level: LoadLevel, figures: Figures
 ) -> None:
@@ -389,11 +397,7 @@ def test_unknown_members_of_a_creation_are_refused(
     ]
     requests = sample(
         level,
-        [
-            (target, name)
-            for target in creations
-            for name in sorted(CLAIMED.keys() - {body_path[0] for body_path in target.body_paths})
-        ],
+        [(target, name) for target in creations for name in sorted(CLAIMED.keys() - known_members(target))],
     )
     wrong = []
 
@@ -402,7 +406,7 @@ def test_unknown_members_of_a_creation_are_refused(
         for target, name in requests:
             response = clinic.admin.post(target.path, (target.body or {}) | {name: CLAIMED[name]})
             errors = response.get_json().get("errors", {})
-            if response.status_code != 422 or errors.get(name) != "there is no such member":
+            if response.status_code != 422 or "there is no such member" not in errors.get(name, ""):
                 wrong.append((str(target), name, response.status_code))
         assert stored() == before
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from services.clinical import icd10
+from tests.support.clinic import Clinic
 
 CODES = [
     ("E11", "Type 2 diabetes mellitus"),
@@ -105,3 +106,30 @@ def test_the_table_is_read_on_first_use() -> None:
     answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
     assert answer.stdout.split() == ["0", "1"]
+
+
+def test_a_code_is_billable_if_no_code_is_below_it() -> None:
+    for header in ("E11", "e11", "S72.0", "S72.001", "Z3A", "A00", "M1A.0"):
+        assert icd10.is_header(header), header
+    for code in ("E11.9", "e119", "I10", "B20", "S72.001A", "M1A.00X0", "Z99.89"):
+        assert not icd10.is_header(code), code
+    assert not icd10.is_header("E11.99")  # not in the table
+
+
+def test_a_header_code_is_a_warning_in_a_visit_and_in_a_medical_history(clinic: Clinic) -> None:
+    visit = clinic.visit(diagnoses=[{"icd10": "e11"}, {"icd10": "J02.9"}, {"description": "Cough"}])
+    history = f"/patients/{visit['patient_id']}/medical-history"
+    conditions = [{"name": "Fracture", "icd10": "S72.001"}, {"name": "Asthma", "icd10": "J45.909"}]
+
+    for answer, code in (
+        (visit, "E11"),
+        (clinic.doctor.get(f"/visits/{visit['id']}").get_json(), "E11"),
+        (clinic.doctor.patch(history, {"conditions": conditions}).get_json(), "S72.001"),
+        (clinic.doctor.get(history).get_json(), "S72.001"),
+    ):
+        (warning,) = answer["warnings"]
+        assert (warning["code"], warning["icd10"]) == ("not_billable", code)
+        assert "more specific codes" in warning["message"]
+    receptionist = clinic.receptionist.get(f"/visits/{visit['id']}").get_json()
+    assert receptionist.keys().isdisjoint({"warnings", "diagnoses"})
+    assert clinic.visit(diagnoses=[{"icd10": "J02.9"}])["warnings"] == []

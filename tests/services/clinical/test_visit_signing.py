@@ -52,6 +52,27 @@ def test_a_signed_visit_is_corrected_by_addenda(clinic: Clinic) -> None:
 # --- Voiding -------------------------------------------------------------------------------------------
 
 
+def test_the_reason_for_voiding_a_visit_is_optional(clinic: Clinic) -> None:
+    row = clinic.visit(
+        treatments=[{"name": "Dressing", "cost": 1}],
+        prescriptions=[{"medications": ["Paracetamol"]}, {"details": "Rest"}],
+    )
+    completed = f"/prescriptions/{row['prescriptions'][1]['id']}"
+    assert clinic.doctor.patch(completed, {"status": "completed"}).status_code == 200
+
+    answers = [
+        clinic.admin.delete(f"/visits/{row['id']}"),
+        clinic.admin.delete(f"/visits/{clinic.visit()['id']}", {"reason": ""}),
+    ]
+
+    for answer in answers:
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+        assert (answer.get_json()["status"], answer.get_json()["void_reason"]) == ("void", None)
+    assert [treatment["status"] for treatment in answers[0].get_json()["treatments"]] == ["cancelled"]
+    first, second = answers[0].get_json()["prescriptions"]
+    assert (first["status"], second["stop_reason"]) == ("cancelled", "The visit was voided.")
+
+
 def test_voiding_a_visit_voids_its_treatments_and_cancels_its_prescriptions(clinic: Clinic) -> None:
     item = clinic.item(quantity=5)
     used = [{"item_id": item["id"], "quantity": 2}]
@@ -61,11 +82,9 @@ def test_voiding_a_visit_voids_its_treatments_and_cancels_its_prescriptions(clin
     )
     path = f"/visits/{row['id']}"
 
-    without_reason = clinic.admin.delete(path)
     answer = clinic.admin.delete(f"{path}?reason=wrong patient")
 
     voided = answer.get_json()
-    assert (without_reason.status_code, list(without_reason.get_json()["errors"])) == (422, ["reason"])
     assert (answer.status_code, voided["status"], voided["void_reason"]) == (200, "void", "wrong patient")
     assert [treatment["status"] for treatment in voided["treatments"]] == ["cancelled"]
     assert [prescription["status"] for prescription in voided["prescriptions"]] == ["cancelled"]
