@@ -12,7 +12,7 @@ from flask import Flask
 import config
 import extensions
 from api import hooks, logging
-from api.docs import registry
+from api.docs import console, registry
 from api.resource import ApiResource, PlainApi
 from cache.attempts import attempts
 from cache.rate_limits import limits
@@ -74,7 +74,16 @@ from resources.prescription import (
     PrescriptionList,
     PrescriptionStop,
 )
-from resources.root import HealthLive, HealthReady, Metrics, OpenApiDocument, Root
+from resources.root import (
+    Console,
+    ConsoleScript,
+    ConsoleStyle,
+    HealthLive,
+    HealthReady,
+    Metrics,
+    OpenApiDocument,
+    Root,
+)
 from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, TimeOffList
 from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserPasswordReset
@@ -87,6 +96,9 @@ from services.users.blocked_attempts import blocked_attempts
 ROUTES: list[tuple[type[ApiResource], str]] = [
     (Root, "/"),
     (OpenApiDocument, "/openapi.json"),
+    (Console, "/docs"),
+    (ConsoleScript, f"/docs/{console.SCRIPT}"),
+    (ConsoleStyle, f"/docs/{console.STYLE}"),
     (HealthLive, "/health/live"),
     (HealthReady, "/health/ready"),
     (Metrics, "/metrics"),

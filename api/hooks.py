@@ -27,7 +27,6 @@ log = structlog.get_logger()
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
 PROBES = ("/health/live", "/health/ready")  # probes have no rate limit
-CACHEABLE = (*PROBES, "/", "/openapi.json")
 EXPOSED_HEADERS = (
     "X-Total-Count, X-Total-Count-Capped, Content-Range, Content-Disposition, Link, ETag, Location, "
     "Retry-After, Idempotency-Replayed, X-Request-ID, X-Ignored-Members, RateLimit, RateLimit-Policy"
@@ -102,8 +101,8 @@ def finish_request(response: Response) -> Response:
     headers.extend((("X-Request-ID", context.request_id), *SECURITY_HEADERS))
     headers.setdefault("Content-Security-Policy", CSP)
     route = str(request.url_rule or "unmatched")
-    if route not in CACHEABLE or response.status_code >= 400:
-        headers["Cache-Control"] = "no-store"
+    if response.status_code >= 400 or route not in PROBES:
+        headers.setdefault("Cache-Control", "no-store")  # public documents have set their own
     if settings().production:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     seconds = time.perf_counter() - context.started

@@ -9,7 +9,7 @@ from flask import Flask, Response, current_app, request
 from sqlalchemy import text
 
 from api import metrics
-from api.docs import html
+from api.docs import console, html
 from api.docs.index import index_document
 from api.docs.openapi import openapi_document
 from api.endpoint import endpoint
@@ -40,6 +40,16 @@ def _index(app: Flask) -> tuple[PublicDocument, PublicDocument]:
     )
 
 
+@lru_cache(maxsize=1)
+def _console() -> PublicDocument:
+    return PublicDocument(console.render().encode(), "text/html", csp=console.CSP)
+
+
+@lru_cache(maxsize=2)
+def _console_file(name: str, mimetype: str) -> PublicDocument:
+    return PublicDocument((console.ASSETS / name).read_bytes(), mimetype)
+
+
 def _app() -> Flask:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
@@ -64,6 +74,33 @@ class OpenApiDocument(ApiResource):
     def get(self) -> Response:
         """Describe the API as an OpenAPI 3.1 document."""
         return _openapi_json(_app()).response()
+
+
+class Console(ApiResource):
+    """Route `/docs`."""
+
+    @endpoint(Permission.PUBLIC, media_types=("text/html",))
+    def get(self) -> Response:
+        """Show the interactive console, for browsers."""
+        return _console().response()
+
+
+class ConsoleScript(ApiResource):
+    """Route `/docs/swagger-ui-bundle.js`."""
+
+    @endpoint(Permission.PUBLIC, media_types=("text/javascript",))
+    def get(self) -> Response:
+        """Load the script of the console."""
+        return _console_file(console.SCRIPT, "text/javascript").response()
+
+
+class ConsoleStyle(ApiResource):
+    """Route `/docs/swagger-ui.css`."""
+
+    @endpoint(Permission.PUBLIC, media_types=("text/css",))
+    def get(self) -> Response:
+        """Load the style of the console."""
+        return _console_file(console.STYLE, "text/css").response()
 
 
 class HealthLive(ApiResource):

@@ -12,23 +12,30 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_STYLE_HASH = hashlib.sha256(_TEMPLATES.get_template("style.css").render().encode()).digest()
+
+
+def source_hash(template: str) -> str:
+    """Return the hash by which a policy permits the style or script of a template inside a page."""
+    digest = hashlib.sha256(TEMPLATES.get_template(template).render().encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
 CSP = (
-    f"default-src 'none'; style-src 'sha256-{base64.b64encode(_STYLE_HASH).decode()}'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; style-src {source_hash('style.css')}; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 
 
 def render(document: Mapping[str, Any]) -> str:
     """Return the document of `GET /` as HTML with every text escaped. Send it with the header `CSP`."""
-    return _TEMPLATES.get_template("index.html").render(document)
+    return TEMPLATES.get_template("index.html").render(document)
 
 
 def _anchor(heading: str) -> str:
@@ -74,7 +81,7 @@ def _schema_name(reference: Mapping[str, str]) -> str:
     return reference["$ref"].rsplit("/", 1)[1]
 
 
-_TEMPLATES.filters |= {
+TEMPLATES.filters |= {
     "anchor": _anchor,
     "body_members": _body_members,
     "code_spans": _code_spans,

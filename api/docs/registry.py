@@ -17,7 +17,7 @@ from errors import CODES
 from security.permissions import TABLE, Permission
 
 # First parts of the paths that belong to the service itself.
-SERVICE = ("", "openapi.json", "health", "metrics")
+SERVICE = ("", "openapi.json", "docs", "health", "metrics")
 
 
 @dataclass(frozen=True)
