@@ -16,6 +16,7 @@ from api.authentication import is_metrics_token, read_token
 from api.client_address import client_addresses
 from api.problem_details import render_error
 from api.request_context import RequestContext, current_context
+from cache import quotas
 from cache.rate_limits import limits, network_of
 from config import settings
 from database import deadline
@@ -71,6 +72,7 @@ def begin_request() -> Response | None:
     A preflight of an unknown path succeeds, so that browsers send the request and show its 404.
     """
     deadline.start()
+    quotas.start()
     header = request.headers.get("X-Request-ID", "")
     request_id = header if REQUEST_ID.fullmatch(header) else f"{getrandbits(128):032x}"
     address, counted_address = client_addresses()
@@ -100,6 +102,7 @@ def finish_request(response: Response) -> Response:
     headers, context = response.headers, current_context()
     headers.extend((("X-Request-ID", context.request_id), *SECURITY_HEADERS))
     headers.setdefault("Content-Security-Policy", CSP)
+    headers.update(quotas.headers())
     route = str(request.url_rule or "unmatched")
     if response.status_code >= 400 or route not in PROBES:
         headers.setdefault("Cache-Control", "no-store")  # public documents have set their own

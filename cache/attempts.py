@@ -18,6 +18,8 @@ from typing import Any
 
 import redis
 
+from cache import quotas
+from cache.quotas import Quota
 from cache.rate_limits import parse_rate
 from cache.redis import redis_store
 
@@ -36,11 +38,13 @@ class Counter:
     """A counter of failed attempts, and what happens after as many failures as `rate` allows.
 
     Further attempts are refused until the window has moved. With `slows_down` they are refused for a delay
-    instead, which doubles with each failure: 1 s, 2 s, 4 s, up to `MAX_DELAY`.
+    instead, which doubles with each failure: 1 s, 2 s, 4 s, up to `MAX_DELAY`. `policy` is the name in the
+    headers of a response.
     """
 
     rate: str
     key: tuple[str, ...]
+    policy: str = "failures"
     slows_down: bool = False
 
     @property
@@ -62,6 +66,16 @@ class Counter:
         if self.slows_down:
             return times[-1] + min(MAX_DELAY, 1 << min(excess, 10))
         return times[excess] + self.window
+
+    def record(self, failures: Collection[float]) -> None:
+        """Record the state after failures at these times. A delay is a limit only while it refuses."""
+        now, amount = time.time(), parse_rate(self.rate).amount
+        refused_for = self.blocked_until(failures) - now
+        if refused_for > 0:
+            quotas.record(Quota(self.policy, amount, self.window, 0, refused_for))
+        elif not self.slows_down:
+            remaining, oldest = max(0, amount - len(failures)), min(failures, default=now)
+            quotas.record(Quota(self.policy, amount, self.window, remaining, oldest + self.window - now))
 
 
 class BlockedError(Exception):
@@ -119,10 +133,12 @@ class Attempts:
         try:
             yield attempt
         finally:
-            if attempt.succeeded:
-                self._replace(counters, members[0], {})
-            else:
-                self._replace(counters, [OPEN + number], {FAILED + number: started})
+            old: Collection[str] = members[0] if attempt.succeeded else [OPEN + number]
+            new = {} if attempt.succeeded else {FAILED + number: started}
+            self._replace(counters, old, new)
+            for counter, found in zip(counters, members, strict=True):
+                left = {name: at for name, at in found.items() if name not in old} | new
+                counter.record(_failures(left, since))
 
     def _reserve(self, counters: Sequence[Counter], own: str, since: float) -> list[Members]:
         """Add the attempt `own` to all counters as soon as they allow it. Return the members of each one."""
@@ -130,7 +146,8 @@ class Attempts:
         while True:
             members = self._load(counters, own)
             others = [{name: at for name, at in found.items() if name != own} for found in members]
-            if _seconds_blocked(counters, others, since) <= 0:
+            times = [[at for at in found.values() if at > since] for found in others]
+            if _seconds_blocked(counters, times) <= 0:
                 return members
             self._replace(counters, [own], {})
             _raise_if_blocked(counters, others, since)
@@ -150,22 +167,25 @@ class Attempts:
             self._memory.replace(counters, old, new)
 
 
-def _seconds_blocked(counters: Sequence[Counter], members: Sequence[Members], since: float) -> float:
-    times = ([at for at in found.values() if at > since] for found in members)
-    until = max(counter.blocked_until(found) for counter, found in zip(counters, times, strict=True))
+def _seconds_blocked(counters: Sequence[Counter], failures: Sequence[Iterable[float]]) -> float:
+    until = max(counter.blocked_until(times) for counter, times in zip(counters, failures, strict=True))
     return until - time.time()
 
 
 def _raise_if_blocked(counters: Sequence[Counter], members: Sequence[Members], since: float) -> None:
     """Raise `BlockedError` if the attempts with an outcome forbid another one."""
-    abandoned = time.time() - ABANDONED_AFTER
-    failures = [
-        {name: at for name, at in found.items() if name.startswith(FAILED) or at < abandoned}
-        for found in members
-    ]
-    seconds = _seconds_blocked(counters, failures, since)
+    failures = [_failures(found, since) for found in members]
+    for counter, times in zip(counters, failures, strict=True):
+        counter.record(times)
+    seconds = _seconds_blocked(counters, failures)
     if seconds > 0:
         raise BlockedError(math.ceil(seconds))
+
+
+def _failures(members: Members, since: float) -> list[float]:
+    """Return the times of the attempts with an outcome. An abandoned one has failed."""
+    abandoned = time.time() - ABANDONED_AFTER
+    return [at for name, at in members.items() if at > since and (name.startswith(FAILED) or at < abandoned)]
 
 
 # --- Stores --------------------------------------------------------------------------------------------

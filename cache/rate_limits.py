@@ -12,7 +12,10 @@ import redis
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter
+from limits.util import WindowStats
 
+from cache import quotas
+from cache.quotas import Quota
 from cache.redis import RedisStore, redis_store
 
 T = TypeVar("T")
@@ -62,36 +65,58 @@ class Limits:
                 redis_store.trip()
         return action(self._memory)
 
-    def hit(self, rate: str, *key: str) -> int | None:
-        """Count one hit. Return None within the limit, otherwise the seconds until the next allowed hit."""
-        if not self.enabled:
-            return None
-        item = parse_rate(rate)
-        return None if self._call(lambda limiter: limiter.hit(item, *key)) else self._wait(item, key)
+    def hit(self, rate: str, *key: str, policy: str = "default") -> int | None:
+        """Count one hit. Return None within the limit, otherwise the seconds until the next allowed hit.
+
+        The state of the limit is recorded as `policy` for the headers of the response.
+        """
+        return self._hit(parse_rate(rate), key, policy, other=None)[0] if self.enabled else None
 
     def hit_and_check(self, rate: str, key: tuple[str, ...], other: str) -> tuple[int | None, bool]:
         """Count as `hit` does, and return whether Redis has the key `other`, in one round trip."""
-        if self.enabled and self._shared is not None:
-            item, storage = parse_rate(rate), cast(RedisStorage, self._shared.storage)
-            window = (time.time(), item.amount, item.get_expiry(), 1)
+        if not self.enabled:
+            return None, redis_store.exists(other)
+        return self._hit(parse_rate(rate), key, "default", other)
 
-            def count(client: redis.Redis) -> list[Any]:
-                pipeline = client.pipeline(transaction=False)
-                script, place = storage.lua_acquire_moving_window, storage.prefixed_key(item.key_for(*key))
-                pipeline.evalsha(script.sha, 1, place, *window)
+    def _hit(
+        self, item: RateLimitItem, key: tuple[str, ...], policy: str, other: str | None
+    ) -> tuple[int | None, bool]:
+        reply = self._hit_in_redis(item, key, other)
+        if reply is None:  # without Redis, or if Redis has lost the scripts, in separate calls
+            acquired = self._call(lambda limiter: limiter.hit(item, *key))
+            stats = self._call(lambda limiter: limiter.get_window_stats(item, *key))
+            found = other is not None and redis_store.exists(other)
+        else:
+            acquired, stats, found = reply
+        remaining = max(0, stats.remaining) if acquired else 0
+        quota = Quota(policy, item.amount, item.get_expiry(), remaining, stats.reset_time - time.time())
+        quotas.record(quota)
+        return None if acquired else quota.whole_seconds, found
+
+    def _hit_in_redis(
+        self, item: RateLimitItem, key: tuple[str, ...], other: str | None
+    ) -> tuple[bool, WindowStats, bool] | None:
+        """Count a hit, read the window and look up `other` in one round trip. None: not possible."""
+        if self._shared is None:
+            return None
+        storage = cast(RedisStorage, self._shared.storage)
+        place, amount, window = storage.prefixed_key(item.key_for(*key)), item.amount, item.get_expiry()
+        now = time.time()
+
+        def count(client: redis.Redis) -> list[Any]:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.evalsha(storage.lua_acquire_moving_window.sha, 1, place, now, amount, window, 1)
+            pipeline.evalsha(storage.lua_moving_window.sha, 1, place, now - window, amount)
+            if other is not None:
                 pipeline.exists(other)
-                return pipeline.execute(raise_on_error=False)
+            return pipeline.execute(raise_on_error=False)
 
-            replies: list[Any] = redis_store.call(count, [])
-            if replies and not any(isinstance(reply, redis.RedisError) for reply in replies):
-                acquired, found = replies
-                return None if acquired else self._wait(item, key), bool(found)
-        # without Redis, or if Redis has lost the script, two separate calls
-        return self.hit(rate, *key), redis_store.exists(other)
-
-    def _wait(self, item: RateLimitItem, key: tuple[str, ...]) -> int:
-        stats = self._call(lambda limiter: limiter.get_window_stats(item, *key))
-        return max(1, int(stats.reset_time - time.time()) + 1)
+        replies: list[Any] = redis_store.call(count, [])
+        if not replies or any(isinstance(reply, redis.RedisError) for reply in replies):
+            return None
+        acquired, state, *found = replies
+        oldest, used = state or (now, 0)  # nothing: the oldest hit left the window in the meantime
+        return bool(acquired), WindowStats(float(oldest) + window, amount - used), any(found)
 
 
 limits = Limits()

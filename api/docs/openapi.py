@@ -49,6 +49,14 @@ PROBLEM: Schema = {
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 HEADERS: dict[str, Schema] = {
     "X-Request-ID": {"description": "The id of the request in the logs.", "schema": {"type": "string"}},
+    "RateLimit": {
+        "description": "For each limit: the remaining amount, and the seconds until there is more.",
+        "schema": {"type": "string", "examples": ['"default";r=599;t=60']},
+    },
+    "RateLimit-Policy": {
+        "description": "The same limits: their amount, and their window in seconds.",
+        "schema": {"type": "string", "examples": ['"default";q=600;w=60']},
+    },
     "X-Total-Count": {
         "description": "The number of matching rows.",
         "schema": {"type": "integer", "minimum": 0},
@@ -75,6 +83,7 @@ HEADERS: dict[str, Schema] = {
     "WWW-Authenticate": {"description": "The authentication scheme.", "schema": {"type": "string"}},
 }
 LIST_HEADERS = ("X-Total-Count", "X-Total-Count-Capped", "Content-Range", "Link")
+RATE_LIMIT_HEADERS = ("RateLimit-Policy", "RateLimit")
 ERROR_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 LIST_DESCRIPTION = """A filter that occurs several times matches any of its values.
 
@@ -157,7 +166,8 @@ def _description(endpoint: RegisteredEndpoint) -> str:
 def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
     spec = endpoint.spec
     schema = response_schema(spec, definitions)
-    names = ["X-Request-ID"]
+    common = ("X-Request-ID", *RATE_LIMIT_HEADERS) if endpoint.is_rate_limited else ("X-Request-ID",)
+    names = [*common]
     if spec.list_spec is not None:
         names += LIST_HEADERS
     elif isinstance(spec.returns, Serializer) and not spec.many:
@@ -182,13 +192,13 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         else:
             responses["200"] = {
                 "description": "The result of a dry run.",
-                "headers": _headers("X-Request-ID"),
+                "headers": _headers(*common),
                 "content": {"application/json": {"schema": dry_run}},
             }
     for status, codes in endpoint.error_codes.items():
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}.",
-            "headers": _headers("X-Request-ID", *ERROR_HEADERS.get(status, ())),
+            "headers": _headers(*common, *ERROR_HEADERS.get(status, ())),
             "content": PROBLEM_CONTENT,
         }
     return responses

@@ -37,6 +37,11 @@ class RegisteredEndpoint:
         return "service" if first in SERVICE else first
 
     @property
+    def is_rate_limited(self) -> bool:
+        """Return True unless the route is a probe."""
+        return not self.path.startswith("/health/")
+
+    @property
     def operation_id(self) -> str:
         """Return a stable id for generated clients: `post_patients`, `get_patients_by_patient_id`."""
         words = [

@@ -46,20 +46,22 @@ def of_sign_in(
     by_account = settings().rate_limit_login_account
     blocked = BlockedAction("login", user_id)
     if device_id is not None:
-        counter = Counter(by_account, ("device", device_id))
+        counter = Counter(by_account, ("device", device_id), "login-account")
         return Check(blocked, f"device {device_id}", [counter], unlocked_at)
     account, network = _account_key(user_id, email), network_of(address)
     counters = (
-        Counter(by_account, ("account-network", account, network)),
-        Counter(by_account, ("account", account), slows_down=True),
-        Counter(settings().rate_limit_login_address, ("network", network)),
+        Counter(by_account, ("account-network", account, network), "login-account"),
+        Counter(by_account, ("account", account), "login-delay", slows_down=True),
+        Counter(settings().rate_limit_login_address, ("network", network), "login-network"),
     )
     return Check(blocked, network, counters, unlocked_at)
 
 
 def of_password_change(user_id: int) -> Check:
     """Return the limits of a password change: the failures of the signed-in user."""
-    counter = Counter(settings().rate_limit_login_account, ("change-password", str(user_id)))
+    counter = Counter(
+        settings().rate_limit_login_account, ("change-password", str(user_id)), "change-password"
+    )
     return Check(BlockedAction("change_password", user_id), queue_group(user_id), [counter])
 
 
@@ -110,14 +112,15 @@ def refuse(blocked: BlockedAction, message: str, seconds: int) -> ClinicError:
 
 def count_registration(address: str | None) -> None:
     """Count a registration of the network. Raises 429 `too_many_requests`."""
-    wait = limits.hit(settings().rate_limit_register, "register", network_of(address))
+    wait = limits.hit(settings().rate_limit_register, "register", network_of(address), policy="register")
     if wait is not None:
         raise refuse(BlockedAction("register", None), "Too many registrations; try again later.", wait)
 
 
 def count_reset(token_digest: str, user_id: int) -> None:
     """Count a use of a genuine one-time token. Raises 429 `too_many_requests` if it is used in parallel."""
-    wait = limits.hit(settings().rate_limit_login_account, "reset-password", token_digest)
+    rate = settings().rate_limit_login_account
+    wait = limits.hit(rate, "reset-password", token_digest, policy="reset-password")
     if wait is not None:
         message = "This one-time token is used too often; try again later."
         raise refuse(BlockedAction("reset_password", user_id), message, wait)
