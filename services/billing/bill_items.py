@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import TypedDict
 
@@ -12,6 +13,7 @@ from enums import TreatmentStatus
 from errors import ClinicError, invalid
 from extensions import db
 from models import Billing, BillingItem, Doctor, Patient, Treatment, Visit
+from services.patients import activity
 from services.rows import for_update, get_or_404, get_referenced
 
 CONSULTATION = "consultation"  # an item with this description costs the doctor's fee by default
@@ -45,12 +47,17 @@ def items_of_treatments(
 
 
 def items_of_lines(
-    bill: Billing, patient_id: int | None, doctor_id: int | None, lines: Sequence[BillLine]
+    bill: Billing,
+    patient_id: int | None,
+    doctor_id: int | None,
+    lines: Sequence[BillLine],
+    billed_at: datetime | None,
 ) -> list[BillingItem]:
     """Return the items of these lines. Set patient and doctor of the bill, and lock the patient."""
     if patient_id is None:
         raise invalid("patient_id", "is required with items")
     bill.patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
+    activity.require_active(bill.patient, billed_at)
     doctor = None if doctor_id is None else get_referenced(Doctor, doctor_id, "doctor_id")
     bill.patient_id, bill.doctor_id, bill.doctor = patient_id, doctor_id, doctor
     items = []
@@ -76,7 +83,7 @@ def _default_price(description: str, doctor: Doctor | None, field: str) -> Decim
 
 
 def lock_unbilled_treatments(
-    bill: Billing, visit_id: int | None, treatment_id: int | None
+    bill: Billing, visit_id: int | None, treatment_id: int | None, billed_at: datetime | None
 ) -> list[Treatment]:
     """Lock the patient, the visit and the treatments, in this order; return the treatments to bill."""
     if treatment_id is not None:
@@ -86,6 +93,7 @@ def lock_unbilled_treatments(
         visit = get_referenced(Visit, visit_id or 0, "visit_id")
         condition = Treatment.visit_id == visit_id
     bill.patient = get_or_404(Patient, visit.patient_id, lock=True)
+    activity.require_active(bill.patient, billed_at)
     visit = get_or_404(Visit, visit.id, lock=True)
     statement = for_update(select(Treatment).where(condition).order_by(Treatment.id))
     treatments = [

@@ -44,7 +44,6 @@ from services.billing.invoice_numbers import set_invoice_number
 from services.listing import paging
 from services.listing.related_rows import doctor_filter, of_patient, patient_filter
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
-from services.patients import activity
 from services.rows import (
     assign,
     changed_members,
@@ -245,12 +244,11 @@ def create(
         claims=[],
     )
     if items is not None:
-        bill.items = items_of_lines(bill, patient_id, doctor_id, items)
+        bill.items = items_of_lines(bill, patient_id, doctor_id, items, billed_at)
         treatments = []
     else:
-        treatments = lock_unbilled_treatments(bill, visit_id, treatment_id)
+        treatments = lock_unbilled_treatments(bill, visit_id, treatment_id, billed_at)
         bill.items = items_of_treatments(treatments, bill, patient_id, doctor_id)
-    activity.require_active(bill.patient, billed_at)
     _insert(bill, treatments)
     _post_charges(actor, bill, discount, discount_reason)
     if amount_paid:

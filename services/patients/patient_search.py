@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
@@ -233,23 +232,8 @@ def _contains_part(column: Any) -> Callable[[str], ColumnElement[bool] | Presele
     return condition
 
 
-def _was_born_in(text: str) -> ColumnElement[bool]:
-    """Match a date of birth, or the month or year of it: rows show the known part of a date."""
-    parts = text.split("-")
-    try:
-        first = date.fromisoformat("-".join([*parts, "01", "01"][: max(3, len(parts))]))
-    except ValueError:
-        raise invalid("date_of_birth", "write a date as YYYY-MM-DD, YYYY-MM or YYYY") from None
-    last = first
-    if len(parts) == 1:
-        last = first.replace(month=12, day=31)
-    elif len(parts) == 2:
-        last = first.replace(day=calendar.monthrange(first.year, first.month)[1])
-    return Patient.date_of_birth.between(first, last)
-
-
 FILTERS = {
-    "date_of_birth": Filter(Kind.TEXT, _was_born_in, "Born on this day, in this month, or in this year."),
+    "date_of_birth": Filter(Kind.TEXT, _is_born_in, "Year, month or day of birth, as far as it is known."),
     "name": Filter(
         Kind.TEXT,
         lambda text: preselect(Patient.id, name_contains(text)),
