@@ -38,7 +38,7 @@ def test_a_list_is_a_bare_array_with_paging_in_headers(filled: Clinic) -> None:
     assert response.headers["Content-Range"] == "patients 2-3/5"
     links = dict(reversed(part.split("; ")) for part in response.headers["Link"].split(", "))
     assert set(links) == {'rel="first"', 'rel="prev"', 'rel="next"', 'rel="last"'}
-    assert links['rel="next"'] == "</patients?per_page=2&page=3>"
+    assert links['rel="next"'] == "<http://localhost/patients?per_page=2&page=3>"
 
 
 @pytest.mark.parametrize(
