@@ -273,6 +273,8 @@ class _Parser:
         query.conditions += [Condition(name, "like", parts) for name, parts in self.parts.items()]
         if "sort_by" not in self.seen and not self.sort_order_is_given:
             query.descending = self.list_spec.newest_first
+        if query.after is not None:  # always by id, ascending
+            query.sort_by, query.descending = "id", False
         if self.row_range is not None:
             first, last = self.row_range
             if last <= first:
