@@ -50,12 +50,16 @@ def read_range(list_spec: ListSpec[Any], texts: dict[str, str], query: ListQuery
 
 def _parse_bound(text: str, zone: tzinfo, *, is_end: bool) -> datetime:
     if len(text) > 10:
-        # the '+' of an offset that is not percent-encoded arrives as a space
-        return parse_instant(text[:-6] + "+" + text[-5:] if text[-6] == " " else text, zone=zone)
+        return parse_instant(decode_offset(text), zone=zone)
     day = parse_day(text)
     if is_end:  # the whole day is included
         day += timedelta(days=1)
     return datetime.combine(day, time.min, tzinfo=zone).astimezone(UTC)
+
+
+def decode_offset(text: str) -> str:
+    """Return a date-time with the plus of its offset. Without percent-encoding, a plus arrives as a space."""
+    return text[:-6] + "+" + text[-5:] if text[-6:-5] == " " else text
 
 
 def _parse_zone(name: str | None) -> tzinfo:

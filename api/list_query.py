@@ -18,7 +18,7 @@ from api.field_errors import wrong_fields
 from config import settings
 from schemas.fields import MAX_ID, parse_day, parse_instant
 from security.sanitize import text_problem
-from services.listing.spec import MAX_PER_PAGE, Condition, Kind, ListQuery, ListSpec
+from services.listing.spec import MAX_PER_PAGE, Condition, Kind, ListColumn, ListQuery, ListSpec
 
 SUFFIXES = {"_like": "like", "_gte": "gte", "_lte": "lte", "_ne": "ne"}
 ALIASES = {"_sort": "sort_by", "_order": "sort_order", "_per_page": "per_page", "_page": "page"}
@@ -66,7 +66,11 @@ def _parse_unit_cost(text: str) -> Decimal:
 
 
 def _parse_day_or_instant(text: str) -> datetime:
-    return parse_instant(text) if len(text) > 10 else _parse_midnight(text)
+    return _parse_midnight(text) if _is_day(text) else parse_instant(calendar_range.decode_offset(text))
+
+
+def _is_day(text: str) -> bool:
+    return len(text) <= 10
 
 
 def _parse_midnight(text: str) -> datetime:
@@ -93,6 +97,13 @@ def _parse_value(kind: Kind, values: tuple[str, ...], text: str) -> Any:
             raise ValueError("must be one of " + ", ".join(values))
         return text
     return PARSERS[kind](text)
+
+
+def _parse_for_column(column: ListColumn, text: str) -> Any:
+    """Return the value of a comparison with a column. A date means the whole day, also for instants."""
+    if column.kind is Kind.INSTANT and _is_day(text):
+        return parse_day(text)
+    return _parse_value(column.kind, column.values, text)
 
 
 def _accepted_parameters(list_spec: ListSpec[Any]) -> list[str]:
@@ -224,7 +235,7 @@ class _Parser:
             self.query.named.setdefault(name, []).append(value)
         elif name in list_spec.columns:
             column = list_spec.columns[name]
-            self.equal_to.setdefault(name, []).append(_parse_value(column.kind, column.values, text))
+            self.equal_to.setdefault(name, []).append(_parse_for_column(column, text))
         else:
             self._add_suffixed_condition(name, text)
 
@@ -236,7 +247,7 @@ class _Parser:
                     raise ValueError("_like is for text only")
                 if op in ("gte", "lte"):
                     self._require_once(name)
-                value = _parse_value(column.kind, column.values, text)
+                value = _parse_for_column(column, text)
                 if op == "like":
                     self.parts.setdefault(name.removesuffix(suffix), []).append(value)
                 else:
@@ -262,6 +273,8 @@ class _Parser:
         query.conditions += [Condition(name, "like", parts) for name, parts in self.parts.items()]
         if "sort_by" not in self.seen and not self.sort_order_is_given:
             query.descending = self.list_spec.newest_first
+        if query.after is not None:  # always by id, ascending
+            query.sort_by, query.descending = "id", False
         if self.row_range is not None:
             first, last = self.row_range
             if last <= first:

@@ -33,10 +33,10 @@ def list_headers(page: Page[Any], name: str) -> dict[str, str]:
 
 
 def _links(page: Page[Any]) -> dict[str, str]:
-    """Return the URLs of the first, previous, next and last page, by link relation."""
+    """Return the absolute URLs of the first, previous, next and last page, by link relation."""
     query = page.query
     filters = [(name, text) for name, text in request.args.items(multi=True) if name not in PAGE_PARAMETERS]
-    base = f"{request.path}?{urlencode([*filters, ('per_page', query.limit)])}"
+    base = f"{request.base_url}?{urlencode([*filters, ('per_page', query.limit)])}"
     is_full = len(page.rows) == query.limit
     if query.after is not None:
         return {"next": f"{base}&after={page.rows[-1].id}"} if is_full else {}

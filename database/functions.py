@@ -26,8 +26,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from column_types import MoneyType
-
 
 def is_postgresql(connection: Connection | Engine) -> bool:
     """Return True for PostgreSQL, False for SQLite."""
@@ -144,8 +142,13 @@ def _larger_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
 class priced(FunctionElement[Any]):  # noqa: N801 - the name of an SQL function
     """A quantity times a unit cost, rounded half up to multiples of the smallest amount of the currency."""
 
-    type = MoneyType()
     inherit_cache = True
+
+    def __init__(
+        self, quantity: ColumnElement[Any], unit_cost: ColumnElement[Any], smallest: ColumnElement[Any]
+    ) -> None:
+        super().__init__(quantity, unit_cost, smallest)
+        self.type = smallest.type
 
 
 @compiles(priced, "postgresql")

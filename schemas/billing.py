@@ -247,6 +247,7 @@ class PaymentOut(Out):
     received_at: InstantOut = Field(validation_alias="occurred_at")
     claim_id: int | None
     created_by_id: int | None
+    created_by_name: str | None = Field(None, validation_alias=AliasPath("created_by", "name"))
     created_by: PersonRef | None
     created_at: InstantOut
 
@@ -276,6 +277,8 @@ class ClaimOut(Out):
     id: int
     billing_id: int
     patient_id: int
+    patient_name: str = Field(validation_alias=AliasPath("billing", "patient", "name"))
+    patient: PersonRef = Field(validation_alias=AliasPath("billing", "patient"))
     insurer: str
     policy_number: str
     claim_number: str | None

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, AliasPath, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from enums import MovementType
-from schemas.base import In, Out, patch_model
+from schemas.base import In, Out, PersonRef, patch_model
 from schemas.fields import Code, DayIn, DayOut, InstantOut, Line, MoneyOut, Name, Note, Short, parse_decimal
 
 MAX_UNITS = 1_000_000  # in one movement
@@ -178,6 +178,7 @@ class MovementOut(Out):
     treatment_id: int | None
     created_by_id: int | None
     created_by_name: str | None = Field(default=None, validation_alias=AliasPath("created_by", "name"))
+    created_by: PersonRef | None
     created_at: InstantOut
 
 

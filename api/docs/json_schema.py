@@ -197,7 +197,12 @@ def _inline(member: Schema, definitions: Schema) -> Schema:
 def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
     shared = dict(PAGING_PARAMETERS)
     sortable = {"type": "string", "enum": sorted(list_spec.columns), "default": "id"}
-    shared["sort_by"] = (sortable, "The column to sort by. Equal values are sorted by id.")
+    summary = "The column to sort by. Equal values are sorted by id."
+    if list_spec.newest_first:
+        summary += " Without it, the newest rows are first."
+    for name, reason in list_spec.excluded.items():
+        summary += f" `{name}` cannot sort or filter: {reason}."
+    shared["sort_by"] = (sortable, summary)
     if list_spec.text is not None:
         shared |= SEARCH_PARAMETERS
     if list_spec.main_date is not None:
@@ -213,7 +218,8 @@ def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
         summary += _refused_to(list_spec, name)
         described.append(parameter(name, _kind_schema(column.kind, column.values), summary))
     for name, condition in sorted(list_spec.filters.items()):
-        summary = condition.summary + _refused_to(list_spec, condition.guards or name)
+        summary = condition.summary + " Only once." * condition.once
+        summary += _refused_to(list_spec, condition.guards or name)
         described.append(parameter(name, _kind_schema(condition.kind, condition.values), summary))
     return described
 

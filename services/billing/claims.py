@@ -14,6 +14,7 @@ from services import clock
 from services.billing import ledger, payments
 from services.billing.bill_state import require_not_void, touch
 from services.listing import paging
+from services.listing.related_rows import patient_column, patient_filter
 from services.listing.spec import Condition, ListQuery, ListSpec, Page
 from services.rows import get_or_404
 
@@ -32,7 +33,13 @@ AGREED = (S.APPROVED, S.PARTIALLY_APPROVED)
 OPEN = (S.DRAFT, S.SUBMITTED, S.RESUBMITTED, *AGREED)  # the insurer may still decide or pay
 
 LIST: ListSpec[Claim] = ListSpec(
-    name="claims", model=Claim, area="claim", main_date="created_at", omit=frozenset({"version"})
+    name="claims",
+    model=Claim,
+    area="claim",
+    main_date="created_at",
+    omit=frozenset({"version"}),
+    computed={"patient_name": patient_column(Claim.patient_id)},
+    filters={"patient_name": patient_filter(Claim.patient_id)},
 )
 
 

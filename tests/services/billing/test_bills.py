@@ -462,7 +462,9 @@ def test_bills_can_be_filtered_by_payment_status(clinic: Clinic) -> None:
     assert filtered_ids("status=partial") == [partial["id"]]
     assert filtered_ids("status=paid") == filtered_ids("is_paid=true") == [paid["id"]]
     assert filtered_ids("status=void") == [void["id"]]
-    assert filtered_ids("is_paid=false") == [unpaid["id"], partial["id"], void["id"]]
+    assert filtered_ids("is_paid=false") == [void["id"], partial["id"], unpaid["id"]]
+    assert filtered_ids("status=unpaid&status=partial") == [partial["id"], unpaid["id"]]
+    assert filtered_ids("status_ne=unpaid&status_ne=partial") == [void["id"], paid["id"]]
     assert filtered_ids(f"q={paid['invoice_number']}") == [paid["id"]]
     assert filtered_ids(f"patient_id={paid['patient_id']}") == [paid["id"]]
 

@@ -30,7 +30,9 @@ def lots(clinic: Clinic, item: dict[str, Any]) -> list[tuple[str | None, int]]:
 
 
 def movements(clinic: Clinic, item: dict[str, Any]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = clinic.admin.get(f"/inventory/{item['id']}/movements").get_json()
+    """Return the movements of an item, the oldest first."""
+    path = f"/inventory/{item['id']}/movements?sort_order=asc"
+    rows: list[dict[str, Any]] = clinic.admin.get(path).get_json()
     return rows
 
 
@@ -238,7 +240,8 @@ def test_usage_takes_the_earliest_expiry_first_and_never_expired_units(clinic: C
         ("late", 2),
     ]
     assert lots(clinic, item) == [("old", 5), ("late", 3), (None, 5)]
-    assert clinic.technician.get(answer.headers["Location"]).get_json() == posting["movements"]
+    created = clinic.technician.get(answer.headers["Location"]).get_json()
+    assert created == posting["movements"][::-1]  # lists of movements begin with the newest
 
 
 def test_expired_units_are_in_the_quantity_but_not_available(clinic: Clinic) -> None:

@@ -345,12 +345,14 @@ def test_the_list_is_filtered_by_date_status_patient_and_doctor(clinic: Clinic) 
         return [row["id"] for row in answer.get_json()]
 
     ids = [first["id"], second["id"], third["id"]]
-    assert listed_ids("start_date=2027-03-02") == ids[1:]
+    assert listed_ids("") == ids[::-1]  # the newest first
+    assert listed_ids("start_date=2027-03-02") == ids[:0:-1]
     assert listed_ids(f"end_date={MONDAY}") == ids[:1]
-    assert listed_ids("start_date=2027-03-02&end_date=2027-03-02") == ids[1:]
+    assert listed_ids("start_date=2027-03-02&end_date=2027-03-02&sort_by=start") == ids[1:]
     assert listed_ids("end_date=2027-03-02T09:00:00Z") == ids[:1]
     assert listed_ids("start=2027-03-01T00:00:00Z&end=2027-03-02T00:00:00Z&timeZone=UTC") == ids[:1]
-    assert listed_ids("date=2027-03-02") == ids[1:]
+    assert listed_ids("date=2027-03-02&sort_order=asc") == ids[1:]
+    assert listed_ids(f"date={MONDAY}&date=2027-03-02T09:00:00Z&sort_by=id") == ids[:2]
     assert listed_ids("date=2027-03-02T09:00:00Z") == ids[1:2]
     assert listed_ids("status=cancelled") == ids[2:]
     assert listed_ids(f"patient_id={second['patient_id']}") == ids[1:2]
@@ -385,5 +387,5 @@ def test_a_list_is_audited_as_a_read_of_its_patients(clinic: Clinic) -> None:
 
     with clinic.inside() as session:
         entry = session.scalars(select(AuditLog).where(AuditLog.operation == "GET /appointments")).one()
-        assert (entry.action, entry.entity_ids) == ("list", [row["id"] for row in rows])
+        assert (entry.action, entry.entity_ids) == ("list", [row["id"] for row in reversed(rows)])
         assert entry.patient_ids == sorted(row["patient_id"] for row in rows)
