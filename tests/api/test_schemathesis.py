@@ -176,7 +176,11 @@ def load_schema(clinic: Clinic, role: str) -> Any:
     def filter_case(context: HookContext, case: Any) -> bool:
         # A blank text in an optional member means null. The document does not have this alternative, because
         # every optional member of a generated client would also be a text.
-        return case.meta is None or case.meta.generation.mode.is_positive or not _contains_blank(case.body)
+        return (
+            case.meta is None
+            or case.meta.generation.mode.is_positive
+            or not _contains_blank([case.body, case.query])
+        )
 
     def after_call(context: HookContext, case: Any, response: Any) -> None:
         session.may_have_ended = session.may_have_ended or response.status_code == 401
