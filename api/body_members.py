@@ -15,7 +15,7 @@ from pydantic import MISSING, BaseModel
 from pydantic.fields import FieldInfo
 
 from errors import MAX_ERRORS, ClinicError
-from schemas.base import accepted_members, allows_null, nested_models, shown_members
+from schemas.base import accepted_members, nested_models, nullable_members, shown_members
 from security.permissions import Actor, hidden
 
 Path = tuple[str | int, ...]
@@ -103,12 +103,12 @@ def read_blanks(model: type[BaseModel], members: Mapping[str, Any]) -> dict[str,
 
     A blank text in a member that must have a value stays. Validation refuses it.
     """
-    accepted, nested = accepted_members(model), nested_models(model)
+    accepted, nullable, nested = accepted_members(model), nullable_members(model), nested_models(model)
     read: dict[str, Any] = {}
     for name, value in members.items():
         info, inner = accepted.get(name), nested.get(name)
         if info is not None and (value is None or is_blank(value)):
-            if allows_null(info.annotation):
+            if name in nullable:
                 read[name] = None
             elif not _has_default(info):
                 read[name] = value

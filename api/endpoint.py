@@ -61,6 +61,11 @@ class EndpointSpec:
     summary: str = ""
     description: str = ""
 
+    def writes_resource(self, method: str) -> bool:
+        """Return True for a creation or an update, whose body may contain read-only members."""
+        is_write = method in ("PUT", "PATCH") or self.status == 201
+        return is_write and self.body is not None and self.body_resource is not None
+
     @property
     def body_resource(self) -> type[Out] | None:
         """Return the schema of the row that the body describes."""

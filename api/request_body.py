@@ -130,8 +130,12 @@ def validate(model: type[Model], members: dict[str, Any]) -> Model:
 
 
 def validate_query(model: type[Model], members: dict[str, str]) -> Model:
-    """Return a query string as its declared schema, or raise 422 with each wrong parameter."""
+    """Return a query string as its declared schema, or raise 422 with each wrong parameter.
+
+    A blank text in an optional parameter counts as absent.
+    """
+    given = {name: text for name, text in read_blanks(model, members).items() if text is not None}
     try:
-        return model.model_validate_strings(members)
+        return model.model_validate_strings(given)
     except ValidationError as error:
         raise describe(error, model) from None

@@ -243,9 +243,9 @@ def _written_members(spec: EndpointSpec, context: RequestContext, members: dict[
     """Return the members of a creation or an update without the read-only ones and the equal ones."""
     model, resource, row = spec.body, spec.body_resource, context.row
     context.ignored = IgnoredMembers()
-    is_update = request.method in ("PATCH", "PUT")
-    if model is None or resource is None or not (is_update or spec.status == 201):
+    if model is None or resource is None or not spec.writes_resource(request.method):
         return members
+    is_update = request.method in ("PATCH", "PUT")
     if context.actor is not None:
         own = not is_update or context.actor.owns(getattr(row, "doctor_id", None))
         refuse_hidden(model, resource, members, context.actor, own=own)

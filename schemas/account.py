@@ -16,6 +16,7 @@ EnteredPassword = Annotated[
         {
             "type": "string",
             "format": "password",
+            "pattern": r"\S",
             "maxLength": 1024,
             "examples": ["a quiet harbour at dawn"],
         }
@@ -27,6 +28,7 @@ NewPassword = Annotated[
         {
             "type": "string",
             "format": "password",
+            "pattern": r"\S",
             "minLength": 12,
             "maxLength": 1024,
             "examples": ["a quiet harbour at dawn"],

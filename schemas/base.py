@@ -112,12 +112,18 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
-def allows_null(annotation: Any) -> bool:
-    """Return True if a member with this annotation may be null."""
+@cache
+def nullable_members(model: type[BaseModel]) -> frozenset[str]:
+    """Return the names of the members of a request body that may be null."""
+    members = accepted_members(model)
+    return frozenset(name for name, field in members.items() if _allows_null(field.annotation))
+
+
+def _allows_null(annotation: Any) -> bool:
     if get_origin(annotation) is Annotated:
-        return allows_null(get_args(annotation)[0])
+        return _allows_null(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return any(map(allows_null, get_args(annotation)))
+        return any(map(_allows_null, get_args(annotation)))
     return annotation is type(None)
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.account import NewPassword
 from schemas.appointment import AppointmentOut, Minutes, SlotOut
 from schemas.base import In, OfDoctor, Out, patch_model, require_any
 from schemas.fields import (
@@ -32,7 +33,6 @@ from schemas.fields import (
     MoneyIn,
     MoneyOut,
     Name,
-    Password,
     Phone,
     parse_day,
     parse_instant_or_day,
@@ -58,7 +58,7 @@ class AccountIn(In):
     """The new user of a doctor."""
 
     email: Email
-    password: Password
+    password: NewPassword
 
 
 class Reassignment(In):

@@ -130,7 +130,7 @@ Phone = Annotated[
         {"type": "string", "maxLength": 100, "pattern": _PHONE_PATTERN, "examples": ["+1 (555) 123-4567"]}
     ),
 ]
-Password = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_check_not_blank)]
+Password = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_check_not_blank), _NOT_BLANK]
 Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[1])]
 Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 

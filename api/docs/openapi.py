@@ -75,6 +75,10 @@ HEADERS: dict[str, Schema] = {
         "description": "The URL of the new row.",
         "schema": {"type": "string", "format": "uri-reference"},
     },
+    "X-Ignored-Members": {
+        "description": "The read-only members of the body that differ from the row, or that are hidden.",
+        "schema": {"type": "string"},
+    },
     "Idempotency-Replayed": {
         "description": "This is the response to an earlier request with the same key.",
         "schema": {"type": "string", "enum": ["true"]},
@@ -172,6 +176,8 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         names += LIST_HEADERS
     elif isinstance(spec.returns, Serializer) and not spec.many:
         names.append("ETag")
+    if spec.writes_resource(endpoint.method):
+        names.append("X-Ignored-Members")
     if endpoint.idempotent and not spec.secret:
         names.append("Idempotency-Replayed")
     success: Schema = {
