@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AliasPath, ConfigDict, Field, computed_field, model_validator
+from pydantic import AliasPath, Field, computed_field, model_validator
 
 from enums import PaymentMethod
 from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, patch_model
@@ -123,14 +123,6 @@ class VisitIn(In):
 
 class VisitCreate(VisitIn):
     """A new visit with its treatments, prescriptions and payment."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"patient_id": 1, "doctor_id": 1, "chief_complaint": "Sore throat for three days"},
-            ]
-        }
-    )
 
     treatments: Annotated[list[VisitTreatmentIn], Field(default_factory=list, max_length=100)]
     prescriptions: Annotated[list[VisitPrescriptionIn], Field(default_factory=list, max_length=100)]

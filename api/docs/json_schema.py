@@ -8,6 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema
 
+from api.docs.examples import VARIABLES, example_of
 from api.docs.registry import RegisteredEndpoint
 from api.endpoint import EndpointSpec
 from api.list_query import MAX_TEXT
@@ -168,7 +169,7 @@ def query_parameters(spec: EndpointSpec) -> list[Schema]:
 def _inline(member: Schema, definitions: Schema) -> Schema:
     """Return the schema of a parameter without references and without null: a query string has no null."""
     if "$ref" in member:
-        referenced = definitions[member["$ref"].rsplit("/", 1)[1]]
+        referenced = definitions[_schema_name(member)]
         return {name: value for name, value in referenced.items() if name not in ("title", "description")}
     schema = {name: value for name, value in member.items() if name != "description"}
     if schema.get("default", ...) is None:
@@ -227,17 +228,22 @@ def parameter(name: str, schema: Schema, summary: str, *, required: bool = False
 
 
 def _path_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
-    schema = {"type": "integer", "minimum": 1, "maximum": MAX_ID, "examples": [1]}
-    return [
-        {
+    stated = example_of(endpoint)
+    described = []
+    for name in endpoint.path_ids:
+        member: Schema = {
             "name": name,
             "in": "path",
             "required": True,
             "description": f"The id of the {name.removesuffix('_id').replace('_', ' ')}.",
-            "schema": schema,
+            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_ID},
         }
-        for name in endpoint.path_ids
-    ]
+        if name in stated.variables:
+            member["description"] += f" The example needs {VARIABLES[stated.variables[name]]}."
+        else:
+            member["example"] = stated.ids.get(name, 1)
+        described.append(member)
+    return described
 
 
 def _header_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
@@ -267,7 +273,7 @@ MAX_EXAMPLE_DEPTH = 3  # deeper lists are empty in examples
 def example(schema: Schema, definitions: Schema, depth: int = 0) -> Any:
     """Return an example value of a schema."""
     if "$ref" in schema and not schema.get("examples"):
-        return example(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions, depth)
+        return example(definitions[_schema_name(schema)], definitions, depth)
     for keyword in ("examples", "enum"):
         if schema.get(keyword):
             return schema[keyword][0]
@@ -289,10 +295,17 @@ def example(schema: Schema, definitions: Schema, depth: int = 0) -> Any:
     return scalars.get(str(kind))
 
 
-def body_example(body: type[BaseModel], definitions: Schema) -> Any:
-    """Return the example of a body schema, or a body of its required members."""
-    schema = definitions[schema_of(body, output=False, definitions=definitions)["$ref"].rsplit("/", 1)[1]]
-    if schema.get("examples"):
-        return schema["examples"][0]
+def body_example(endpoint: RegisteredEndpoint, definitions: Schema) -> Any:
+    """Return the example of the body of an endpoint: by default, a body of the required members."""
+    stated = example_of(endpoint).body
+    if stated is not None:
+        return stated
+    reference = schema_of(endpoint.spec.body, output=False, definitions=definitions)
+    schema = definitions[_schema_name(reference)]
     names = schema.get("required") or list(schema.get("properties", {}))[:1]
     return {name: example(schema["properties"][name], definitions) for name in names}
+
+
+def _schema_name(reference: Schema) -> str:
+    name: str = reference["$ref"].rsplit("/", 1)[1]
+    return name

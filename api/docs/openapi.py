@@ -130,7 +130,7 @@ def _operation(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         operation["security"] = [{"bearer": []}, {"cookie": []}]
     if spec.body is not None:
         schema = schema_of(spec.body, output=False, definitions=definitions)
-        media = {"schema": schema, "example": body_example(spec.body, definitions)}
+        media = {"schema": schema, "example": body_example(endpoint, definitions)}
         operation["requestBody"] = {
             "required": bool(definitions[spec.body.__name__].get("required")),
             "content": {"application/json": media},
