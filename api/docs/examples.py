@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.docs.registry import RegisteredEndpoint
+from config import settings
 
 # Values that only the caller knows, and where to find them. `curl` lines read them from shell variables.
 VARIABLES = {
@@ -204,3 +205,8 @@ def example_of(endpoint: RegisteredEndpoint) -> Example:
     """Return the example of an endpoint. `PUT` in place of `PATCH` has the same one."""
     method = "PATCH" if endpoint.is_put_alias else endpoint.method
     return EXAMPLES.get(f"{method} {endpoint.path}", Example())
+
+
+def base_url() -> str:
+    """Return the URL of a local server."""
+    return f"http://localhost:{settings().port}"

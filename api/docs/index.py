@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
-from api.docs.examples import VARIABLES, example_of
+from api.docs.examples import VARIABLES, base_url, example_of
 from api.docs.json_schema import (
     COMMON,
     Schema,
@@ -57,6 +57,7 @@ def index_document(app: Flask) -> dict[str, Any]:
         "currency": settings().currency,
         "links": {
             "self": "/",
+            "console": "/docs",
             "openapi": "/openapi.json",
             "live": "/health/live",
             "ready": "/health/ready",
@@ -73,11 +74,6 @@ def index_document(app: Flask) -> dict[str, Any]:
         "limits": limits(),
         "components": {"schemas": definitions},
     }
-
-
-def base_url() -> str:
-    """Return the URL of a local server."""
-    return f"http://localhost:{settings().port}"
 
 
 def limits() -> dict[str, Any]:
@@ -146,7 +142,7 @@ def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], bod
         value = f"${stated.variables[name]}" if name in stated.variables else str(stated.ids.get(name, 1))
         url = url.replace("{" + name + "}", value)
     required = {
-        parameter["name"]: example(parameter["schema"], {})
+        parameter["name"]: example(parameter["schema"], {}, parameter["name"])
         for parameter in all_parameters
         if parameter["required"] and parameter["in"] == "query"
     }

@@ -119,6 +119,21 @@ def test_everything_is_documented(document: dict[str, Any]) -> None:
     assert not missing, "\n".join(missing)
 
 
+def test_the_description_of_the_document_is_complete(document: dict[str, Any]) -> None:
+    used = {tag for operation in operations(document).values() for tag in operation["tags"]}
+    tags = {tag["name"]: tag["description"] for tag in document["tags"]}
+
+    assert set(tags) == used
+    assert all(text.endswith(".") for text in tags.values())
+    assert document["info"]["contact"]["name"]
+    for (method, path), operation in operations(document).items():
+        is_public = operation["x-roles"] == ["anyone"]
+        assert operation["security"] == ([] if is_public else [{"bearer": []}, {"cookie": []}]), (
+            method,
+            path,
+        )
+
+
 def missing_descriptions(document: dict[str, Any], operation: dict[str, Any]) -> Iterator[str]:
     """Yield the missing descriptions and schemas of an operation."""
     if not operation.get("summary", "").endswith("."):
@@ -129,6 +144,8 @@ def missing_descriptions(document: dict[str, Any], operation: dict[str, Any]) ->
             yield f"parameter {target['name']} without description"
         if not target.get("schema"):
             yield f"parameter {target['name']} without schema"
+        elif not has_example(target):
+            yield f"parameter {target['name']} without example"
     for status, response in operation["responses"].items():
         if not response.get("description"):
             yield f"{status} without description"
@@ -139,6 +156,14 @@ def missing_descriptions(document: dict[str, Any], operation: dict[str, Any]) ->
         yield "no roles"
 
 
+def has_example(parameter: dict[str, Any]) -> bool:
+    """Return True if a parameter has an example, a list of values, or a value that only the caller knows."""
+    schemas = parameter["schema"].get("anyOf", [parameter["schema"]])
+    if any("examples" in schema or "enum" in schema for schema in schemas):
+        return True
+    return "example" in parameter or parameter["name"] == "session_id"
+
+
 def test_missing_descriptions_are_detected(document: dict[str, Any]) -> None:
     operation: dict[str, Any] = {
         "parameters": [{"name": "q", "in": "query", "schema": {}}],
@@ -147,6 +172,7 @@ def test_missing_descriptions_are_detected(document: dict[str, Any]) -> None:
     }
 
     assert len(list(missing_descriptions(document, operation))) == 6
+    assert not has_example({"name": "q", "schema": {"type": "string"}})
 
 
 def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
@@ -166,7 +192,7 @@ def test_the_index_describes_every_endpoint(shared_clinic: Clinic, index: dict[s
         assert endpoint["roles"] == registered.roles
         assert names == [parameter["name"] for parameter in parameters(registered)]
         assert endpoint["answer"]["status"] == registered.spec.status
-        assert endpoint["curl"].startswith(f"curl -X {registered.method} http://localhost:5000/")
+        assert endpoint["curl"].startswith(f"curl -X {registered.method} http://localhost/")
         assert ("body" in endpoint) == (registered.spec.body is not None)
 
 
@@ -180,6 +206,25 @@ def test_the_index_contains_status_transitions_error_codes_and_limits(index: dic
     assert index["limits"]["body_bytes"] == 256 * 1024
     assert index["limits"]["requests"] == "600 per minute"
     assert index["links"]["openapi"] == "/openapi.json"
+
+
+def test_the_documents_name_the_url_of_the_caller(shared_clinic: Clinic) -> None:
+    for host, expected in (
+        ("clinic.example:8443", "http://clinic.example:8443"),
+        ("[::1]:5000", "http://[::1]:5000"),
+        ('evil"><script>', "http://localhost:5000"),
+    ):
+        headers = {"Host": host}
+        index = shared_clinic.nobody.get("/", headers=headers).get_json()
+        document = shared_clinic.nobody.get("/openapi.json", headers=headers).get_json()
+        page = shared_clinic.nobody.get("/", headers=headers | {"Accept": "text/html"}).get_data(as_text=True)
+
+        assert index["url"] == expected
+        # linters refuse a server at localhost
+        assert document["servers"][0]["url"] == expected.replace("localhost", "127.0.0.1")
+        assert index["domains"]["patients"][0]["curl"].startswith(f"curl -X GET {expected}/patients ")
+        assert f"curl -X GET {expected}/patients " in page
+        assert "evil" not in page
 
 
 # --- Consistent with the application -------------------------------------------------------------------
@@ -228,7 +273,7 @@ def send(caller: Caller, line: str) -> Any:
         else:
             assert option == "-d", line
             data = value
-    path = url.removeprefix("http://localhost:5000")
+    path = re.sub(r"^http://localhost(:5000)?", "", url)
     return caller.clinic.nobody.send(method, path, headers=headers, data=data)
 
 
@@ -288,7 +333,7 @@ def test_the_example_of_a_path_is_the_one_of_the_curl_line(
         ids = {each["name"]: each.get("example") for each in in_path}
         line = described[method, path]["curl"]
         if None not in ids.values():
-            assert re.search(rf" http://localhost:5000{re.escape(path.format(**ids))}( |\?|$)", line), line
+            assert re.search(rf" http://localhost{re.escape(path.format(**ids))}( |\?|$)", line), line
         for content in operation.get("requestBody", {}).get("content", {}).values():
             assert content["example"] == described[method, path]["body"]["example"]
 
