@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import func, select
 
+from commands import demo_examples
 from enums import (
     AllergySeverity,
     AppointmentStatus,
@@ -305,10 +306,15 @@ def demo() -> None:
 def load(count: int) -> None:
     """Load the synthetic clinic through the rules of the services.
 
-    615 patients with practitioners, encounters, procedures, conditions, allergies and prescriptions.
+    615 patients with practitioners, encounters, procedures, conditions, allergies and prescriptions. A clinic
+    without doctors and patients first gets the rows that the examples of the API documentation refer to.
     Prints the number of loaded rows, and of refused rows by reason. A second run continues: it does not
     change loaded rows.
     """
+    if demo_examples.create(CLERK):
+        audit_log.append_pending(CLERK, OPERATION)
+        db.session.commit()
+        db.session.remove()
     loader = Loader()
     loader.load_doctors()
     patient_rows = read_rows("patients")[:count]

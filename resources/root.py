@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 
 from flask import Flask, Response, current_app, request
@@ -10,6 +11,7 @@ from sqlalchemy import text
 
 from api import metrics
 from api.docs import console, html
+from api.docs.examples import base_url
 from api.docs.index import index_document
 from api.docs.openapi import openapi_document
 from api.endpoint import endpoint
@@ -23,20 +25,33 @@ from security.permissions import Permission
 from services.billing import currency
 from services.schema_version import expected_revision, stored_revision
 
+# The scheme and host of a request. Another `Host` header does not get into the documents.
+_PLAIN_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def _server_url() -> str:
+    """Return the URL of this server as the caller wrote it, for the curl lines."""
+    url = request.host_url.rstrip("/")
+    return url if _PLAIN_URL.fullmatch(url) else base_url()
+
 
 @lru_cache(maxsize=4)
-def _openapi_json(app: Flask) -> PublicDocument:
-    return PublicDocument(json.dumps(openapi_document(app)).encode(), "application/json")
+def _sources(app: Flask) -> tuple[str, str, str]:
+    """Return the documents with the URL of a local server: OpenAPI, index, and the page of the index."""
+    index = index_document(app)
+    return json.dumps(openapi_document(app)), json.dumps(index), html.render(index)
 
 
-@lru_cache(maxsize=4)
-def _index(app: Flask) -> tuple[PublicDocument, PublicDocument]:
-    """Return the document of `GET /` as JSON and as an HTML page."""
-    document = index_document(app)
-    page = html.render(document).encode()
+@lru_cache(maxsize=16)
+def _documents(app: Flask, url: str) -> tuple[PublicDocument, PublicDocument, PublicDocument]:
+    """Return the documents with the URL of this server, in the order of `_sources`."""
+    openapi, index, page = (source.replace(base_url(), url) for source in _sources(app))
+    # Linters refuse a server at `localhost` (Redocly: no-server-example.com). The address is the same.
+    openapi = openapi.replace("://localhost", "://127.0.0.1")
     return (
-        PublicDocument(json.dumps(document).encode(), "application/json", vary=("Accept",)),
-        PublicDocument(page, "text/html", vary=("Accept",), csp=html.CSP),
+        PublicDocument(openapi.encode(), "application/json"),
+        PublicDocument(index.encode(), "application/json", vary=("Accept",)),
+        PublicDocument(page.encode(), "text/html", vary=("Accept",), csp=html.CSP),
     )
 
 
@@ -61,7 +76,7 @@ class Root(ApiResource):
     @endpoint(Permission.PUBLIC, media_types=("application/json", "text/html"))
     def get(self) -> Response:
         """Describe the API, as JSON or as an HTML page for browsers."""
-        document, page = _index(_app())
+        _openapi, document, page = _documents(_app(), _server_url())
         if request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html":
             return page.response()
         return document.response()
@@ -73,7 +88,7 @@ class OpenApiDocument(ApiResource):
     @endpoint(Permission.PUBLIC)
     def get(self) -> Response:
         """Describe the API as an OpenAPI 3.1 document."""
-        return _openapi_json(_app()).response()
+        return _documents(_app(), _server_url())[0].response()
 
 
 class Console(ApiResource):

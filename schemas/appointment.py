@@ -32,10 +32,7 @@ class _AppointmentIn(In):
 class AppointmentCreate(_AppointmentIn):
     """A new appointment. Patient, doctor and date are required. The default duration is the doctor's slot."""
 
-    model_config = ConfigDict(
-        json_schema_extra=require_any("date", "start")
-        | {"examples": [{"patient_id": 1, "doctor_id": 1, "date": "2030-03-04T09:00:00Z"}]}
-    )
+    model_config = ConfigDict(json_schema_extra=require_any("date", "start"))
 
     status: Literal[AppointmentStatus.SCHEDULED] = AppointmentStatus.SCHEDULED
 

@@ -46,7 +46,7 @@ def patch_model(model: type[Body], name: str, *, without: frozenset[str] = froze
         if key not in without
     }
     config = ConfigDict(**model.model_config)
-    config.pop("json_schema_extra", None)  # required members and examples of a creation
+    config.pop("json_schema_extra", None)  # required members of a creation
     return create_model(name, __config__=config, __doc__=model.__doc__, **members)  # type: ignore[no-any-return]
 
 

@@ -102,17 +102,7 @@ class BillingIn(BillingChange):
     `date` is the date of issue: today by default, at most 366 days ago, and not in the future.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra=require_any("visit_id", "treatment_id", "patient_id")
-        | {
-            "examples": [
-                {
-                    "patient_id": 1,
-                    "items": [{"description": "Blood count", "quantity": 1, "unit_price": "25.00"}],
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=require_any("visit_id", "treatment_id", "patient_id"))
 
     visit_id: Id | None = None
     treatment_id: Id | None = None

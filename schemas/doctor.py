@@ -111,14 +111,7 @@ class _Profile(In):
 class DoctorCreate(_Profile):
     """A new doctor. The default name is the name of the user `user_id`."""
 
-    model_config = ConfigDict(
-        json_schema_extra=require_any("name", "user_id")
-        | {
-            "examples": [
-                {"name": "Amina Yusuf", "specialty": "cardiology", "license_number": "MD-20417"},
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=require_any("name", "user_id"))
 
     name: Annotated[Name, Field(examples=["Amina Yusuf"])] | None = None
 
@@ -209,14 +202,6 @@ class WindowIn(In):
 
 class ScheduleIn(CalendarConflictResolution):
     """The complete weekly working hours. Booked appointments that no longer fit need a resolution."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"windows": [{"weekday": 0, "start": "09:00", "end": "13:00"}], "on_conflict": "keep"}
-            ]
-        }
-    )
 
     windows: Annotated[list[WindowIn], Field(max_length=100)]
 

@@ -348,7 +348,7 @@ InstantOrDay = Annotated[
         }
     ),
 ]
-_DAY_SCHEMA = WithJsonSchema({"type": "string", "format": "date", "examples": ["1990-01-01"]})
+_DAY_SCHEMA = WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-03-02"]})
 DayIn = Annotated[date, BeforeValidator(parse_day), _DAY_SCHEMA]
 DayOut = Annotated[date, _DAY_SCHEMA]
 _BIRTH_DATE_SCHEMA = WithJsonSchema(

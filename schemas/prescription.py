@@ -91,7 +91,6 @@ class PrescriptionIn(VisitPrescriptionIn):
                 {"required": ["medications"], "properties": {"medications": {"minItems": 1}}},
                 {"required": ["details"], "properties": {"details": {"type": "string", "pattern": r"\S"}}},
             ],
-            "examples": [{"visit_id": 1, "medications": [{"name": "Amoxicillin 500 mg", "quantity": 21}]}],
         }
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AliasPath, ConfigDict, Field, computed_field
+from pydantic import AliasPath, Field, computed_field
 
 from enums import PaymentMethod
 from schemas.base import CodeWarning, In, OfDoctor, OfPatient, Out, PersonRef, patch_model
@@ -115,14 +115,6 @@ class VisitIn(In):
 
 class VisitCreate(VisitIn):
     """A new visit with its treatments, prescriptions and payment."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"patient_id": 1, "doctor_id": 1, "chief_complaint": "Sore throat for three days"},
-            ]
-        }
-    )
 
     treatments: Annotated[list[VisitTreatmentIn], Field(default_factory=list, max_length=100)]
     prescriptions: Annotated[list[VisitPrescriptionIn], Field(default_factory=list, max_length=100)]

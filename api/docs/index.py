@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
+from api.docs.examples import VARIABLES, base_url, example_of
 from api.docs.json_schema import (
     COMMON,
     Schema,
@@ -56,6 +57,7 @@ def index_document(app: Flask) -> dict[str, Any]:
         "currency": settings().currency,
         "links": {
             "self": "/",
+            "console": "/docs",
             "openapi": "/openapi.json",
             "live": "/health/live",
             "ready": "/health/ready",
@@ -72,11 +74,6 @@ def index_document(app: Flask) -> dict[str, Any]:
         "limits": limits(),
         "components": {"schemas": definitions},
     }
-
-
-def base_url() -> str:
-    """Return the URL of a local server."""
-    return f"http://localhost:{settings().port}"
 
 
 def limits() -> dict[str, Any]:
@@ -118,7 +115,7 @@ def _endpoint_members(endpoint: RegisteredEndpoint, definitions: Schema) -> dict
     body = None
     if spec.body is not None:
         schema = schema_of(spec.body, output=False, definitions=definitions)
-        body = body_example(spec.body, definitions)
+        body = body_example(endpoint, definitions)
         members["body"] = {"schema": schema, "example": body}
     response = response_schema(spec, definitions)
     members["answer"] = {
@@ -128,25 +125,36 @@ def _endpoint_members(endpoint: RegisteredEndpoint, definitions: Schema) -> dict
         "example": example(response, definitions),
     }
     members["errors"] = endpoint.error_codes
+    if variables := example_of(endpoint).variables.values():
+        members["variables"] = {f"${name}": VARIABLES[name] for name in variables}
     members["curl"] = curl_command(endpoint, all_parameters, body)
     return members
 
 
 def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], body: Any) -> str:
-    """Return a command that works if $TOKEN holds an access token and the rows with id 1 exist."""
+    """Return a command that works in a new demo clinic if $TOKEN holds an access token of an admin.
+
+    Some lines also need a variable of `api/docs/examples.py`.
+    """
+    stated = example_of(endpoint)
     url = base_url() + endpoint.path
     for name in endpoint.path_ids:
-        url = url.replace("{" + name + "}", "1")
+        value = f"${stated.variables[name]}" if name in stated.variables else str(stated.ids.get(name, 1))
+        url = url.replace("{" + name + "}", value)
     required = {
-        parameter["name"]: example(parameter["schema"], {})
+        parameter["name"]: example(parameter["schema"], {}, parameter["name"])
         for parameter in all_parameters
         if parameter["required"] and parameter["in"] == "query"
     }
     if required:
         url += "?" + urlencode(required)
-    command = shlex.join(["curl", "-X", endpoint.method, url])
+    command = f"curl -X {endpoint.method} {url if stated.variables else shlex.quote(url)}"
     if not endpoint.public:
         command += ' -H "Authorization: Bearer $TOKEN"'
     if body is not None:
-        command += ' -H "Content-Type: application/json" -d ' + shlex.quote(json.dumps(body))
+        data = shlex.quote(json.dumps(body, ensure_ascii=False))
+        for name, variable in stated.variables.items():
+            # the shell replaces a variable outside single quotes only
+            data = data.replace(json.dumps(body[name]), f'"\'"${variable}"\'"')
+        command += f' -H "Content-Type: application/json" -d {data}'
     return command

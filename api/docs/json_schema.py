@@ -8,6 +8,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema
 
+from api.docs.example_values import EMPTY, VALUES
+from api.docs.examples import VARIABLES, example_of
 from api.docs.registry import RegisteredEndpoint
 from api.endpoint import EndpointSpec
 from api.list_query import MAX_TEXT
@@ -106,7 +108,7 @@ DAY_OR_INSTANT = {"anyOf": [DAY, INSTANT]}
 KIND_SCHEMAS: dict[Kind, Schema] = {
     Kind.ID: {"type": "integer", "minimum": 0, "maximum": MAX_ID, "examples": [1]},
     Kind.INTEGER: {"type": "integer", "minimum": -MAX_ID, "maximum": MAX_ID},
-    Kind.BOOLEAN: {"type": "boolean"},
+    Kind.BOOLEAN: {"type": "boolean", "examples": [True]},
     Kind.TEXT: {"type": "string", "maxLength": MAX_TEXT},
     Kind.DAY: DAY,
     Kind.INSTANT: DAY_OR_INSTANT,
@@ -115,19 +117,22 @@ KIND_SCHEMAS: dict[Kind, Schema] = {
     Kind.DECIMAL: AMOUNT,
 }
 PAGING_PARAMETERS: dict[str, tuple[Schema, str]] = {
-    "page": ({"type": "integer", "minimum": 1, "maximum": 10_000_000}, "The page number, from 1."),
+    "page": (
+        {"type": "integer", "minimum": 1, "maximum": 10_000_000, "examples": [1]},
+        "The page number, from 1.",
+    ),
     "per_page": (
         {"type": "integer", "minimum": 1, "maximum": MAX_PER_PAGE, "default": 20},
         "Rows of a page.",
     ),
     "sort_order": ({"type": "string", "enum": ["asc", "desc"], "default": "asc"}, "The sort order."),
     "after": (
-        {"type": "integer", "minimum": 0, "maximum": MAX_ID},
+        {"type": "integer", "minimum": 0, "maximum": MAX_ID, "examples": [100]},
         "Only rows with a greater id, sorted by id: for reading a whole list page by page.",
     ),
 }
 SEARCH_PARAMETERS: dict[str, tuple[Schema, str]] = {
-    "q": (KIND_SCHEMAS[Kind.TEXT], "Words of names and numbers."),
+    "q": (KIND_SCHEMAS[Kind.TEXT] | {"examples": ["zawadi"]}, "Words of names and numbers."),
 }
 DATE_PARAMETERS: dict[str, tuple[Schema, str]] = {
     "start_date": (DAY_OR_INSTANT, "Only rows with this main date or a later one."),
@@ -181,7 +186,7 @@ def query_parameters(spec: EndpointSpec) -> list[Schema]:
 def _inline(member: Schema, definitions: Schema) -> Schema:
     """Return the schema of a parameter without references and without null: a query string has no null."""
     if "$ref" in member:
-        referenced = definitions[member["$ref"].rsplit("/", 1)[1]]
+        referenced = definitions[_schema_name(member)]
         return {name: value for name, value in referenced.items() if name not in ("title", "description")}
     schema = {name: value for name, value in member.items() if name != "description"}
     if schema.get("default", ...) is None:
@@ -243,29 +248,37 @@ def _hidden_from(area: str, field: str) -> str:
 
 
 def parameter(name: str, schema: Schema, summary: str, *, required: bool = False) -> Schema:
-    """Return one query parameter in OpenAPI form."""
+    """Return one query parameter in OpenAPI form. Its schema has an example."""
+    choices = schema.get("anyOf", [schema])
+    if not any(keyword in choice for choice in choices for keyword in ("examples", "enum")):
+        schema = schema | {"examples": [example(schema, {}, name)]}
     return {"name": name, "in": "query", "required": required, "description": summary, "schema": schema}
 
 
 def _path_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
-    schema = {"type": "integer", "minimum": 1, "maximum": MAX_ID, "examples": [1]}
-    return [
-        {
+    stated = example_of(endpoint)
+    described = []
+    for name in endpoint.path_ids:
+        member: Schema = {
             "name": name,
             "in": "path",
             "required": True,
             "description": f"The id of the {name.removesuffix('_id').replace('_', ' ')}.",
-            "schema": schema,
+            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_ID},
         }
-        for name in endpoint.path_ids
-    ]
+        if name in stated.variables:
+            member["description"] += f" The example needs {VARIABLES[stated.variables[name]]}."
+        else:
+            member["example"] = stated.ids.get(name, 1)
+        described.append(member)
+    return described
 
 
 def _header_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
     headers = []
     if endpoint.checks_version:
         summary = "The ETag of the row as it was read. 412 if the row has changed since."
-        headers.append(_header("If-Match", summary, {"type": "string", "examples": ['"1"']}))
+        headers.append(_header("If-Match", summary, {"type": "string"}))
     if endpoint.idempotent:
         summary = "The same key with the same request gets the first response again, for a day."
         if endpoint.spec.secret:
@@ -276,44 +289,62 @@ def _header_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
 
 
 def _header(name: str, summary: str, schema: Schema) -> Schema:
+    schema = {"examples": [VALUES[name]]} | schema
     return {"name": name, "in": "header", "required": False, "description": summary, "schema": schema}
 
 
 # --- Examples ------------------------------------------------------------------------------------------
 
-TEXT_EXAMPLES = {"date": "2026-03-02", "date-time": "2026-03-02T09:00:00Z", "email": "john@example.com"}
+TEXT_EXAMPLES = {"date": "2026-03-02", "date-time": "2026-03-02T09:00:00Z", "uri-reference": "about:blank"}
 MAX_EXAMPLE_DEPTH = 3  # deeper lists are empty in examples
 
 
-def example(schema: Schema, definitions: Schema, depth: int = 0) -> Any:
-    """Return an example value of a schema."""
+def example(schema: Schema, definitions: Schema, name: str = "", depth: int = 0) -> Any:
+    """Return an example value of the schema of the member `name`."""
     if "$ref" in schema and not schema.get("examples"):
-        return example(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions, depth)
+        return example(definitions[_schema_name(schema)], definitions, name, depth)
+    choices = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    if name in EMPTY and {"type": "null"} in (choices or ()):
+        return None
     for keyword in ("examples", "enum"):
         if schema.get(keyword):
             return schema[keyword][0]
     if "const" in schema:
         return schema["const"]
-    choices = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
     if choices:
-        return example(choices[0], definitions, depth)
+        return example(choices[0], definitions, name, depth)
     kind = schema.get("type")
     if kind == "object":
         members = schema.get("properties", {})
-        return {name: example(member, definitions, depth + 1) for name, member in members.items()}
+        return {key: example(member, definitions, key, depth + 1) for key, member in members.items()}
     if kind == "array":
         has_element = "items" in schema and depth < MAX_EXAMPLE_DEPTH
-        return [example(schema["items"], definitions, depth + 1)] if has_element else []
-    if kind == "string":
-        return TEXT_EXAMPLES.get(schema.get("format", ""), "text"[: schema.get("maxLength", 4)])
+        return [example(schema["items"], definitions, name, depth + 1)] if has_element else []
+    return _scalar_example(schema, name)
+
+
+def _scalar_example(schema: Schema, name: str) -> Any:
+    """Return the value of the member by its name, if it fits, or else a value of the type."""
+    kind = schema.get("type")
+    types: dict[str, Any] = {"string": str, "integer": int, "number": (int, float)}
+    value = VALUES.get(name)
+    if isinstance(value, types.get(str(kind), ())) and "format" not in schema:
+        return value
     scalars = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True}
-    return scalars.get(str(kind))
+    return scalars.get(str(kind), TEXT_EXAMPLES.get(schema.get("format", ""), "text"))
 
 
-def body_example(body: type[BaseModel], definitions: Schema) -> Any:
-    """Return the example of a body schema, or a body of its required members."""
-    schema = definitions[schema_of(body, output=False, definitions=definitions)["$ref"].rsplit("/", 1)[1]]
-    if schema.get("examples"):
-        return schema["examples"][0]
+def body_example(endpoint: RegisteredEndpoint, definitions: Schema) -> Any:
+    """Return the example of the body of an endpoint: by default, a body of the required members."""
+    stated = example_of(endpoint).body
+    if stated is not None:
+        return stated
+    reference = schema_of(endpoint.spec.body, output=False, definitions=definitions)
+    schema = definitions[_schema_name(reference)]
     names = schema.get("required") or list(schema.get("properties", {}))[:1]
-    return {name: example(schema["properties"][name], definitions) for name in names}
+    return {name: example(schema["properties"][name], definitions, name) for name in names}
+
+
+def _schema_name(reference: Schema) -> str:
+    name: str = reference["$ref"].rsplit("/", 1)[1]
+    return name

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from flask import Flask
 
+from api.docs.examples import base_url
 from api.docs.json_schema import (
     COMMON,
     SHARED_PARAMETERS,
@@ -16,7 +17,7 @@ from api.docs.json_schema import (
     response_schema,
     schema_of,
 )
-from api.docs.registry import RegisteredEndpoint, registered_endpoints
+from api.docs.registry import DOMAINS, RegisteredEndpoint, registered_endpoints
 from api.serialization import Serializer
 from errors import CODES, MAX_ERRORS
 
@@ -73,6 +74,7 @@ HEADERS: dict[str, Schema] = {
     "ETag": {"description": "The version of the row, if it has one.", "schema": {"type": "string"}},
     "Location": {
         "description": "The URL of the new row.",
+        "required": True,
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "X-Ignored-Members": {
@@ -107,11 +109,13 @@ def openapi_document(app: Flask) -> Schema:
         "info": {
             "title": "Clinic Management System",
             "version": "1.0.0",
-            "description": "The backend of a small clinic. `GET /` describes it for people.",
+            "description": "The backend of a small clinic. [`GET /`](/) is the reference for people, "
+            "[`/docs`](/docs) the console. The examples work in a new clinic after `make demo`.",
+            "contact": {"name": "The administrators of this clinic", "url": base_url()},
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(endpoint.domain for endpoint in endpoints)],
+        "servers": [{"url": base_url(), "description": "This server"}],
+        "tags": [{"name": name, "description": text} for name, text in DOMAINS.items()],
         "paths": paths,
         "components": {
             "schemas": definitions,
@@ -136,14 +140,13 @@ def _operation(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         "summary": spec.summary,
         "description": _description(endpoint),
         "x-roles": endpoint.roles,
+        "security": [] if endpoint.public else [{"bearer": []}, {"cookie": []}],
         "parameters": [_by_reference(each) for each in parameters(endpoint)],
         "responses": _responses(endpoint, definitions),
     }
-    if not endpoint.public:
-        operation["security"] = [{"bearer": []}, {"cookie": []}]
     if spec.body is not None:
         schema = schema_of(spec.body, output=False, definitions=definitions)
-        media = {"schema": schema, "example": body_example(spec.body, definitions)}
+        media = {"schema": schema, "example": body_example(endpoint, definitions)}
         operation["requestBody"] = {
             "required": bool(definitions[spec.body.__name__].get("required")),
             "content": {"application/json": media},
@@ -180,6 +183,8 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         names.append("X-Ignored-Members")
     if endpoint.idempotent and not spec.secret:
         names.append("Idempotency-Replayed")
+    if spec.status == 201:
+        names.append("Location")
     success: Schema = {
         "description": spec.summary,
         "headers": _headers(*names),
@@ -188,8 +193,6 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
             for media in spec.media_types
         },
     }
-    if spec.status == 201:
-        success["headers"]["Location"] = HEADERS["Location"] | {"required": True}
     responses = {str(spec.status): success}
     if spec.dry_run_returns is not None:
         dry_run = schema_of(spec.dry_run_returns, output=True, definitions=definitions)

@@ -18,6 +18,22 @@ from security.permissions import TABLE, Permission
 
 # First parts of the paths that belong to the service itself.
 SERVICE = ("", "openapi.json", "docs", "health", "metrics")
+# First parts of the paths, with their content, in the order of the documentation.
+DOMAINS = {
+    "service": "Documentation, health and metrics.",
+    "auth": "Sign-in, sessions and the account of the signed-in user.",
+    "users": "User accounts, for administrators.",
+    "patients": "Patients, their medical history, account and timeline.",
+    "audit-logs": "Who read or changed what, for administrators.",
+    "doctors": "Doctors, their working hours, free slots and time off.",
+    "appointments": "Booking, moving and cancelling appointments.",
+    "visits": "The record of a visit, its signature and addenda.",
+    "treatments": "Treatments of a visit, with the stock that they use.",
+    "prescriptions": "Prescriptions with the medication safety check, and dispensing.",
+    "inventory": "Inventory items, lots and stock movements.",
+    "billings": "Bills, payments, refunds and insurance claims.",
+    "analytics": "Reports and key figures.",
+}
 
 
 @dataclass(frozen=True)
