@@ -228,13 +228,18 @@ def test_the_workers_end_when_the_main_process_is_killed(start: StartServer) -> 
     wait_until(lambda: not any(is_alive(pid) for pid in workers))
 
 
-def test_a_killed_worker_is_replaced(start: StartServer) -> None:
-    server = start()
+def test_a_killed_worker_is_replaced_and_its_gauges_end(start: StartServer, tmp_path: Path) -> None:
+    server = start(env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "METRICS_TOKEN": TOKEN})
     (worker,) = worker_pids(server)
+    assert (tmp_path / f"gauge_livesum_{worker}.db").exists()
 
     psutil.Process(worker).kill()
 
     wait_until(lambda: worker not in worker_pids(server) and server.answers())
+    assert requests.get(server.url + "/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).ok
+    assert [file.stem for file in tmp_path.glob("gauge_livesum_*.db")] == [
+        f"gauge_livesum_{pid}" for pid in worker_pids(server)
+    ]
 
 
 def test_a_second_server_on_the_port_does_not_start(start: StartServer) -> None:
