@@ -158,6 +158,11 @@ class Settings(BaseModel):
         """Return the file to which the last entries of the audit chains are exported."""
         return self.audit_heads_file or ROOT / "instance" / "audit-heads.json"
 
+    @property
+    def last_backup_file(self) -> Path:
+        """Return the file whose time of change is the time of the last backup. It has no content."""
+        return self.heads_file.with_suffix(".last-backup")
+
     @field_validator("environment", "flask_env", mode="before")
     @classmethod
     def _to_lower_case(cls, value: Any) -> Any:

@@ -16,6 +16,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session
 from sqlalchemy import Connection, Engine
 
+from database import pool_metrics
 from database.engine import REPLICA, register
 from models import Base
 
@@ -55,5 +56,6 @@ def init_app(app: Flask) -> None:
     jwt.init_app(app)
     bcrypt.init_app(app)
     with app.app_context():
-        for engine in db.engines.values():
+        for name, engine in db.engines.items():
             register(engine)
+            pool_metrics.observe(engine, name or "primary")

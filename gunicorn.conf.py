@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import gc_freeze
 import metrics_directory
+from api.logging import server_config
 from config import SERVER_THREADS, SettingsError, load
 
 try:
@@ -32,6 +33,7 @@ limit_request_line = 8190  # bytes: list filters are JSON in the query
 forwarded_allow_ips = ""
 # The heartbeat must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+logconfig_dict = server_config("gunicorn.error", production=_settings.production)
 accesslog = None  # the application logs one line per request, with its request id
 control_socket_disable = True  # there is one per user: two servers would use the same
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from werkzeug.utils import import_string
 import config
 import gc_freeze
 import metrics_directory
+from api.logging import server_config
 from config import SERVER_THREADS, Settings, SettingsError
 
 APPLICATION = "app:create_app"
@@ -37,7 +39,8 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers
 STOP_TIMEOUT_S = 30  # for the requests in flight
 RELOAD_INTERVAL_S = 10.0  # from the start of a new worker to the end of the old one; loading takes about 2 s
 PR_SET_PDEATHSIG = 1  # prctl(2)
-LOG_HANDLER = {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stderr"}
+# `load_application` imports them again: after SIGHUP the main process may have an old version.
+IMPORTED_BY_MAIN_PROCESS = ("config", "api", "api.logging")
 
 
 def main() -> None:
@@ -69,6 +72,8 @@ def check_address(host: str, port: int) -> None:
 
 def serve(settings: Settings, application: str, *, stop_on_hangup: bool) -> None:
     """Start the workers and wait for a signal."""
+    # 40 threads were measured: they wait for the database or for a turn to hash
+    logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
     server = Granian(
         application,
         address=settings.host,
@@ -83,8 +88,9 @@ def serve(settings: Settings, application: str, *, stop_on_hangup: bool) -> None
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_TIMEOUT_S,
         respawn_interval=RELOAD_INTERVAL_S,
-        log_level=LogLevels.error,  # it warns of 40 threads, which were measured
-        log_dictconfig={"handlers": {"console": LOG_HANDLER, "access": LOG_HANDLER}},
+        # `make run` shows only errors; the application logs the requests
+        log_level=LogLevels.info if settings.production else LogLevels.error,
+        log_dictconfig=server_config("_granian", production=settings.production),
     )
     if stop_on_hangup:
         server.on_startup(partial(signal.signal, signal.SIGHUP, server.signal_handler_interrupt))
@@ -100,8 +106,14 @@ def load_application(target: str) -> Any:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if sys.platform == "linux":  # a worker whose main process was killed would keep the port
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    sys.modules.pop("config", None)  # the main process imported it; after SIGHUP it may be an old version
-    application = import_string(target)()
+    for name in IMPORTED_BY_MAIN_PROCESS:
+        sys.modules.pop(name, None)
+    try:
+        application = import_string(target)()
+    except Exception as error:
+        # for example wrong settings in `.env` after SIGHUP
+        logging.getLogger("_granian").critical("Cannot load %s: %s", target, error, exc_info=True)
+        raise SystemExit(1) from None
     gc_freeze.freeze_loaded_objects()
     structlog.get_logger().info("worker ready")
     return application

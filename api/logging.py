@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -35,29 +35,64 @@ class LossyStream:
             self.stream.flush()
 
 
+# What libraries and the server write with the module `logging` gets the format of the application.
+_library_lines = logging.StreamHandler()
+
+
 def configure(*, production: bool) -> None:
-    """Configure structlog: JSON lines in production, readable lines in development.
+    """Configure structlog and `logging`: JSON lines in production, readable lines in development.
 
     Tracebacks contain no local variables, and in production no exception messages.
     """
-    processors: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-    )
-    if production:
-        renderer = structlog.processors.JSONRenderer(serializer=_to_json)
-        processors.append(structlog.processors.ExceptionRenderer(format_exception))
+    stream = cast(TextIO, LossyStream(sys.stderr))
     structlog.configure(
-        processors=[*processors, renderer],
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, LossyStream(sys.stderr))),
+        processors=[structlog.contextvars.merge_contextvars, *_processors(production=production)],
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
+    _library_lines.setStream(stream)
+    _library_lines.setFormatter(formatter(production=production))
+    logging.getLogger().addHandler(_library_lines)
+    # Without a handler of its own, SQLAlchemy adds one that writes plain text to the standard output.
+    logging.getLogger("sqlalchemy.engine.Engine").addHandler(logging.NullHandler())
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+
+def _processors(*, production: bool) -> list[structlog.typing.Processor]:
+    common: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if production:
+        exceptions = structlog.processors.ExceptionRenderer(format_exception)
+        return [*common, exceptions, structlog.processors.JSONRenderer(serializer=_to_json)]
+    colors, traceback_format = sys.stderr.isatty(), structlog.dev.plain_traceback
+    return [*common, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback_format)]
+
+
+def formatter(*, production: bool) -> logging.Formatter:
+    """Return a formatter that gives records of `logging` the format of the application."""
+    return structlog.stdlib.ProcessorFormatter(
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *_processors(production=production),
+        ]
+    )
+
+
+def server_config(logger: str, *, production: bool) -> dict[str, Any]:
+    """Return the configuration of `logging` for the main process of a server that writes to `logger`."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": formatter, "production": production}},
+        "handlers": {
+            "error": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+        },
+        "root": {"handlers": ["error"], "level": "WARNING"},
+        "loggers": {logger: {"handlers": ["error"], "level": "INFO", "propagate": False}},
+    }
 
 
 _ENCODER = json.JSONEncoder(default=repr)

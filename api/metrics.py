@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client import REGISTRY as PROCESS_REGISTRY
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from config import settings
 
 REQUESTS = Counter("clinic_requests", "Requests answered.", ("method", "route", "status"))
 SECONDS = Histogram(
@@ -15,6 +25,11 @@ SECONDS = Histogram(
     "Time to answer.",
     ("route",),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+LAST_BACKUP = Gauge(
+    "clinic_last_backup_timestamp_seconds",
+    "Time of the last complete `flask backup create`, 0 if there is none.",
+    multiprocess_mode="mostrecent",
 )
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
@@ -38,8 +53,27 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 def exposition() -> bytes:
     """Return the metrics in Prometheus text format, summed over the workers if there are several."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    LAST_BACKUP.set(_last_backup())
+    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _remove_ended_workers(Path(directory))
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
     return generate_latest(PROCESS_REGISTRY)
+
+
+def _last_backup() -> float:
+    try:
+        return settings().last_backup_file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove_ended_workers(directory: Path) -> None:
+    """Remove the gauges of worker processes that have ended. No server tells the others of their end."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]

@@ -76,6 +76,7 @@ def create(file: Path) -> None:
             for chunk in _read_chunks(content):
                 output.write(chunk)
         output.flush()
+    _record_time()
     click.echo(f"written: {header.engine}, schema {header.revision}, {header.made_at}", err=True)
 
 
@@ -120,6 +121,15 @@ def restore(file: Path) -> None:
 
 
 # --- The file ------------------------------------------------------------------------------------------
+
+
+def _record_time() -> None:
+    """Set the time of the last backup, which `GET /metrics` shows."""
+    try:
+        settings().last_backup_file.parent.mkdir(parents=True, exist_ok=True)
+        settings().last_backup_file.touch(mode=0o600)
+    except OSError as error:
+        click.echo(f"{settings().last_backup_file}: {error.strerror}. The metrics show no backup.", err=True)
 
 
 def _start_mac(header_line: bytes) -> hmac.HMAC:

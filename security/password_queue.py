@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from prometheus_client import Gauge
+
 from config import settings
 from database import deadline
 from errors import ClinicError
@@ -25,6 +27,11 @@ from errors import ClinicError
 HASHING_THREADS = 2
 
 Ticket = Future[None]
+WAITING = Gauge(
+    "clinic_password_checks_waiting",
+    "Password checks that wait for a turn, in all workers.",
+    multiprocess_mode="livesum",
+)
 
 
 def _queue_full() -> ClinicError:
@@ -71,6 +78,7 @@ class PasswordQueue:
                 self._displace(group)
             ticket: Ticket = Future()
             self._waiting.setdefault(group, deque()).append(ticket)
+            WAITING.set(self.waiting)
             return ticket
 
     def _displace(self, group: str) -> None:
@@ -100,6 +108,7 @@ class PasswordQueue:
                 self._run(smallest)
                 if not tickets:
                     del self._waiting[smallest]
+            WAITING.set(self.waiting)
 
 
 password_queue = PasswordQueue(HASHING_THREADS)

@@ -5,7 +5,9 @@ Every test starts the server as an operator does. None has a time limit.
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,12 +29,13 @@ from config import SERVER_THREADS
 from models import AuditLog
 from tests.conftest import NewDatabase, settings_for
 from tests.support.clinic import Clinic
-from tests.support.servers import ROOT, AppServer, start_app
+from tests.support.servers import ROOT, AppServer, ServerError, start_app
 
 HEAD = b"POST /auth/login HTTP/1.1\r\nHost: clinic\r\nContent-Type: application/json\r\n"
 BODY = b'{"email": "nobody@clinic.example", "password": "not the password"}'
 BODY_HEAD = HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY)
 TOKEN = "t" * 40
+ORIGIN = {"ALLOWED_ORIGINS": "https://clinic.example"}
 
 StartServer = Callable[..., AppServer]
 
@@ -149,6 +152,63 @@ def test_a_reload_replaces_the_workers_and_loses_no_request(start: StartServer) 
     assert len(worker_pids(server)) == 1
 
 
+@pytest.mark.parametrize("gunicorn", [False, True], ids=["granian", "gunicorn"])
+def test_every_line_of_the_log_is_json_without_secrets(start: StartServer, gunicorn: bool) -> None:
+    server = start(env={"ENVIRONMENT": "production"} | ORIGIN, gunicorn=gunicorn)
+    assert server.process is not None
+    secrets = [server.process.options["env"][name] for name in ("JWT_SECRET_KEY", "AUDIT_KEY")]
+    before = worker_pids(server)
+
+    psutil.Process(main_pid(server)).send_signal(signal.SIGHUP)
+    wait_until(lambda: not before & worker_pids(server) and server.answers())
+    requests.get(server.url + "/patients?name=Byron")
+    psutil.Process(main_pid(server)).terminate()
+    assert server.process.process is not None
+    server.process.process.wait()
+
+    log = server.log()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert {frozenset({"event", "level", "timestamp"} - line.keys()) for line in lines} == {frozenset()}
+    assert any(f"Listening at: {server.url}" in line["event"] for line in lines)
+    assert any(line.get("route") == "/patients" and line["status"] == 401 for line in lines)
+    assert not any("Python threads" in line["event"] for line in lines)
+    assert not any(secret in log for secret in [*secrets, "Byron"])
+
+
+def test_a_server_that_cannot_load_the_application_says_why_in_json(database: str) -> None:
+    with pytest.raises(ServerError) as error:
+        start_app(database, workers=1, env={"ENVIRONMENT": "production"} | ORIGIN, application="app:absent")
+
+    lines = [json.loads(line) for line in str(error.value).splitlines()[1:]]
+    critical = {line["event"] for line in lines if line["level"] == "critical"}
+    assert len(critical) == 1
+    assert critical.pop().startswith("Cannot load app:absent: ")
+
+
+def test_a_reload_reads_code_and_env_file_but_not_the_environment(database: str, tmp_path: Path) -> None:
+    tree = tmp_path / "clinic"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "tests", "instance"))
+    (tree / ".env").write_text("CURRENCY=EUR\nRATE_LIMIT_DEFAULT=7 per minute\n")
+    server = start_app(database, workers=1, env={"CURRENCY": "USD", "RATE_LIMIT_ENABLED": "true"}, cwd=tree)
+    before = worker_pids(server)
+
+    def answer() -> tuple[str, str]:
+        response = requests.get(server.url + "/")
+        return response.json()["currency"], response.headers["RateLimit-Policy"]
+
+    first = answer()
+    (tree / ".env").write_text("CURRENCY=EUR\nRATE_LIMIT_DEFAULT=8 per minute\n")
+    quotas = tree / "cache" / "quotas.py"
+    quotas.write_text(quotas.read_text().replace(";w={", ";window={"))
+    psutil.Process(main_pid(server)).send_signal(signal.SIGHUP)
+    wait_until(lambda: not before & worker_pids(server) and server.answers())
+    second = answer()
+    server.stop()
+
+    assert first == ("USD", '"default";q=7;w=60')
+    assert second == ("USD", '"default";q=8;window=60')
+
+
 def test_a_hang_up_stops_the_server_with_stop_on_hangup(start: StartServer) -> None:
     server = start(options=["--stop-on-hangup"])
 
@@ -168,13 +228,18 @@ def test_the_workers_end_when_the_main_process_is_killed(start: StartServer) -> 
     wait_until(lambda: not any(is_alive(pid) for pid in workers))
 
 
-def test_a_killed_worker_is_replaced(start: StartServer) -> None:
-    server = start()
+def test_a_killed_worker_is_replaced_and_its_gauges_end(start: StartServer, tmp_path: Path) -> None:
+    server = start(env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "METRICS_TOKEN": TOKEN})
     (worker,) = worker_pids(server)
+    assert (tmp_path / f"gauge_livesum_{worker}.db").exists()
 
     psutil.Process(worker).kill()
 
     wait_until(lambda: worker not in worker_pids(server) and server.answers())
+    assert requests.get(server.url + "/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).ok
+    assert [file.stem for file in tmp_path.glob("gauge_livesum_*.db")] == [
+        f"gauge_livesum_{pid}" for pid in worker_pids(server)
+    ]
 
 
 def test_a_second_server_on_the_port_does_not_start(start: StartServer) -> None:

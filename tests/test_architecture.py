@@ -22,7 +22,7 @@ LOWEST = {"column_types", "config", "enums", "errors"}
 LOWER = LOWEST | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
     "app": PROJECT - {"tests", "app", "create_admin"},
-    "server": {"config", "gc_freeze", "metrics_directory"},
+    "server": {"api.logging", "config", "gc_freeze", "metrics_directory"},
     "run": {"app", "config", "create_admin", "server"},
     "gc_freeze": set(),
     "metrics_directory": set(),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import stat
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
+from extensions import db
+from security.password_queue import password_queue
 from tests.conftest import settings_for
 from tests.support.clinic import Clinic
 from tests.support.servers import free_port, start_redis
@@ -172,3 +179,69 @@ def test_an_unknown_method_gets_no_time_series_of_its_own(clinic: Clinic) -> Non
 
     assert "BREW" not in response.get_data(as_text=True)
     assert sample_value(response, "clinic_requests_total", method="other", status="405") > 0
+
+
+def test_the_metrics_show_the_connections_in_use(
+    make_clinic: Callable[..., Clinic], engine_name: str
+) -> None:
+    clinic = make_clinic(metrics_token=METRICS_TOKEN)
+
+    def read() -> TestResponse:
+        return clinic.nobody.get("/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})
+
+    def in_use() -> float:
+        return sample_value(read(), "clinic_database_connections_in_use", database="primary")
+
+    with clinic.app.app_context(), db.engine.connect():
+        one = in_use()
+        with db.engine.connect():
+            two = in_use()
+
+    assert (one, two, in_use()) == (1, 2, 0)
+    maximum = sample_value(read(), "clinic_database_connections_max", database="primary")
+    assert maximum == (20 if engine_name == "postgresql" else math.inf)
+
+
+def test_the_metrics_show_the_waiting_password_checks(clinic: Clinic) -> None:
+    def waiting() -> float:
+        return sample_value(clinic.admin.get("/metrics"), "clinic_password_checks_waiting")
+
+    def wait_for_a_turn() -> None:
+        with clinic.app.app_context(), password_queue.turn("network"):
+            pass
+
+    with ThreadPoolExecutor() as threads:
+        with password_queue.turn("network"):  # a group has one place while others are free
+            turns = [threads.submit(wait_for_a_turn) for _ in range(3)]
+            while (during := waiting()) < 3:
+                time.sleep(0.01)
+        for turn in turns:
+            turn.result()
+
+    assert (during, waiting()) == (3, 0)
+
+
+def test_the_metrics_show_the_last_backup(clinic: Clinic, tmp_path: Path) -> None:
+    last = "clinic_last_backup_timestamp_seconds"
+    runner = clinic.app.test_cli_runner()
+    before = sample_value(clinic.admin.get("/metrics"), last)
+
+    failed = runner.invoke(args=["backup", "create", str(tmp_path / "nowhere" / "file")])
+    after_failure = sample_value(clinic.admin.get("/metrics"), last)
+    written = runner.invoke(args=["backup", "create", str(tmp_path / "file")])
+    after = sample_value(clinic.admin.get("/metrics"), last)
+
+    assert (failed.exit_code, written.exit_code) == (1, 0)
+    assert before == after_failure == 0
+    assert after == clinic.settings.last_backup_file.stat().st_mtime > 0
+    assert stat.S_IMODE(clinic.settings.last_backup_file.stat().st_mode) == 0o600
+
+
+def test_a_backup_whose_time_cannot_be_recorded_is_complete(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.settings.last_backup_file.symlink_to(tmp_path / "nowhere" / "file")
+
+    written = clinic.app.test_cli_runner().invoke(args=["backup", "create", str(tmp_path / "backup")])
+
+    assert written.exit_code == 0
+    assert "The metrics show no backup." in written.output
+    assert (tmp_path / "backup").exists()

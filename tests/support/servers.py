@@ -344,11 +344,12 @@ def start_app(
     application: str = "app:create_app",
     gunicorn: bool = False,
     options: Sequence[str] = (),
+    cwd: Path = ROOT,
 ) -> AppServer:
     """Start the application on a free loopback port, on a migrated database.
 
     It gets the settings given here and none of the caller's environment. `application` is the
-    `module:factory` to serve, `gunicorn` replaces granian, `options` go to the command.
+    `module:factory` to serve, `gunicorn` replaces granian, `options` go to the command, `cwd` is the code.
     """
     port = free_port()
     directory = Path(tempfile.mkdtemp(prefix="clinic-app-"))
@@ -372,7 +373,7 @@ def start_app(
     else:
         command = [sys.executable, "server.py", application, *options]
     environment = settings | dict(env or {})
-    server.process = ManagedProcess(command, directory, server.answers, cwd=ROOT, env=environment)
+    server.process = ManagedProcess(command, directory, server.answers, cwd=cwd, env=environment)
     server.start()
     return server
 
