@@ -107,6 +107,7 @@ class Product:
     """A product of the directory, with its substances without salts."""
 
     names: tuple[str, ...]
+    generic_names: tuple[str, ...]
     ingredients: frozenset[str]
     classes: frozenset[str]
 
@@ -145,6 +146,7 @@ def read_products(source: Path, synonyms: dict[str, tuple[str, ...]]) -> Iterato
                 names.append(substances[0])
             yield Product(
                 names=tuple(names),
+                generic_names=tuple(substances),
                 ingredients=frozenset(bases),
                 classes=frozenset(filter(None, (class_names.get(c, c) for c in classes.split("; ")))),
             )
@@ -204,8 +206,16 @@ def collect_names(
     return {
         name: members
         for name, members in names.items()
-        if name and (" " in name or name in own_names or not is_noise(name))
+        if name and (" " in name or name in own_names or name in curated or not is_noise(name))
     }
+
+
+def collect_generic_words(products: list[Product], ingredients: list[str], terms: Iterable[str]) -> list[str]:
+    """Return the words of substances and allergens, without the words that occur in trade names only."""
+    names = [*ingredients, *terms, *(name for product in products for name in product.generic_names)]
+    names += [row["name"] for row in read_curated("synonyms") if not row["brand"]]
+    names += [row["name"] for row in read_curated("general_names")]
+    return sorted({word for name in names for word in normalize(name).split() if not is_noise(word)})
 
 
 def expand_allergens(classes: dict[str, set[str]]) -> tuple[dict[str, Any], dict[str, list[tuple[str, str]]]]:
@@ -291,6 +301,7 @@ def build_drugs(source: Path) -> None:
     """Write drugs.json.gz. Exit with an error if a rule names an unknown ingredient or class."""
     synonyms = read_names("synonyms")
     trade_names = read_names("trade_names")
+    general_names = read_names("general_names")
     products = list(read_products(source, synonyms))
     classes = derive_classes(products)
     for product in products:
@@ -299,7 +310,8 @@ def build_drugs(source: Path) -> None:
     curate_classes(classes)
     for ingredient in (name for members in synonyms.values() for name in members):
         classes[ingredient] |= set()
-    check_known("ingredient", {name for members in trade_names.values() for name in members}, classes)
+    curated = synonyms | trade_names | general_names
+    check_known("ingredient", {name for members in curated.values() for name in members}, classes)
     terms, cross = expand_allergens(classes)
     rules = read_curated("class_rules")
     class_names = sorted(set().union(*classes.values()))
@@ -307,13 +319,14 @@ def build_drugs(source: Path) -> None:
     check_decided({row["class"] for row in rules}, classes)
     ingredients = sorted(classes)
     number = {name: i for i, name in enumerate(ingredients)}
-    names = collect_names(products, ingredients, synonyms | trade_names)
+    names = collect_names(products, ingredients, curated)
     table = {
         "version": DATA_VERSION,
         "curated": fingerprint(),
         "classes": class_names,
         "ingredients": [(i, sorted(class_names.index(c) for c in classes[i])) for i in ingredients],
         "names": {name: sorted(number[i] for i in members) for name, members in sorted(names.items())},
+        "generic_words": collect_generic_words(products, ingredients, terms),
         "allergens": terms,
         "cross_reactive": cross,
         "allergy_classes": [row["class"] for row in rules if row["on_allergy"] == "yes"],

@@ -9,6 +9,9 @@ drug table does not know is then compared with the words of the table. The rules
 - One letter is missing, added, replaced, or swapped with its neighbour.
 - Every known word at this distance is tried. If they mean different medicines, there is no guess.
 - A general word ("tablet", "rash") counts as one of these meanings.
+- A guessed trade name is uncertain, because many trade names differ in one letter. The word may be another
+  trade name that the table does not know. It is checked as the guess and also reported as unchecked.
+- The guess of a trade name keeps the first letter, because a typing error there is rare.
 """
 
 from __future__ import annotations
@@ -35,12 +38,14 @@ _Match = TypeVar("_Match", Drug, Allergen)
 class Recognized(Generic[_Match]):
     """A resolved name. `understood` holds pairs (entered word, known word).
 
-    `ambiguous` holds pairs (entered word, similar known words of different meaning).
+    `uncertain` holds the entered words that were understood as a trade name. `ambiguous` holds pairs (entered
+    word, similar known words of different meaning).
     """
 
     match: _Match | None
     understood: tuple[tuple[str, str], ...] = ()
     ambiguous: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    uncertain: tuple[str, ...] = ()
 
 
 class SpellingIndex:
@@ -93,10 +98,11 @@ def _recognize(
     text = drugs.fold(name)
     understood: list[tuple[str, str]] = []
     ambiguous: list[tuple[str, tuple[str, ...]]] = []
+    uncertain: list[str] = []
     for word in _unknown_words(text, match):
         current = match and meaning(match)
         options: dict[Hashable, tuple[str, _Match | None]] = {}
-        for candidate in sorted(_index().similar(word), key=drugs.is_ingredient, reverse=True):
+        for candidate in sorted(_index().similar(word), key=_preference):
             corrected = resolve(_replace(text, word, candidate))
             if drugs.is_general_word(candidate) or (corrected and candidate not in corrected.unknown_parts):
                 options.setdefault(corrected and meaning(corrected), (candidate, corrected))
@@ -107,10 +113,20 @@ def _recognize(
             ((candidate, corrected),) = options.values()
             if len(candidate) < MIN_LETTERS:
                 continue
+            if not drugs.is_generic_word(candidate):
+                if candidate[0] != word[0]:
+                    ambiguous.append((word, (candidate,)))
+                    continue
+                uncertain.append(word)
             match = corrected
             text = _replace(text, word, candidate)
             understood.append((word, candidate))
-    return Recognized(match, tuple(understood), tuple(ambiguous))
+    return Recognized(match, tuple(understood), tuple(ambiguous), tuple(uncertain))
+
+
+def _preference(candidate: str) -> tuple[bool, bool]:
+    """Return the sort key of a known word: ingredients first, then other generic words, then trade names."""
+    return not drugs.is_ingredient(candidate), not drugs.is_generic_word(candidate)
 
 
 def _unknown_words(text: str, match: Drug | Allergen | None) -> list[str]:

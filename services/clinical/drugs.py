@@ -46,7 +46,7 @@ from typing import Final, Literal, TypeVar, get_args
 from services.search_key import APOSTROPHES, search_key
 
 # Increase it with every change of the table. The table holds the same version.
-DATA_VERSION: Final = "2026.2"
+DATA_VERSION: Final = "2026.3"
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "drugs.json.gz"
 
 AllergenKind = Literal["drug", "food", "environment", "animal", "venom", "contact", "excipient", "none"]
@@ -94,6 +94,8 @@ _FORM_WORDS = frozenset(
     brand product form strength drug abuse deterrent package usp bp ph eur preservative free sterile in of
     for the a an as needed prn only and with
     accuhaler ds ellipta evohaler modulite nebules neonatal nexthaler respimat rotacaps syp syr turbohaler
+    t susp soln sol neb nebs nebulised nebulized supp supps pess pessary pessaries paint fluid fluids drip
+    amp amps ampoules vials bottle tube
     """.split()
 )
 _ALLERGY_WORDS = frozenset(
@@ -168,6 +170,7 @@ class _AllergenTerm:
 class _DrugTable:
     classes_of: Mapping[str, frozenset[str]]  # ingredient -> classes
     names: Mapping[str, tuple[str, ...]]  # normalized name -> ingredients
+    generic_words: frozenset[str]  # words of substances, classes and allergens, not of trade names
     terms: Mapping[str, _AllergenTerm]  # normalized allergen -> its matches
     cross_reactive: Mapping[str, tuple[tuple[str, str], ...]]  # ingredient -> (other ingredient, reason)
     allergy_classes: frozenset[str]  # an allergy to one member concerns all members
@@ -192,6 +195,7 @@ def _load() -> _DrugTable:
     return _DrugTable(
         classes_of={name: frozenset(classes[i] for i in ids) for name, ids in table["ingredients"]},
         names={name: tuple(ingredients[i] for i in ids) for name, ids in table["names"].items()},
+        generic_words=frozenset(table["generic_words"]),
         terms={
             term: _AllergenTerm(
                 kind,
@@ -283,6 +287,11 @@ def is_general_word(word: str) -> bool:
     return word in _GENERAL_WORDS
 
 
+def is_generic_word(word: str) -> bool:
+    """Return True for a word of a substance, class or allergen, and False for a word of trade names only."""
+    return word in _table().generic_words
+
+
 def is_ingredient(name: str) -> bool:
     """Return True for the standard name of an ingredient."""
     return name in _table().classes_of
@@ -316,19 +325,25 @@ def _classes_of(ingredients: Iterable[str], table: _DrugTable) -> frozenset[str]
 
 
 def _words_alone(words: list[_Word]) -> frozenset[str]:
-    """Return the words that are the only name between two separators, such as "ABC" in "ABC 600/3TC 300"."""
+    """Return the words that are the only name between two separators, such as "ABC" in "ABC 600/3TC 300".
+
+    The first salt is the name if there is no other one: "Zinc 20 mg".
+    """
     parts: list[list[str]] = []
     for word in words:
         if word.after_separator or not parts:
             parts.append([])
-        if not is_noise(word.text):
+        if not is_noise(word.text) or word.text in SALT_WORDS:
             parts[-1].append(word.text)
-    return frozenset(part[0] for part in parts if len(part) == 1)
+    names = ([word for word in part if word not in SALT_WORDS] or part[:1] for part in parts)
+    return frozenset(name[0] for name in names if len(name) == 1)
 
 
 def _find_ingredients(phrase: str, alone: frozenset[str], table: _DrugTable) -> tuple[str, ...] | None:
     # One to three letters beside other words are more likely an abbreviation than a brand.
-    is_clear = phrase in alone or " " in phrase or len(phrase) > 3 or phrase in _NAMES_LIKE_STRENGTHS
+    # A salt beside another word belongs to it.
+    is_long = len(phrase) > 3 and phrase not in SALT_WORDS
+    is_clear = phrase in alone or " " in phrase or is_long or phrase in _NAMES_LIKE_STRENGTHS
     return table.names.get(phrase) if is_clear else None
 
 

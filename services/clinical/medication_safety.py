@@ -13,8 +13,9 @@ A patient takes the medications of current therapies and the home medications of
 its supply lasts.
 
 Medications and allergies that are not in the table give a warning with the code `unchecked`. A name with one
-typing error is checked as the name that it resembles. It gives a warning with the code `understood_as`. A
-patient without recorded allergies gives `allergies_not_asked`.
+typing error is checked as the name that it resembles. It gives a warning with the code `understood_as`. If it
+resembles a trade name, it also gives `unchecked`, because it may be another trade name. A patient without
+recorded allergies gives `allergies_not_asked`.
 """
 
 from __future__ import annotations
@@ -290,6 +291,10 @@ def find_unchecked(
             problem = "It was not checked against allergies and other medications."
             warnings.append(_unchecked(name, f"{name} is not known{_similar(found)}. {problem}"))
             continue
+        if found.uncertain:
+            words = ", ".join(found.uncertain)
+            problem = "It may be another medicine with a similar name, which was not checked."
+            warnings.append(_unchecked(name, f"{words} is not a known name. {problem}"))
         if found.match.unknown_parts:
             words = ", ".join(found.match.unknown_parts)
             message = f"Part of {name} is not known and was not checked: {words}{_similar(found)}."
@@ -300,7 +305,7 @@ def find_unchecked(
 
 
 def _is_unknown(found: Recognized[Any]) -> bool:
-    return found.match is None or bool(found.match.unknown_parts)
+    return found.match is None or bool(found.match.unknown_parts) or bool(found.uncertain)
 
 
 def _understood(entry: str, found: Recognized[Any]) -> str:

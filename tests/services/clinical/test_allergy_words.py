@@ -130,6 +130,14 @@ def test_a_class_without_a_decision_stops_the_build() -> None:
         build.check_decided(set(), {"one": {"New Class"}, "two": {"New Class"}, "three": {"Single"}})
 
 
-def test_no_salt_word_is_an_active_ingredient() -> None:
+def test_a_salt_word_is_a_medicine_only_if_it_is_alone() -> None:
     """Arginine is an amino acid of infusions. As a salt (perindopril arginine) it has no effect."""
-    assert drugs.SALT_WORDS & set(drugs._table().names) == {"arginine"}
+    salts = drugs.SALT_WORDS & set(drugs._table().names)
+    assert salts == {"arginine", "benzathine", "calcium", "magnesium", "potassium", "zinc"}
+
+    for salt in salts:
+        alone, beside, after = map(drugs.resolve, (f"{salt} 20 mg", f"warfarin {salt}", f"warfarin + {salt}"))
+        assert alone is not None, salt
+        assert beside == drugs.resolve("warfarin"), salt
+        assert after is not None, salt
+        assert after.ingredients == alone.ingredients | {"warfarin"}, salt

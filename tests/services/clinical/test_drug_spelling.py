@@ -188,3 +188,34 @@ def test_the_index_is_built_on_first_use_and_by_concurrent_threads() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert answer.stdout.split() == ["0", "0", "1"]
+
+
+@pytest.mark.parametrize(("entered", "known"), [("Kaluma", "kanuma"), ("Aprinol", "aprinox")])
+def test_a_guessed_trade_name_is_uncertain(entered: str, known: str) -> None:
+    """Kaluma and Aprinol are other products, which the table does not know."""
+    found = recognize_drug(entered)
+
+    assert found.understood == ((entered.lower(), known),)
+    assert found.uncertain == (entered.lower(),)
+
+
+@pytest.mark.parametrize("entered", ["amoxcillin", "paracetmol", "frusemid", "salbutmol"])
+def test_a_guessed_substance_is_certain(entered: str) -> None:
+    found = recognize_drug(entered)
+
+    assert found.understood
+    assert found.uncertain == ()
+
+
+def test_a_recorded_class_with_a_typing_error_is_certain() -> None:
+    for entered in ("peniciline", "cephalosporn", "shellfsh"):
+        found = recognize_allergen(entered)
+        assert found.understood, entered
+        assert found.uncertain == (), entered
+
+
+def test_the_guess_of_a_trade_name_keeps_the_first_letter() -> None:
+    for entered, similar in (("Candazole", "vandazole"), ("Keptol", "zeptol")):
+        found = recognize_drug(entered)
+        assert found.match is None, entered
+        assert found.ambiguous == ((entered.lower(), (similar,)),)

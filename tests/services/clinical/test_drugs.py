@@ -73,7 +73,7 @@ def match(medication: str, allergy: str) -> set[tuple[str, str]]:
         ("Simvistatin 10 MG", "simvastatin"),
         (
             "insulin human, isophane 70 UNT/ML / Regular Insulin, Human 30 UNT/ML Suspension [Humulin]",
-            "insulin_human",
+            "insulin_human insulin_isophane",
         ),
     ],
 )

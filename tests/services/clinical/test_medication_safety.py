@@ -435,3 +435,16 @@ def test_a_known_medication_with_known_allergies_gives_no_warning(clinic: Clinic
         row = prescribed(clinic, visit(clinic, *allergies), "Lisinopril", details="with food")
 
         assert row["warnings"] == []
+
+
+def test_a_guessed_trade_name_is_checked_and_also_reported_as_unchecked(clinic: Clinic) -> None:
+    visit_id = visit(clinic)
+    row = prescribed(clinic, visit_id, "Augmantin 625")
+
+    assert [warning["code"] for warning in row["warnings"]][:2] == ["understood_as", "unchecked"]
+    assert "augmantin is not a known name" in row["warnings"][1]["message"]
+    other = prescribed(clinic, visit(clinic, taking=("Augmantin 625",)), "paracetamol")
+    assert [warning["code"] for warning in other["warnings"]][:2] == ["understood_as", "unchecked"]
+    assert (
+        "not checked against unknown entries: home medication: Augmantin" in other["warnings"][1]["message"]
+    )
