@@ -779,7 +779,9 @@ class Billing(Versioned, Base):
     visit: Mapped[Visit | None] = relationship()
     doctor: Mapped[Doctor | None] = relationship()
     items: Mapped[list[BillingItem]] = relationship(order_by="BillingItem.id")
-    entries: Mapped[list[LedgerEntry]] = relationship(back_populates="billing", order_by="LedgerEntry.id")
+    entries: Mapped[list[LedgerEntry]] = relationship(
+        back_populates="billing", order_by="LedgerEntry.id", foreign_keys="LedgerEntry.billing_id"
+    )
     refunds: Mapped[list[Refund]] = relationship(back_populates="billing", order_by="Refund.id")
     claims: Mapped[list[Claim]] = relationship(back_populates="billing", order_by="Claim.id")
 
@@ -911,13 +913,15 @@ class LedgerEntry(Base):
     occurred_at: Mapped[Instant]  # date of the payment, which may be recorded later
     reverses_id: Mapped[int | None] = _ref("ledger_entries", index=False)
     claim_id: Mapped[int | None] = _ref("claims", index=False)
+    # The bill whose balance a payment exceeded. The entry is the excess, which is on the account.
+    overpaid_billing_id: Mapped[int | None] = _ref("billings", index=False)
     item_id: Mapped[int | None] = _ref("billing_items", index=False)
     visit_id: Mapped[int | None] = _ref("visits")  # the visit of a payment to the account, without a bill
     created_by_id: Mapped[int | None] = _ref("users", index=False)
     created_at: Mapped[Instant]
     doctor_id: Mapped[int | None] = mapped_column(BigId)  # copy of billings.doctor_id, which never changes
 
-    billing: Mapped[Billing | None] = relationship(back_populates="entries")
+    billing: Mapped[Billing | None] = relationship(back_populates="entries", foreign_keys=billing_id)
     created_by: Mapped[User | None] = relationship()
 
 

@@ -102,7 +102,10 @@ def _wrong_standings() -> Select[Any]:
 
 
 def _over_refunded() -> Select[Any]:
-    """Select the bills with more refunds by a method than payments by it. A void bill also refunds credit."""
+    """Select the bills with more refunds by a method than payments by it.
+
+    A void bill also refunds what insurers paid above its balance.
+    """
     payments = select(LedgerEntry.billing_id, LedgerEntry.method, -LedgerEntry.amount).where(
         LedgerEntry.kind.in_(ledger.PAYMENTS),
         LedgerEntry.amount < 0,
@@ -111,7 +114,10 @@ def _over_refunded() -> Select[Any]:
     refunds = select(Refund.billing_id, Refund.method, -Refund.amount).where(
         Refund.status == RefundStatus.APPROVED, Refund.method.is_not(None), Refund.billing_id.is_not(None)
     )
-    both = union_all(payments, refunds).subquery()
+    excess = select(ledger.OVERPAID_BILLING_ID, LedgerEntry.method, -LedgerEntry.amount).where(
+        ledger.IS_EXCESS_OF_INSURER
+    )
+    both = union_all(payments, excess, refunds).subquery()
     return (
         select(both.c.billing_id).group_by(both.c.billing_id, both.c.method).having(func.sum(both.c[2]) < 0)
     )

@@ -73,11 +73,11 @@ def void(actor: Actor, bill: Billing, *, reason: str) -> Billing:
 def _insurers_share(bill: Billing) -> Decimal:
     """Return the money that a void owes to insurers.
 
-    It includes what they paid for claims of this bill above its balance, which became credit of the patient.
+    It includes what they paid above the balance of this bill, which became credit of the patient.
     Credit that the patient has already spent stays spent.
     """
     by_method = ledger.paid_by_method(bill.id)
     total = sum(by_method.values(), ledger.ZERO)
     share = max(ledger.ZERO, min(by_method.get(PaymentMethod.INSURANCE, ledger.ZERO), total))
-    above_balance = ledger.credit_from_claims([claim.id for claim in bill.claims])
+    above_balance = ledger.credit_from_insurers(bill)
     return share + min(above_balance, ledger.credit_of(bill.patient_id) + total - share)

@@ -331,23 +331,21 @@ def update(actor: Actor, bill: Billing, *, if_match: bool, **changes: Unpack[Bil
     """
     sums = ledger.of_bill(bill.id)
     amount_paid = changes.pop("amount_paid", sums.paid)
-    discount = changes.pop("discount", sums.discount) or ledger.ZERO
-    payment_method = changes.pop("payment_method", None)
+    discount = changes.pop("discount", sums.discount)
     values = changed_members(bill, changes)
     is_payment = amount_paid != sums.paid
-    if not (values or is_payment or payment_method or discount != sums.discount):
+    if not (values or is_payment or discount != sums.discount):
         return bill
     require_not_void(bill)
     if "due_date" in values:
         check_due_date(values["due_date"])
-    if is_payment and not if_match and (values or discount != sums.discount):
+    other_values = values.keys() - {"payment_method"}  # the method belongs to the payment
+    if is_payment and not if_match and (other_values or discount != sums.discount):
         raise ClinicError(
             "if_match_required",
             "Send If-Match for a payment together with other changes: an outdated bill must not move money.",
         )
     assign(bill, values)
-    if payment_method is not None:
-        bill.payment_method = payment_method
     if discount != sums.discount or "discount_reason" in values:
         _change_discount(actor, bill, sums, discount)
     if amount_paid < sums.paid:

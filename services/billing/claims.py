@@ -20,7 +20,7 @@ from services.rows import get_or_404
 
 S = ClaimStatus
 TRANSITIONS: dict[ClaimStatus, tuple[ClaimStatus, ...]] = {
-    S.DRAFT: (S.SUBMITTED,),
+    S.DRAFT: (S.SUBMITTED, S.WITHDRAWN),
     S.SUBMITTED: (S.APPROVED, S.PARTIALLY_APPROVED, S.DENIED, S.WITHDRAWN),
     S.APPROVED: (S.PAID, S.WITHDRAWN),
     S.PARTIALLY_APPROVED: (S.PAID, S.WITHDRAWN),

@@ -20,7 +20,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Label, Select, case, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Label, Select, and_, case, func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 
 from column_types import MONEY_LIMIT
@@ -28,7 +28,7 @@ from config import settings
 from enums import LedgerKind, PaymentMethod
 from errors import invalid
 from extensions import db
-from models import Billing, BillingStanding, LedgerEntry
+from models import Billing, BillingStanding, Claim, LedgerEntry
 from security.permissions import Actor
 from services import clock
 from services.rows import mapping
@@ -238,11 +238,13 @@ def pay_account(
     *,
     occurred_at: datetime | None = None,
     claim_id: int | None = None,
+    overpaid_billing_id: int | None = None,
     visit_id: int | None = None,
 ) -> LedgerEntry:
     """Post money received on the patient's account, which becomes the patient's credit.
 
-    `visit_id` is the visit at which it was paid. Raises 422 for the method `credit`: credit is spent on a
+    `overpaid_billing_id` is the bill whose balance the payment exceeded. `visit_id` is the visit at which it
+    was paid. Raises 422 for the method `credit`: credit is spent on a
     bill, it is not received.
     """
     if method is PaymentMethod.CREDIT:
@@ -256,6 +258,7 @@ def pay_account(
             reference=reference,
             occurred_at=occurred_at or clock.now(),
             claim_id=claim_id,
+            overpaid_billing_id=overpaid_billing_id,
             visit_id=visit_id,
             created_by_id=actor.user_id,
         )
@@ -404,11 +407,26 @@ def paid_by_method(billing_id: int) -> dict[PaymentMethod, Decimal]:
     return {method or PaymentMethod.OTHER: -total for method, total in mapping(statement).items()}
 
 
-def credit_from_claims(claim_ids: Sequence[int]) -> Decimal:
-    """Return what insurers paid for these claims above the balances of their bills, as a positive amount."""
-    if not claim_ids:
-        return ZERO
+# Payments of insurers above the balance of a bill: they became credit of the patient. Entries from before
+# `overpaid_billing_id` have the claim only.
+IS_EXCESS_OF_INSURER: ColumnElement[bool] = and_(
+    LedgerEntry.billing_id.is_(None),
+    LedgerEntry.kind == LedgerKind.INSURANCE_PAYMENT,
+    or_(LedgerEntry.overpaid_billing_id.is_not(None), LedgerEntry.claim_id.is_not(None)),
+)
+OVERPAID_BILLING_ID: Any = func.coalesce(
+    LedgerEntry.overpaid_billing_id,
+    select(Claim.billing_id).where(Claim.id == LedgerEntry.claim_id).correlate(LedgerEntry).scalar_subquery(),
+)
+
+
+def credit_from_insurers(bill: Billing) -> Decimal:
+    """Return what insurers paid above the balance of a bill, as a positive amount."""
     total = db.session.execute(
-        select(TOTAL).where(LedgerEntry.claim_id.in_(claim_ids), LedgerEntry.billing_id.is_(None))
+        select(TOTAL).where(
+            LedgerEntry.patient_id == bill.patient_id,
+            IS_EXCESS_OF_INSURER,
+            bill.id == OVERPAID_BILLING_ID,
+        )
     ).scalar_one()
     return -(total or ZERO)

@@ -70,6 +70,7 @@ def pay(
             reference,
             occurred_at=received_at,
             claim_id=claim_id,
+            overpaid_billing_id=bill.id,
         )
     touch(bill)
     # The bill is locked: the response needs no second look at the ledger.

@@ -60,7 +60,7 @@ def lock_items(ids: Iterable[int]) -> dict[int, InventoryItem]:
     return {item.id: item for item in db.session.scalars(for_update(statement))}
 
 
-def _lock_lots(item_ids: Iterable[int], *, lot_ids: Iterable[int] = ()) -> list[InventoryLot]:
+def _lock_lots(item_ids: Iterable[int], *, lot_ids: Iterable[int]) -> list[InventoryLot]:
     """Lock the lots of the items that have stock or are in `lot_ids`, in ascending id."""
     statement = (
         select(InventoryLot)
@@ -217,16 +217,26 @@ def _find_package(item: InventoryItem, name: str | None) -> Mapping[str, Any] | 
     raise invalid("package", f"must be one of: {names}" if names else "the item has no packages")
 
 
-def _matching_lots(
-    lots: Iterable[InventoryLot], lot_number: str | None, expires_on: date | None
+def _lock_requested_lots(
+    item: InventoryItem, lot_number: str | None, expires_on: date | None, *, with_empty: bool
 ) -> list[InventoryLot]:
-    """Return the lots with this number and expiry. None means any. Raise 422 if a given lot is unknown."""
-    matching = [
-        lot for lot in lots if lot_number in (None, lot.lot_number) and expires_on in (None, lot.expires_on)
-    ]
-    if not matching and (lot_number is not None or expires_on is not None):
+    """Lock the lots with this number and expiry, in ascending id. None means any.
+
+    A requested lot may be empty. Without a request, `with_empty` also locks empty lots. Raises 422 if a
+    requested lot is unknown.
+    """
+    is_requested = lot_number is not None or expires_on is not None
+    statement = select(InventoryLot).where(InventoryLot.item_id == item.id).order_by(InventoryLot.id)
+    if lot_number is not None:
+        statement = statement.where(InventoryLot.lot_number == lot_number)
+    if expires_on is not None:
+        statement = statement.where(InventoryLot.expires_on == expires_on)
+    if not is_requested and not with_empty:
+        statement = statement.where(InventoryLot.quantity > 0)
+    lots = list(db.session.scalars(for_update(statement)))
+    if is_requested and not lots:
         raise invalid("lot_number" if lot_number is not None else "expires_on", "is not a lot of this item")
-    return matching
+    return lots
 
 
 def _allocate_outward(
@@ -236,7 +246,7 @@ def _allocate_outward(
     lot_number: str | None,
     expires_on: date | None,
 ) -> list[LotChange]:
-    lots = _matching_lots(_lock_lots([item.id]), lot_number, expires_on)
+    lots = _lock_requested_lots(item, lot_number, expires_on, with_empty=False)
     if movement_type is MovementType.USAGE:
         today = clock.today()
         lots = [lot for lot in lots if _is_usable(lot, today)]
@@ -263,8 +273,7 @@ def _allocate_return(
     )
     for lot_id, treatment_id, change in db.session.execute(statement).tuples():
         used[lot_id][treatment_id] = -int(change)
-    all_lots = db.session.scalars(select(InventoryLot.id).where(InventoryLot.item_id == item.id))
-    lots = _matching_lots(_lock_lots([item.id], lot_ids=all_lots), lot_number, expires_on)
+    lots = _lock_requested_lots(item, lot_number, expires_on, with_empty=True)
     returnable = {lot.id: max(sum(used[lot.id].values()), 0) for lot in lots}
     if sum(returnable.values()) < units:
         raise _too_many_returned(sum(returnable.values()))

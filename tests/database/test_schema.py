@@ -38,6 +38,7 @@ UNINDEXED_KEYS = {
     "ledger_entries.claim_id",
     "ledger_entries.created_by_id",
     "ledger_entries.item_id",
+    "ledger_entries.overpaid_billing_id",
     "medical_histories.no_known_allergies_by_id",
     "refunds.decided_by_id",
     "refunds.entry_id",

@@ -311,6 +311,22 @@ def test_a_higher_amount_paid_posts_a_payment_of_the_difference(clinic: Clinic) 
     assert [(p["amount"], p["method"]) for p in row["payments"]] == [("30.00", "card"), ("20.00", "card")]
 
 
+def test_null_clears_the_method_and_a_payment_may_set_it(clinic: Clinic) -> None:
+    bill = clinic.bill("100.00", payment_method="card")
+    url = f"/billings/{bill['id']}"
+
+    cleared = clinic.admin.patch(url, {"payment_method": None}).get_json()
+    paid = clinic.admin.patch(url, {"payment_method": "cash", "amount_paid": "40.00"}).get_json()
+    by_other = clinic.admin.patch(url, {"payment_method": None, "amount_paid": "50.00"}).get_json()
+
+    assert (cleared["payment_method"], paid["payment_method"], by_other["payment_method"]) == (
+        None,
+        "cash",
+        None,
+    )
+    assert [payment["method"] for payment in by_other["payments"]] == ["cash", "other"]
+
+
 def test_the_same_amount_paid_sent_twice_posts_one_payment(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
 

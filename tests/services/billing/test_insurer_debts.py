@@ -115,6 +115,33 @@ def test_a_refund_by_insurance_pays_the_debt_of_a_void_bill(clinic: Clinic) -> N
         assert list(integrity_checks.violations()) == []
 
 
+@pytest.mark.parametrize("path", ["payment", "creation", "claim"])
+def test_an_insurer_gets_back_what_it_paid_above_the_balance(clinic: Clinic, path: str) -> None:
+    by_insurance = {"payment_method": "insurance", "amount_paid": "130.00", "allow_credit": True}
+    bill = clinic.bill("100.00", **(by_insurance if path == "creation" else {}))
+    if path == "payment":
+        payment = {"amount": "130.00", "method": "insurance", "allow_credit": True}
+        clinic.admin.make(f"/billings/{bill['id']}/payments", **payment)
+    if path == "claim":
+        pay(clinic, bill, "20", "insurance")
+        pay_claim(clinic, bill, "80")
+        pay_claim(clinic, bill, "30")
+    other = clinic.bill("40.00", patient_id=bill["patient_id"])
+    pay(clinic, other, "10", "credit")
+
+    row = void(clinic, bill)
+    before = account_of(clinic, bill)
+    refund = clinic.admin.make(f"/billings/{bill['id']}/refunds", amount="120.00", reason="void")
+    after = account_of(clinic, bill)
+
+    assert (row["owed_to_insurers"], row["balance"]) == ("120.00", "0.00")  # 10 were spent
+    assert (before["credit"], before["owed_to_insurers"]) == ("0.00", "120.00")
+    assert refund["refunds"][0]["method"] == "insurance"
+    assert (after["credit"], after["owed_to_insurers"]) == ("0.00", "0.00")
+    with clinic.inside():
+        assert list(integrity_checks.violations()) == []
+
+
 def test_money_that_was_paid_back_to_an_insurer_is_not_owed_after_a_void(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
     pay(clinic, bill, "70", "insurance")

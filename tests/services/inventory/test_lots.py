@@ -52,6 +52,23 @@ def test_a_return_is_at_most_the_quantity_used_from_its_lot(clinic: Clinic) -> N
     assert lots(clinic, item) == {"A": 100, "B": 80}
 
 
+@pytest.mark.parametrize(("movement_type", "quantity"), [("usage", 1), ("waste", 1), ("adjustment", -1)])
+def test_taking_from_an_empty_lot_is_a_shortage(clinic: Clinic, movement_type: str, quantity: int) -> None:
+    item = clinic.item(quantity=5, lot_number="A", expires_on=day(30))
+    move(clinic, item, "restock", 5, lot_number="B", expires_on=day(60))
+    move(clinic, item, "usage", 5, lot_number="A")
+
+    empty = move(clinic, item, movement_type, quantity, lot_number="A")
+    by_expiry = move(clinic, item, movement_type, quantity, expires_on=day(30))
+    unknown = move(clinic, item, movement_type, quantity, lot_number="Z")
+
+    assert [answer.status_code for answer in (empty, by_expiry, unknown)] == [409, 409, 422]
+    assert empty.get_json()["items"] == [
+        {"item_id": item["id"], "name": item["name"], "needed": 1, "available": 0}
+    ]
+    assert lots(clinic, item) == {"B": 5}
+
+
 def test_a_return_to_an_unknown_lot_is_422(clinic: Clinic) -> None:
     item = clinic.item(quantity=10, lot_number="A", expires_on=day(30))
     move(clinic, item, "usage", 5)
