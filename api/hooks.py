@@ -40,7 +40,7 @@ CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 
 def init_app(app: Flask) -> None:
     """Register the hooks and the error handler on the application."""
     if hops := settings().trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=0, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     if origins := settings().allowed_origins:
         allow_origins(app, list(origins))
     app.before_request(begin_request)
@@ -75,7 +75,9 @@ def begin_request() -> Response | None:
     header = request.headers.get("X-Request-ID", "")
     request_id = header if REQUEST_ID.fullmatch(header) else f"{getrandbits(128):032x}"
     address, counted_address = client_addresses()
-    context = g.context = RequestContext(request_id, started=time.perf_counter(), address=address)
+    context = g.context = RequestContext(
+        request_id, started=time.perf_counter(), address=address, network=network_of(counted_address)
+    )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
     read_token(context)
@@ -87,7 +89,7 @@ def begin_request() -> Response | None:
         return None
     rate = settings().rate_limit_default
     if context.token is None:
-        wait = limits.hit(rate, "address", network_of(counted_address))
+        wait = limits.hit(rate, "address", context.network)
     else:
         user, session = str(context.token.user_id), revoked_key(context.token.session_id)
         wait, context.revoked = limits.hit_and_check(rate, ("user", user), session)

@@ -8,7 +8,6 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import joinedload
 
-from cache.rate_limits import network_of
 from column_types import unique_key
 from config import settings
 from enums import Role
@@ -143,10 +142,10 @@ def register(
         _check_registration(role)
     _check_new_password(password, name, email)
     if not is_admin:
-        password_checks.count_registration(actor.address)
+        password_checks.count_registration(actor.network)
     _check_email_is_free(email)
     db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
-    group = password_checks.queue_group(actor.user_id) if is_admin else network_of(actor.address)
+    group = password_checks.queue_group(actor.user_id) if is_admin else actor.network
     with password_queue.turn(group):
         password_hash = passwords.hash_password(password)
     if is_admin:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cache.attempts import Attempt, BlockedError, Counter, attempts
-from cache.rate_limits import limits, network_of
+from cache.rate_limits import limits
 from column_types import unique_key
 from config import settings
 from errors import ClinicError
@@ -32,7 +32,7 @@ class Check:
 
 def of_sign_in(
     email: str,
-    address: str | None,
+    network: str,
     *,
     user_id: int | None,
     device_id: str | None,
@@ -48,7 +48,7 @@ def of_sign_in(
     if device_id is not None:
         counter = Counter(by_account, ("device", device_id))
         return Check(blocked, f"device {device_id}", [counter], unlocked_at)
-    account, network = _account_key(user_id, email), network_of(address)
+    account = _account_key(user_id, email)
     counters = (
         Counter(by_account, ("account-network", account, network)),
         Counter(by_account, ("account", account), slows_down=True),
@@ -108,9 +108,9 @@ def refuse(blocked: BlockedAction, message: str, seconds: int) -> ClinicError:
     return refusal.about("user", blocked.user_id)
 
 
-def count_registration(address: str | None) -> None:
+def count_registration(network: str) -> None:
     """Count a registration of the network. Raises 429 `too_many_requests`."""
-    wait = limits.hit(settings().rate_limit_register, "register", network_of(address))
+    wait = limits.hit(settings().rate_limit_register, "register", network)
     if wait is not None:
         raise refuse(BlockedAction("register", None), "Too many registrations; try again later.", wait)
 

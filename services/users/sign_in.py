@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from sqlalchemy import select, update
 
-from cache.rate_limits import network_of
 from column_types import unique_key
 from enums import AuditOutcome
 from errors import ClinicError, invalid
@@ -62,7 +61,7 @@ def sign_in(
     device_id = next(known, None)
     check = password_checks.of_sign_in(
         email,
-        visitor.address,
+        visitor.network,
         user_id=user_id,
         device_id=device_id,
         unlocked_at=row.unlocked_at if row else None,
@@ -184,7 +183,7 @@ def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
         raise _invalid_reset_token()
     _check_new_password(new_password, row.name, row.email)
     password_checks.count_reset(_digest(token), row.id)
-    with password_queue.turn(network_of(visitor.address)):
+    with password_queue.turn(visitor.network):
         hashed = passwords.hash_password(new_password)
     user = get_or_404(User, row.id, lock=True)  # before the row of the token, in the order of `issue_reset`
     reset = db.session.execute(
