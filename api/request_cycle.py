@@ -74,7 +74,7 @@ def _attempt(
 ) -> Response:
     """Serve the request in one transaction."""
     db.session.remove()
-    remembered.begin(allowed=use_memory)
+    remembered.begin(recalls=use_memory)
     context.row = None
     committing = False
     try:
@@ -112,6 +112,7 @@ def _commit_refusal(context: RequestContext) -> None:
     try:
         audit_log.append_pending(context.actor or visitor(), context.route)
         db.session.commit()
+        remembered.commit()
     except Exception as error:
         _raise_translated(error, committing=True)
 
@@ -309,9 +310,10 @@ def _commit_entries(append: Callable[[], None]) -> None:
     for attempt in range(ATTEMPTS):
         try:
             audit_log.discard_pending()
-            remembered.begin(allowed=False)
+            remembered.begin(recalls=False)
             append()
             db.session.commit()
+            remembered.commit()
         except Exception as error:
             _rollback()
             translated = translate(error, committing=True)

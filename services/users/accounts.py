@@ -17,7 +17,7 @@ from models import Doctor, User
 from security import passwords
 from security.password_queue import password_queue
 from security.permissions import Actor, Permission
-from services import clock
+from services import clock, remembered
 from services.audit import audit_log
 from services.listing import paging
 from services.listing.conditions import words_in
@@ -148,7 +148,8 @@ def register(
     group = password_checks.queue_group(actor.user_id) if is_admin else actor.network
     with password_queue.turn(group):
         password_hash = passwords.hash_password(password)
-    if is_admin:
+    remembered.begin(recalls=False)  # an outdated memory would run the request again, and hash again
+    if actor.session_id is not None:
         sessions.require_valid(actor)
     user = _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=is_admin)
     if not is_admin:
