@@ -10,6 +10,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import RequestRedirect
 
 from api import metrics
 from api.authentication import is_metrics_token, read_token
@@ -69,7 +70,8 @@ def begin_request() -> Response | None:
 
     A request with a genuine token counts for its user, another one for its network. Probes and requests
     with `METRICS_TOKEN` have no limit: an attacker behind the same address must not blind the operators.
-    A preflight of an unknown path succeeds, so that browsers send the request and show its 404.
+    A preflight of an unknown path succeeds, so that browsers send the request and show its 404. So does one
+    of a path with a double slash: browsers follow the redirect of a request, but not of a preflight.
     """
     deadline.start()
     header = request.headers.get("X-Request-ID", "")
@@ -82,8 +84,8 @@ def begin_request() -> Response | None:
     structlog.contextvars.bind_contextvars(request_id=request_id)
     read_token(context)
     if request.method == "OPTIONS":
-        is_unknown = isinstance(request.routing_exception, NotFound)
-        return Response(status=204) if is_unknown and "Origin" in request.headers else None
+        has_no_route = isinstance(request.routing_exception, (NotFound, RequestRedirect))
+        return Response(status=204) if has_no_route and "Origin" in request.headers else None
     path = str(request.url_rule)
     if path in PROBES or (path == "/metrics" and is_metrics_token()):
         return None
@@ -106,6 +108,10 @@ def finish_request(response: Response) -> Response:
     route = str(request.url_rule or "unmatched")
     if route not in CACHEABLE or response.status_code >= 400:
         headers["Cache-Control"] = "no-store"
+    elif settings().allowed_origins:
+        response.vary.add(
+            "Origin"
+        )  # also without CORS headers: a cache must not send this one to a front end
     if settings().production:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     seconds = time.perf_counter() - context.started

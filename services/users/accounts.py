@@ -135,14 +135,13 @@ def register(
     Raises 403 `registration_closed`, 403 `forbidden` for the role admin, 409 `already_exists`,
     422 `validation_failed` for a weak password, and 429 `too_many_requests`. The 409 shows that an account
     exists: without e-mail there is no other way to tell the user what to do. A clinic can close registration.
-    Attempts are limited for each network, also those that end with 409.
+    Attempts are limited for each network, also those that end with 403 or 409, which are audited.
     """
     is_admin = actor.may(Permission.USERS_MANAGE)
-    if not is_admin:
-        _check_registration(role)
     _check_new_password(password, name, email)
     if not is_admin:
         password_checks.count_registration(actor.network)
+        _check_registration(role)
     _check_email_is_free(email)
     db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
     group = password_checks.queue_group(actor.user_id) if is_admin else actor.network
