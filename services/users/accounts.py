@@ -15,7 +15,7 @@ from errors import ClinicError, not_found
 from extensions import db
 from models import Doctor, User
 from security import passwords
-from security.password_queue import password_queue
+from security.password_queue import Group, password_queue
 from security.permissions import Actor, Permission
 from services import clock, remembered
 from services.audit import audit_log
@@ -144,7 +144,7 @@ def register(
         _check_registration(role)
     _check_email_is_free(email)
     db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
-    group = password_checks.queue_group(actor.user_id) if is_admin else actor.network
+    group = password_checks.queue_group(actor.user_id) if is_admin else Group(actor.network)
     with password_queue.turn(group):
         password_hash = passwords.hash_password(password)
     remembered.begin(recalls=False)  # an outdated memory would run the request again, and hash again

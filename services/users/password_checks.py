@@ -13,7 +13,7 @@ from cache.rate_limits import limits
 from column_types import unique_key
 from config import settings
 from errors import ClinicError
-from security.password_queue import password_queue
+from security.password_queue import Group, password_queue
 from services.users.blocked_attempts import BlockedAction
 
 
@@ -25,7 +25,7 @@ class Check:
     """
 
     blocked: BlockedAction
-    group: str
+    group: Group
     counters: Sequence[Counter]
     unlocked_at: datetime | None = None
 
@@ -47,14 +47,14 @@ def of_sign_in(
     blocked = BlockedAction("login", user_id)
     if device_id is not None:
         counter = Counter(by_account, ("device", device_id))
-        return Check(blocked, f"device {device_id}", [counter], unlocked_at)
+        return Check(blocked, Group(f"device {device_id}", is_known=True), [counter], unlocked_at)
     account = _account_key(user_id, email)
     counters = (
         Counter(by_account, ("account-network", account, network)),
         Counter(by_account, ("account", account), slows_down=True),
         Counter(settings().rate_limit_login_address, ("network", network)),
     )
-    return Check(blocked, network, counters, unlocked_at)
+    return Check(blocked, Group(network), counters, unlocked_at)
 
 
 def of_password_change(user_id: int) -> Check:
@@ -63,9 +63,9 @@ def of_password_change(user_id: int) -> Check:
     return Check(BlockedAction("change_password", user_id), queue_group(user_id), [counter])
 
 
-def queue_group(user_id: int | None) -> str:
+def queue_group(user_id: int | None) -> Group:
     """Return the group of a signed-in user in the queue of hashes."""
-    return f"user {user_id}"
+    return Group(f"user {user_id}", is_known=True)
 
 
 def _account_key(user_id: int | None, email: str) -> str:

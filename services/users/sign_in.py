@@ -20,7 +20,7 @@ from errors import ClinicError, invalid
 from extensions import db
 from models import PasswordReset, User
 from security import passwords, tokens
-from security.password_queue import password_queue
+from security.password_queue import Group, password_queue
 from security.permissions import Actor, Permission
 from security.tokens import Pair
 from services import clock, remembered
@@ -185,7 +185,7 @@ def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
         raise _invalid_reset_token()
     _check_new_password(new_password, row.name, row.email)
     password_checks.count_reset(_digest(token), row.id)
-    with password_queue.turn(visitor.network):
+    with password_queue.turn(Group(visitor.network)):
         hashed = passwords.hash_password(new_password)
     remembered.begin(recalls=False)  # as in `sign_in`
     user = get_or_404(User, row.id, lock=True)  # before the row of the token, in the order of `issue_reset`
