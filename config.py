@@ -23,6 +23,7 @@ from dotenv import dotenv_values, set_key
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from redis import ConnectionPool
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -97,7 +98,7 @@ class Settings(BaseModel):
     allowed_origins: tuple[str, ...] = ()
     port: int = Field(5000, ge=1, le=MAX_PORT)
     host: str = "127.0.0.1"
-    redis_url: str | None = Field(None, pattern="^(redis|rediss|unix)://")
+    redis_url: str | None = None
     sqlalchemy_echo: bool = False
     clinic_timezone: str = "UTC"
     currency: str = "USD"  # ISO 4217
@@ -253,14 +254,27 @@ class Settings(BaseModel):
         if value is not None:
             try:
                 url = make_url(value)
-            except ArgumentError:
-                raise ValueError("not a database URL such as postgresql://user@host/name") from None
+            except (ArgumentError, ValueError):  # the message of a ValueError quotes a part of the URL
+                raise ValueError(
+                    "not a database URL such as postgresql://user@host/name; in a password write %40 for @, "
+                    "%3A for : and %2F for /"
+                ) from None
             if url.drivername not in DRIVERS:
                 raise ValueError("only postgresql:// and sqlite:// are supported")
             if url.drivername.startswith("sqlite") and url.database in (None, "", ":memory:"):
                 raise ValueError(
                     "give a file such as sqlite:///clinic.db; a database in memory is lost on exit"
                 )
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ConnectionPool.from_url(value).make_connection()  # without a connection to the server
+            except (ValueError, TypeError):  # TypeError: an unknown option
+                raise ValueError("not a Redis URL such as redis://:password@host:6379/0") from None
         return value
 
     @field_validator("analytics_database_uri")
@@ -310,7 +324,11 @@ def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
     except for the secrets of development, which `.env` stores. Raises `SettingsError` with one line for each
     invalid variable.
     """
-    stored = dotenv_values(env_file) if env_file is not None else {}
+    try:
+        stored = dotenv_values(env_file) if env_file is not None else {}
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"{env_file} cannot be read: {reason}.") from None
     values = _non_empty({**stored, **os.environ})
     environments = {values.get(name, "").strip().lower() for name in ("ENVIRONMENT", "FLASK_ENV")}
     missing = [name for name in SECRETS if name not in values]

@@ -1136,5 +1136,5 @@ class IdempotencyKey(Base):
     status: Mapped[int | None]
     headers: Mapped[JsonDict | None]
     body: Mapped[Note | None]
-    record: Mapped[JsonDict | None]  # entity, id and patient_id, for the audit entry of a repeat
+    record: Mapped[JsonDict | None]  # reader, entity, id and patient_id, for a repeat and its audit entry
     created_at: Mapped[Instant] = mapped_column(index=True)

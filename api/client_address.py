@@ -6,6 +6,8 @@ from ipaddress import IPv6Address, ip_address
 
 from flask import request
 
+from config import settings
+
 UNKNOWN = "unknown"
 
 
@@ -15,11 +17,15 @@ def client_addresses() -> tuple[str, str]:
     They differ only for a report that is no IP address. It is recorded as unknown, and the peer that sent it
     is counted: else each invented text would have a limit of its own.
     """
-    reported = parse_address(request.remote_addr)
-    if reported is not None:
-        return reported, reported
-    peer = request.environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR")
-    return UNKNOWN, parse_address(peer) or UNKNOWN
+    peer = parse_address(request.remote_addr) or UNKNOWN
+    proxies = settings().trusted_proxies
+    # Each proxy appends one entry, whatever the caller has sent before it. werkzeug's ProxyFix reads quoted
+    # strings, so that an opening quote of the caller would hide the entries of the proxies.
+    entries = [entry for entry in request.headers.get("X-Forwarded-For", "").split(",") if entry.strip()]
+    if proxies == 0 or len(entries) < proxies:
+        return peer, peer
+    reported = parse_address(entries[-proxies])
+    return (UNKNOWN, peer) if reported is None else (reported, reported)
 
 
 def parse_address(text: str | None) -> str | None:

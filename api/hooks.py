@@ -10,6 +10,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import RequestRedirect
 
 from api import metrics
 from api.authentication import is_metrics_token, read_token
@@ -40,7 +41,7 @@ CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 
 def init_app(app: Flask) -> None:
     """Register the hooks and the error handler on the application."""
     if hops := settings().trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=0, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     if origins := settings().allowed_origins:
         allow_origins(app, list(origins))
     app.before_request(begin_request)
@@ -69,26 +70,29 @@ def begin_request() -> Response | None:
 
     A request with a genuine token counts for its user, another one for its network. Probes and requests
     with `METRICS_TOKEN` have no limit: an attacker behind the same address must not blind the operators.
-    A preflight of an unknown path succeeds, so that browsers send the request and show its 404.
+    A preflight of an unknown path succeeds, so that browsers send the request and show its 404. So does one
+    of a path with a double slash: browsers follow the redirect of a request, but not of a preflight.
     """
     deadline.start()
     quotas.start()
     header = request.headers.get("X-Request-ID", "")
     request_id = header if REQUEST_ID.fullmatch(header) else f"{getrandbits(128):032x}"
     address, counted_address = client_addresses()
-    context = g.context = RequestContext(request_id, started=time.perf_counter(), address=address)
+    context = g.context = RequestContext(
+        request_id, started=time.perf_counter(), address=address, network=network_of(counted_address)
+    )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
     read_token(context)
     if request.method == "OPTIONS":
-        is_unknown = isinstance(request.routing_exception, NotFound)
-        return Response(status=204) if is_unknown and "Origin" in request.headers else None
+        has_no_route = isinstance(request.routing_exception, (NotFound, RequestRedirect))
+        return Response(status=204) if has_no_route and "Origin" in request.headers else None
     path = str(request.url_rule)
     if path in PROBES or (path == "/metrics" and is_metrics_token()):
         return None
     rate = settings().rate_limit_default
     if context.token is None:
-        wait = limits.hit(rate, "address", network_of(counted_address))
+        wait = limits.hit(rate, "address", context.network)
     else:
         user, session = str(context.token.user_id), revoked_key(context.token.session_id)
         wait, context.revoked = limits.hit_and_check(rate, ("user", user), session)
@@ -106,6 +110,9 @@ def finish_request(response: Response) -> Response:
     route = str(request.url_rule or "unmatched")
     if response.status_code >= 400 or route not in PROBES:
         headers.setdefault("Cache-Control", "no-store")  # public documents have set their own
+    if headers.get("Cache-Control") != "no-store" and settings().allowed_origins:
+        # also without CORS headers: a cache must not send this response to a front end
+        response.vary.add("Origin")
     if settings().production:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     seconds = time.perf_counter() - context.started

@@ -19,7 +19,8 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 class RequestContext:
     """The state of one request, created when it begins and stored as `flask.g.context`.
 
-    `address` is the IP address of the caller, as the audit log records it. `token` holds the claims of a
+    `address` is the IP address of the caller, as the audit log records it, and `network` the network that the
+    limits count. `token` holds the claims of a
     genuine access token, `token_error` the refusal of another one. `revoked` is the answer of Redis for the
     token's session. `actor` is the verified caller, None before that and for visitors. `session_idle` says
     that the last use of the session must be noted. `row` is the loaded row that the path names. `body` is
@@ -30,6 +31,7 @@ class RequestContext:
     request_id: str
     started: float
     address: str
+    network: str
     token: Claims | None = None
     token_error: ClinicError | None = None
     token_from_cookie: bool = False
@@ -69,4 +71,6 @@ def set_actor(actor: Actor) -> None:
 def visitor() -> Actor:
     """Return an actor without user, with the address and the id of the request."""
     context = current_context()
-    return Actor(None, "", None, address=context.address, request_id=context.request_id)
+    return Actor(
+        None, "", None, address=context.address, network=context.network, request_id=context.request_id
+    )

@@ -34,6 +34,7 @@ from api.serialization import EndpointResult, Serializer
 from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey
+from security.permissions import Actor
 from services import idempotency, remembered
 from services.audit import audit_log
 from services.billing import currency
@@ -76,7 +77,7 @@ def _attempt(
 ) -> Response:
     """Serve the request in one transaction."""
     db.session.remove()
-    remembered.begin(allowed=use_memory)
+    remembered.begin(recalls=use_memory)
     context.row = None
     committing = False
     try:
@@ -114,6 +115,7 @@ def _commit_refusal(context: RequestContext) -> None:
     try:
         audit_log.append_pending(context.actor or visitor(), context.route)
         db.session.commit()
+        remembered.commit()
     except Exception as error:
         _raise_translated(error, committing=True)
 
@@ -187,7 +189,7 @@ def _begin_key(header: str) -> IdempotencyKey:
 def _finish_key(
     spec: EndpointSpec, context: RequestContext, key: IdempotencyKey, result: Any, response: Response
 ) -> None:
-    """Store the response for repeats, and the record that their audit entries name."""
+    """Store the response for repeats, its reader, and the record that the audit entries of repeats name."""
     value = result.value if isinstance(result, EndpointResult) else result
     row = value if isinstance(value, Base) else context.row
     headers = {name: response.headers[name] for name in REPLAYED_HEADERS if name in response.headers}
@@ -195,17 +197,29 @@ def _finish_key(
     if spec.secret:
         body = json.dumps({"id": json.loads(body)["id"]})
     idempotency.finish(key, response.status_code, headers, body)
+    key.record = {"reader": _reader(current_actor())}
     if row is not None:
         entity, entity_id = audit_log.record_of(row)
-        key.record = {"entity": entity, "id": entity_id, "patient_id": audit_log.patient_of(row)}
+        key.record |= {"entity": entity, "id": entity_id, "patient_id": audit_log.patient_of(row)}
+
+
+def _reader(actor: Actor) -> list[Any]:
+    """Return what decides, for one user, which fields of a response they may read."""
+    return [actor.role, actor.doctor_id]
 
 
 def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
-    """Return the first response again. Raise 409 `already_done` if it contained a secret."""
+    """Return the first response again.
+
+    Raise 409 `already_done` if it contained a secret, or if the rights of the caller have changed since.
+    """
     if spec.secret:
         message = "This was already done, and its secret is shown only once. Send a new Idempotency-Key."
         raise ClinicError("already_done", message, **json.loads(key.body or "{}"))
     record = key.record or {}
+    if record.get("reader") not in (None, _reader(current_actor())):
+        message = "This was already done. Your rights have changed since, so read the record with GET."
+        raise ClinicError("already_done", message, id=record.get("id"))
     ids, patient_ids = ([record[name]] if record.get(name) else [] for name in ("id", "patient_id"))
     audit_log.record_read("read", record.get("entity"), ids, patient_ids)
     headers = {**(key.headers or {}), "Idempotency-Replayed": "true"}
@@ -337,9 +351,10 @@ def _commit_entries(append: Callable[[], None]) -> None:
     for attempt in range(ATTEMPTS):
         try:
             audit_log.discard_pending()
-            remembered.begin(allowed=False)
+            remembered.begin(recalls=False)
             append()
             db.session.commit()
+            remembered.commit()
         except Exception as error:
             _rollback()
             translated = translate(error, committing=True)

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 parse_rate = lru_cache(parse)
 
+MAX_WINDOWS = 10_000  # in the memory of a process
 IPV6_NETWORK_BITS = 64  # a provider gives each customer at least a /64, so one host has any address of it
 
 
@@ -63,7 +64,23 @@ class Limits:
                 return action(shared)
             except (redis.RedisError, OSError):
                 redis_store.trip()
+        self._limit_memory()
         return action(self._memory)
+
+    def _limit_memory(self) -> None:
+        """Drop the windows without hits, and all windows if too many are left.
+
+        `MemoryStorage` keeps every window, and a thread of it visits all of them again and again. So callers
+        of many networks would use up the memory and the CPU of this process.
+        """
+        windows = cast(MemoryStorage, self._memory.storage).events
+        if len(windows) <= MAX_WINDOWS:
+            return
+        now, storage = time.time(), MemoryStorage()
+        live = {key: hits for key, hits in list(windows.items()) if hits and hits[0].expiry > now}
+        if len(live) <= MAX_WINDOWS // 2:
+            storage.events.update(live)
+        self._memory = MovingWindowRateLimiter(storage)
 
     def hit(self, rate: str, *key: str, policy: str = "default") -> int | None:
         """Count one hit. Return None within the limit, otherwise the seconds until the next allowed hit.

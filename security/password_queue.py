@@ -3,10 +3,11 @@
 The hashes belong to groups, such as the network of the client:
 
 - A group never takes the last free place if it has a place already.
-- The smallest waiting group is served first.
-- If the queue is full, a hash of the largest group is refused in favour of a smaller group.
+- Known groups are served first: those of a known device or a signed-in user. Then the smallest group.
+- If the queue is full, a hash of an unknown group, the largest one, is refused in favour of another group.
 
-So one network that sends many sign-ins hardly delays the sign-ins of others.
+So one network that sends many sign-ins hardly delays the sign-ins of others, and many networks that do so do
+not lock out the users of known devices.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from prometheus_client import Gauge
 
@@ -34,6 +36,13 @@ WAITING = Gauge(
 )
 
 
+class Group(NamedTuple):
+    """Hashes that count together. A known group is that of a known device or a signed-in user."""
+
+    name: str
+    is_known: bool = False
+
+
 def _queue_full() -> ClinicError:
     return ClinicError("unavailable", "Too many sign-ins at this moment. Try again.", retry_after=2)
 
@@ -44,8 +53,8 @@ class PasswordQueue:
     def __init__(self, places: int) -> None:
         self._lock = threading.Lock()
         self._free = places
-        self._running: Counter[str] = Counter()  # places by group
-        self._waiting: dict[str, deque[Ticket]] = {}  # in the order of their arrival
+        self._running: Counter[Group] = Counter()  # places by group
+        self._waiting: dict[Group, deque[Ticket]] = {}  # in the order of their arrival
 
     @property
     def waiting(self) -> int:
@@ -53,7 +62,7 @@ class PasswordQueue:
         return sum(map(len, self._waiting.values()))
 
     @contextmanager
-    def turn(self, group: str) -> Iterator[None]:
+    def turn(self, group: Group) -> Iterator[None]:
         """Wait for a place, and hold it during the block.
 
         Raises 503 `unavailable` while `PASSWORD_CHECK_QUEUE` others wait. Each of them holds a thread of the
@@ -68,7 +77,7 @@ class PasswordQueue:
         finally:
             self._leave(group)
 
-    def _enter(self, group: str) -> Ticket | None:
+    def _enter(self, group: Group) -> Ticket | None:
         """Take a free place and return None, or return a ticket that waits for one."""
         with self._lock:
             if self._may_run(group):
@@ -81,33 +90,41 @@ class PasswordQueue:
             WAITING.set(self.waiting)
             return ticket
 
-    def _displace(self, group: str) -> None:
-        """Refuse the newest ticket of the largest group. Raise 503 if `group` is as large as that one."""
-        largest = max(self._waiting, key=lambda name: len(self._waiting[name]))
-        if len(self._waiting.get(group, ())) + 1 >= len(self._waiting[largest]):
+    def _displace(self, group: Group) -> None:
+        """Refuse the newest ticket of the last group. Raise 503 if `group` would not come before it."""
+        last = max(self._waiting, key=self._rank)
+        is_unknown, size = self._rank(group)
+        if (is_unknown, size + 1) >= self._rank(last):
             raise _queue_full()
-        self._waiting[largest].pop().set_exception(_queue_full())
+        tickets = self._waiting[last]
+        tickets.pop().set_exception(_queue_full())
+        if not tickets:
+            del self._waiting[last]
 
-    def _may_run(self, group: str) -> bool:
+    def _rank(self, group: Group) -> tuple[bool, int]:
+        """Return the sort key of a group: known groups first, then small ones."""
+        return not group.is_known, len(self._waiting.get(group, ()))
+
+    def _may_run(self, group: Group) -> bool:
         return self._free > 1 or (self._free == 1 and not self._running[group])
 
-    def _run(self, group: str) -> None:
+    def _run(self, group: Group) -> None:
         self._free -= 1
         self._running[group] += 1
 
-    def _leave(self, group: str) -> None:
+    def _leave(self, group: Group) -> None:
         """Give the place back, and serve the groups that may run now."""
         with self._lock:
             self._free += 1
             self._running[group] -= 1
             self._running += Counter()  # without the groups that have no place
-            while ready := [name for name in self._waiting if self._may_run(name)]:
-                smallest = min(ready, key=lambda name: len(self._waiting[name]))
-                tickets = self._waiting[smallest]
+            while ready := [group for group in self._waiting if self._may_run(group)]:
+                first = min(ready, key=self._rank)
+                tickets = self._waiting[first]
                 tickets.popleft().set_result(None)
-                self._run(smallest)
+                self._run(first)
                 if not tickets:
-                    del self._waiting[smallest]
+                    del self._waiting[first]
             WAITING.set(self.waiting)
 
 

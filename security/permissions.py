@@ -135,7 +135,8 @@ class Actor:
     """The caller of a service.
 
     A signed-in user has a `user_id` and a role. A command has the role admin and no `user_id`. An anonymous
-    caller has neither and may do nothing.
+    caller has neither and may do nothing. Limits count the `network`, which is known even if the `address` is
+    not.
     """
 
     user_id: int | None
@@ -144,6 +145,7 @@ class Actor:
     doctor_id: int | None = None
     session_id: int | None = None
     address: str | None = None
+    network: str = "unknown"
     request_id: str | None = None
 
     def may(self, permission: Permission) -> bool:

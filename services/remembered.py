@@ -35,11 +35,14 @@ class Memory:
 class Assumptions:
     """What the current transaction assumes, attached to the session as `session.info[Assumptions]`.
 
-    `memory` is None if nothing may be remembered. `caller` is the remembered row of the caller, None if it
-    was read in this transaction. `head` is the new head of the chain that this transaction has appended to.
+    `memory` is None if the process remembers nothing (SQLite). `recalls` is False for a transaction that only
+    adds to the memory, so that nothing can prove outdated. `caller` is the remembered row of the caller, None
+    if it was read in this transaction. `head` is the new head of the chain that this transaction has appended
+    to.
     """
 
     memory: Memory | None = None
+    recalls: bool = False
     caller: Row[Any] | None = None
     head: Head | None = None
 
@@ -47,13 +50,10 @@ class Assumptions:
 _memories: WeakKeyDictionary[Engine, Memory] = WeakKeyDictionary()
 
 
-def begin(*, allowed: bool) -> None:
-    """Start a transaction that may use the memory if `allowed`, on PostgreSQL only."""
-    session = db.session()
-    memory = None
-    if allowed and is_postgresql(db.engine):
-        memory = _memories.setdefault(db.engine, Memory())
-    session.info[Assumptions] = Assumptions(memory)
+def begin(*, recalls: bool) -> None:
+    """Start a transaction that uses the memory if `recalls`. Only processes on PostgreSQL have one."""
+    memory = _memories.setdefault(db.engine, Memory()) if is_postgresql(db.engine) else None
+    db.session().info[Assumptions] = Assumptions(memory, recalls)
 
 
 def assumptions() -> Assumptions:
@@ -70,7 +70,7 @@ def forget_all() -> None:
 def recall_caller(key: CallerKey) -> Row[Any] | None:
     """Return the remembered row of a caller and assume that it is unchanged, or None."""
     current = assumptions()
-    if current.memory is not None:
+    if current.memory is not None and current.recalls:
         current.caller = current.memory.callers.get(key)
     return current.caller
 
@@ -93,11 +93,11 @@ def forget_caller(key: CallerKey) -> None:
 
 def take_head() -> Head | None:
     """Return a remembered head, or None. No other transaction of this process gets the same one."""
-    memory = assumptions().memory
-    if memory is None:
+    current = assumptions()
+    if current.memory is None or not current.recalls:
         return None
     try:
-        return memory.heads.popitem()[1]
+        return current.memory.heads.popitem()[1]
     except KeyError:
         return None
 

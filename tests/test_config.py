@@ -247,6 +247,35 @@ def test_no_message_contains_a_value() -> None:
 # --- Secrets for development ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("DATABASE_URI", "postgresql://u:p@hun:ter2@host/db"),
+        ("SUPABASE_URI", "postgresql://u:p@host:hunter2/db"),
+        ("ANALYTICS_DATABASE_URI", "postgresql://u:p@host:hunter2/db"),
+        ("REDIS_URL", "redis://localhost:hunter2/0"),
+        ("REDIS_URL", "redis://:hun/ter2@localhost/0"),
+        ("REDIS_URL", "redis://[::1/0"),
+        ("REDIS_URL", "redis://localhost?socket_timeout=hunter2"),
+        ("REDIS_URL", "redis://localhost?hunter2=1"),
+    ],
+)
+def test_a_malformed_url_is_an_error_without_its_value(variable: str, url: str) -> None:
+    found = problems(**GOOD, **{variable.lower(): url})
+
+    assert found.keys() == {variable}
+    assert found[variable].startswith("not a ")
+    assert "ter2" not in found[variable]
+
+
+def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"CURRENCY=\xff\xfe")
+
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        load(file)
+
+
 def test_development_generates_secrets_once(tmp_path: Path) -> None:
     file = tmp_path / ".env"
 

@@ -8,7 +8,6 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import joinedload
 
-from cache.rate_limits import network_of
 from column_types import unique_key
 from config import settings
 from enums import Role
@@ -16,9 +15,9 @@ from errors import ClinicError, not_found
 from extensions import db
 from models import Doctor, User
 from security import passwords
-from security.password_queue import password_queue
+from security.password_queue import Group, password_queue
 from security.permissions import Actor, Permission
-from services import clock
+from services import clock, remembered
 from services.audit import audit_log
 from services.listing import paging
 from services.listing.conditions import words_in
@@ -141,20 +140,20 @@ def register(
     Raises 403 `registration_closed`, 403 `forbidden` for the role admin, 409 `already_exists`,
     422 `validation_failed` for a weak password, and 429 `too_many_requests`. The 409 shows that an account
     exists: without e-mail there is no other way to tell the user what to do. A clinic can close registration.
-    Attempts are limited for each network, also those that end with 409.
+    Attempts are limited for each network, also those that end with 403 or 409, which are audited.
     """
     is_admin = actor.may(Permission.USERS_MANAGE)
-    if not is_admin:
-        _check_registration(role)
     _check_new_password(password, name, email)
     if not is_admin:
-        password_checks.count_registration(actor.address)
+        password_checks.count_registration(actor.network)
+        _check_registration(role)
     _check_email_is_free(email)
     db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
-    group = password_checks.queue_group(actor.user_id) if is_admin else network_of(actor.address)
+    group = password_checks.queue_group(actor.user_id) if is_admin else Group(actor.network)
     with password_queue.turn(group):
         password_hash = passwords.hash_password(password)
-    if is_admin:
+    remembered.begin(recalls=False)  # an outdated memory would run the request again, and hash again
+    if actor.session_id is not None:
         sessions.require_valid(actor)
     user = _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=is_admin)
     if not is_admin:

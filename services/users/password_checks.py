@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cache.attempts import Attempt, BlockedError, Counter, attempts
-from cache.rate_limits import limits, network_of
+from cache.rate_limits import limits
 from column_types import unique_key
 from config import settings
 from errors import ClinicError
-from security.password_queue import password_queue
+from security.password_queue import Group, password_queue
 from services.users.blocked_attempts import BlockedAction
 
 
@@ -25,14 +25,14 @@ class Check:
     """
 
     blocked: BlockedAction
-    group: str
+    group: Group
     counters: Sequence[Counter]
     unlocked_at: datetime | None = None
 
 
 def of_sign_in(
     email: str,
-    address: str | None,
+    network: str,
     *,
     user_id: int | None,
     device_id: str | None,
@@ -47,14 +47,14 @@ def of_sign_in(
     blocked = BlockedAction("login", user_id)
     if device_id is not None:
         counter = Counter(by_account, ("device", device_id), "login-account")
-        return Check(blocked, f"device {device_id}", [counter], unlocked_at)
-    account, network = _account_key(user_id, email), network_of(address)
+        return Check(blocked, Group(f"device {device_id}", is_known=True), [counter], unlocked_at)
+    account = _account_key(user_id, email)
     counters = (
         Counter(by_account, ("account-network", account, network), "login-account"),
         Counter(by_account, ("account", account), "login-delay", slows_down=True),
         Counter(settings().rate_limit_login_address, ("network", network), "login-network"),
     )
-    return Check(blocked, network, counters, unlocked_at)
+    return Check(blocked, Group(network), counters, unlocked_at)
 
 
 def of_password_change(user_id: int) -> Check:
@@ -65,9 +65,9 @@ def of_password_change(user_id: int) -> Check:
     return Check(BlockedAction("change_password", user_id), queue_group(user_id), [counter])
 
 
-def queue_group(user_id: int | None) -> str:
+def queue_group(user_id: int | None) -> Group:
     """Return the group of a signed-in user in the queue of hashes."""
-    return f"user {user_id}"
+    return Group(f"user {user_id}", is_known=True)
 
 
 def _account_key(user_id: int | None, email: str) -> str:
@@ -110,9 +110,9 @@ def refuse(blocked: BlockedAction, message: str, seconds: int) -> ClinicError:
     return refusal.about("user", blocked.user_id)
 
 
-def count_registration(address: str | None) -> None:
+def count_registration(network: str) -> None:
     """Count a registration of the network. Raises 429 `too_many_requests`."""
-    wait = limits.hit(settings().rate_limit_register, "register", network_of(address), policy="register")
+    wait = limits.hit(settings().rate_limit_register, "register", network, policy="register")
     if wait is not None:
         raise refuse(BlockedAction("register", None), "Too many registrations; try again later.", wait)
 

@@ -6,6 +6,7 @@ Redis, if there is one, only speeds up the refusal of a revoked session. It neve
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -169,7 +170,14 @@ def _issue(session: UserSession, now: datetime) -> Pair:
 def actor_of(visitor: Actor, user: User | Row[Any], session_id: int) -> Actor:
     """Return the visitor as this user in this session."""
     doctor_id = user.doctor_id if user.role is Role.DOCTOR else None
-    return Actor(user.id, user.name, user.role, doctor_id, session_id, visitor.address, visitor.request_id)
+    return replace(
+        visitor,
+        user_id=user.id,
+        name=user.name,
+        role=user.role,
+        doctor_id=doctor_id,
+        session_id=session_id,
+    )
 
 
 def rotate(visitor: Actor, claims: Claims) -> tuple[Actor, User, Pair]:

@@ -14,17 +14,16 @@ from typing import NamedTuple
 
 from sqlalchemy import select, update
 
-from cache.rate_limits import network_of
 from column_types import unique_key
 from enums import AuditOutcome
 from errors import ClinicError, invalid
 from extensions import db
 from models import PasswordReset, User
 from security import passwords, tokens
-from security.password_queue import password_queue
+from security.password_queue import Group, password_queue
 from security.permissions import Actor, Permission
 from security.tokens import Pair
-from services import clock
+from services import clock, remembered
 from services.audit import audit_log
 from services.rows import get_or_404, read_outside_transaction
 from services.users import password_checks, sessions
@@ -62,7 +61,7 @@ def sign_in(
     device_id = next(known, None)
     check = password_checks.of_sign_in(
         email,
-        visitor.address,
+        visitor.network,
         user_id=user_id,
         device_id=device_id,
         unlocked_at=row.unlocked_at if row else None,
@@ -71,6 +70,7 @@ def sign_in(
         attempt.succeeded = passwords.verify(password_hash, password)
     if not attempt.succeeded or user_id is None:
         raise _invalid_credentials().about("user", user_id)
+    remembered.begin(recalls=False)  # an outdated memory would run the request again, and hash again
     user = get_or_404(User, user_id, lock=True)
     if user.password_hash != password_hash:  # changed in the meantime
         raise _invalid_credentials().about("user", user.id)
@@ -103,6 +103,7 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     check = password_checks.of_password_change(user_id)
     with password_checks.counted(check) as attempt:
         attempt.succeeded = row is not None and passwords.verify(row.password_hash, current_password)
+    remembered.begin(recalls=False)  # as in `sign_in`
     sessions.require_valid(actor)
     if row is None or not attempt.succeeded:
         raise _refuse_current_password(user_id)
@@ -184,8 +185,9 @@ def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
         raise _invalid_reset_token()
     _check_new_password(new_password, row.name, row.email)
     password_checks.count_reset(_digest(token), row.id)
-    with password_queue.turn(network_of(visitor.address)):
+    with password_queue.turn(Group(visitor.network)):
         hashed = passwords.hash_password(new_password)
+    remembered.begin(recalls=False)  # as in `sign_in`
     user = get_or_404(User, row.id, lock=True)  # before the row of the token, in the order of `issue_reset`
     reset = db.session.execute(
         select(PasswordReset).where(*valid_token).with_for_update()

@@ -15,13 +15,14 @@ from cache.redis import RedisStore
 from enums import AuditOutcome
 from errors import ClinicError
 from extensions import db
-from models import AuditLog
+from models import AuditHead, AuditLog
 from security import passwords
 from security.password_queue import password_queue
 from services import remembered
 from services.audit import audit_chain
+from services.audit.audit_storage import Head
 from services.users import sessions
-from tests.support.clinic import Caller, Clinic
+from tests.support.clinic import PASSWORD, Caller, Clinic
 
 
 def execute(clinic: Clinic, statement: str, **values: Any) -> None:
@@ -338,3 +339,63 @@ def test_a_full_password_queue_counts_no_wrong_password(
 
     assert statuses == {503}
     assert caller.post("/auth/change-password", body).status_code == 422
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+@pytest.mark.parametrize(
+    ("path", "count", "status"),
+    [
+        ("login", 1, 200),
+        ("register", 1, 201),
+        ("change-password", 2, 200),
+        ("change-password wrong", 1, 422),
+        ("reset-password", 1, 200),
+    ],
+)
+def test_an_outdated_head_hashes_no_password_twice(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch, path: str, count: int, status: int
+) -> None:
+    account = {"email": "rita@clinic.example", "password": PASSWORD}
+    user = clinic.admin.make("/users", name="Rita", role="receptionist", **account)["id"]
+    token = clinic.admin.post(f"/users/{user}/password-reset").get_json()["token"]
+    login = clinic.nobody.post("/auth/login", account).get_json()
+    new = "another quiet harbour"
+    bodies: dict[str, Any] = {
+        "login": account,
+        "register": {"name": "New", "email": "new@clinic.example", "password": new, "role": "doctor"},
+        "change-password wrong": {"current_password": "wrong", "new_password": new},
+        "change-password": {"current_password": PASSWORD, "new_password": new},
+        "reset-password": {"token": token, "new_password": new},
+    }
+    calls: list[str] = []
+    for name in ("verify", "hash_password"):
+        function = getattr(passwords, name)
+        monkeypatch.setattr(passwords, name, lambda *args, f=function: calls.append(f.__name__) or f(*args))
+    heads = memory_of(clinic).heads
+    assert heads
+    heads.update({chain: head._replace(number=head.number - 1) for chain, head in heads.items()})
+
+    response = Caller(clinic, login["access_token"]).post(f"/auth/{path.split()[0]}", bodies[path])
+
+    assert response.status_code == status
+    assert len(calls) == count
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_a_refusal_leaves_the_remembered_heads_up_to_date(clinic: Clinic) -> None:
+    """A refusal is appended in a transaction of its own, which moves the head of a chain."""
+    caller = signed_in(clinic, "receptionist")
+
+    def stored() -> dict[int, Head]:
+        with clinic.inside() as session:
+            rows = session.query(AuditHead)
+            return {row.chain: Head(row.chain, row.number, row.mac) for row in rows}
+
+    heads = memory_of(clinic).heads
+    heads.update(stored())
+    before = stored()
+
+    assert caller.get("/audit-logs").status_code == 403
+
+    assert stored() != before
+    assert heads == stored()

@@ -89,3 +89,50 @@ def test_limits_count_an_unknown_address_by_its_peer(make_clinic: Any) -> None:
     ]
 
     assert statuses == [401, 401, 429]
+
+
+@pytest.mark.parametrize("sent", ['"', '1.2.3.4%"x', '1.2.3.4, "x', '"1.2.3.4", "', "1.2.3.4\\", ",", "[::1"])
+def test_no_entry_of_the_caller_hides_the_address_that_the_proxy_appends(make_clinic: Any, sent: str) -> None:
+    clinic: Clinic = make_clinic(trusted_proxies=1)
+    patient = clinic.patient()["id"]
+
+    clinic.admin.get(f"/patients/{patient}", headers={"X-Forwarded-For": f"{sent}, 192.0.2.7"})
+
+    assert recorded_addresses(clinic)[-1] == "192.0.2.7"
+
+
+def test_each_trusted_proxy_counts_one_entry_from_the_right(make_clinic: Any) -> None:
+    clinic: Clinic = make_clinic(trusted_proxies=2)
+    patient = clinic.patient()["id"]
+    for reported in ("192.0.2.1, 192.0.2.2, 192.0.2.3", "192.0.2.4, 192.0.2.5", "192.0.2.6"):
+        clinic.admin.get(f"/patients/{patient}", headers={"X-Forwarded-For": reported})
+
+    assert recorded_addresses(clinic)[1:] == ["192.0.2.2", "192.0.2.4", "127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/auth/login", {"email": "nobody@clinic.example", "password": "wrong"}),
+        (
+            "/auth/register",
+            {"name": "A", "email": "admin1@clinic.example", "password": "a quiet harbour at dawn"},
+        ),
+    ],
+)
+def test_sign_in_limits_count_an_unknown_address_by_its_peer(
+    make_clinic: Any, path: str, body: dict[str, str]
+) -> None:
+    limits = {"rate_limit_login_address": "1 per minute", "rate_limit_register": "1 per minute"}
+    clinic: Clinic = make_clinic(trusted_proxies=1, rate_limit_enabled=True, **limits)
+    assert clinic.admin.get("/auth/me").get_json()["email"] == "admin1@clinic.example"
+
+    statuses = [
+        clinic.nobody.post(
+            path, body, headers={"X-Forwarded-For": "junk"}, environ_base={"REMOTE_ADDR": peer}
+        ).status_code
+        for peer in ("198.51.100.1", "198.51.100.2", "198.51.100.1")
+    ]
+
+    assert statuses[0] == statuses[1] != 429
+    assert statuses[2] == 429

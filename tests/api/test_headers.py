@@ -247,7 +247,7 @@ def test_a_preflight_allows_the_methods_and_headers_of_clients(with_front_end: C
     assert allowed == {"authorization", "idempotency-key", "traceparent", "baggage"}
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/patients/tom", "/patients/1/nothing"])
+@pytest.mark.parametrize("path", ["/nowhere", "/patients/tom", "/patients/1/nothing", "/auth//login"])
 def test_a_preflight_of_an_unknown_path_lets_the_browser_show_the_404(
     with_front_end: Clinic, path: str
 ) -> None:
@@ -267,7 +267,15 @@ def test_a_preflight_of_an_unknown_path_lets_the_browser_show_the_404(
     assert "DELETE" in preflight.headers["Access-Control-Allow-Methods"]
     assert preflight.headers["Access-Control-Allow-Headers"] == "x-a"
     assert "Access-Control-Allow-Origin" not in foreign.headers
-    assert with_front_end.nobody.send("OPTIONS", path).status_code == 404
+    assert with_front_end.nobody.send("OPTIONS", path).status_code in (308, 404)
+
+
+def test_a_cache_keeps_a_document_for_each_origin(with_front_end: Clinic) -> None:
+    """A cached response without CORS headers would make the request of a front end fail."""
+    for path in ("/", "/openapi.json", "/health/live"):
+        for headers in ({}, {"Origin": ORIGIN}, {"Origin": "https://evil.example"}):
+            response = with_front_end.nobody.get(path, headers=headers)
+            assert "Origin" in ", ".join(response.headers.getlist("Vary")), (path, headers)
 
 
 def test_a_trailing_slash_is_accepted(clinic: Clinic) -> None:

@@ -8,7 +8,7 @@ import pytest
 import time_machine
 
 from models import IdempotencyKey
-from tests.support.clinic import Clinic
+from tests.support.clinic import PASSWORD, Clinic
 
 
 def test_the_etag_is_the_stored_version(clinic: Clinic) -> None:
@@ -128,6 +128,46 @@ def test_a_secret_is_neither_stored_nor_repeated(clinic: Clinic) -> None:
     with clinic.inside() as session:
         stored = str([(key.body, key.headers, key.record) for key in session.query(IdempotencyKey)])
     assert first.get_json()["token"] not in stored
+
+
+def test_a_repeat_shows_nothing_that_the_caller_may_no_longer_read(clinic: Clinic) -> None:
+    """An admin reads the money of every visit, a doctor that of own visits only."""
+    headers = {"Idempotency-Key": "client-1"}
+    body = {
+        "patient_id": clinic.patient()["id"],
+        "doctor_id": clinic.doctor.doctor_id,
+        "amount_paid": "20.00",
+    }
+    caller = clinic.sign_in("admin")
+    first = caller.post("/visits", body, headers=headers)
+    demoted = clinic.admin.patch(f"/users/{caller.user_id}", {"role": "doctor"})
+
+    repeated = caller.post("/visits", body, headers=headers)
+
+    assert (first.status_code, first.get_json()["amount_paid"]) == (201, "20.00")
+    assert demoted.status_code == 200
+    assert (repeated.status_code, repeated.get_json()["error"]) == (409, "already_done")
+    assert repeated.get_json()["id"] == first.get_json()["id"]
+    assert "amount_paid" not in repeated.get_json()
+    assert "amount_paid" not in caller.get(f"/visits/{first.get_json()['id']}").get_json()
+
+
+def test_a_repeat_shows_nothing_of_a_doctor_who_belongs_to_another_user_now(clinic: Clinic) -> None:
+    headers = {"Idempotency-Key": "client-1"}
+    body = {"patient_id": clinic.patient()["id"], "amount_paid": "20.00"}
+    caller, heir = (
+        clinic.sign_in("doctor"),
+        clinic.admin.make(
+            "/users", name="Heir", email="heir@clinic.example", password=PASSWORD, role="doctor"
+        ),
+    )
+    first = caller.post("/visits", body, headers=headers)
+    handed_over = clinic.admin.patch(f"/doctors/{caller.doctor_id}", {"user_id": heir["id"]})
+
+    repeated = caller.post("/visits", body, headers=headers)
+
+    assert (first.status_code, handed_over.status_code) == (201, 200)
+    assert (repeated.status_code, repeated.get_json()["error"]) == (409, "already_done")
 
 
 def test_a_key_has_no_effect_on_requests_that_sign_in(clinic: Clinic) -> None:

@@ -1,4 +1,7 @@
-"""The queue of password hashes: the order of the groups, and the limit of waiting hashes."""
+"""The queue of password hashes: the order of the groups, and the limit of waiting hashes.
+
+The groups with capital letters are known.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,12 @@ import pytest
 
 import config
 from errors import ClinicError
-from security.password_queue import PasswordQueue
+from security.password_queue import Group, PasswordQueue
 from tests.conftest import settings_for
+
+
+def group_of(name: str) -> Group:
+    return Group(name, is_known=name.isupper())
 
 
 class Crowd:
@@ -39,7 +46,7 @@ class Crowd:
 
     def _run(self, group: str) -> None:
         try:
-            with self.queue.turn(group):
+            with self.queue.turn(group_of(group)):
                 self.served.append(group)
         except ClinicError as error:
             self.errors.add((error.code, error.retry_after))
@@ -51,12 +58,12 @@ def crowd(limit: int) -> Iterator[Crowd]:
     """Yield a crowd before a queue whose place is taken. At the end all are served."""
     config.use(settings_for("sqlite:////nowhere", password_check_queue=limit))
     present = Crowd(PasswordQueue(1))
-    with present.queue.turn("first"):
+    with present.queue.turn(group_of("first")):
         yield present
     for thread in present.threads:
         thread.join()
     assert present.queue.waiting == 0
-    with present.queue.turn("last"):
+    with present.queue.turn(group_of("last")):
         pass
 
 
@@ -83,6 +90,28 @@ def test_a_full_queue_refuses_the_largest_group() -> None:
     assert present.errors == {("unavailable", 2)}
 
 
+def test_known_groups_are_served_before_the_smallest_one() -> None:
+    with crowd(20) as present:
+        present.arrive("a")
+        present.arrive("B", 3)
+        present.arrive("C")
+
+    assert present.served == ["C", "B", "B", "B", "a"]
+
+
+def test_many_networks_do_not_keep_a_known_group_out_of_a_full_queue() -> None:
+    with crowd(3) as present:
+        for network in "abcd":
+            present.arrive(network)
+        present.arrive("K")
+        present.arrive("L", 3)
+        present.arrive("e")
+
+    assert present.refused[0] == "d"
+    assert sorted(present.refused) == ["L", "a", "b", "c", "d", "e"]
+    assert present.served == ["K", "L", "L"]
+
+
 @pytest.mark.parametrize("limit", [1, 3])
 def test_a_group_alone_may_fill_the_queue(limit: int) -> None:
     with crowd(limit) as present:
@@ -94,13 +123,13 @@ def test_a_group_alone_may_fill_the_queue(limit: int) -> None:
 def test_a_group_leaves_the_last_place_to_others() -> None:
     config.use(settings_for("sqlite:////nowhere"))
     present = Crowd(PasswordQueue(2))
-    with present.queue.turn("a"):
+    with present.queue.turn(group_of("a")):
         present.arrive("a")
-        with present.queue.turn("b"):
+        with present.queue.turn(group_of("b")):
             assert present.served == []
     for thread in present.threads:
         thread.join()
 
     assert present.served == ["a"]
-    with present.queue.turn("a"), present.queue.turn("b"):
+    with present.queue.turn(group_of("a")), present.queue.turn(group_of("b")):
         pass

@@ -333,7 +333,7 @@ def test_a_new_password_by_one_time_token_removes_the_block(limited: MakeClinic)
 
 
 def test_registrations_are_limited_by_network(limited: MakeClinic) -> None:
-    clinic = limited(rate_limit_register="3 per hour", rate_limit_login_address="1 per hour")
+    clinic = limited(rate_limit_register="4 per hour", rate_limit_login_address="1 per hour")
 
     def register(email: str, address: str = "2001:db8::1", **members: Any) -> TestResponse:
         body = {"name": "Eve", "email": email, "password": PASSWORD} | members
@@ -357,6 +357,17 @@ def test_registrations_are_limited_by_network(limited: MakeClinic) -> None:
         body["email"] = f"a{body['email']}"
         assert clinic.admin.post("/auth/register", body).status_code == 201
     assert log_in(clinic).status_code == 200
+    assert entries(clinic, "register") == [(None, "too_many_requests")]
+
+
+def test_registrations_that_are_refused_fill_no_audit_log(limited: MakeClinic) -> None:
+    clinic = limited(rate_limit_register="3 per hour", registration="closed")
+    body = {"name": "Eve", "email": "eve@clinic.example", "password": PASSWORD}
+
+    statuses = [clinic.nobody.post("/auth/register", body).status_code for _ in range(6)]
+
+    assert statuses == [403] * 3 + [429] * 3
+    assert entries(clinic, "refused") == [(None, "registration_closed")] * 3
     assert entries(clinic, "register") == [(None, "too_many_requests")]
 
 
