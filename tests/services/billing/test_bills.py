@@ -166,7 +166,7 @@ def test_a_bill_needs_exactly_one_of_visit_treatment_and_items(clinic: Clinic) -
         ({"tax_rate": "-1"}, "tax_rate"),
         ({"amount_paid": "-1"}, "amount_paid"),
         ({"payment_method": "gold"}, "payment_method"),
-        ({"amount": "5.00"}, "amount"),
+        ({"total": "5.00"}, "total"),
         ({"items": [{"description": "X", "quantity": 0, "unit_price": "1"}]}, "items.0.quantity"),
         ({"items": [{"description": "X", "quantity": 9, "unit_price": "9999999999"}]}, "items"),
         ({"items": [{"description": "X", "unit_price": "NaN"}]}, "items.0.unit_price"),

@@ -61,7 +61,7 @@ def test_a_treatment_needs_a_visit_a_name_and_a_cost(clinic: Clinic) -> None:
         ({"inventory_items": [{"item_id": 987654, "quantity": 1}]}, "inventory_items.0.item_id"),
         ({"inventory_items": [{"item_id": 1, "quantity": 0}]}, "inventory_items.0.quantity"),
         ({"inventory_items": [{"item_id": 1, "quantity": 1}] * 2}, "inventory_items"),
-        ({"billing_id": 1}, "billing_id"),
+        ({"tooth": 1}, "tooth"),
     ],
 )
 def test_an_invalid_treatment_reports_the_field(clinic: Clinic, members: dict[str, Any], field: str) -> None:

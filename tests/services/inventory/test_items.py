@@ -74,7 +74,7 @@ def test_a_first_quantity_is_a_restock_of_its_lot(clinic: Clinic) -> None:
         ({"unit_cost": "1.00005"}, "unit_cost"),
         ({"lot_number": "A1"}, "quantity"),
         ({"colour": "red"}, "colour"),
-        ({"low_stock": True}, "low_stock"),
+        ({"is_low": True}, "is_low"),
     ],
 )
 def test_an_invalid_item_reports_the_field(clinic: Clinic, members: dict[str, Any], field: str) -> None:

@@ -66,6 +66,11 @@ def test_a_name_with_special_characters_is_stored_unchanged(clinic: Clinic) -> N
     assert row["name"] == "Siobhán O'Brien & Sons <ward 3>"
 
 
+def test_a_blank_file_number_is_issued(clinic: Clinic) -> None:
+    for blank in ("", "  ", None):
+        assert clinic.patient(file_number=blank)["file_number"].startswith("P-0")
+
+
 INVALID_MEMBERS: list[tuple[str, Any]] = [
     ("name", "   "),
     ("name", None),
@@ -76,7 +81,6 @@ INVALID_MEMBERS: list[tuple[str, Any]] = [
     ("email", "john at example"),
     ("blood_type", "C+"),
     ("needs_review", "yes"),
-    ("file_number", ""),
     ("title", "Dr"),
 ]
 

@@ -67,7 +67,6 @@ INVALID_MEMBERS: list[Any] = [
     ("license_expires_on", "soon"),
     ("specialty", ""),
     ("specialties", [1]),
-    ("next_available", "2027-03-01"),
     ("shoe_size", 43),
 ]
 
