@@ -604,6 +604,7 @@ class Treatment(Versioned, Base):
     patient_id: Mapped[int] = _ref("patients")  # copy of visits.patient_id, for queries and the audit
     doctor_id: Mapped[int] = _ref("doctors", index=False)
     name: Mapped[Name]
+    name_fold: Mapped[SearchKey] = mapped_column(server_default="")
     description: Mapped[Note | None]
     procedure_code: Mapped[Short | None]
     cost: Mapped[Money]
@@ -686,6 +687,7 @@ class PrescribedMedication(Base):
     id: Mapped[Id]
     prescription_id: Mapped[int] = _ref("prescriptions", ondelete="CASCADE")
     name: Mapped[Name]
+    name_fold: Mapped[SearchKey] = mapped_column(server_default="")
     dosage: Mapped[Name | None]
     frequency: Mapped[Name | None]
     route: Mapped[Short | None]

@@ -83,6 +83,7 @@ PROBLEMS = (
     ("J06.9", "Acute upper respiratory infection, unspecified"),
 )
 METHODS = (PaymentMethod.CARD, PaymentMethod.CASH, PaymentMethod.INSURANCE, PaymentMethod.MOBILE_MONEY)
+TREATMENT = "Wound dressing"
 TREATMENT_COST = Decimal("40.00")
 AUDIT_FIELDS = {
     "patient": ["file_number", "gender", "name", "phone"],
@@ -107,8 +108,8 @@ COLUMNS: dict[type[Base], tuple[str, ...]] = {
         Diagnosis: "id visit_id icd10 description",
         Billing: "id invoice_number patient_id visit_id doctor_id tax_rate date due_date version created_at "
         "updated_at",
-        Treatment: "id visit_id patient_id doctor_id name cost status stock_taken_at billing_id version "
-        "created_at updated_at",
+        Treatment: "id visit_id patient_id doctor_id name name_fold cost status stock_taken_at billing_id "
+        "version created_at updated_at",
         BillingItem: "id billing_id treatment_id description quantity unit_price",
         LedgerEntry: "id patient_id billing_id kind amount method occurred_at item_id created_at doctor_id",
         InventoryUsage: "id treatment_id item_id quantity",
@@ -327,7 +328,7 @@ class DemoGenerator:
         lines: list[tuple[int | None, str, Decimal]] = [(None, "Consultation", fee)]
         if visit_index == 0:
             treatment_id = self._add_treatment(patient_index, patient_id, doctor_id, visit_id, bill, at)
-            lines.append((treatment_id, "Wound dressing", TREATMENT_COST))
+            lines.append((treatment_id, TREATMENT, TREATMENT_COST))
         for line_treatment_id, description, price in lines:
             item_id = self._add(BillingItem, bill, line_treatment_id, description, 1, price)
             charge = (LedgerKind.CHARGE, price, None, at, item_id, at, doctor_id)
@@ -347,7 +348,8 @@ class DemoGenerator:
         self, patient_index: int, patient_id: int, doctor_id: int, visit_id: int, bill: int, at: datetime
     ) -> int:
         status, cost = TreatmentStatus.COMPLETED, TREATMENT_COST
-        values = (visit_id, patient_id, doctor_id, "Wound dressing", cost, status, at, bill, 1, at, at)
+        name, key = TREATMENT, TREATMENT.lower()  # its search key
+        values = (visit_id, patient_id, doctor_id, name, key, cost, status, at, bill, 1, at, at)
         treatment_id = self._add(Treatment, *values)
         item, quantity = patient_index % ITEMS, 1 + patient_index % 3
         item_id, lot_id = self.initial.items[item], self.initial.lots[item]

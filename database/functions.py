@@ -144,7 +144,7 @@ class priced(FunctionElement[Any]):  # noqa: N801 - the name of an SQL function
 
     inherit_cache = True
 
-    def __init__(self, quantity: Any, unit_cost: Any, smallest: Any) -> None:
+    def __init__(self, quantity: Any, unit_cost: Any, smallest: ColumnElement[Any]) -> None:
         super().__init__(quantity, unit_cost, smallest)
         self.type = smallest.type
 

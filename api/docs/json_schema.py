@@ -205,6 +205,9 @@ def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
     summary = "The column to sort by. Equal values are sorted by id."
     if list_spec.newest_first:
         summary += " Without it, the newest rows are first."
+    for name, column in list_spec.columns.items():
+        if column.max_rows is not None:
+            summary += f" `{name}`: at most {column.max_rows:,} matching rows."
     for name, reason in list_spec.excluded.items():
         summary += f" `{name}` cannot sort or filter: {reason}."
     shared["sort_by"] = (sortable, summary)

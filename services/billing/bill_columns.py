@@ -13,7 +13,7 @@ from models import Billing, LedgerEntry
 from services.billing import ledger
 from services.billing.bill_state import STATUSES
 from services.listing.related_rows import doctor_column, patient_column
-from services.listing.spec import Kind, ListColumn
+from services.listing.spec import MAX_SUMS, Kind, ListColumn
 
 
 def _sum(*conditions: ColumnElement[bool], negated: bool = False) -> ColumnElement[Any]:
@@ -62,7 +62,7 @@ def is_paid(paid: bool) -> ColumnElement[bool]:
 
 
 def _money(expression: ColumnElement[Any]) -> ListColumn:
-    return ListColumn(Kind.MONEY, expression, nullable=False)
+    return ListColumn(Kind.MONEY, expression, nullable=False, max_rows=MAX_SUMS)
 
 
 COLUMNS = {
@@ -82,6 +82,8 @@ COLUMNS = {
         cast(bindparam("currency", callable_=lambda: settings().currency), String),
         nullable=False,
     ),
-    "status": ListColumn(Kind.ENUM, STATUS, STATUSES, nullable=False),
-    "is_paid": ListColumn(Kind.BOOLEAN, case((STATUS == "paid", True), else_=False), nullable=False),
+    "status": ListColumn(Kind.ENUM, STATUS, STATUSES, nullable=False, max_rows=MAX_SUMS),
+    "is_paid": ListColumn(
+        Kind.BOOLEAN, case((STATUS == "paid", True), else_=False), nullable=False, max_rows=MAX_SUMS
+    ),
 }

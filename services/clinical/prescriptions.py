@@ -34,6 +34,7 @@ from services import clock
 from services.audit import audit_log
 from services.clinical import medication_safety, therapy, visit_rows
 from services.listing import paging
+from services.listing.conditions import words_in
 from services.listing.related_rows import (
     doctor_column,
     doctor_filter,
@@ -45,6 +46,7 @@ from services.listing.related_rows import (
 from services.listing.spec import Filter, Kind, ListColumn, ListQuery, ListSpec, Page
 from services.patients import activity
 from services.rows import assign, changed_members, get_or_404
+from services.search_key import search_key
 
 Status = PrescriptionStatus
 TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
@@ -116,7 +118,7 @@ STATUS_TODAY: ColumnElement[Any] = case(
 
 
 def _matches_medication(text: str) -> ColumnElement[bool]:
-    condition = PrescribedMedication.name.icontains(text, autoescape=True)
+    condition = words_in(PrescribedMedication.name_fold, text)
     return in_related(Prescription.id, PrescribedMedication.prescription_id, condition)
 
 
@@ -234,7 +236,7 @@ def prescribe(
     stopped_at, stop_reason = stopped or (None, None)
     row = Prescription(
         details=details,
-        medications=[PrescribedMedication(**medication) for medication in medications],
+        medications=list(map(_to_row, medications)),
         status=status,
         issued_at=issued_at,
         expires_on=expires_on,
@@ -361,6 +363,10 @@ def _changed_content(row: Prescription, changes: PrescriptionChanges) -> dict[st
     return content
 
 
+def _to_row(medication: Mapping[str, Any]) -> PrescribedMedication:
+    return PrescribedMedication(**medication, name_fold=search_key(medication["name"]))
+
+
 def _as_stored(medication: Mapping[str, Any]) -> dict[str, Any]:
     return {name: medication.get(name) for name in MEDICATION_FIELDS} | {
         "refills": medication.get("refills", 0)
@@ -392,7 +398,7 @@ def _change_content(actor: Actor, row: Prescription, content: dict[str, Any]) ->
     assign(row, content)
     if medications is not None:
         # New rows have new ids. A client with the old ids cannot dispense a medication that has changed.
-        row.medications = [PrescribedMedication(**medication) for medication in medications]
+        row.medications = list(map(_to_row, medications))
     therapy.set_last_days(row)
     # With a later last day, a therapy is current again. Others may have been prescribed meanwhile.
     continued = None if medications is not None or reason else _current_names(row)

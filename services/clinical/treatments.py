@@ -35,6 +35,7 @@ from services.audit import audit_log
 from services.clinical import visit_rows
 from services.inventory import stock
 from services.listing import paging
+from services.listing.conditions import words_in
 from services.listing.related_rows import (
     doctor_column,
     doctor_filter,
@@ -45,6 +46,7 @@ from services.listing.related_rows import (
 from services.listing.spec import ListQuery, ListSpec, Page
 from services.patients import activity
 from services.rows import assign, changed_members, forbid_members, get_or_404, get_referenced
+from services.search_key import search_key
 
 TRANSITIONS: Mapping[TreatmentStatus, tuple[TreatmentStatus, ...]] = {
     TreatmentStatus.PLANNED: (
@@ -100,7 +102,7 @@ def get(_actor: Actor, treatment_id: int, *, lock: bool = False) -> Treatment:
 
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
-        Treatment.name.icontains(text, autoescape=True),
+        words_in(Treatment.name_fold, text),
         Treatment.procedure_code.icontains(text, autoescape=True),
         of_patient_or_file(Treatment.patient_id, text),
     )
@@ -200,7 +202,13 @@ def add(actor: Actor, visit: Visit, **values: Unpack[NewTreatment]) -> Treatment
     actor.require_own(doctor_id)
     if values.get("status") is TreatmentStatus.CANCELLED:
         raise invalid("status", "must be planned, in_progress or completed for a new treatment")
-    treatment = Treatment(visit_id=visit.id, patient_id=visit.patient_id, doctor_id=doctor_id, **values)
+    treatment = Treatment(
+        visit_id=visit.id,
+        patient_id=visit.patient_id,
+        doctor_id=doctor_id,
+        name_fold=search_key(values["name"]),
+        **values,
+    )
     _set_usages(treatment, usages)
     db.session.add(treatment)
     db.session.flush()
@@ -235,6 +243,7 @@ def update(actor: Actor, treatment: Treatment, **changes: Unpack[TreatmentChange
     if new_usages is not None:
         _set_usages(treatment, new_usages)
     assign(treatment, values)
+    treatment.name_fold = search_key(treatment.name)
     if treatment.status is TreatmentStatus.COMPLETED and (new_usages is not None or "status" in values):
         db.session.flush()
         stock.use_for_treatment(actor, treatment)

@@ -12,7 +12,7 @@ from enums import LedgerKind
 from models import Billing, LedgerEntry, Visit
 from services.billing import ledger
 from services.listing.related_rows import doctor_column, patient_column
-from services.listing.spec import Kind, ListColumn
+from services.listing.spec import MAX_SUMS, Kind, ListColumn
 
 STATES = ("open", "signed", "void")
 _ZERO = literal(0, MoneyType())
@@ -53,10 +53,11 @@ COLUMNS = {
         STATES,
         nullable=False,
     ),
-    "balance": ListColumn(Kind.MONEY, _when(_HAS_BILL, _of_bills()), nullable=False),
+    "balance": ListColumn(Kind.MONEY, _when(_HAS_BILL, _of_bills()), nullable=False, max_rows=MAX_SUMS),
     "amount_paid": ListColumn(
         Kind.MONEY,
         type_coerce(_when(_HAS_BILL, -_of_bills(*ledger.PAID)) + _KEPT, MoneyType()),
         nullable=False,
+        max_rows=MAX_SUMS,
     ),
 }

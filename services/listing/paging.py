@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, select
 
 from column_types import MAX_INT
 from database.functions import in_page, is_postgresql
+from errors import invalid
 from extensions import db
 from models import Base
 from security.permissions import Actor
@@ -69,6 +70,7 @@ def _page(actor: Actor, spec: ListSpec[Row], query: ListQuery, text: TextSearch 
         if len(preselected) == len(resolved) and query.after is None:
             return _page_of_ids(spec, records, query, set.intersection(*preselected))
     wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in resolved]
+    _check_size(spec, query, wheres)
     statement = _ordered(spec, query.sort_by, query.descending, query.after is not None)
     statement = statement.where(*wheres) if wheres else statement
     rows: list[Any]
@@ -79,6 +81,23 @@ def _page(actor: Actor, spec: ListSpec[Row], query: ListQuery, text: TextSearch 
         rows = _read_records(spec, records, keys)
     number, capped = total(spec, wheres, query, len(rows))
     return Page(rows, number, capped, query)
+
+
+def _check_size(spec: ListSpec[Any], query: ListQuery, wheres: Sequence[ColumnElement[bool]]) -> None:
+    """Raise 422 if an order or a comparison computes its column for more rows than the column permits.
+
+    `wheres` begins with the comparisons of the query.
+    """
+    computed = {query.sort_by, *(condition.name for condition in query.conditions)}
+    limits = {name: limit for name in computed if (limit := spec.columns[name].max_rows) is not None}
+    if not limits:
+        return
+    name = min(limits, key=lambda name: limits[name])
+    comparisons = zip(query.conditions, wheres, strict=False)
+    others = [where for condition, where in comparisons if condition.name not in limits]
+    matches = select_keys(spec).where(*others, *wheres[len(query.conditions) :]).limit(limits[name] + 1)
+    if db.session.execute(select(func.count()).select_from(matches.subquery())).scalar_one() > limits[name]:
+        raise invalid(name, f"is computed for at most {limits[name]:,} rows; add a filter, such as a date")
 
 
 def _bounds(query: ListQuery) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from extensions import db
 from models import Doctor, Patient, User
 from services.listing.conditions import words_in
 from services.listing.spec import (
+    MAX_JOINS,
     MAX_MATCHES,
     Filter,
     Kind,
@@ -72,6 +73,7 @@ def patient_column(foreign_key: Any) -> ListColumn:
         nullable=False,
         contains=partial(search_column.name_contains_part, patient),
         related=RelatedRow(patient, foreign_key),
+        max_rows=MAX_JOINS,
     )
 
 

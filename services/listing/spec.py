@@ -22,6 +22,8 @@ from services.rows import Record
 Row = TypeVar("Row", bound=Base)
 
 MAX_PER_PAGE = 1_000
+MAX_SUMS = 100_000  # rows of which a sum of related rows can sort a list
+MAX_JOINS = 1_000_000  # rows of which a column of a related row can sort a list
 MAX_MATCHES = 5_000  # of a text search whose matches are read before the page
 PRIVATE_ENDINGS = ("_fold", "_key", "_hash", "_digits")
 
@@ -118,6 +120,7 @@ class ListColumn:
     - `contains` returns the condition that the search key of a text contains a part of a search key.
     - `unique`: the form in which unique texts are compared.
     - `related`: the related row that has the column, if it is not a column of the list itself.
+    - `max_rows`: the number of rows for which the database computes the value in less than a second.
     """
 
     kind: Kind
@@ -127,6 +130,7 @@ class ListColumn:
     contains: Callable[[str], ColumnElement[bool]] | None = None
     unique: Any = None
     related: RelatedRow | None = None
+    max_rows: int | None = None
 
 
 @dataclass(frozen=True)

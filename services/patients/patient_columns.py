@@ -27,7 +27,7 @@ from enums import AppointmentStatus, BirthDatePrecision
 from models import Appointment, Billing, LedgerEntry, Patient, Visit
 from services import clock
 from services.billing import ledger
-from services.listing.spec import Kind, ListColumn
+from services.listing.spec import MAX_JOINS, MAX_SUMS, Kind, ListColumn
 from services.patients.search_column import name_contains_part
 
 BALANCE = func.coalesce(
@@ -79,8 +79,9 @@ COLUMNS = {
         Kind.MONEY,
         type_coerce(case((_MAY_HAVE_BALANCE, BALANCE), else_=literal(0, MoneyType())), MoneyType()),
         nullable=False,
+        max_rows=MAX_JOINS,
     ),
-    "last_visit": ListColumn(Kind.INSTANT, LAST_VISIT),
+    "last_visit": ListColumn(Kind.INSTANT, LAST_VISIT, max_rows=MAX_SUMS),
     "next_appointment": ListColumn(
         Kind.INSTANT,
         type_coerce(case((_IS_BOOKED, NEXT_APPOINTMENT), else_=null()), InstantType()),

@@ -26,6 +26,7 @@ from services.listing.related_rows import (
     user_column,
 )
 from services.listing.spec import (
+    MAX_JOINS,
     Filter,
     Kind,
     ListColumn,
@@ -118,7 +119,7 @@ LIST: ListSpec[Appointment] = ListSpec(
         "title": patient_column(Appointment.patient_id),
         "patient_name": patient_column(Appointment.patient_id),
         "doctor_name": doctor_column(Appointment.doctor_id),
-        "visit_id": ListColumn(Kind.ID, _VISIT_ID),
+        "visit_id": ListColumn(Kind.ID, _VISIT_ID, max_rows=MAX_JOINS),
         "created_by_name": user_column(Appointment.created_by_id),
     },
     filters={

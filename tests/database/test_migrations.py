@@ -41,12 +41,12 @@ TRIGRAMS = {
     "ix_doctors_name_fold_trgm",
     "ix_inventory_items_name_fold_trgm",
     "ix_patients_search_fold_trgm",
-    "ix_prescribed_medications_name_trgm",
+    "ix_prescribed_medications_name_fold_trgm",
     "ix_prescriptions_details_trgm",
     "ix_appointments_reason_trgm",
     "ix_billings_insurer_reference_trgm",
     "ix_billings_invoice_number_trgm",
-    "ix_treatments_name_trgm",
+    "ix_treatments_name_fold_trgm",
     "ix_treatments_procedure_code_trgm",
 }
 # Constraints, triggers, indexes and functions that only the migrations define, by engine.
