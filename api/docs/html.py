@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from schemas.fields import MAX_ID
+
 Row = dict[str, Any]
 Schemas = Mapping[str, Any]
 # Keywords of JSON Schema, in words.
@@ -19,10 +21,10 @@ LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",
     "maximum": "at most {}",
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "minItems": "at least {} entries",
-    "maxItems": "at most {} entries",
+    "minLength": "minimum length {}",
+    "maxLength": "maximum length {}",
+    "minItems": "minimum number {}",
+    "maxItems": "maximum number {}",
 }
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -126,7 +128,8 @@ def _limits(schema: Mapping[str, Any], schemas: Schemas) -> str:
     elif schema.get("type") == "object":
         texts = [", ".join(schema.get("properties", {}))]
     else:
-        texts = [words.format(schema[keyword]) for keyword, words in LIMITS.items() if keyword in schema]
+        limits = {keyword: schema[keyword] for keyword in LIMITS if keyword in schema}
+        texts = [LIMITS[key].format(value) for key, value in limits.items() if abs(value) < MAX_ID]
     parts = [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else [])]
     texts += [_limits(part, schemas) for part in parts]
     if schema.get("default") not in (None, [], {}):

@@ -457,7 +457,7 @@ def test_a_browser_gets_a_page_that_loads_nothing(shared_clinic: Clinic) -> None
     assert page.tags.count("details") == len(registered_endpoints(shared_clinic.app))
     assert "`" not in html.replace(script[1], "")
     assert "<code>METRICS_TOKEN</code>" in html
-    for text in ("Quick start", "male | female | other", "at most 200 characters", "default 20", "USD"):
+    for text in ("Quick start", "male | female | other", "maximum length 200", "default 20", "USD"):
         assert text in html, text
 
 

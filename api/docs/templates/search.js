@@ -14,6 +14,8 @@ function search() {
 function openLinked() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!(target instanceof HTMLDetailsElement)) return;
+  box.value = ""; // the search may hide the target
+  search();
   target.open = true;
   target.scrollIntoView();
 }
