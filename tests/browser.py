@@ -1,6 +1,6 @@
-"""`python -m tests.browser`: try the console of `/docs` in Chromium, against a running server.
+"""`python -m tests.browser`: try the console of `/docs` in Chromium, against a running demo clinic.
 
-Signs in, searches, sends a GET and a POST, and takes screenshots at 1280 and 390 pixels. It needs Chromium
+Signs in, searches, sends some examples, and takes screenshots at 1280 and 390 pixels. It needs Chromium
 and the package playwright, which the project does not install: `pip install --target FOLDER playwright`, then
 run with `PYTHONPATH=FOLDER`. The password is read from the variable `CLINIC_PASSWORD`.
 """
@@ -20,6 +20,8 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 WIDTHS = (1280, 390)
+# Operations with the expected status: the form has the documented example.
+OPERATIONS = (("get_patients", "200"), ("get_patients_by_patient_id", "200"), ("post_visits", "201"))
 
 
 def main() -> int:
@@ -59,9 +61,12 @@ def _try_console(browser: Any, width: int, arguments: argparse.Namespace) -> lis
     page.fill("#password", os.environ["CLINIC_PASSWORD"])
     page.click("#sign-in button")
     page.wait_for_selector("#sign-out:not([hidden])")
-    page.fill("#search", "patients")
-    for operation, status in (("get_patients", "200"), ("post_patients", "201")):
-        block = f"#operations-patients-{operation}"
+    page.fill("#search", "admin visit")
+    page.wait_for_selector("#operations-auth-post_auth_login", state="detached")
+    page.fill("#search", "")
+    for operation, status in OPERATIONS:
+        tag = operation.split("_")[1]
+        block = f"#operations-{tag}-{operation}"
         page.click(f"{block} .opblock-summary-control")
         page.click(f"{block} .execute")
         answer = page.wait_for_selector(f"{block} .live-responses-table tbody .response-col_status")

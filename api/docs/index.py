@@ -101,6 +101,7 @@ def _endpoint_members(endpoint: RegisteredEndpoint, definitions: Schema) -> dict
     spec = endpoint.spec
     all_parameters = parameters(endpoint)
     members: dict[str, Any] = {
+        "id": endpoint.operation_id,
         "method": endpoint.method,
         "path": endpoint.path,
         "summary": spec.summary,

@@ -442,15 +442,23 @@ def test_a_browser_gets_a_page_that_loads_nothing(shared_clinic: Clinic) -> None
     assert response.content_type.startswith("text/html")
     assert f"style-src 'sha256-{digest}'" in response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-    assert not {"script", "img", "link", "iframe", "form", "object", "base"} & set(page.tags)
+    script = re.search("<script>(.*?)</script>", html, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in response.headers["Content-Security-Policy"]
+    assert not {"img", "link", "iframe", "form", "object", "base"} & set(page.tags)
     assert not {name for name in page.attributes if name.startswith("on") or name in ("style", "src")}
     assert "@import" not in style[1]
     assert "url(" not in style[1]
-    assert all(link.startswith("#") or link == "/openapi.json" for link in page.links)
+    assert all(link.startswith("#") or link in ("/openapi.json", "/docs") for link in page.links)
+    operation_ids = {each.operation_id for each in registered_endpoints(shared_clinic.app)}
+    assert operation_ids <= page.anchors
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.anchors
     assert page.tags.count("details") == len(registered_endpoints(shared_clinic.app))
-    assert "`" not in html
+    assert "`" not in html.replace(script[1], "")
     assert "<code>METRICS_TOKEN</code>" in html
+    for text in ("Quick start", "male | female | other", "maximum length 200", "default 20", "USD"):
+        assert text in html, text
 
 
 def test_other_clients_get_json(shared_clinic: Clinic) -> None:
@@ -472,7 +480,8 @@ def test_every_text_of_the_page_is_escaped(index: dict[str, Any]) -> None:
     for endpoint in changed["domains"][hostile]:
         endpoint |= {"path": hostile, "summary": hostile, "description": hostile, "roles": [hostile]}
         endpoint |= {"curl": hostile, "errors": {hostile: [hostile]}}
-        endpoint["parameters"] = [{"name": hostile, "in": hostile, "description": hostile}]
+        parameter = {"name": hostile, "in": hostile, "description": hostile}
+        endpoint["parameters"] = [parameter | {"schema": {"type": hostile, "enum": [hostile]}}]
         endpoint["answer"] |= {"media": [hostile], "example": {hostile: hostile}}
 
     html = render(changed)
