@@ -43,12 +43,20 @@ def _include_object(_object: Any, name: str | None, kind: str, reflected: bool, 
     return not (reflected and hand_written)
 
 
+def _number(_context: Any, _revision: Any, directives: list[Any]) -> None:
+    """Name a new revision by the next number: `flask db revision` and `flask db migrate`."""
+    for directive in directives:
+        revisions = context.script.walk_revisions()
+        directive.rev_id = f"{max(int(script.revision) for script in revisions) + 1:04}"
+
+
 def _run(**target: Any) -> None:
     context.configure(
         target_metadata=Base.metadata,
         transactional_ddl=True,
         compare_type=True,
         include_object=_include_object,
+        process_revision_directives=_number,
         **target,
     )
     with context.begin_transaction():

@@ -5,16 +5,20 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
+from app import create_app
 from config import Settings, load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,6 +203,10 @@ def test_only_the_proxy_publishes_ports() -> None:
     assert services["postgres"]["networks"] == services["redis"]["networks"] == ["back"]
 
 
+def test_every_service_rotates_its_log() -> None:
+    assert {service["logging"]["driver"] for service in compose()["services"].values()} == {"local"}
+
+
 def test_every_service_has_a_health_check() -> None:
     services = compose()["services"]
 
@@ -220,8 +228,141 @@ def test_the_composed_server_gets_known_settings_and_no_default_secret() -> None
 
 
 def test_the_proxy_overwrites_the_forwarded_address_of_the_client() -> None:
-    proxy = read("deploy/nginx.conf")
+    proxy = read("deploy/nginx-locations.conf")
 
     assert compose()["services"]["app"]["environment"]["TRUSTED_PROXIES"] == "1"
     assert re.findall(r"X-Forwarded-For (\S+);", proxy) == ["$remote_addr"]
     assert re.findall(r"X-Forwarded-Proto (\S+);", proxy) == ["$scheme"]
+
+
+@pytest.mark.parametrize("path", ["deploy/nginx.conf", "deploy/nginx-site.conf"])
+def test_both_proxies_share_the_locations_and_log_no_request(path: str) -> None:
+    proxy, shared = read(path), "/srv/clinic/deploy/nginx-locations.conf"
+
+    assert f"include {shared};" in proxy
+    assert f"./deploy/nginx-locations.conf:{shared}:ro" in compose()["services"]["nginx"]["volumes"]
+    assert set(re.findall(r"access_log (\w+);", proxy)) == {"off"}
+    assert re.findall(r"error_log \S+ (\w+);", proxy) == ["crit"]
+
+
+def test_the_proxy_of_debian_uses_no_newer_directive() -> None:
+    site = read("deploy/nginx-site.conf")
+
+    assert "http2 on" not in site  # nginx 1.25; Debian 12 has 1.22
+    assert len(re.findall(r"listen \S+ ssl http2;", site)) == 2
+
+
+# --- systemd ---
+
+
+def unit(name: str) -> dict[str, dict[str, list[str]]]:
+    """Return the sections of a unit, with all values of each option."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for line in read(f"deploy/{name}").splitlines():
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            option, _, value = line.partition("=")
+            section.setdefault(option, []).append(value)
+    return sections
+
+
+@pytest.mark.parametrize("name", ["clinic", "clinic-verify", "clinic-backup"])
+def test_every_unit_runs_existing_code_without_rights(name: str) -> None:
+    service = unit(f"{name}.service")["Service"]
+    own = {"Type", "KillMode", "TimeoutStopSec", "Restart", "RestartSec", "ReadWritePaths"}
+    commands = [value for option, values in service.items() if option.startswith("Exec") for value in values]
+
+    shared = {
+        option: values for option, values in service.items() if option not in own and option[:4] != "Exec"
+    }
+    assert shared["User"] == ["clinic"]
+    assert shared["ProtectSystem"] == ["strict"]
+    assert shared["CapabilityBoundingSet"] == [""]
+    assert shared == {option: unit("clinic.service")["Service"].get(option) for option in shared}
+    for command in commands:
+        words = shlex.split(command)
+        program = words[0].removeprefix("/srv/clinic/")
+        assert program in (".venv/bin/python", ".venv/bin/flask", "deploy/backup.sh", "/bin/kill"), command
+        if program.endswith("flask"):
+            assert words[1:3] == ["--app", "app"]
+            assert create_app().test_cli_runner().invoke(args=[*words[3:5], "--help"]).exit_code == 0, command
+        elif program.endswith("python") and words[1] != "-c":
+            assert (ROOT / words[1]).exists()
+
+
+@pytest.mark.parametrize("name", ["clinic-verify", "clinic-backup"])
+def test_the_nightly_units_have_a_timer(name: str) -> None:
+    timer = unit(f"{name}.timer")
+
+    assert unit(f"{name}.service")["Service"]["Type"] == ["oneshot"]
+    assert re.fullmatch(r"\*-\*-\* 0[1-5]:\d\d:00", timer["Timer"]["OnCalendar"][0])
+    assert timer["Timer"]["Persistent"] == ["yes"]
+    assert timer["Install"]["WantedBy"] == ["timers.target"]
+
+
+FLASK = """#!/bin/sh
+echo "$@" >>commands
+case "$*" in *"$FAIL"*) exit 1;; *create*) touch "$5";; esac
+"""
+
+
+@pytest.mark.parametrize(("failing", "kept"), [("no command", False), ("create", True), ("check", True)])
+def test_old_backups_are_deleted_only_after_a_good_one(tmp_path: Path, failing: str, kept: bool) -> None:
+    script, flask = tmp_path / "deploy" / "backup.sh", tmp_path / ".venv" / "bin" / "flask"
+    for file, text in ((script, read("deploy/backup.sh")), (flask, FLASK)):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+        file.chmod(0o755)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    for name, days in (("clinic-old.backup", 32), ("clinic-new.backup", 20), ("other", 90)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - days * 86400,) * 2)
+
+    result = subprocess.run([script, folder, "30"], env=os.environ | {"FAIL": failing}, check=False)
+
+    assert (result.returncode != 0) == kept
+    assert (folder / "clinic-old.backup").exists() == kept
+    assert (folder / "clinic-new.backup").exists()
+    assert (folder / "other").exists()
+    if not kept:
+        create, check = (tmp_path / "commands").read_text().splitlines()
+        assert create.replace("create", "check") == check
+        assert re.search(r"/clinic-\d{4}-\d\d-\d\dT\d{6}Z\.backup$", create)
+
+
+# --- Operations ---
+
+
+def test_the_alert_rules_use_metrics_that_exist() -> None:
+    rules = yaml.safe_load(read("deploy/alerts.yml"))["groups"][0]["rules"]
+    families = {family.name for family in REGISTRY.collect()}
+
+    used = {name for rule in rules for name in re.findall(r"\bclinic_\w+", rule["expr"])}
+
+    assert {name.removesuffix("_total") for name in used} <= families
+    assert {rule["alert"] for rule in rules} >= {"ClinicNotReady", "ClinicRefusals", "ClinicBackupTooOld"}
+
+
+def test_the_documented_settings_of_the_containers_are_complete_and_written_once(tmp_path: Path) -> None:
+    block = re.search(r"^\(\n.*?^\)\n", read("docs/operations.md"), re.M | re.S)
+    assert block is not None
+    required = set(re.findall(r"\$\{(\w+):\?\}", read("compose.yaml")))
+
+    first = subprocess.run(["sh", "-c", block[0]], cwd=tmp_path, check=False)
+    written = (tmp_path / ".env").read_text()
+    second = subprocess.run(["sh", "-c", block[0]], cwd=tmp_path, check=False, capture_output=True)
+
+    assert (first.returncode, second.returncode == 0) == (0, False)
+    assert (tmp_path / ".env").read_text() == written
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert {line.partition("=")[0] for line in written.splitlines()} == required
+
+
+def test_no_documented_command_overwrites_settings() -> None:
+    for path in ("README.md", "docs/operations.md", "CONTRIBUTING.md"):
+        for block in re.findall(r"^```bash\n(.*?)^```", read(path), re.M | re.S):
+            assert not re.search(r"\bcp\b(?! -n).*\.env\b", block), block
+            if re.search(r"(?<!>)>\s*\S*\.env\b", block):
+                assert re.search(r"\bset -\w*C\b", block), block

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from models import Base
+from tests.support.clinic import Clinic
 from tests.support.database import (
     alembic_config,
     connected,
@@ -202,3 +204,22 @@ def test_squawk_reports_no_risk_in_the_migrations(tmp_path: Path) -> None:
 
     assert result.returncode == 0, result.stdout
     assert "Found 0 issues" in result.stdout
+
+
+def test_a_new_migration_gets_the_next_number(clinic: Clinic, tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(ROOT / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    before = sorted(path.name for path in (folder / "versions").glob("*.py"))
+    head, runner = int(before[-1][:4]), clinic.app.test_cli_runner()
+
+    written = runner.invoke(args=["db", "revision", "-d", str(folder), "-m", "Add a ward"])
+    with clinic.inside() as session:
+        session.execute(text(f"UPDATE alembic_version SET version_num = '{head + 1:04}'"))
+    migrated = runner.invoke(args=["db", "migrate", "-d", str(folder), "-m", "Add beds"])
+
+    assert (written.exit_code, migrated.exit_code) == (0, 0), written.output + migrated.output
+    added = sorted(path.name for path in (folder / "versions").glob("*.py"))[len(before) :]
+    assert added == [f"{head + 1:04}_add_a_ward.py", f"{head + 2:04}_add_beds.py"]
+    second = (folder / "versions" / added[1]).read_text()
+    assert f'revision = "{head + 2:04}"\ndown_revision = "{head + 1:04}"' in second.replace("'", '"')
+    assert "op." not in second  # the models equal the migrated schema
