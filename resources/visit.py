@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from api import request_body
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import EndpointResult, Serializer
 from models import Visit
+from resources.doctor import positive_ids
 from schemas.visit import AddendumIn, AddendumOut, VisitCreate, VisitOut, VisitPatch, VisitVoidIn
-from security.permissions import Permission
+from security.permissions import Actor, Permission
 from services.clinical import visits
 from services.listing.spec import ListQuery, Page
 
 VISIT = Serializer(VisitOut, computed_fields=visits.add_computed_fields, entity="visit")
+
+
+def _load(actor: Actor, visit_id: int, *, lock: bool = False) -> Visit:
+    """Return a visit, for a change locked after the appointment in the body."""
+    members = request_body.json_object() if lock else {}
+    return visits.get(actor, visit_id, lock=lock, appointment_ids=positive_ids(members, "appointment_id"))
 
 
 class VisitList(ApiResource):
@@ -51,7 +59,7 @@ class VisitItem(ApiResource):
         """Show a visit."""
         return row
 
-    @endpoint(Permission.VISITS_WRITE, load=visits.get, body=VisitPatch, returns=VISIT, errors=("read_only",))
+    @endpoint(Permission.VISITS_WRITE, load=_load, body=VisitPatch, returns=VISIT, errors=("read_only",))
     def patch(self, row: Visit, data: BaseModel) -> Visit:
         """Change an open visit. Doctors: own only. Technicians: vitals only.
 

@@ -6,7 +6,7 @@ any more. A visit never moves to another patient: void it and record it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypedDict, Unpack
@@ -74,8 +74,18 @@ class VisitChanges(VisitNotes, total=False):
     vitals: Mapping[str, Any] | None
 
 
-def get(_actor: Actor, visit_id: int, *, lock: bool = False) -> Visit:
-    """Return the visit, voided or not, or raise 404 `not_found`."""
+def get(actor: Actor, visit_id: int, *, lock: bool = False, appointment_ids: Iterable[int] = ()) -> Visit:
+    """Return the visit, voided or not, or raise 404 `not_found`.
+
+    `lock` first locks the appointments that the visit may be linked to, with their doctors and patients. A
+    visit that has an appointment cannot be linked to another one.
+    """
+    if lock and appointment_ids:
+        is_linked = select(Visit.id).where(Visit.id == visit_id, Visit.appointment_id.is_not(None))
+        if db.session.execute(is_linked).first() is None:
+            existing = select(Appointment.id).where(Appointment.id.in_(appointment_ids))
+            for appointment_id in db.session.execute(existing).scalars().all():
+                appointments.get(actor, appointment_id, lock=True)
     return get_or_404(Visit, visit_id, lock=lock)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import OperationalError
 
 from extensions import db
-from models import Base, Doctor, Patient
+from models import Base, Doctor, Patient, Visit
 from tests.support.clinic import Clinic, soon
 
 pytestmark = pytest.mark.parametrize("engine_name", ["postgresql"])  # SQLite locks the whole database
@@ -32,31 +33,58 @@ def is_locked(engine: Engine, model: type[Base], row_id: int) -> bool:
     return False
 
 
-def book_while_locked(clinic: Clinic, model: type[Base], patient: int, doctor: int) -> tuple[bool, bool]:
-    """Book while a row is locked. Return if the doctor and the patient are locked while the booking waits."""
+def locked_while_waiting(
+    clinic: Clinic, held: tuple[type[Base], int], others: dict[type[Base], int], send: Callable[[], int]
+) -> list[bool]:
+    """Send a request while a row is locked. Return which of the other rows are locked while it waits."""
     with clinic.inside():
         engine = db.engine
-    body = {"patient_id": patient, "doctor_id": doctor, "date": soon()}
-    caller, statuses = clinic.receptionist, []
-    booking = threading.Thread(target=lambda: statuses.append(caller.post("/appointments", body).status_code))
+    statuses: list[int] = []
+    request = threading.Thread(target=lambda: statuses.append(send()))
     with engine.connect() as holder, engine.connect() as watcher:
-        holder.execute(lock(model, doctor if model is Doctor else patient))
-        booking.start()
-        while booking.is_alive() and not watcher.execute(WAITING).scalar_one():
+        holder.execute(lock(*held))
+        request.start()
+        while request.is_alive() and not watcher.execute(WAITING).scalar_one():
             watcher.rollback()
-        locked = is_locked(engine, Doctor, doctor), is_locked(engine, Patient, patient)
+        locked = [is_locked(engine, model, row_id) for model, row_id in others.items()]
         holder.rollback()
-    booking.join()
-    assert statuses == [201]
+    request.join()
+    assert statuses in ([200], [201])
     return locked
+
+
+def book_while_locked(clinic: Clinic, model: type[Base], patient: int, doctor: int) -> list[bool]:
+    """Book while a row is locked. Return if the doctor and the patient are locked while the booking waits."""
+    body = {"patient_id": patient, "doctor_id": doctor, "date": soon()}
+    rows: dict[type[Base], int] = {Doctor: doctor, Patient: patient}
+    caller = clinic.receptionist
+    return locked_while_waiting(
+        clinic, (model, rows[model]), rows, lambda: caller.post("/appointments", body).status_code
+    )
+
+
+def test_linking_an_appointment_locks_its_doctor_before_the_visit(clinic: Clinic) -> None:
+    appointment = clinic.due_appointment(doctor_id=clinic.doctor_row()["id"])
+    doctor, patient = appointment["doctor_id"], appointment["patient_id"]
+    visit = clinic.visit(patient_id=patient, doctor_id=doctor)["id"]
+    body = {"appointment_id": appointment["id"]}
+
+    locked = locked_while_waiting(
+        clinic,
+        (Doctor, doctor),
+        {Patient: patient, Visit: visit},
+        lambda: clinic.admin.patch(f"/visits/{visit}", body).status_code,
+    )
+
+    assert locked == [False, False]
 
 
 def test_a_booking_locks_the_doctor_before_the_patient(clinic: Clinic) -> None:
     patient, doctor = clinic.patient()["id"], clinic.doctor_row()["id"]
     other_patient = clinic.patient()["id"]
 
-    assert book_while_locked(clinic, Doctor, patient, doctor) == (True, False)
-    assert book_while_locked(clinic, Patient, other_patient, clinic.doctor_row()["id"]) == (True, True)
+    assert book_while_locked(clinic, Doctor, patient, doctor) == [True, False]
+    assert book_while_locked(clinic, Patient, other_patient, clinic.doctor_row()["id"]) == [True, True]
 
 
 def test_a_booking_locks_and_reads_doctor_and_patient_with_one_statement(clinic: Clinic) -> None:
