@@ -17,6 +17,8 @@ from security import tokens
 from security.permissions import Actor, Permission
 from services.users import sessions
 
+DEVICE_COOKIE, DEVICE_HEADER = "clinic_device", "X-Device-Token"
+
 
 def bearer_token() -> str | None:
     """Return the token of the Authorization header: None without the header, empty for another scheme."""
@@ -34,6 +36,24 @@ def presented_token() -> tuple[str | None, bool]:
         return bearer, False
     cookie = request.cookies.get("access_token_cookie")
     return cookie, cookie is not None
+
+
+def device_tokens() -> list[str]:
+    """Return the device tokens of the request, which prove that a user has signed in on the device before."""
+    tokens_sent = (request.headers.get(DEVICE_HEADER), request.cookies.get(DEVICE_COOKIE))
+    return [token for token in tokens_sent if token]
+
+
+def limit_key(context: RequestContext) -> tuple[str, str]:
+    """Return whose requests count together for `RATE_LIMIT_DEFAULT`.
+
+    Without a genuine access token, a genuine device token proves the user well enough to count apart: callers
+    in the same network must not keep its users from signing in.
+    """
+    if context.token is not None:
+        return "user", str(context.token.user_id)
+    device = next(filter(None, map(tokens.read_device, device_tokens())), None)
+    return ("address", context.network) if device is None else ("device", device.user_id)
 
 
 def read_token(context: RequestContext) -> None:

@@ -13,7 +13,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import RequestRedirect
 
 from api import metrics
-from api.authentication import is_metrics_token, read_token
+from api.authentication import is_metrics_token, limit_key, read_token
 from api.client_address import client_addresses
 from api.problem_details import render_error
 from api.request_context import RequestContext, current_context
@@ -68,8 +68,8 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 def begin_request() -> Response | None:
     """Create the request context and apply the rate limit, or raise 429 `too_many_requests`.
 
-    A request with a genuine token counts for its user, another one for its network. Probes and requests
-    with `METRICS_TOKEN` have no limit: an attacker behind the same address must not blind the operators.
+    `limit_key` names the user or the network for which the request counts. Probes and requests with
+    `METRICS_TOKEN` have no limit: an attacker behind the same address must not blind the operators.
     A preflight of an unknown path succeeds, so that browsers send the request and show its 404. So does one
     of a path with a double slash: browsers follow the redirect of a request, but not of a preflight.
     """
@@ -90,12 +90,12 @@ def begin_request() -> Response | None:
     path = str(request.url_rule)
     if path in PROBES or (path == "/metrics" and is_metrics_token()):
         return None
-    rate = settings().rate_limit_default
+    rate, key = settings().rate_limit_default, limit_key(context)
     if context.token is None:
-        wait = limits.hit(rate, "address", context.network)
+        wait = limits.hit(rate, *key)
     else:
-        user, session = str(context.token.user_id), revoked_key(context.token.session_id)
-        wait, context.revoked = limits.hit_and_check(rate, ("user", user), session)
+        session = revoked_key(context.token.session_id)
+        wait, context.revoked = limits.hit_and_check(rate, key, session)
     if wait is not None:
         raise ClinicError("too_many_requests", "Slow down; try again later.", retry_after=wait)
     return None

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, current_app, request
 from flask_jwt_extended import set_access_cookies, set_refresh_cookies, unset_jwt_cookies
 
-from api.authentication import bearer_token, check_origin, optional_actor
+from api.authentication import DEVICE_COOKIE, bearer_token, check_origin, device_tokens, optional_actor
 from api.endpoint import endpoint
 from api.request_context import current_actor, current_context, set_actor, visitor
 from api.resource import ApiResource
@@ -37,9 +37,6 @@ from services.users import accounts, sessions, sign_in
 
 SESSION = Serializer(SessionOut, computed_fields=sessions.add_computed_fields)
 ACCESS_COOKIE, REFRESH_COOKIE = "access_token_cookie", "refresh_token_cookie"
-
-
-DEVICE_COOKIE, DEVICE_HEADER = "clinic_device", "X-Device-Token"
 
 
 def _token_result(message: str, user: User, pair: Pair, device_token: str | None = None) -> EndpointResult:
@@ -116,13 +113,12 @@ class Login(ApiResource):
         response is 429. Send the `device_token` of an earlier sign-in as `X-Device-Token`, or the cookie
         `clinic_device`: failures on other devices then do not count.
         """
-        device_tokens = (request.headers.get(DEVICE_HEADER), request.cookies.get(DEVICE_COOKIE))
         signed_in = sign_in.sign_in(
             visitor(),
             email=data.email,
             password=data.password,
             user_agent=request.user_agent.string,
-            device_tokens=[token for token in device_tokens if token],
+            device_tokens=device_tokens(),
         )
         set_actor(signed_in.actor)
         return _token_result("Signed in.", signed_in.user, signed_in.pair, signed_in.device_token)

@@ -251,6 +251,20 @@ def test_a_known_device_is_not_blocked_by_failures_elsewhere(limited: MakeClinic
     assert log_in(clinic, **{sent_as: renewed.get_json()["device_token"]}).status_code == 200
 
 
+@pytest.mark.parametrize("sent_as", ["device", "cookie"])
+def test_a_known_device_is_not_blocked_by_requests_of_its_network(limited: MakeClinic, sent_as: str) -> None:
+    clinic = limited(rate_limit_default="5 per minute")
+    token = log_in(clinic).get_json()["device_token"]
+    for _ in range(6):
+        clinic.nobody.get("/auth/me", environ_base={"REMOTE_ADDR": "192.0.2.1"})
+
+    statuses = [log_in(clinic, **{sent_as: sent}).status_code for sent in (token, token[:-2] + "xx", "junk")]
+    own = [log_in(clinic, **{sent_as: token}).status_code for _ in range(5)]
+
+    assert statuses == [200, 429, 429]
+    assert own == [200] * 4 + [429]
+
+
 def test_a_known_device_has_a_counter_of_its_own(limited: MakeClinic) -> None:
     clinic = limited()
     device, other = (log_in(clinic).get_json()["device_token"] for _ in range(2))
