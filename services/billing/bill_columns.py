@@ -29,12 +29,10 @@ def _sum_of(*kinds: LedgerKind, negated: bool = False) -> ColumnElement[Any]:
 
 # The index of the standings finds the bills with a balance. The ledger is read for these bills only.
 _IS_UNSETTLED = Billing.id.in_(ledger.unsettled())
-BALANCE = type_coerce(
-    case((_IS_UNSETTLED, _sum(LedgerEntry.billing_id == Billing.id)), else_=literal(0, MoneyType())),
-    MoneyType(),
-)
+_SUM_OF_ALL = _sum(LedgerEntry.billing_id == Billing.id)
+BALANCE = type_coerce(case((_IS_UNSETTLED, _SUM_OF_ALL), else_=literal(0, MoneyType())), MoneyType())
 AMOUNT_PAID = _sum_of(*ledger.PAID, negated=True)
-_HAS_BALANCE = and_(_IS_UNSETTLED, BALANCE > ledger.ZERO)
+_HAS_BALANCE = and_(_IS_UNSETTLED, _SUM_OF_ALL > ledger.ZERO)
 _HAS_PAYMENT: ColumnElement[bool] = AMOUNT_PAID > ledger.ZERO
 STATUS = case(
     (Billing.voided_at.is_not(None), "void"),

@@ -13,7 +13,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, false, or_, select
+from sqlalchemy import ColumnElement, and_, false, or_, select
 from sqlalchemy.orm import contains_eager, joinedload, selectinload
 
 from column_types import MONEY_LIMIT
@@ -42,7 +42,7 @@ from services.billing.bill_state import STATUSES, require_not_void, set_sums, to
 from services.billing.dates import check_due_date, check_issued_on
 from services.billing.invoice_numbers import set_invoice_number
 from services.listing import paging
-from services.listing.related_rows import doctor_filter, of_patient, patient_filter
+from services.listing.related_rows import doctor_filter, in_related, of_patient, patient_filter
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
 from services.rows import (
     assign,
@@ -118,7 +118,8 @@ def _text_condition(text: str) -> ColumnElement[bool]:
 
 
 def _refund_status(status: str) -> ColumnElement[bool]:
-    return Billing.refunds.any(Refund.status == RefundStatus(status))
+    requested = and_(Refund.status == RefundStatus(status), Refund.billing_id.is_not(None))
+    return in_related(Billing.id, Refund.billing_id, requested)
 
 
 def _of_treatment(treatment_id: int) -> ColumnElement[bool]:
