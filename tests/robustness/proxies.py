@@ -72,6 +72,7 @@ def start_nginx(instances: Sequence[AppServer]) -> Proxy:
         (r"http2 on;", ""),  # nginx of Debian does not know the directive
         (r"/run/secrets/certificate;", f"{certificate};"),
         (r"/run/secrets/certificate_key;", f"{key};"),
+        (r"/srv/clinic/", f"{ROOT}/"),
         (r"http \{", f"http {{ {temporary_paths}"),
     ):
         text, count = re.subn(pattern, replacement, text)
