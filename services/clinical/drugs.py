@@ -28,7 +28,8 @@ reports it as unchecked.
 
 **General words.** A recorded word matches everything that it may name: "insulin" means every insulin, and
 "muscle relaxant" also means the drugs that paralyse for surgery. `data/curated/allergens.csv` lists these
-words.
+words. A general name of a medicine means every ingredient that it may name, too.
+`data/curated/general_names.csv` lists these names.
 """
 
 from __future__ import annotations
@@ -306,6 +307,7 @@ def resolve(name: str) -> Drug | None:
 
     Case, strengths, dose forms and salts do not matter. Some brands are sold with different ingredients.
     Such a brand means the ingredients that all its products share. If they share none, it means all of them.
+    A salt is a medicine if it is alone ("Zinc 20 mg"), and a part of the name beside another word.
     """
     table = _table()
     words = split_words(_BRACKET.sub(" ", name))
