@@ -326,6 +326,7 @@ def build_drugs(source: Path) -> None:
         "classes": class_names,
         "ingredients": [(i, sorted(class_names.index(c) for c in classes[i])) for i in ingredients],
         "names": {name: sorted(number[i] for i in members) for name, members in sorted(names.items())},
+        "general_names": sorted(general_names),
         "generic_words": collect_generic_words(products, ingredients, terms),
         "allergens": terms,
         "cross_reactive": cross,

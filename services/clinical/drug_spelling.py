@@ -102,7 +102,7 @@ def _recognize(
     for word in _unknown_words(text, match):
         current = match and meaning(match)
         options: dict[Hashable, tuple[str, _Match | None]] = {}
-        for candidate in sorted(_index().similar(word), key=_preference):
+        for candidate in sorted(_similar(word), key=_preference):
             corrected = resolve(_replace(text, word, candidate))
             if drugs.is_general_word(candidate) or (corrected and candidate not in corrected.unknown_parts):
                 options.setdefault(corrected and meaning(corrected), (candidate, corrected))
@@ -122,6 +122,13 @@ def _recognize(
             text = _replace(text, word, candidate)
             understood.append((word, candidate))
     return Recognized(match, tuple(understood), tuple(ambiguous), tuple(uncertain))
+
+
+def _similar(word: str) -> list[str]:
+    """Return the known words that are one edit away. The table has no plurals of substances and classes."""
+    if similar := _index().similar(word):
+        return similar
+    return [known for known in _index().similar(word.removesuffix("s")) if drugs.is_generic_word(known)]
 
 
 def _preference(candidate: str) -> tuple[bool, bool]:

@@ -28,7 +28,8 @@ reports it as unchecked.
 
 **General words.** A recorded word matches everything that it may name: "insulin" means every insulin, and
 "muscle relaxant" also means the drugs that paralyse for surgery. `data/curated/allergens.csv` lists these
-words.
+words. A general name of a medicine means every ingredient that it may name, too.
+`data/curated/general_names.csv` lists these names.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ _UNIT_WORDS = frozenset(
     mg mcg ug μg ng g gm kg ml l dl iu unt unit units u meq mmol mol mci hr hrs hour hours day days week
     weeks month actuat actuation dose doses puff puffs spray drop drops per percent w v x every daily once
     twice od bd tds qds qid tid bid po stat nocte mane
+    hs qhs ac pc qd q4h q6h q8h q12h hourly hrly mls mu miu tsp am pm morning night bedtime
     """.split()
 )
 _FORM_WORDS = frozenset(
@@ -95,7 +97,7 @@ _FORM_WORDS = frozenset(
     for the a an as needed prn only and with
     accuhaler ds ellipta evohaler modulite nebules neonatal nexthaler respimat rotacaps syp syr turbohaler
     t susp soln sol neb nebs nebulised nebulized supp supps pess pessary pessaries paint fluid fluids drip
-    amp amps ampoules vials bottle tube
+    amp amps ampoules vials bottle tube pr depot mouthwash gargle mix i
     """.split()
 )
 _ALLERGY_WORDS = frozenset(
@@ -115,9 +117,10 @@ _ALLERGY_WORDS = frozenset(
 )
 _GENERAL_WORDS = SALT_WORDS | _UNIT_WORDS | _FORM_WORDS | _ALLERGY_WORDS
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
-_LEXEME = re.compile(r"[^\W_]+|[/+,;&]")
+# A strength may follow a name without a space: "Amoxil500mg". A shorter part belongs to the name: "MgSO4".
+_LEXEME = re.compile(r"[^\W\d_]{4,}(?=\d{2})|[^\W_]+|[/+,;&]")
 _NAMES_LIKE_STRENGTHS = frozenset({"3hp", "3tc", "4fdc", "5fu", "6mp"})
-_NUMERIC = re.compile(r"\d.*|nda\d+")  # strengths; RxNorm puts NDA numbers before names
+_NUMERIC = re.compile(r"\d.*|x\d+|nda\d+")  # strengths, "x5 days"; RxNorm puts NDA numbers before names
 _BRACKET = re.compile(r"\[[^\]]*\]")
 _APOSTROPHE = re.compile(f"[{APOSTROPHES}]")
 _BRITISH_STEMS: Final = (("sulph", "sulf"), ("anaesth", "anesth"), ("oestr", "estr"), ("haem", "hem"))
@@ -170,6 +173,7 @@ class _AllergenTerm:
 class _DrugTable:
     classes_of: Mapping[str, frozenset[str]]  # ingredient -> classes
     names: Mapping[str, tuple[str, ...]]  # normalized name -> ingredients
+    general_names: frozenset[str]  # normalized names that may mean any of their ingredients
     generic_words: frozenset[str]  # words of substances, classes and allergens, not of trade names
     terms: Mapping[str, _AllergenTerm]  # normalized allergen -> its matches
     cross_reactive: Mapping[str, tuple[tuple[str, str], ...]]  # ingredient -> (other ingredient, reason)
@@ -195,6 +199,7 @@ def _load() -> _DrugTable:
     return _DrugTable(
         classes_of={name: frozenset(classes[i] for i in ids) for name, ids in table["ingredients"]},
         names={name: tuple(ingredients[i] for i in ids) for name, ids in table["names"].items()},
+        general_names=frozenset(table["general_names"]),
         generic_words=frozenset(table["generic_words"]),
         terms={
             term: _AllergenTerm(
@@ -302,6 +307,7 @@ def resolve(name: str) -> Drug | None:
 
     Case, strengths, dose forms and salts do not matter. Some brands are sold with different ingredients.
     Such a brand means the ingredients that all its products share. If they share none, it means all of them.
+    A salt is a medicine if it is alone ("Zinc 20 mg"), and a part of the name beside another word.
     """
     table = _table()
     words = split_words(_BRACKET.sub(" ", name))
@@ -312,8 +318,21 @@ def resolve(name: str) -> Drug | None:
         alone = _words_alone(candidate)
         matches, unknown = _scan(candidate, functools.partial(_find_ingredients, alone=alone, table=table))
         if matches:
-            return _drug(frozenset().union(*(match for _, match in matches)), unknown, table)
+            return _drug(_ingredients_of(matches, table), unknown, table)
     return None
+
+
+def _ingredients_of(matches: list[tuple[str, tuple[str, ...]]], table: _DrugTable) -> frozenset[str]:
+    """Return the ingredients of the matches. A general name beside a member means it: "insulin Mixtard"."""
+    ingredients = [(phrase in table.general_names, frozenset(match)) for phrase, match in matches]
+    members = [of_match for is_general, of_match in ingredients if not is_general]
+    return frozenset().union(
+        *(
+            of_match
+            for is_general, of_match in ingredients
+            if not (is_general and any(member <= of_match for member in members))
+        )
+    )
 
 
 def _drug(ingredients: frozenset[str], unknown: tuple[str, ...], table: _DrugTable) -> Drug:

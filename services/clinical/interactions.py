@@ -12,7 +12,8 @@ Each entry has two sides. A side is a set of ingredients. The entry matches if o
 ingredient of the first side, and the other medication an ingredient of the second side.
 
 - A skin, eye or ear form does not count, because little of it is absorbed. The form is read from the name
-  ("diclofenac gel"). The column `local_forms` marks entries where it counts: nitrate ointment, miconazole.
+  ("diclofenac gel"). The column `local_forms` marks entries where it counts: nitrate ointment, miconazole,
+  beta-blocker eye drops in asthma.
 - The column `second_alone` marks entries where the second side counts only as a medication of one
   substance: potassium in a laxative powder is not a potassium supplement.
 """

@@ -208,7 +208,7 @@ def test_a_guessed_substance_is_certain(entered: str) -> None:
 
 
 def test_a_recorded_class_with_a_typing_error_is_certain() -> None:
-    for entered in ("peniciline", "cephalosporn", "shellfsh"):
+    for entered in ("peniciline", "cephalosporns", "shellfsh"):
         found = recognize_allergen(entered)
         assert found.understood, entered
         assert found.uncertain == (), entered
