@@ -132,7 +132,7 @@ def update(
     - 409 `invalid_transition`, with the allowed transitions.
     - 409 `conflict` above the claimed or approved amount.
     - 409 `overpayment` above the balance of the bill, without `allow_credit`.
-    - 422 for a missing reason or amount.
+    - 422 for a missing reason or amount, and for an amount that does not go with the new status.
     """
     if all(member is None for member in (status, approved_amount, paid_amount, reason, claim_number)):
         return claim
@@ -145,10 +145,12 @@ def update(
     if status is not None:
         _change_status(claim, status, reason)
     if approved_amount is not None or status in AGREED:
+        _require_status(claim, AGREED, "approved_amount", requested=status)
         _approve(claim, status, approved_amount)
     if status is S.PAID and paid_amount is None and not claim.paid_amount:
         paid_amount = claim.approved_amount
     if paid_amount is not None:
+        _require_status(claim, (*AGREED, S.PAID), "paid_amount", requested=status)
         _pay(actor, bill, claim, paid_amount, allow_credit=allow_credit)
     touch(bill)
     db.session.flush()
@@ -167,6 +169,20 @@ def _change_status(claim: Claim, status: ClaimStatus, reason: str | None) -> Non
     claim.status = status
 
 
+def _require_status(
+    claim: Claim, statuses: Sequence[ClaimStatus], field: str, *, requested: ClaimStatus | None
+) -> None:
+    """Raise an error if an amount does not go with the status.
+
+    This is 422 for a status in the request, and 409 `invalid_transition` for the stored one.
+    """
+    if claim.status in statuses:
+        return
+    if requested is not None:
+        raise invalid(field, f"does not go with the status {requested}; leave it out")
+    raise _invalid_transition(claim)
+
+
 def _invalid_transition(claim: Claim) -> ClinicError:
     allowed = _allowed_transitions(claim)
     targets = ", ".join(allowed)
@@ -177,8 +193,6 @@ def _invalid_transition(claim: Claim) -> ClinicError:
 
 
 def _approve(claim: Claim, status: ClaimStatus | None, approved_amount: Decimal | None) -> None:
-    if claim.status not in AGREED:
-        raise _invalid_transition(claim)
     if approved_amount is None:
         if status is S.PARTIALLY_APPROVED:
             raise invalid("approved_amount", "is required for a partial approval")
@@ -192,8 +206,6 @@ def _approve(claim: Claim, status: ClaimStatus | None, approved_amount: Decimal 
 
 def _pay(actor: Actor, bill: Billing, claim: Claim, paid_amount: Decimal, *, allow_credit: bool) -> None:
     """Post a payment of the insurer: the increase of the paid amount."""
-    if claim.status not in (*AGREED, S.PAID):
-        raise _invalid_transition(claim)
     if paid_amount > (claim.approved_amount or ledger.ZERO):
         raise _amount_conflict("paid_amount", "must be at most the approved amount")
     increase = paid_amount - claim.paid_amount

@@ -132,6 +132,26 @@ def test_amounts_above_the_claimed_or_the_approved_amount_are_refused(
     assert get_bill(clinic, bill)["payments"] == []
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "field"),
+    [
+        (("submitted",), "denied", "approved_amount"),
+        (("submitted",), "denied", "paid_amount"),
+        (("submitted",), "withdrawn", "paid_amount"),
+        (("submitted", "approved"), "paid", "approved_amount"),
+    ],
+)
+def test_an_amount_that_contradicts_the_new_status_is_422(
+    clinic: Clinic, path: tuple[str, ...], status: str, field: str
+) -> None:
+    claim = advance(clinic, create_claim(clinic, clinic.bill("100.00")), *path)
+
+    answer = patch_claim(clinic, claim, status=status, reason="x", **{field: "30.00"})
+
+    assert (answer.status_code, list(answer.get_json()["errors"])) == (422, [field])
+    assert get_bill(clinic, {"id": claim["billing_id"]})["claims"][0]["status"] == path[-1]
+
+
 def test_an_insurer_can_pay_in_parts(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
     claim = advance(clinic, create_claim(clinic, bill), "submitted", "approved")

@@ -60,6 +60,7 @@ class ModelBill:
     by_method: Counter[str] = field(default_factory=Counter)  # payments less refunds
     requests: Counter[str] = field(default_factory=Counter)  # open refund requests by method
     claims: list[ModelClaim] = field(default_factory=list)
+    above_balance: int = 0  # paid by insurers; became credit of the patient
     owed_to_insurers: int = 0
     written_off: int = 0
     void: bool = False
@@ -95,7 +96,6 @@ class ModelClaim:
     id: int
     approved: int
     paid: int = 0
-    above_balance: int = 0  # became credit of the patient
     open: bool = True
 
 
@@ -240,8 +240,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if expected is None:
             self._apply_payment(model_bill, amount, method)
 
-    def _apply_payment(self, model_bill: ModelBill, amount: int, method: str) -> int:
-        """Apply a payment and return the part above the balance."""
+    def _apply_payment(self, model_bill: ModelBill, amount: int, method: str) -> None:
+        """Apply a payment: the part above the balance becomes credit."""
         applied = min(amount, model_bill.balance)
         model_bill.by_method[method] += applied
         if method == "credit":
@@ -249,7 +249,8 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self.model.credit[model_bill.patient] += amount - applied
             self.model.revenue["collected"] += amount
-        return amount - applied
+        if method == "insurance":
+            model_bill.above_balance += amount - applied
 
     @rule(patient=st.integers(0, 1), amount=cents)
     def pay_in_advance(self, patient: int, amount: int) -> None:
@@ -426,8 +427,7 @@ class LedgerMachine(RuleBasedStateMachine):
             )
             credit, insured = self.model.credit, model_bill.by_method["insurance"]
             credit[model_bill.patient] += model_bill.paid - insured
-            above = sum(claim.above_balance for claim in model_bill.claims)
-            above = min(above, credit[model_bill.patient])
+            above = min(model_bill.above_balance, credit[model_bill.patient])
             credit[model_bill.patient] -= above
             model_bill.owed_to_insurers = insured + above
             model_bill.void, model_bill.by_method = True, Counter()
@@ -493,7 +493,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.perform(expected, enter)
         if expected is None:
             claim.paid = paid
-            claim.above_balance += self._apply_payment(model_bill, more, "insurance")
+            self._apply_payment(model_bill, more, "insurance")
 
     # --- Invariants ---
 
