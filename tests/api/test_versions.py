@@ -149,6 +149,9 @@ def test_a_repeat_shows_nothing_that_the_caller_may_no_longer_read(clinic: Clini
     assert (repeated.status_code, repeated.get_json()["error"]) == (409, "already_done")
     assert repeated.get_json()["id"] == first.get_json()["id"]
     assert "amount_paid" not in repeated.get_json()
+    entry = clinic.admin.get("/audit-logs?outcome=refused").get_json()[0]
+    assert (entry["outcome"], entry["detail"]) == ("refused", "already_done")
+    assert (entry["entity"], entry["entity_id"]) == ("visit", first.get_json()["id"])
     assert "amount_paid" not in caller.get(f"/visits/{first.get_json()['id']}").get_json()
 
 
