@@ -46,7 +46,7 @@ def init_app(app: Flask) -> None:
         allow_origins(app, list(origins))
     app.before_request(begin_request)
     app.after_request(finish_request)
-    app.teardown_request(lambda _error: deadline.clear())
+    app.teardown_request(end_request)
     app.register_error_handler(Exception, render_error)
 
 
@@ -125,3 +125,9 @@ def finish_request(response: Response) -> Response:
         ms=round(seconds * 1000, 1),
     )
     return response
+
+
+def end_request(_error: BaseException | None) -> None:
+    """Remove the state of the request from this thread."""
+    deadline.clear()
+    quotas.clear()

@@ -29,8 +29,13 @@ _quotas: ContextVar[dict[str, Quota] | None] = ContextVar("quotas", default=None
 
 
 def start() -> None:
-    """Forget the limits of the last request."""
+    """Start to record the limits of a request."""
     _quotas.set({})
+
+
+def clear() -> None:
+    """Record nothing after the end of a request."""
+    _quotas.set(None)
 
 
 def record(quota: Quota) -> None:
@@ -38,6 +43,11 @@ def record(quota: Quota) -> None:
     quotas = _quotas.get()
     if quotas is not None:
         quotas[quota.policy] = quota
+
+
+def is_recorded(policy: str) -> bool:
+    """Return True if the current request was counted with this limit already."""
+    return policy in (_quotas.get() or {})
 
 
 def headers() -> dict[str, str]:

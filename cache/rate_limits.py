@@ -85,9 +85,12 @@ class Limits:
     def hit(self, rate: str, *key: str, policy: str = "default") -> int | None:
         """Count one hit. Return None within the limit, otherwise the seconds until the next allowed hit.
 
-        The state of the limit is recorded as `policy` for the headers of the response.
+        The state of the limit is recorded as `policy` for the headers of the response. A request that the
+        database makes run again counts once.
         """
-        return self._hit(parse_rate(rate), key, policy, other=None)[0] if self.enabled else None
+        if not self.enabled or quotas.is_recorded(policy):
+            return None
+        return self._hit(parse_rate(rate), key, policy, other=None)[0]
 
     def hit_and_check(self, rate: str, key: tuple[str, ...], other: str) -> tuple[int | None, bool]:
         """Count as `hit` does, and return whether Redis has the key `other`, in one round trip."""

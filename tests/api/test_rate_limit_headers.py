@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from werkzeug.test import TestResponse
 
+from api.database_errors import Retry
+from models import User
+from services.users import accounts
 from tests.support.clinic import Clinic
 
 MakeClinic = Callable[..., Clinic]
@@ -106,6 +110,23 @@ def test_registrations_show_what_is_left(limited: Clinic) -> None:
     assert [response.status_code for response in responses] == [422, 201, 201, 429]
     assert [remaining(response).get("register") for response in responses] == [None, 1, 0, 0]
     assert f'"register";r=0;t={responses[-1].headers["Retry-After"]}' in responses[-1].headers["RateLimit"]
+
+
+def test_a_registration_that_runs_again_counts_once(limited: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    insert, attempts = accounts._insert, []
+
+    def fail_at_first(*arguments: Any, **values: Any) -> User:
+        attempts.append(values)
+        if len(attempts) == 1:
+            raise Retry
+        return insert(*arguments, **values)
+
+    monkeypatch.setattr(accounts, "_insert", fail_at_first)
+    body = {"name": "Rita", "email": "rita@clinic.com", "password": "a quiet harbour at dawn"}
+
+    response = limited.nobody.post("/auth/register", body)
+
+    assert (response.status_code, len(attempts), remaining(response)["register"]) == (201, 2, 1)
 
 
 def test_a_password_change_shows_what_is_left(limited: Clinic) -> None:
