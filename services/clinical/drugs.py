@@ -97,7 +97,7 @@ _FORM_WORDS = frozenset(
     for the a an as needed prn only and with
     accuhaler ds ellipta evohaler modulite nebules neonatal nexthaler respimat rotacaps syp syr turbohaler
     t susp soln sol neb nebs nebulised nebulized supp supps pess pessary pessaries paint fluid fluids drip
-    amp amps ampoules vials bottle tube pr depot mouthwash gargle mix i
+    amp amps ampoules vials bottle tube pr depot mouthwash gargle mix mixture i
     """.split()
 )
 _ALLERGY_WORDS = frozenset(

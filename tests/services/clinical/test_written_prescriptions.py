@@ -33,6 +33,8 @@ Insulin Mixtard 30/70 20u am 10u pm = insulin human; insulin isophane
 iron (ferrous sulphate 200) = ferrous sulfate
 Losartan HCT = hydrochlorothiazide; losartan
 Ringer's lactate 1L = calcium chloride; potassium chloride; sodium chloride; sodium lactate
+penicillin, benzathine 2.4 MU = penicillin g
+potassium citrate mixture = potassium citrate
 Co-arinate = artesunate; pyrimethamine; sulfalene
 DPT = diphtheria vaccine; pertussis vaccine; tetanus vaccine
 """
