@@ -19,7 +19,7 @@ from services import clock
 from services.clinical import icd10
 from services.listing import paging
 from services.listing.conditions import words_in
-from services.listing.related_rows import preselect
+from services.listing.related_rows import in_related, preselect
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, TextMatch
 from services.patients import birth_dates, phones
 from services.patients.name_matching import (
@@ -194,9 +194,8 @@ def _owes_more_than(amount: Decimal) -> ColumnElement[bool]:
 
 
 def _has_account_refund(status: str) -> ColumnElement[bool]:
-    return Patient.id.in_(
-        select(Refund.patient_id).where(Refund.billing_id.is_(None), Refund.status == RefundStatus(status))
-    )
+    condition = and_(Refund.billing_id.is_(None), Refund.status == RefundStatus(status))
+    return in_related(Patient.id, Refund.patient_id, condition)
 
 
 def _has_condition(text: str) -> ColumnElement[bool]:

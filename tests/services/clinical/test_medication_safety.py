@@ -221,7 +221,7 @@ def test_an_override_is_audited_as_override(clinic: Clinic) -> None:
     prescribe(clinic, visit_id, "Augmentin")
     row = prescribed(clinic, visit_id, "Augmentin", override_reason="tolerated")
 
-    entries = clinic.admin.get("/audit-logs?entity=prescription").get_json()
+    entries = clinic.admin.get("/audit-logs?entity=prescription&sort_by=id").get_json()
 
     assert [(entry["action"], entry["outcome"], entry["detail"]) for entry in entries] == [
         ("refused", "refused", "safety_alert"),
