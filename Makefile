@@ -44,8 +44,9 @@ run: $(RUNTIME)  ## Serve on 127.0.0.1; the first run creates secrets, database 
 demo: migrate  ## Load synthetic patients, visits and bills into the database
 	@$(FLASK) demo load
 
+# More processes than cores: many tests wait for servers, locks and timeouts.
 test: setup  ## Run the tests; ARGS="-k word" selects some
-	@$(PY) -m pytest -n 2 $(ARGS)
+	@$(PY) -m pytest -n 4 $(ARGS)
 
 test-all:  ## Run the tests on each Python 3.11 to 3.14 of this machine
 	@for version in 3.11 3.12 3.13 3.14; do \

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from extensions import db
-from security.password_queue import password_queue
+from security.password_queue import Group, password_queue
 from tests.conftest import settings_for
 from tests.support.clinic import Clinic
 from tests.support.servers import free_port, start_redis
@@ -207,11 +207,11 @@ def test_the_metrics_show_the_waiting_password_checks(clinic: Clinic) -> None:
         return sample_value(clinic.admin.get("/metrics"), "clinic_password_checks_waiting")
 
     def wait_for_a_turn() -> None:
-        with clinic.app.app_context(), password_queue.turn("network"):
+        with clinic.app.app_context(), password_queue.turn(Group("network")):
             pass
 
     with ThreadPoolExecutor() as threads:
-        with password_queue.turn("network"):  # a group has one place while others are free
+        with password_queue.turn(Group("network")):  # a group has one place while others are free
             turns = [threads.submit(wait_for_a_turn) for _ in range(3)]
             while (during := waiting()) < 3:
                 time.sleep(0.01)

@@ -99,7 +99,8 @@ def test_an_email_address_with_an_account_is_refused(run: Run, make_clinic: Make
 def test_invalid_values_are_reported_and_create_no_account(run: Run, make_clinic: MakeClinic) -> None:
     for arguments, typed, message in (
         (ADA, "password1234\n", "too common"),
-        (ADA, "\n", "at least 12 characters"),
+        (ADA, "short\n", "at least 12 characters"),
+        (ADA, "\n", "must not be blank"),
         ((*ADA, "--email", "ada"), f"{PASSWORD}\n", "email:"),
         ((*ADA, "--name", "x" * 201), f"{PASSWORD}\n", "name:"),
     ):

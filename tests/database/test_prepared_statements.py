@@ -98,9 +98,10 @@ def test_a_request_on_a_connection_that_lost_its_statements_succeeds(clinic: Cli
 def test_a_request_after_a_change_of_a_table_succeeds(clinic: Clinic) -> None:
     """PostgreSQL refuses a prepared statement whose result type has changed."""
     path = f"/patients/{clinic.patient()['id']}"
-    for _ in range(PREPARE_AFTER + 1):
-        assert clinic.admin.get(path).status_code == 200
-    with clinic.inside() as session:
-        session.execute(text("ALTER TABLE patients ALTER COLUMN address TYPE varchar(600)"))
+    for length in (600, 500):  # the last one is that of the schema: other tests use this database
+        for _ in range(PREPARE_AFTER + 1):
+            assert clinic.admin.get(path).status_code == 200
+        with clinic.inside() as session:
+            session.execute(text(f"ALTER TABLE patients ALTER COLUMN address TYPE varchar({length})"))
 
-    assert clinic.admin.get(path).status_code == 200
+        assert clinic.admin.get(path).status_code == 200
