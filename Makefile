@@ -66,7 +66,7 @@ check: setup  ## Run every check that a change must pass
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict
 	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term:skip-covered"
-	@$(MAKE) --no-print-directory drill PATIENTS=150
+	@$(MAKE) --no-print-directory drill PATIENTS=60
 
 robustness: setup  ## Run the long robustness tests, for hours; ARGS="-k races" selects some
 	@CLINIC_ROBUSTNESS=long $(PY) -m pytest tests/robustness -n 0 -p no:cacheprovider -o faulthandler_timeout=0 $(ARGS)

@@ -259,6 +259,7 @@ def without_socket_options(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("role", "engine_name"), ENGINE_OF.items())
+@pytest.mark.no_cover  # thousands of requests: counting their lines takes as long again
 def test_the_application_follows_the_document_for_each_role(
     clinic: Clinic, role: str, without_socket_options: None, record_property: Any
 ) -> None:
