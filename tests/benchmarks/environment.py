@@ -280,7 +280,12 @@ def _read_clinic_data(app: Flask, count: int, tokens: list[Pair]) -> ClinicData:
     with app.app_context():
         future = Appointment.start > clock.now()
         first = select(func.min(Appointment.id)).where(future).group_by(Appointment.doctor_id)
-        newest_bills = select(Billing.id).join(LedgerEntry).group_by(Billing.id).order_by(Billing.id.desc())
+        newest_bills = (
+            select(Billing.id)
+            .join(LedgerEntry, LedgerEntry.billing_id == Billing.id)
+            .group_by(Billing.id)
+            .order_by(Billing.id.desc())
+        )
         open_bills = newest_bills.having(func.sum(LedgerEntry.amount) > 0)
         recent = (clock.today() - timedelta(days=n) for n in range(1, 20))
         return ClinicData(
