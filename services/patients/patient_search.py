@@ -20,7 +20,7 @@ from services.clinical import icd10
 from services.listing import paging
 from services.listing.conditions import words_in
 from services.listing.related_rows import in_related, preselect
-from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, TextMatch
+from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page, PreselectedIds, TextMatch, Where
 from services.patients import birth_dates, phones
 from services.patients.name_matching import (
     begins_within_one_edit,
@@ -40,6 +40,7 @@ from services.patients.search_column import (
 )
 from services.search_key import search_key
 
+MIN_INDEXED = 3  # letters of the shortest word that a trigram index can find
 MIN_TYPO_LENGTH = 3  # letters of the shortest word that may contain a typing error
 MAX_TYPO_CANDIDATES = 50_000  # rows that are compared in Python
 MAX_TYPO_MATCHES = 1_000  # patients in the result of a search with a typing error
@@ -47,12 +48,15 @@ MAX_TYPO_MATCHES = 1_000  # patients in the result of a search with a typing err
 # --- q -------------------------------------------------------------------------------------------------
 
 
-def matches(text: str) -> TextMatch:
+def matches(text: str) -> Where:
     """Return the condition of `q`: parts of name, e-mail, file number, insurance number or phone digits.
 
     The parts may be in any order. A phone number is found with any punctuation.
     """
-    return match_text(text, phones.searched_digits(text))
+    match = match_text(text, phones.searched_digits(text))
+    if min(map(len, search_key(text).split()), default=0) < MIN_INDEXED:
+        return preselect(Patient.id, match.bound)  # planned for its values: the index cannot find the word
+    return match
 
 
 def nearly_matches(text: str) -> PreselectedIds:
