@@ -104,6 +104,25 @@ def database_url(engine_name: str, request: pytest.FixtureRequest) -> str:
     return f"sqlite:///{path}"
 
 
+@pytest.fixture
+def database_at(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewDatabase]:
+    """Yield a function that creates a database with the schema of a revision: `database_at("0006")`."""
+    urls: list[str] = []
+
+    def make(revision: str) -> str:
+        if engine_name == "postgresql":
+            urls.append(request.getfixturevalue("postgres").create())
+        else:
+            urls.append(f"sqlite:///{tmp_path / f'{len(urls)}.db'}")
+        migrate(urls[-1], revision)
+        return urls[-1]
+
+    yield make
+    if engine_name == "postgresql":
+        for url in urls:
+            request.getfixturevalue("postgres").drop(url)
+
+
 def settings_for(database_url: str, **overrides: object) -> Settings:
     """Return settings with cheap password hashes and no rate limits, and the defaults otherwise."""
     values: dict[str, object] = {

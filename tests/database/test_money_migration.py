@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from alembic import command
 from sqlalchemy import Engine, text
 
+from tests.conftest import NewDatabase
 from tests.support.database import alembic_config, connected, migrate
-from tests.support.servers import PostgresServer
 
 PEOPLE = """
 INSERT INTO users
@@ -45,18 +42,9 @@ EXPECTED = {
 
 
 @pytest.fixture
-def older_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Yield the URL of a database with the schema of 0006."""
-    if engine_name == "sqlite":
-        url = f"sqlite:///{tmp_path / 'older.db'}"
-        migrate(url, "0006")
-        yield url
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.create()
-    migrate(url, "0006")
-    yield url
-    server.drop(url)
+def older_url(database_at: NewDatabase) -> str:
+    """Return the URL of a database with the schema of 0006."""
+    return database_at("0006")
 
 
 def fill(engine: Engine) -> None:

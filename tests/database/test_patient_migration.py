@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic import command
 from sqlalchemy import Connection, text
 
+from tests.conftest import NewDatabase
 from tests.support.database import alembic_config, connected, migrate
-from tests.support.servers import PostgresServer
 
 AT = "2024-05-06 07:08:09+00:00"
 
 
 @pytest.fixture
-def old_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Yield the URL of a database with the previous schema."""
-    if engine_name == "sqlite":
-        url = f"sqlite:///{tmp_path / 'old.db'}"
-        migrate(url, "0006")
-        yield url
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.create()
-    migrate(url, "0006")
-    yield url
-    server.drop(url)
+def old_url(database_at: NewDatabase) -> str:
+    """Return the URL of a database with the previous schema."""
+    return database_at("0006")
 
 
 def insert(connection: Connection, table: str, **values: Any) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 
 from services.search_key import search_key
+from tests.conftest import NewDatabase
 from tests.support.database import connected, migrate
-from tests.support.servers import PostgresServer
 
 AT = "'2024-05-06 07:08:09.000000'"
 ROWS = [
@@ -28,21 +25,13 @@ ROWS = [
 
 
 @pytest.fixture
-def url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Yield the URL of a database before the migration, with rows."""
-    server: PostgresServer | None = None
-    if engine_name == "sqlite":
-        url = f"sqlite:///{tmp_path / 'old.db'}"
-    else:
-        server = request.getfixturevalue("postgres")
-        url = server.create()
-    migrate(url, "0013")
+def url(database_at: NewDatabase) -> str:
+    """Return the URL of a database before the migration, with rows."""
+    url = database_at("0013")
     with connected(url) as engine, engine.begin() as connection:
         for statement in ROWS:
             connection.execute(text(statement))
-    yield url
-    if server is not None:
-        server.drop(url)
+    return url
 
 
 def test_stored_keys_equal_the_keys_of_searches(url: str) -> None:

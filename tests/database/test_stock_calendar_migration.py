@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +11,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from api.database_errors import constraint_name
+from tests.conftest import NewDatabase
 from tests.support.database import alembic_config, connected, migrate
-from tests.support.servers import PostgresServer
 
 REVISION = "0012"
 AT = "2026-03-02 09:00:00.000000"
@@ -53,15 +51,9 @@ COSTS = "SELECT unit_cost FROM inventory_items UNION ALL SELECT unit_cost FROM s
 
 
 @pytest.fixture
-def url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Yield the URL of a database before the migration, with rows."""
-    server: PostgresServer | None = None
-    if engine_name == "sqlite":
-        url = f"sqlite:///{tmp_path / 'old.db'}"
-    else:
-        server = request.getfixturevalue("postgres")
-        url = server.create()
-    migrate(url, previous(url))
+def url(engine_name: str, database_at: NewDatabase) -> str:
+    """Return the URL of a database before the migration, with rows."""
+    url = database_at("0011")
     values = {"stamps": STAMPS, "at": f"'{AT}'", "cost": 125 if engine_name == "sqlite" else "1.25"}
     with connected(url) as engine, engine.begin() as connection:
         for statement in ROWS:
@@ -72,9 +64,7 @@ def url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Ite
             [(1, "cancel"), (3, "reschedule"), (3, "reschedule"), (3, "update")], start=1
         ):
             run(connection, ENTRY, number=number, id=row, action=action)
-    yield url
-    if server is not None:
-        server.drop(url)
+    return url
 
 
 def previous(url: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from models import Dispensing, PrescribedMedication
 from services.clinical import therapy
+from tests.conftest import NewDatabase
 from tests.support.database import alembic_config, connected, migrate
-from tests.support.servers import PostgresServer
 
 ISSUED = datetime(2026, 1, 1, 12, tzinfo=UTC)
 # (expires_on, duration_days, quantity, refills, dispensings as (day, quantity)); days count from the issue
@@ -33,17 +31,9 @@ THERAPIES: list[tuple[int | None, int | None, int | None, int, list[tuple[int, i
 
 
 @pytest.fixture
-def url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Yield the URL of a database with the schema 0006."""
-    if engine_name == "sqlite":
-        migrate(path := f"sqlite:///{tmp_path / 'clinic.db'}", "0006")
-        yield path
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.create()
-    migrate(url, "0006")
-    yield url
-    server.drop(url)
+def url(database_at: NewDatabase) -> str:
+    """Return the URL of a database with the schema 0006."""
+    return database_at("0006")
 
 
 def put(engine: Engine, name: str, **values: Any) -> int:
