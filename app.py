@@ -58,6 +58,7 @@ from resources.billings import (
 )
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
+from resources.jobs import JobItem, JobList, JobRetry
 from resources.patient import (
     AccountRefundItem,
     AccountRefundList,
@@ -163,6 +164,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
+    (JobList, "/jobs"),
+    (JobItem, "/jobs/<int:job_id>"),
+    (JobRetry, "/jobs/<int:job_id>/retry"),
 ]
 
 

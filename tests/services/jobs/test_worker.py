@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -28,9 +28,9 @@ Register = Callable[[Callable[[dict[str, Any]], None]], None]
 
 
 @pytest.fixture
-def handle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
+def handle(monkeypatch: pytest.MonkeyPatch) -> Register:
     """Return a function that registers the handler of the kind "test"."""
-    yield lambda handler: monkeypatch.setitem(HANDLERS, "test", handler)
+    return lambda handler: monkeypatch.setitem(HANDLERS, "test", handler)
 
 
 def add(clinic: Clinic, count: int = 1, **options: Any) -> list[int]:
@@ -93,7 +93,7 @@ def test_concurrent_claims_get_different_jobs(clinic: Clinic) -> None:
 
     results = run_concurrently([lambda name=f"w{n}": claim_all(name) for n in range(4)])
 
-    assert sorted(sum(results, [])) == ids
+    assert sorted(job_id for claimed in results for job_id in claimed) == ids
 
 
 def test_a_failed_job_runs_again_after_a_growing_delay_and_is_dead_in_the_end(
@@ -219,9 +219,9 @@ def test_a_worker_that_lost_its_lease_changes_nothing(clinic: Clinic, handle: Re
     assert clinic.admin.get(f"/patients/{patient_id}").get_json()["name"] == "Ada"
     with clinic.inside():
         late = storage.Claim(job_id, "test", {}, run_worker.name, 1)
-        assert [end for end in (storage.finish(late), storage.fail(late, "x"), storage.kill(late, "x"))] == [
-            False
-        ] * 3
+        assert not storage.finish(late)
+        assert not storage.fail(late, "x")
+        assert not storage.kill(late, "x")
 
 
 def test_a_transaction_can_finish_the_job_together_with_its_effect(clinic: Clinic, handle: Register) -> None:
