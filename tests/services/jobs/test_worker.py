@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from enums import JobState
 from extensions import db
@@ -321,3 +322,26 @@ def test_a_clock_that_leaps_back_does_not_keep_the_job_of_a_killed_worker(
         time.sleep(0.05)
     worker.stop()
     thread.join()
+
+
+def test_the_worker_waits_for_a_database_that_is_away(
+    clinic: Clinic, handle: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.jobs.worker.POLL_INTERVAL", 0.01)
+    handle(lambda _payload: None)
+    (job_id,) = add(clinic)
+    broken = OperationalError("SELECT 1", {}, Exception("the server is away"))
+    for name in ("has_work", "claim", "finish"):
+        errors = [broken, broken]
+        original = getattr(storage, name)
+
+        def fail_twice(*arguments: Any, errors: list[Any] = errors, original: Any = original) -> Any:
+            if errors:
+                raise errors.pop()
+            return original(*arguments)
+
+        monkeypatch.setattr(storage, name, fail_twice)
+
+    run_once(clinic)
+
+    assert (job(clinic, job_id).state, job(clinic, job_id).attempts) == (JobState.DONE, 1)
