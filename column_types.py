@@ -15,6 +15,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Integer,
+    LargeBinary,
     Numeric,
     String,
     Text,
@@ -65,6 +66,13 @@ class FixedPointType(TypeDecorator[Decimal]):
         if dialect.name == "sqlite":
             return Decimal(int(value)).scaleb(-self.places)
         return round(Decimal(value), self.places)
+
+
+class EncryptedType(TypeDecorator[bytes]):
+    """A value of `security.encryption`. Key commands find the columns of this type."""
+
+    impl = LargeBinary
+    cache_ok = True
 
 
 class MoneyType(FixedPointType):

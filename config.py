@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -29,7 +30,10 @@ from sqlalchemy.exc import ArgumentError
 
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
-SECRETS = ("JWT_SECRET_KEY", "AUDIT_KEY")
+# Each of them is the current key of a ring. Earlier keys, which only verify and decrypt, are in a variable of
+# their own with the ending S_PREVIOUS.
+SECRETS = ("JWT_SECRET_KEY", "AUDIT_KEY", "DATA_KEY", "BACKUP_KEY")
+PREVIOUS = "S_PREVIOUS"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: at least as long as the hash output
 # Words in the secrets of examples and tutorials. A random secret loses few characters without them.
 GUESSABLE_WORDS = re.compile(
@@ -91,6 +95,13 @@ class Settings(BaseModel):
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
     jwt_secret_key: str = ""
+    audit_key: str = ""
+    data_key: str = ""
+    backup_key: str = ""
+    jwt_secret_keys_previous: tuple[str, ...] = ()
+    audit_keys_previous: tuple[str, ...] = ()
+    data_keys_previous: tuple[str, ...] = ()
+    backup_keys_previous: tuple[str, ...] = ()
     jwt_access_token_expires_minutes: int = Field(15, ge=1, le=24 * 60)
     jwt_refresh_token_expires_days: int = Field(30, ge=1, le=365)
     session_idle_minutes: int = Field(0, ge=0, le=365 * 24 * 60)  # 0: sessions do not end without use
@@ -104,7 +115,6 @@ class Settings(BaseModel):
     currency: str = "USD"  # ISO 4217
     default_phone_region: str = "US"  # ISO 3166
     registration: Literal["open", "closed"] = "open"
-    audit_key: str = ""
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True
     rate_limit_default: str = "600 per minute"
@@ -176,13 +186,42 @@ class Settings(BaseModel):
             raise ValueError("must be off in production")
         return value
 
-    @field_validator("jwt_secret_key", "audit_key")
+    @field_validator(*map(str.lower, SECRETS))
     @classmethod
     def _check_secret(cls, value: str, info: ValidationInfo) -> str:
         if len(value.encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"missing or shorter than {MIN_SECRET_BYTES} bytes")
-        if _in_production(info) and len(set(GUESSABLE_WORDS.sub("", value))) < MIN_DISTINCT:
-            raise ValueError("a well-known or guessable value; use a random one")
+        if _in_production(info):
+            if _is_guessable(value):
+                raise ValueError("a well-known or guessable value; use a random one")
+            same = [name for name in SECRETS if info.data.get(name.lower()) == value]
+            if same:
+                raise ValueError(f"the same value as {same[0]}; use a random one of its own")
+        return value
+
+    @field_validator(*(name.lower() + PREVIOUS.lower() for name in SECRETS), mode="before")
+    @classmethod
+    def _read_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = None
+        if not isinstance(value, list | tuple) or not all(isinstance(key, str) for key in value):
+            raise ValueError('write a JSON array of earlier keys, such as ["key", "key"]')
+        return tuple(value)
+
+    @field_validator(*(name.lower() + PREVIOUS.lower() for name in SECRETS))
+    @classmethod
+    def _check_keys(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        current = (info.field_name or "").removesuffix(PREVIOUS.lower())
+        for number, key in enumerate(value, 1):
+            if len(key.encode()) < MIN_SECRET_BYTES:
+                raise ValueError(f"entry {number} is shorter than {MIN_SECRET_BYTES} bytes")
+            if _in_production(info) and _is_guessable(key):
+                raise ValueError(f"entry {number} is a well-known or guessable value")
+            if key == info.data.get(current) or key in value[: number - 1]:
+                raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
         return value
 
     @field_validator("allowed_origins", mode="before")
@@ -285,6 +324,10 @@ class Settings(BaseModel):
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
             raise ValueError("only PostgreSQL has read replicas")
         return value
+
+
+def _is_guessable(secret: str) -> bool:
+    return len(set(GUESSABLE_WORDS.sub("", secret))) < MIN_DISTINCT
 
 
 def _exact_origin(entry: str) -> str | None:
