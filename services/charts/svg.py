@@ -105,5 +105,5 @@ def _number(value: float) -> str:
 def _text(text: str) -> str:
     """Return a text as XML, without the characters that XML 1.0 forbids (section 2.2)."""
     return escape(
-        "".join(character for character in text if " " <= character and character not in "\ufffe\uffff")
+        "".join(character for character in text if character >= " " and character not in "\ufffe\uffff")
     )
