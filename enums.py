@@ -159,3 +159,12 @@ class AuditOutcome(StrEnum):
 
     SUCCESS = "success"
     REFUSED = "refused"
+
+
+class JobState(StrEnum):
+    """The state of a job. A dead one has failed too often and waits for an administrator."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"
