@@ -56,6 +56,7 @@ from resources.billings import (
     ClaimItem,
     ClaimList,
 )
+from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.patient import (
@@ -115,6 +116,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (UserList, "/users"),
     (UserItem, "/users/<int:user_id>"),
     (UserPasswordReset, "/users/<int:user_id>/password-reset"),
+    (ClinicItem, "/clinic"),
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),
     (PatientItem, "/patients/<int:patient_id>"),

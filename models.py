@@ -26,6 +26,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     String,
@@ -277,6 +278,7 @@ class Patient(WithUniqueKeys, Versioned, Base):
     emergency_contact_phone: Mapped[Short | None]
     needs_review: Mapped[bool] = mapped_column(default=False)
     review_notes: Mapped[Note | None]
+    language: Mapped[str | None] = mapped_column(String(35))  # BCP 47; None: the language of the clinic
     is_active: Mapped[bool] = mapped_column(default=True)
     archived_on: Mapped[Day | None]
 
@@ -1213,3 +1215,43 @@ class Job(Base):
     last_error: Mapped[Line | None]
     created_at: Mapped[Instant]
     finished_at: Mapped[Instant | None]
+
+
+# --- Clinic record -------------------------------------------------------------------------------------
+
+
+class ClinicRecord(Versioned, Base):
+    """The clinic: name, contact, logo, and the texts of its documents. A migration inserts the only row.
+
+    `chosen_locale` is None until an administrator chooses one: the setting `CLINIC_LOCALE` applies.
+    """
+
+    __tablename__ = "clinic_record"
+    __entity__ = "clinic"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    name: Mapped[Name]
+    legal_name: Mapped[Name | None]
+    address: Mapped[Line | None]
+    phones: Mapped[JsonList] = mapped_column(default=list)
+    email: Mapped[str | None] = mapped_column(String(254))
+    website: Mapped[Line | None]
+    registration_number: Mapped[Short | None]
+    tax_number: Mapped[Short | None]
+    bank_details: Mapped[Note | None]
+    invoice_footer: Mapped[Note | None]
+    chosen_locale: Mapped[str | None] = mapped_column(String(35))
+    logo: Mapped[bytes | None] = mapped_column(LargeBinary(), deferred=True)  # PNG
+    logo_hash: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the logo
+
+    # computed fields
+    locale: str = ""
+    currency: str = ""
+    timezone: str = ""
+    phones_e164: list[str | None] | None = None
+
+    @property
+    def logo_path(self) -> str | None:
+        """Return the path of the logo, or None without one."""
+        return "/clinic/logo" if self.logo_hash else None
