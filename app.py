@@ -58,6 +58,7 @@ from resources.billings import (
 )
 from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
+from resources.documents import BillingDocument
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.patient import (
     AccountRefundItem,
@@ -159,6 +160,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (BillingRefundItem, "/billings/<int:billing_id>/refunds/<int:refund_id>"),
     (BillingWriteOff, "/billings/<int:billing_id>/write-off"),
     (BillingVoid, "/billings/<int:billing_id>/void"),
+    (BillingDocument, "/billings/<int:billing_id>/document"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
     (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
     (RevenueReport, "/analytics/revenue"),

@@ -117,6 +117,7 @@ class Settings(BaseModel):
     currency: str = "USD"  # ISO 4217
     default_phone_region: str = "US"  # ISO 3166
     clinic_locale: str = "en_US"  # until the clinic record has another one
+    font_paths: tuple[Path, ...] = ()  # folders with fonts for documents, beside data/fonts
     registration: Literal["open", "closed"] = "open"
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True
@@ -225,6 +226,21 @@ class Settings(BaseModel):
                 raise ValueError(f"entry {number} is a well-known or guessable value")
             if key == info.data.get(current) or key in value[: number - 1]:
                 raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
+        return value
+
+    @field_validator("font_paths", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("font_paths")
+    @classmethod
+    def _check_paths(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        missing = [str(path) for path in value if not path.is_dir()]
+        if missing:
+            raise ValueError(f"not a folder: {', '.join(missing)}")
         return value
 
     @field_validator("allowed_origins", mode="before")

@@ -57,6 +57,7 @@ CODES: dict[str, tuple[int, str]] = {
     "if_match_required": (428, "If-Match is required"),
     # validation
     "validation_failed": (422, "Some values are wrong"),
+    "unprintable_characters": (422, "No font has some characters"),
     "idempotency_mismatch": (422, "The idempotency key belongs to another request"),
     # limits and availability
     "too_many_requests": (429, "Too many requests"),

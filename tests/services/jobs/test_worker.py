@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -30,7 +31,7 @@ Register = Callable[[Callable[[dict[str, Any]], None]], None]
 @pytest.fixture
 def handle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
     """Return a function that registers the handler of the kind "test"."""
-    yield lambda handler: monkeypatch.setitem(HANDLERS, "test", handler)
+    return lambda handler: monkeypatch.setitem(HANDLERS, "test", handler)
 
 
 def add(clinic: Clinic, count: int = 1, **options: Any) -> list[int]:
@@ -93,7 +94,7 @@ def test_concurrent_claims_get_different_jobs(clinic: Clinic) -> None:
 
     results = run_concurrently([lambda name=f"w{n}": claim_all(name) for n in range(4)])
 
-    assert sorted(sum(results, [])) == ids
+    assert sorted(itertools.chain.from_iterable(results)) == ids
 
 
 def test_a_failed_job_runs_again_after_a_growing_delay_and_is_dead_in_the_end(
@@ -219,9 +220,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(clinic: Clinic, handle: Re
     assert clinic.admin.get(f"/patients/{patient_id}").get_json()["name"] == "Ada"
     with clinic.inside():
         late = storage.Claim(job_id, "test", {}, run_worker.name, 1)
-        assert [end for end in (storage.finish(late), storage.fail(late, "x"), storage.kill(late, "x"))] == [
-            False
-        ] * 3
+        assert [*(storage.finish(late), storage.fail(late, "x"), storage.kill(late, "x"))] == [False] * 3
 
 
 def test_a_transaction_can_finish_the_job_together_with_its_effect(clinic: Clinic, handle: Register) -> None:
