@@ -60,6 +60,7 @@ from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.documents import BillingDocument
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
+from resources.jobs import JobItem, JobList, JobRetry
 from resources.patient import (
     AccountRefundItem,
     AccountRefundList,
@@ -167,6 +168,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
+    (JobList, "/jobs"),
+    (JobItem, "/jobs/<int:job_id>"),
+    (JobRetry, "/jobs/<int:job_id>/retry"),
 ]
 
 

@@ -178,6 +178,11 @@ class Settings(BaseModel):
         """Return the file whose time of change is the time of the last backup. It has no content."""
         return self.heads_file.with_suffix(".last-backup")
 
+    @property
+    def last_verification_file(self) -> Path:
+        """Return the file whose time of change is the time of the last verification. It has no content."""
+        return self.heads_file.with_suffix(".last-verification")
+
     @field_validator("environment", "flask_env", mode="before")
     @classmethod
     def _to_lower_case(cls, value: Any) -> Any:

@@ -32,6 +32,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection, column, inspect, literal, select, table, text
 from sqlalchemy.engine import make_url
 
+from commands.terminal import record_time
 from config import settings
 from extensions import db
 from services import clock, schema_version
@@ -78,7 +79,7 @@ def create(file: Path) -> None:
             for chunk in _read_chunks(content):
                 output.write(chunk)
         output.flush()
-    _record_time()
+    record_time(settings().last_backup_file)
     click.echo(f"written: {header.engine}, schema {header.revision}, {header.made_at}", err=True)
 
 
@@ -123,15 +124,6 @@ def restore(file: Path) -> None:
 
 
 # --- The file ------------------------------------------------------------------------------------------
-
-
-def _record_time() -> None:
-    """Set the time of the last backup, which `GET /metrics` shows."""
-    try:
-        settings().last_backup_file.parent.mkdir(parents=True, exist_ok=True)
-        settings().last_backup_file.touch(mode=0o600)
-    except OSError as error:
-        click.echo(f"{settings().last_backup_file}: {error.strerror}. The metrics show no backup.", err=True)
 
 
 def _start_mac(header_line: bytes) -> hmac.HMAC:

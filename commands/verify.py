@@ -7,6 +7,8 @@ import sys
 import click
 from flask.cli import with_appcontext
 
+from commands.terminal import record_time
+from config import settings
 from services import integrity_checks
 
 
@@ -18,7 +20,7 @@ def verify(show_all: bool) -> None:
 
     Examples: appointments do not overlap, bills equal their ledger, stock equals its movements.
     Prints nothing and exits with 0 if there is no violation. Otherwise prints the violated rule and the ids
-    of some rows, and exits with 1. Reads only. `flask audit verify` checks the audit log.
+    of some rows, and exits with 1. Changes no data. `flask audit verify` checks the audit log.
     """
     failed = False
     for rule, ids in integrity_checks.violations():
@@ -26,4 +28,6 @@ def verify(show_all: bool) -> None:
         click.echo(f"violated: {rule} Rows: {', '.join(map(str, ids))}", err=True)
         if not show_all:
             break
-    sys.exit(1 if failed else 0)
+    if failed:
+        sys.exit(1)
+    record_time(settings().last_verification_file)

@@ -56,6 +56,7 @@ class Permission(StrEnum):
     ANALYTICS_PERFORMANCE = "analytics.performance"
     ANALYTICS_PATIENTS = "analytics.patients"
     DASHBOARD_READ = "dashboard.read"
+    JOBS_MANAGE = "jobs.manage"
 
 
 P = Permission
@@ -102,6 +103,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.ANALYTICS_PERFORMANCE: (A, D),  # D: own
     P.ANALYTICS_PATIENTS: (A, D),
     P.DASHBOARD_READ: (A, D, R, T),
+    P.JOBS_MANAGE: (A,),
 }
 
 # Fields of an area that a role may not see: absent in responses, 403 as a filter or sort.

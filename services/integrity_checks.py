@@ -7,7 +7,6 @@ detect violations in spite of them, for example after manual changes in the data
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, String, and_, cast, exists, func, literal, or_, select, union_all
@@ -42,16 +41,10 @@ from models import (
 )
 from services import clock
 from services.billing import claims, ledger
+from services.integrity_rule import IntegrityCheck
+from services.jobs.integrity import job_checks
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
-
-
-@dataclass(frozen=True)
-class IntegrityCheck:
-    """A rule, and the query for the ids of the rows that violate it."""
-
-    rule: str
-    query: Select[Any]
 
 
 def _overlaps(owner: Any, end: Any, *conditions: Any) -> Select[Any]:
@@ -136,6 +129,7 @@ def all_checks() -> list[IntegrityCheck]:
         *_account_checks(),
         *_stock_checks(),
         *_session_checks(),
+        *job_checks(),
     ]
 
 

@@ -17,6 +17,7 @@ VARIABLES = {
     "PASSWORD": "your password",
     "REFRESH_TOKEN": "the `refresh_token` of your last sign-in or refresh; it can be used once",
     "RESET_TOKEN": "the `token` from `POST /users/{user_id}/password-reset`; it can be used once",
+    "JOB_ID": "the id of a job, from `GET /jobs?state=dead`",
     "SESSION_ID": "the id of one of your sessions, from `GET /auth/sessions`",
 }
 
@@ -51,6 +52,8 @@ EXAMPLES: dict[str, Example] = {
         body={"token": "kq0T5mJ3", "new_password": "seven brown owls asleep"},
         variables={"token": "RESET_TOKEN"},
     ),
+    "GET /jobs/{job_id}": Example(variables={"job_id": "JOB_ID"}),
+    "POST /jobs/{job_id}/retry": Example(variables={"job_id": "JOB_ID"}),
     "DELETE /auth/sessions/{session_id}": Example(variables={"session_id": "SESSION_ID"}),
     "POST /users": Example(
         body={

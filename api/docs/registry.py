@@ -34,6 +34,7 @@ DOMAINS = {
     "inventory": "Inventory items, lots and stock movements.",
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
+    "jobs": "Background work, for administrators.",
 }
 
 

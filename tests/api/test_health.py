@@ -243,5 +243,5 @@ def test_a_backup_whose_time_cannot_be_recorded_is_complete(clinic: Clinic, tmp_
     written = clinic.app.test_cli_runner().invoke(args=["backup", "create", str(tmp_path / "backup")])
 
     assert written.exit_code == 0
-    assert "The metrics show no backup." in written.output
+    assert "The metrics do not show this run." in written.output
     assert (tmp_path / "backup").exists()

@@ -6,6 +6,9 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from enums import JobState
+from services import clock
+from services.jobs import storage
 from tests.support.clinic import Clinic, soon
 
 COPIES = 3
@@ -86,7 +89,21 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("billing_id", "claim_id"): (bill, _newest_id(claims, "claims")),
         ("doctor_id", "time_off_id"): (doctor_id, time_off),
         ("session_id",): (number,),
+        ("job_id",): (add_dead_job(clinic),),
     }
+
+
+def add_dead_job(clinic: Clinic) -> int:
+    """Add a job that has failed too often, and return its id."""
+    now = clock.now()
+    times = {"run_at": now, "created_at": now, "finished_at": now}
+    with clinic.inside():
+        return (
+            storage.insert_job(
+                kind="events.dispatch", payload={"event_id": 1}, state=JobState.DEAD, attempts=10, **times
+            )
+            or 0
+        )
 
 
 def _newest_id(body: dict[str, Any], kind: str) -> int:
