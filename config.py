@@ -104,6 +104,7 @@ class Settings(BaseModel):
     currency: str = "USD"  # ISO 4217
     default_phone_region: str = "US"  # ISO 3166
     registration: Literal["open", "closed"] = "open"
+    calendar_feed_names: bool = False  # calendar feeds may show the names of patients
     audit_key: str = ""
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True

@@ -61,6 +61,7 @@ from enums import (
     AppointmentStatus,
     AuditOutcome,
     BirthDatePrecision,
+    CalendarDetail,
     CancelledBy,
     ClaimStatus,
     ConditionStatus,
@@ -1140,3 +1141,40 @@ class IdempotencyKey(Base):
     body: Mapped[Note | None]
     record: Mapped[JsonDict | None]  # reader, entity, id and patient_id, for a repeat and its audit entry
     created_at: Mapped[Instant] = mapped_column(index=True)
+
+
+# --- Calendar feeds ------------------------------------------------------------------------------------
+
+
+class CalendarFeed(Base):
+    """The address of a doctor's calendar for calendar programs. Only the SHA-256 of its token is stored.
+
+    `user_id` is the user of the doctor at its creation: another user of the doctor does not know the token.
+    `content_digest` is the digest of the last content, which was new at `content_changed_at`.
+    """
+
+    __tablename__ = "calendar_feeds"
+    __entity__ = "calendar_feed"
+    __table_args__ = (
+        CheckConstraint("days_back BETWEEN 0 AND 366", name="days_back_range"),
+        CheckConstraint("days_ahead BETWEEN 1 AND 366", name="days_ahead_range"),
+    )
+
+    id: Mapped[Id]
+    doctor_id: Mapped[int] = _ref("doctors")
+    user_id: Mapped[int | None] = _ref("users")
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    detail: Mapped[CalendarDetail] = _enum(CalendarDetail)
+    days_back: Mapped[int]
+    days_ahead: Mapped[int]
+    created_at: Mapped[Instant]
+    ended_at: Mapped[Instant | None]
+    last_fetched_at: Mapped[Instant | None]  # exact to one minute
+    user_agent: Mapped[Line | None]  # of that fetch
+    content_digest: Mapped[str | None] = mapped_column(String(64))
+    content_changed_at: Mapped[Instant | None]
+
+    doctor: Mapped[Doctor] = relationship()
+
+    # computed field
+    url: str | None = None  # in the response to its creation only

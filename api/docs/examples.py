@@ -17,6 +17,7 @@ VARIABLES = {
     "PASSWORD": "your password",
     "REFRESH_TOKEN": "the `refresh_token` of your last sign-in or refresh; it can be used once",
     "RESET_TOKEN": "the `token` from `POST /users/{user_id}/password-reset`; it can be used once",
+    "CALENDAR_TOKEN": "the part before `.ics` in a `url` from `POST /doctors/{doctor_id}/calendar-feeds`",
     "SESSION_ID": "the id of one of your sessions, from `GET /auth/sessions`",
 }
 
@@ -111,6 +112,8 @@ EXAMPLES: dict[str, Example] = {
     "POST /doctors/{doctor_id}/time-off": Example(
         body={"start": "2030-08-05", "end": "2030-08-16", "reason": "Annual leave"}
     ),
+    "POST /doctors/{doctor_id}/calendar-feeds": Example(body={"detail": "initials", "days_ahead": 90}),
+    "GET /calendar/{calendar_token}.ics": Example(variables={"calendar_token": "CALENDAR_TOKEN"}),
     "POST /appointments": Example(
         body={
             "patient_id": 1,

@@ -25,6 +25,7 @@ from create_admin import create_admin
 from errors import CODES, CONSTRAINTS
 from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import ENGINES, NewDatabase, settings_for
+from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.servers import ROOT
 
@@ -161,7 +162,7 @@ def has_example(parameter: dict[str, Any]) -> bool:
     schemas = parameter["schema"].get("anyOf", [parameter["schema"]])
     if any("examples" in schema or "enum" in schema for schema in schemas):
         return True
-    return "example" in parameter or parameter["name"] == "session_id"
+    return "example" in parameter or parameter["name"] in ("session_id", "calendar_token")
 
 
 def test_missing_descriptions_are_detected(document: dict[str, Any]) -> None:
@@ -293,6 +294,7 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
         "$PASSWORD": PASSWORD,
         "$REFRESH_TOKEN": other_session["refresh_token"],
         "$RESET_TOKEN": caller.post("/users/2/password-reset").get_json()["token"],
+        "$CALENDAR_TOKEN": calendar_token(caller.make("/doctors/1/calendar-feeds")),
         "$SESSION_ID": str(next(session["id"] for session in sessions if not session["is_current"])),
     }
 
