@@ -28,6 +28,7 @@ from config import Settings
 from database import engine
 from resources.analytics import Dashboard, DoctorPerformance, PatientStats, RevenueReport
 from resources.appointment import (
+    AppointmentCalendar,
     AppointmentCheckIn,
     AppointmentItem,
     AppointmentList,
@@ -56,6 +57,7 @@ from resources.billings import (
     ClaimItem,
     ClaimList,
 )
+from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, CalendarFeedList
 from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.documents import BillingDocument
@@ -136,10 +138,14 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorAvailability, "/doctors/<int:doctor_id>/availability"),
     (TimeOffList, "/doctors/<int:doctor_id>/time-off"),
     (TimeOffItem, "/doctors/<int:doctor_id>/time-off/<int:time_off_id>"),
+    (CalendarFeedList, "/doctors/<int:doctor_id>/calendar-feeds"),
+    (CalendarFeedItem, "/doctors/<int:doctor_id>/calendar-feeds/<int:calendar_feed_id>"),
+    (CalendarDocument, "/calendar/<calendar_token>.ics"),
     (AppointmentList, "/appointments"),
     (AppointmentSearch, "/appointments/search"),
     (AppointmentItem, "/appointments/<int:appointment_id>"),
     (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
+    (AppointmentCalendar, "/appointments/<int:appointment_id>.ics"),
     (VisitList, "/visits"),
     (VisitItem, "/visits/<int:visit_id>"),
     (VisitSign, "/visits/<int:visit_id>/sign"),

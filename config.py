@@ -97,7 +97,6 @@ class Settings(BaseModel):
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
     jwt_secret_key: str = ""
-    audit_key: str = ""
     data_key: str = ""
     backup_key: str = ""
     jwt_secret_keys_previous: tuple[str, ...] = ()
@@ -119,6 +118,7 @@ class Settings(BaseModel):
     clinic_locale: str = "en_US"  # until the clinic record has another one
     font_paths: tuple[Path, ...] = ()  # folders with fonts for documents, beside data/fonts
     registration: Literal["open", "closed"] = "open"
+    calendar_feed_names: bool = False  # calendar feeds may show the names of patients
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True
     rate_limit_default: str = "600 per minute"

@@ -71,6 +71,14 @@ class CancelledBy(StrEnum):
     CLINIC = "clinic"
 
 
+class CalendarDetail(StrEnum):
+    """What the events of a calendar feed show about the patient."""
+
+    BUSY = "busy"
+    INITIALS = "initials"
+    NAMES = "names"
+
+
 class TreatmentStatus(StrEnum):
     """The status of a treatment."""
 

@@ -62,6 +62,7 @@ from enums import (
     AppointmentStatus,
     AuditOutcome,
     BirthDatePrecision,
+    CalendarDetail,
     CancelledBy,
     ClaimStatus,
     ConditionStatus,
@@ -1255,3 +1256,40 @@ class ClinicRecord(Versioned, Base):
     def logo_path(self) -> str | None:
         """Return the path of the logo, or None without one."""
         return "/clinic/logo" if self.logo_hash else None
+
+
+# --- Calendar feeds ------------------------------------------------------------------------------------
+
+
+class CalendarFeed(Base):
+    """The address of a doctor's calendar for calendar programs. Only the SHA-256 of its token is stored.
+
+    `user_id` is the user of the doctor at its creation: another user of the doctor does not know the token.
+    `content_digest` is the digest of the last content, which was new at `content_changed_at`.
+    """
+
+    __tablename__ = "calendar_feeds"
+    __entity__ = "calendar_feed"
+    __table_args__ = (
+        CheckConstraint("days_back BETWEEN 0 AND 366", name="days_back_range"),
+        CheckConstraint("days_ahead BETWEEN 1 AND 366", name="days_ahead_range"),
+    )
+
+    id: Mapped[Id]
+    doctor_id: Mapped[int] = _ref("doctors")
+    user_id: Mapped[int | None] = _ref("users")
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    detail: Mapped[CalendarDetail] = _enum(CalendarDetail)
+    days_back: Mapped[int]
+    days_ahead: Mapped[int]
+    created_at: Mapped[Instant]
+    ended_at: Mapped[Instant | None]
+    last_fetched_at: Mapped[Instant | None]  # exact to one minute
+    user_agent: Mapped[Line | None]  # of that fetch
+    content_digest: Mapped[str | None] = mapped_column(String(64))
+    content_changed_at: Mapped[Instant | None]
+
+    doctor: Mapped[Doctor] = relationship()
+
+    # computed field
+    url: str | None = None  # in the response to its creation only

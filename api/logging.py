@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -59,6 +60,15 @@ def configure(*, production: bool) -> None:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
+# Parts of paths that are secrets. Servers quote the path of a request that they cannot read.
+_SECRET_PATH = re.compile(r"(/calendar/)[^/\s\"'?]+")
+
+
+def _hide_secrets(_logger: object, _method: str, line: str) -> str:
+    """Remove the tokens in paths from a rendered line."""
+    return _SECRET_PATH.sub(r"\1(hidden)", line)
+
+
 def _processors(*, production: bool) -> list[structlog.typing.Processor]:
     common: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
@@ -66,9 +76,11 @@ def _processors(*, production: bool) -> list[structlog.typing.Processor]:
     ]
     if production:
         exceptions = structlog.processors.ExceptionRenderer(format_exception)
-        return [*common, exceptions, structlog.processors.JSONRenderer(serializer=_to_json)]
+        renderer = structlog.processors.JSONRenderer(serializer=_to_json)
+        return [*common, exceptions, renderer, cast(structlog.typing.Processor, _hide_secrets)]
     colors, traceback_format = sys.stderr.isatty(), structlog.dev.plain_traceback
-    return [*common, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback_format)]
+    console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback_format)
+    return [*common, console, cast(structlog.typing.Processor, _hide_secrets)]
 
 
 def formatter(*, production: bool) -> logging.Formatter:

@@ -27,6 +27,7 @@ class Permission(StrEnum):
     DOCTORS_READ = "doctors.read"
     DOCTORS_WRITE = "doctors.write"
     DOCTORS_MANAGE = "doctors.manage"
+    CALENDAR_FEEDS = "calendar_feeds.manage"
     PATIENTS_READ = "patients.read"
     PATIENTS_WRITE = "patients.write"
     PATIENTS_ARCHIVE = "patients.archive"
@@ -74,6 +75,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.DOCTORS_READ: (A, D, R, T),
     P.DOCTORS_WRITE: (A, D),  # D: own, but not licence, fee, user_id, is_active
     P.DOCTORS_MANAGE: (A,),
+    P.CALENDAR_FEEDS: (A, D),  # D: own
     P.PATIENTS_READ: (A, D, R, T),
     P.PATIENTS_WRITE: (A, D, R),
     P.PATIENTS_ARCHIVE: (A,),

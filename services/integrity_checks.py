@@ -20,6 +20,7 @@ from models import (
     Billing,
     BillingItem,
     BillingStanding,
+    CalendarFeed,
     Claim,
     Dispensing,
     IdempotencyKey,
@@ -41,6 +42,7 @@ from models import (
 )
 from services import clock
 from services.billing import claims, ledger
+from services.calendar_feeds.feeds import MAX_FEEDS
 from services.integrity_rule import IntegrityCheck
 from services.jobs.integrity import job_checks
 
@@ -130,6 +132,7 @@ def all_checks() -> list[IntegrityCheck]:
         *_stock_checks(),
         *_session_checks(),
         *job_checks(),
+        *_calendar_feed_checks(),
     ]
 
 
@@ -431,6 +434,25 @@ def _session_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "Every idempotency key has a response.",
             select(IdempotencyKey.id).where(IdempotencyKey.status.is_(None)),
+        ),
+    ]
+
+
+def _calendar_feed_checks() -> list[IntegrityCheck]:
+    open_feeds = (
+        select(CalendarFeed.doctor_id)
+        .where(CalendarFeed.ended_at.is_(None))
+        .group_by(CalendarFeed.doctor_id)
+        .having(func.count() > MAX_FEEDS)
+    )
+    return [
+        IntegrityCheck(f"No doctor has more than {MAX_FEEDS} calendar feeds.", open_feeds),
+        IntegrityCheck(
+            "A calendar feed that was read has a digest of its content.",
+            select(CalendarFeed.id).where(
+                CalendarFeed.last_fetched_at.is_not(None),
+                or_(CalendarFeed.content_digest.is_(None), CalendarFeed.content_changed_at.is_(None)),
+            ),
         ),
     ]
 

@@ -18,6 +18,7 @@ VARIABLES = {
     "REFRESH_TOKEN": "the `refresh_token` of your last sign-in or refresh; it can be used once",
     "RESET_TOKEN": "the `token` from `POST /users/{user_id}/password-reset`; it can be used once",
     "JOB_ID": "the id of a job, from `GET /jobs?state=dead`",
+    "CALENDAR_TOKEN": "the part before `.ics` in a `url` from `POST /doctors/{doctor_id}/calendar-feeds`",
     "SESSION_ID": "the id of one of your sessions, from `GET /auth/sessions`",
 }
 
@@ -114,6 +115,8 @@ EXAMPLES: dict[str, Example] = {
     "POST /doctors/{doctor_id}/time-off": Example(
         body={"start": "2030-08-05", "end": "2030-08-16", "reason": "Annual leave"}
     ),
+    "POST /doctors/{doctor_id}/calendar-feeds": Example(body={"detail": "initials", "days_ahead": 90}),
+    "GET /calendar/{calendar_token}.ics": Example(variables={"calendar_token": "CALENDAR_TOKEN"}),
     "POST /appointments": Example(
         body={
             "patient_id": 1,

@@ -26,6 +26,7 @@ from create_admin import create_admin
 from errors import CODES, CONSTRAINTS
 from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import ENGINES, NewDatabase, settings_for
+from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.furnished import add_dead_job
 from tests.support.servers import ROOT
@@ -296,6 +297,7 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
         "$REFRESH_TOKEN": other_session["refresh_token"],
         "$RESET_TOKEN": caller.post("/users/2/password-reset").get_json()["token"],
         "$JOB_ID": str(add_dead_job(clinic)),
+        "$CALENDAR_TOKEN": calendar_token(caller.make("/doctors/1/calendar-feeds")),
         "$SESSION_ID": str(next(session["id"] for session in sessions if not session["is_current"])),
     }
 

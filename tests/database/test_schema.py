@@ -50,6 +50,7 @@ UNINDEXED_KEYS = {
 SERVER_ASSIGNED = {
     "uq_audit_logs_chain_number",
     "uq_billings_invoice_number",
+    "uq_calendar_feeds_token_hash",
     "uq_idempotency_keys_user_id_key",
     "uq_jobs_dedupe_key",
     "uq_ledger_entries_reverses_id",
