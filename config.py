@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
+from babel import Locale, UnknownLocaleError
 from dotenv import dotenv_values, set_key
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
@@ -51,6 +52,7 @@ ORIGIN = re.compile(
     r"(?P<host>[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\])"
     r"(:(?P<port>[0-9]{1,5}))?"
 )
+LOCALE = re.compile(r"[a-z]{2,3}(_[A-Z][a-z]{3})?(_([A-Z]{2}|[0-9]{3}))?", re.ASCII)
 DEFAULT_PORTS = {"http": 80, "https": 443}  # browsers leave them out
 MAX_PORT = 65535
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
@@ -114,6 +116,7 @@ class Settings(BaseModel):
     clinic_timezone: str = "UTC"
     currency: str = "USD"  # ISO 4217
     default_phone_region: str = "US"  # ISO 3166
+    clinic_locale: str = "en_US"  # until the clinic record has another one
     registration: Literal["open", "closed"] = "open"
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True
@@ -287,6 +290,11 @@ class Settings(BaseModel):
             raise ValueError("not an ISO 3166 country code such as US")
         return value
 
+    @field_validator("clinic_locale")
+    @classmethod
+    def _check_locale(cls, value: str) -> str:
+        return canonical_locale(value)
+
     @field_validator("database_uri", "supabase_uri", "analytics_database_uri")
     @classmethod
     def _check_database(cls, value: str | None) -> str | None:
@@ -328,6 +336,17 @@ class Settings(BaseModel):
 
 def _is_guessable(secret: str) -> bool:
     return len(set(GUESSABLE_WORDS.sub("", secret))) < MIN_DISTINCT
+
+
+def canonical_locale(text: str) -> str:
+    """Return a locale as Babel writes it, such as `en_KE`. Raises ValueError for an unknown one."""
+    try:
+        name = str(Locale.parse(text.strip().replace("-", "_")))
+    except (ValueError, UnknownLocaleError):
+        name = ""
+    if not LOCALE.fullmatch(name):
+        raise ValueError("not a locale such as en_KE: a language, and the country whose formats you use")
+    return name
 
 
 def _exact_origin(entry: str) -> str | None:

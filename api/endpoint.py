@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from api.body_format import JSON, BodyFormat
 from api.serialization import Serializer
 from schemas.base import Out
 from security.permissions import Permission
@@ -25,6 +26,8 @@ class EndpointSpec:
 
     - `permission`: the caller needs it.
     - `body`: the schema of the request body. PATCH and PUT apply it as a merge patch.
+    - `accepts`: the format of the request body. The method gets a body that is neither JSON nor a form as
+      the argument `content`.
     - `query`: the schema of the query string.
     - `list_spec`: the list that the query string filters, sorts and pages. It replaces `query`.
     - `search`: the list is wrapped in an object with `pagination` and `search_params`.
@@ -44,6 +47,7 @@ class EndpointSpec:
 
     permission: Permission
     body: type[BaseModel] | None = None
+    accepts: BodyFormat = JSON
     query: type[BaseModel] | None = None
     list_spec: ListSpec[Any] | None = None
     search: bool = False

@@ -56,7 +56,10 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
     _audit_blocked_attempts()
     try:
         require_token(context, spec.permission)
-        members = request_body.json_object() if spec.body is not None else {}
+        context.body_format = spec.accepts
+        members = request_body.body_members() if spec.body is not None else {}
+        if not spec.accepts.has_members:
+            request_body.raw_body()  # the transaction must not wait for a slow body
         if _idempotency_header(spec) is not None:
             request_body.raw_body()
         for attempt in range(ATTEMPTS):
@@ -251,6 +254,8 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
         arguments |= context.path
     else:
         arguments["row"] = context.row = spec.load(current_actor(), **context.path, lock=unsafe)
+    if not spec.accepts.has_members:
+        arguments["content"] = request_body.body_content()
     if spec.body is not None:
         members = _written_members(spec, context, members)
         arguments["data"] = request_body.validate(spec.body, members)

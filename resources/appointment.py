@@ -33,7 +33,7 @@ APPOINTMENT = Serializer(
 
 def _load(actor: Actor, appointment_id: int, *, lock: bool = False) -> Appointment:
     """Return an appointment, for a change locked with the new doctor and the new patient in the body."""
-    members = request_body.json_object() if lock else {}
+    members = request_body.body_members() if lock else {}
     return appointments.get(
         actor,
         appointment_id,

@@ -10,12 +10,12 @@ from flask import Flask, Response, current_app, request
 from sqlalchemy import text
 
 from api import metrics
+from api.cached_document import PublicDocument
 from api.docs import console, html
 from api.docs.examples import base_url
 from api.docs.index import index_document
 from api.docs.openapi import openapi_document
 from api.endpoint import endpoint
-from api.public_document import PublicDocument
 from api.resource import ApiResource
 from cache.redis import redis_store
 from errors import ClinicError

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
+from api.body_format import JSON
 from api.docs.examples import VARIABLES, base_url, example_of
 from api.docs.json_schema import (
     COMMON,
@@ -21,7 +22,7 @@ from api.docs.json_schema import (
 )
 from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.list_query import MAX_TEXT
-from api.request_body import MAX_BODY, MAX_DEPTH
+from api.request_body import MAX_DEPTH
 from config import settings
 from errors import CODES
 from security.passwords import MIN_LENGTH
@@ -84,7 +85,7 @@ def limits() -> dict[str, Any]:
         "failed_sign_ins_by_account": configured.rate_limit_login_account,
         "failed_sign_ins_by_address": configured.rate_limit_login_address,
         "registrations_by_network": configured.rate_limit_register,
-        "body_bytes": MAX_BODY,
+        "body_bytes": JSON.limit,
         "body_depth": MAX_DEPTH,
         "query_value_characters": MAX_TEXT,
         "rows_per_page": MAX_PER_PAGE,

@@ -149,7 +149,13 @@ def _operation(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         media = {"schema": schema, "example": body_example(endpoint, definitions)}
         operation["requestBody"] = {
             "required": bool(definitions[spec.body.__name__].get("required")),
-            "content": {"application/json": media},
+            "content": dict.fromkeys(spec.accepts.media_types, media),
+        }
+    elif not spec.accepts.has_members:
+        binary: Schema = {"schema": {"type": "string", "format": "binary"}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": dict.fromkeys(spec.accepts.media_types, binary),
         }
     return operation
 

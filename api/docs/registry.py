@@ -23,6 +23,7 @@ DOMAINS = {
     "service": "Documentation, health and metrics.",
     "auth": "Sign-in, sessions and the account of the signed-in user.",
     "users": "User accounts, for administrators.",
+    "clinic": "The clinic: name, contact, logo and locale.",
     "patients": "Patients, their medical history, account and timeline.",
     "audit-logs": "Who read or changed what, for administrators.",
     "doctors": "Doctors, their working hours, free slots and time off.",
