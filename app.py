@@ -216,7 +216,6 @@ def flask_settings(settings: Settings) -> dict[str, Any]:
             settings.database_url, echo=settings.sqlalchemy_echo
         ),
         "SQLALCHEMY_BINDS": engine.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
-        "JWT_SECRET_KEY": settings.jwt_secret_key,
         "JWT_ALGORITHM": "HS256",
         "JWT_DECODE_ALGORITHMS": ["HS256"],
         "JWT_ENCODE_AUDIENCE": "clinic",

@@ -97,6 +97,7 @@ class Settings(BaseModel):
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
     jwt_secret_key: str = ""
+    audit_key: str = ""
     data_key: str = ""
     backup_key: str = ""
     jwt_secret_keys_previous: tuple[str, ...] = ()

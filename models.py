@@ -41,6 +41,7 @@ from column_types import (
     MONEY_TOP,
     BigId,
     Day,
+    EncryptedType,
     Id,
     Instant,
     JsonDict,
@@ -1100,6 +1101,7 @@ class AuditLog(Base):
     operation: Mapped[Short]  # method and route, e.g. PATCH /patients/<int:patient_id>
     address: Mapped[Short | None]
     request_id: Mapped[Short | None]
+    key_id: Mapped[str | None] = mapped_column(String(16))  # of the MAC; entries before 0023: None
     mac: Mapped[str] = mapped_column(String(64))
 
 
@@ -1140,8 +1142,7 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(String(255))
     fingerprint: Mapped[str] = mapped_column(String(64))
     status: Mapped[int | None]
-    headers: Mapped[JsonDict | None]
-    body: Mapped[Note | None]
+    response: Mapped[bytes | None] = mapped_column(EncryptedType())  # headers and body
     record: Mapped[JsonDict | None]  # reader, entity, id and patient_id, for a repeat and its audit entry
     created_at: Mapped[Instant] = mapped_column(index=True)
 

@@ -117,9 +117,7 @@ class RegisteredEndpoint:
         if self.checks_version:
             codes.append("stale_version")
         if self.idempotent:
-            codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress"]
-        if self.spec.secret:
-            codes.append("already_done")
+            codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress", "already_done"]
         by_status: dict[int, list[str]] = {}
         for code in dict.fromkeys([*self.spec.errors, *codes]):
             by_status.setdefault(CODES[code][0], []).append(code)
