@@ -56,6 +56,12 @@ from resources.billings import (
     ClaimList,
 )
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
+from resources.emergency_access import (
+    EmergencyAccessItem,
+    EmergencyAccessList,
+    EmergencyAccessReview,
+    PatientEmergencyAccess,
+)
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.patient import (
     AccountRefundItem,
@@ -123,7 +129,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (AccountRefundItem, "/patients/<int:patient_id>/account/refunds/<int:refund_id>"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
+    (PatientEmergencyAccess, "/patients/<int:patient_id>/emergency-access"),
     (AuditLogList, "/audit-logs"),
+    (EmergencyAccessList, "/emergency-access"),
+    (EmergencyAccessItem, "/emergency-access/<int:emergency_access_id>"),
+    (EmergencyAccessReview, "/emergency-access/<int:emergency_access_id>/review"),
     (DoctorList, "/doctors"),
     (DoctorSearch, "/doctors/search"),
     (DoctorItem, "/doctors/<int:doctor_id>"),

@@ -159,3 +159,10 @@ class AuditOutcome(StrEnum):
 
     SUCCESS = "success"
     REFUSED = "refused"
+
+
+class ReviewOutcome(StrEnum):
+    """The outcome of the review of an emergency access."""
+
+    JUSTIFIED = "justified"
+    UNJUSTIFIED = "unjustified"

@@ -23,6 +23,7 @@ from models import (
     BillingStanding,
     Claim,
     Dispensing,
+    EmergencyAccess,
     IdempotencyKey,
     InventoryItem,
     InventoryLot,
@@ -42,6 +43,7 @@ from models import (
 )
 from services import clock
 from services.billing import claims, ledger
+from services.users import emergency_access
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
 
@@ -136,6 +138,7 @@ def all_checks() -> list[IntegrityCheck]:
         *_account_checks(),
         *_stock_checks(),
         *_session_checks(),
+        *_emergency_checks(),
     ]
 
 
@@ -437,6 +440,22 @@ def _session_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "Every idempotency key has a response.",
             select(IdempotencyKey.id).where(IdempotencyKey.status.is_(None)),
+        ),
+    ]
+
+
+def _emergency_checks() -> list[IntegrityCheck]:
+    access = EmergencyAccess
+    return [
+        IntegrityCheck(
+            "No emergency access ends later than an hour from now.",
+            select(access.id).where(access.expires_at > clock.now() + emergency_access.DURATION),
+        ),
+        IntegrityCheck(
+            "An emergency access is reviewed by another user, after it began.",
+            select(access.id).where(
+                or_(access.reviewed_by_id == access.user_id, access.reviewed_at < access.created_at)
+            ),
         ),
     ]
 

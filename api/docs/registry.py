@@ -25,6 +25,7 @@ DOMAINS = {
     "users": "User accounts, for administrators.",
     "patients": "Patients, their medical history, account and timeline.",
     "audit-logs": "Who read or changed what, for administrators.",
+    "emergency-access": "Emergency access to the clinical fields of a patient, and its review.",
     "doctors": "Doctors, their working hours, free slots and time off.",
     "appointments": "Booking, moving and cancelling appointments.",
     "visits": "The record of a visit, its signature and addenda.",

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from column_types import InstantType
 from database.functions import is_postgresql
-from models import AuditHead, AuditLog, AuditSubject, Doctor, User, UserSession
+from models import AuditHead, AuditLog, AuditSubject, Doctor, EmergencyAccess, User, UserSession
 from security import tokens
 
 
@@ -70,7 +70,8 @@ def insert_entries(
         if caller is None:
             return bool(connection.execute(_MOVE_AND_INSERT, values).scalar_one())
         values |= {
-            name: getattr(caller, name) for name in ("session_id", "user_id", "name", "role", "doctor_id")
+            name: getattr(caller, name)
+            for name in ("session_id", "user_id", "name", "role", "doctor_id", "emergency_until")
         }
         opened_since = last["at"] - tokens.maximum_lifetime()
         idle = tokens.idle_lifetime()
@@ -136,6 +137,10 @@ def _move_and_insert(*conditions: ColumnElement[bool]) -> Select[Any]:
     return select(func.count()).select_from(moved).add_cte(logged, indexed).execution_options(prepare=True)
 
 
+# The end of the last emergency access of a user, in a query of users.
+EMERGENCY_UNTIL = (
+    select(func.max(EmergencyAccess.expires_at)).where(EmergencyAccess.user_id == User.id).scalar_subquery()
+)
 _CALLER_IS_UNCHANGED = exists(
     select(UserSession.id)
     .join(User, User.id == UserSession.user_id)
@@ -151,6 +156,7 @@ _CALLER_IS_UNCHANGED = exists(
         User.name == bindparam("name"),
         User.role == bindparam("role"),
         Doctor.id.is_not_distinct_from(bindparam("doctor_id", type_=BigInteger)),
+        EMERGENCY_UNTIL.is_not_distinct_from(bindparam("emergency_until", type_=InstantType())),
     )
 )
 _MOVE_AND_INSERT = _move_and_insert()
