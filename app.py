@@ -21,6 +21,7 @@ from commands.audit import audit as audit_commands
 from commands.backup import backup
 from commands.demo import demo
 from commands.generate_demo import grow
+from commands.jobs import jobs
 from commands.users import users
 from commands.verify import verify
 from config import Settings
@@ -55,6 +56,7 @@ from resources.billings import (
     ClaimItem,
     ClaimList,
 )
+from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.emergency_access import (
     EmergencyAccessItem,
@@ -120,6 +122,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (UserList, "/users"),
     (UserItem, "/users/<int:user_id>"),
     (UserPasswordReset, "/users/<int:user_id>/password-reset"),
+    (ClinicItem, "/clinic"),
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),
     (PatientItem, "/patients/<int:patient_id>"),
@@ -234,7 +237,7 @@ def register_routes(api: PlainApi) -> None:
 def register_commands(app: Flask) -> None:
     """Register every `flask` command of the application."""
     demo.add_command(grow)
-    for command in (users, demo, audit_commands, verify, backup):
+    for command in (users, demo, audit_commands, verify, backup, jobs):
         app.cli.add_command(command)
 
 

@@ -161,6 +161,34 @@ class AuditOutcome(StrEnum):
     REFUSED = "refused"
 
 
+class JobState(StrEnum):
+    """The state of a job. A dead one has failed too often and waits for an administrator."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"
+
+
+class MessageKind(StrEnum):
+    """The reason of a message to a patient."""
+
+    BOOKED = "booked"
+    MOVED = "moved"
+    CANCELLED = "cancelled"
+    REMINDER = "reminder"
+    FOLLOW_UP_DUE = "follow_up_due"
+    INVOICE = "invoice"
+
+
+class MessageChannel(StrEnum):
+    """The way on which a message reaches a patient."""
+
+    EMAIL = "email"
+    SMS = "sms"
+    WHATSAPP = "whatsapp"
+
+
 class ReviewOutcome(StrEnum):
     """The outcome of the review of an emergency access."""
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     String,
@@ -65,6 +66,7 @@ from enums import (
     ClaimStatus,
     ConditionStatus,
     Gender,
+    JobState,
     LedgerKind,
     MovementType,
     PaymentMethod,
@@ -277,6 +279,7 @@ class Patient(WithUniqueKeys, Versioned, Base):
     emergency_contact_phone: Mapped[Short | None]
     needs_review: Mapped[bool] = mapped_column(default=False)
     review_notes: Mapped[Note | None]
+    language: Mapped[str | None] = mapped_column(String(35))  # BCP 47; None: the language of the clinic
     is_active: Mapped[bool] = mapped_column(default=True)
     archived_on: Mapped[Day | None]
 
@@ -1141,6 +1144,118 @@ class IdempotencyKey(Base):
     body: Mapped[Note | None]
     record: Mapped[JsonDict | None]  # reader, entity, id and patient_id, for a repeat and its audit entry
     created_at: Mapped[Instant] = mapped_column(index=True)
+
+
+# --- Events and jobs -----------------------------------------------------------------------------------
+
+
+class Event(Base):
+    """A change of a record, written in its transaction. It contains names of fields, never values.
+
+    `type` is the entity and the past tense of the change, such as `appointment.booked`. The dispatcher sets
+    `dispatched_at`. There are no foreign keys: an event is a copy of an audit entry, which outlives its rows.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index(
+            "ix_events_waiting",
+            "id",
+            postgresql_where=text("dispatched_at IS NULL"),
+            sqlite_where=text("dispatched_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[Id]
+    type: Mapped[Short]
+    entity: Mapped[str] = mapped_column(String(50))
+    entity_id: Mapped[int | None] = mapped_column(BigId)
+    patient_id: Mapped[int | None] = mapped_column(BigId)
+    fields: Mapped[JsonList] = mapped_column(default=list)
+    at: Mapped[Instant]
+    dispatched_at: Mapped[Instant | None]
+
+
+class Job(Base):
+    """Work for a worker process: the kind names the handler, the payload contains ids only.
+
+    A running job has a lease: the worker `locked_by` holds it until `locked_until` and renews it. `attempts`
+    counts the starts. Only the worker and the attempt that hold the lease may finish the job.
+    """
+
+    __tablename__ = "jobs"
+    __entity__ = "job"
+    __table_args__ = (
+        CheckConstraint("attempts >= 0", name="attempts_not_negative"),
+        CheckConstraint(
+            "(state = 'running') = (locked_until IS NOT NULL) "
+            "AND (state = 'running') = (locked_by IS NOT NULL)",
+            name="lease_while_running",
+        ),
+        CheckConstraint("(state IN ('done', 'dead')) = (finished_at IS NOT NULL)", name="finished_at_end"),
+        Index(
+            "ix_jobs_due",
+            "run_at",
+            "id",
+            postgresql_where=text("state = 'queued'"),
+            sqlite_where=text("state = 'queued'"),
+        ),
+        Index("ix_jobs_state_kind", "state", "kind"),
+        Index("ix_jobs_finished_at", "finished_at"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[Short]
+    payload: Mapped[JsonDict] = mapped_column(default=dict)
+    state: Mapped[JobState] = _enum(JobState)
+    run_at: Mapped[Instant]
+    attempts: Mapped[int] = mapped_column(default=0)
+    locked_until: Mapped[Instant | None]
+    locked_by: Mapped[Short | None]
+    dedupe_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    last_error: Mapped[Line | None]
+    created_at: Mapped[Instant]
+    finished_at: Mapped[Instant | None]
+
+
+# --- Clinic record -------------------------------------------------------------------------------------
+
+
+class ClinicRecord(Versioned, Base):
+    """The clinic: name, contact, logo, and the texts of its documents. A migration inserts the only row.
+
+    `chosen_locale` is None until an administrator chooses one: the setting `CLINIC_LOCALE` applies.
+    """
+
+    __tablename__ = "clinic_record"
+    __entity__ = "clinic"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    name: Mapped[Name]
+    legal_name: Mapped[Name | None]
+    address: Mapped[Line | None]
+    phones: Mapped[JsonList] = mapped_column(default=list)
+    email: Mapped[str | None] = mapped_column(String(254))
+    website: Mapped[Line | None]
+    registration_number: Mapped[Short | None]
+    tax_number: Mapped[Short | None]
+    bank_details: Mapped[Note | None]
+    invoice_footer: Mapped[Note | None]
+    chosen_locale: Mapped[str | None] = mapped_column(String(35))
+    logo: Mapped[bytes | None] = mapped_column(LargeBinary(), deferred=True)  # PNG
+    logo_hash: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the logo
+
+    # computed fields
+    locale: str = ""
+    currency: str = ""
+    timezone: str = ""
+    phones_e164: list[str | None] | None = None
+
+    @property
+    def logo_path(self) -> str | None:
+        """Return the path of the logo, or None without one."""
+        return "/clinic/logo" if self.logo_hash else None
 
 
 # --- Emergency access ----------------------------------------------------------------------------------

@@ -43,7 +43,9 @@ CHUNK_SIZE = 1 << 20  # bytes
 MAX_LINE_SIZE = 1_000  # bytes of the header line, and of the MAC line
 END_OF_TABLE = b"\\.\n"  # COPY never writes such a row
 REVISION_TABLE = "alembic_version"
-HEADS_TABLE = "audit_heads"  # the only table that has rows in a new database: a migration inserts them
+HEADS_TABLE = "audit_heads"
+# Tables with rows in a new database, which a migration inserts, and the condition of rows in use.
+SEEDED_TABLES = {HEADS_TABLE: column("number") > 0, "clinic_record": column("version") > 1}
 
 
 @dataclass(frozen=True)
@@ -331,9 +333,11 @@ def _load_postgresql(data: Path, header: BackupHeader) -> None:
             section = json.loads(line)
             name, columns = section["table"], section["columns"]
             target = name
-            if name == HEADS_TABLE:  # a migration inserted its rows, so they are updated below
+            if name == HEADS_TABLE:  # triggers refuse deletes, so its rows are updated below
                 target = "restored_heads"
                 cursor.execute("CREATE TEMP TABLE restored_heads (LIKE audit_heads) ON COMMIT DROP")
+            elif name in SEEDED_TABLES:
+                cursor.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
             statement = _copy_statement("COPY {} ({}) FROM STDIN", target, columns)
             cursor.copy_expert(statement, _TableReader(file), CHUNK_SIZE)
             if "id" in columns:
@@ -350,11 +354,11 @@ def _load_postgresql(data: Path, header: BackupHeader) -> None:
 
 
 def _is_new(connection: Connection) -> bool:
-    """Return True if no table has a row, except those that the migrations insert."""
+    """Return True if no table has a row, except unchanged ones that the migrations insert."""
     for name in inspect(connection).get_table_names():
         rows = select(literal(1)).select_from(table(name)).limit(1)
-        if name == HEADS_TABLE:
-            rows = rows.where(column("number") > 0)
+        if name in SEEDED_TABLES:
+            rows = rows.where(SEEDED_TABLES[name])
         if name != REVISION_TABLE and connection.execute(rows).first():
             return False
     return True

@@ -22,6 +22,8 @@ class Permission(StrEnum):
     USERS_MANAGE = "users.manage"
     AUDIT_READ = "audit.read"
     METRICS_READ = "metrics.read"
+    CLINIC_READ = "clinic.read"
+    CLINIC_WRITE = "clinic.write"
     DOCTORS_READ = "doctors.read"
     DOCTORS_WRITE = "doctors.write"
     DOCTORS_MANAGE = "doctors.manage"
@@ -68,6 +70,8 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.USERS_MANAGE: (A,),
     P.AUDIT_READ: (A,),
     P.METRICS_READ: (A,),
+    P.CLINIC_READ: (A, D, R, T),
+    P.CLINIC_WRITE: (A,),
     P.DOCTORS_READ: (A, D, R, T),
     P.DOCTORS_WRITE: (A, D),  # D: own, but not licence, fee, user_id, is_active
     P.DOCTORS_MANAGE: (A,),
@@ -120,7 +124,10 @@ CLINICAL = frozenset(
         "warnings",
     }
 )
+_OF_INVOICES = frozenset({"bank_details", "tax_number"})
 HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
+    ("clinic", D): _OF_INVOICES,
+    ("clinic", T): _OF_INVOICES,
     ("patient", T): frozenset({"account_balance", "refund_status"}),
     ("patient", D): frozenset({"refund_status"}),  # a filter on refunds that they may not read
     ("patient", R): frozenset({"condition", "allergy"}),  # filters on the medical history

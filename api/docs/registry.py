@@ -23,6 +23,7 @@ DOMAINS = {
     "service": "Documentation, health and metrics.",
     "auth": "Sign-in, sessions and the account of the signed-in user.",
     "users": "User accounts, for administrators.",
+    "clinic": "The clinic: name, contact, logo and locale.",
     "patients": "Patients, their medical history, account and timeline.",
     "audit-logs": "Who read or changed what, for administrators.",
     "emergency-access": "Emergency access to the clinical fields of a patient, and its review.",

@@ -2,7 +2,8 @@
 
 The session collects changed rows by itself (`register`). Services only name the meaning of a change
 (`set_action`). The entries of a request are appended by the last statements before its commit, in the same
-transaction. Entries contain names of fields, never values.
+transaction. Entries contain names of fields, never values. An entry about a change is also an event, which is
+inserted together with it (`services.audit.event_types`).
 
 There are sixteen chains. The MAC of an entry is HMAC-SHA256 under `AUDIT_KEY` over the previous MAC and the
 entry. Without the key nobody can edit, remove, insert or reorder entries without detection. The exported
@@ -33,6 +34,7 @@ from security.permissions import Actor
 from services import clock, remembered
 from services.audit import audit_storage
 from services.audit.audit_storage import Head
+from services.audit.event_types import event_type
 
 CHAINS = 16  # number of transactions that can append at once without waiting for each other
 # Columns that no entry names: bookkeeping of the row, or a second form of another column.
@@ -46,7 +48,10 @@ Key = tuple[str, int | None]
 
 @dataclass
 class PendingEntry:
-    """An audit entry that the current transaction will append."""
+    """An audit entry that the current transaction will append.
+
+    `change` is `create`, `update` or `delete` for a changed record. Such an entry is also an event.
+    """
 
     action: str
     entity: str | None
@@ -56,6 +61,7 @@ class PendingEntry:
     fields: set[str] = field(default_factory=set)
     outcome: AuditOutcome = AuditOutcome.SUCCESS
     detail: str | None = None
+    change: str | None = None
 
 
 @dataclass
@@ -70,8 +76,10 @@ class PendingEntries:
     savepoints: dict[SessionTransaction, dict[Key, PendingEntry]] = field(default_factory=dict)
 
     def entry(self, entity: str, entity_id: int | None, action: str) -> PendingEntry:
-        """Return the entry of a record, created with `action` if it has none."""
-        return self.entries.setdefault((entity, entity_id), PendingEntry(action, entity, entity_id))
+        """Return the entry of a changed record, created with `action` if it has none."""
+        return self.entries.setdefault(
+            (entity, entity_id), PendingEntry(action, entity, entity_id, change="update")
+        )
 
 
 def pending_entries() -> PendingEntries:
@@ -141,6 +149,8 @@ def _add_change(pending: PendingEntries, row: Base, action: str) -> None:
         entry = pending.entry(row.__entity__, row.id, action)  # type: ignore[attr-defined]
         if entry.action == "update":  # until now only a part of the record was changed
             entry.action = action
+        if action != "update":
+            entry.change = action
         entry.fields |= fields
     elif row.__part_of__ is not None:
         entry = pending.entry(*record_of(row), "update")
@@ -287,7 +297,8 @@ def append(actor: Actor | None, operation: str, pending: Sequence[PendingEntry])
         columns = common | {"number": number} | _entry_columns(entry)
         mac = columns["mac"] = compute_mac(mac, canonical_json(columns))
         entries.append(columns)
-    if not audit_storage.insert_entries(connection, entries, head, assumed.caller):
+    events = [_event_columns(entry) for entry in pending if entry.change is not None]
+    if not audit_storage.insert_entries(connection, entries, events, head, assumed.caller):
         if assumed.caller is not None:
             remembered.forget_caller((assumed.caller.session_id, assumed.caller.user_id))
         raise StaleDataError(
@@ -316,6 +327,16 @@ def _entry_columns(entry: PendingEntry) -> dict[str, Any]:
         "fields": sorted(entry.fields),
         "outcome": entry.outcome,
         "detail": entry.detail,
+    }
+
+
+def _event_columns(entry: PendingEntry) -> dict[str, Any]:
+    return {
+        "type": event_type(entry.entity or "record", entry.change or "", entry.action, entry.fields),
+        "entity": entry.entity,
+        "entity_id": entry.entity_id,
+        "patient_id": next(iter(entry.patient_ids)) if len(entry.patient_ids) == 1 else None,
+        "fields": sorted(entry.fields),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from tests.support.database import (
     migrate,
     objects_at,
 )
+from tests.support.keys import new_secrets
 from tests.support.servers import ROOT, PostgresServer
 
 APPEND_ONLY = {
@@ -160,8 +160,7 @@ def test_the_flask_command_migrates_the_database_of_the_application(empty_url: s
     environment = {
         "PATH": os.defpath,
         "DATABASE_URI": empty_url,
-        "JWT_SECRET_KEY": secrets.token_hex(32),
-        "AUDIT_KEY": secrets.token_hex(32),
+        **new_secrets(),
         "AUDIT_HEADS_FILE": str(tmp_path / "heads.jsonl"),
     }
     flask = [sys.executable, "-m", "flask", "--app", "app", "db"]

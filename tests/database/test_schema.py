@@ -52,6 +52,7 @@ SERVER_ASSIGNED = {
     "uq_audit_logs_chain_number",
     "uq_billings_invoice_number",
     "uq_idempotency_keys_user_id_key",
+    "uq_jobs_dedupe_key",
     "uq_ledger_entries_reverses_id",
     "uq_medical_histories_patient_id",
     "uq_password_resets_token_hash",

@@ -28,6 +28,7 @@ from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
 from tests.support.database import connected
 from tests.support.furnished import furnish
+from tests.support.keys import secrets_of
 from tests.support.servers import (
     AppServer,
     RedisServer,
@@ -81,8 +82,7 @@ class Deployment:
             workers=2,
             env={
                 "ENVIRONMENT": "production" if production else "development",
-                "JWT_SECRET_KEY": settings.jwt_secret_key,
-                "AUDIT_KEY": settings.audit_key,
+                **secrets_of(settings),
                 "AUDIT_HEADS_FILE": str(settings.heads_file),
                 "SQLALCHEMY_ECHO": "true",
                 "RATE_LIMIT_ENABLED": "true",

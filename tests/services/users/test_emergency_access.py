@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import EmergencyAccess
+from models import EmergencyAccess, Event
 from tests.support.clinic import Caller, Clinic
 from tests.support.concurrency import run_concurrently
 
@@ -279,6 +279,9 @@ def test_grant_reads_and_review_are_in_the_audit_log(ward: Ward) -> None:
         ("list", "patient"),
     ]
     assert {entry["user_id"] for entry in marked} == {clinic.receptionist.user_id}
+    with clinic.inside() as session:
+        events = session.query(Event).filter_by(entity="emergency_access").order_by(Event.id).all()
+        assert [event.type for event in events] == ["emergency_access.granted", "emergency_access.reviewed"]
 
 
 def test_a_replayed_response_needs_the_emergency_access_of_the_first_request(ward: Ward) -> None:
