@@ -61,6 +61,12 @@ from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, Calenda
 from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.documents import BillingDocument
+from resources.emergency_access import (
+    EmergencyAccessItem,
+    EmergencyAccessList,
+    EmergencyAccessReview,
+    PatientEmergencyAccess,
+)
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
 from resources.patient import (
@@ -130,7 +136,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (AccountRefundItem, "/patients/<int:patient_id>/account/refunds/<int:refund_id>"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
+    (PatientEmergencyAccess, "/patients/<int:patient_id>/emergency-access"),
     (AuditLogList, "/audit-logs"),
+    (EmergencyAccessList, "/emergency-access"),
+    (EmergencyAccessItem, "/emergency-access/<int:emergency_access_id>"),
+    (EmergencyAccessReview, "/emergency-access/<int:emergency_access_id>/review"),
     (DoctorList, "/doctors"),
     (DoctorSearch, "/doctors/search"),
     (DoctorItem, "/doctors/<int:doctor_id>"),

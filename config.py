@@ -96,6 +96,7 @@ class Settings(BaseModel):
     database_uri: str | None = None
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
+    migration_database_uri: str | None = None
     jwt_secret_key: str = ""
     audit_key: str = ""
     data_key: str = ""
@@ -153,6 +154,11 @@ class Settings(BaseModel):
     def replica_url(self) -> str | None:
         """Return the SQLAlchemy URL of the read replica for reports, or None."""
         return _sqlalchemy_url(self.analytics_database_uri) if self.analytics_database_uri else None
+
+    @property
+    def migration_url(self) -> str | None:
+        """Return the SQLAlchemy URL of the owner of the tables, or None."""
+        return _sqlalchemy_url(self.migration_database_uri) if self.migration_database_uri else None
 
     @property
     def zone(self) -> ZoneInfo:
@@ -317,7 +323,7 @@ class Settings(BaseModel):
     def _check_locale(cls, value: str) -> str:
         return canonical_locale(value)
 
-    @field_validator("database_uri", "supabase_uri", "analytics_database_uri")
+    @field_validator("database_uri", "supabase_uri", "analytics_database_uri", "migration_database_uri")
     @classmethod
     def _check_database(cls, value: str | None) -> str | None:
         if value is not None:
@@ -346,13 +352,13 @@ class Settings(BaseModel):
                 raise ValueError("not a Redis URL such as redis://:password@host:6379/0") from None
         return value
 
-    @field_validator("analytics_database_uri")
+    @field_validator("analytics_database_uri", "migration_database_uri")
     @classmethod
-    def _check_replica(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_postgresql(cls, value: str | None, info: ValidationInfo) -> str | None:
         uris = info.data.get("database_uri"), info.data.get("supabase_uri")
         primary = _primary_uri(*uris, production=_in_production(info))
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
-            raise ValueError("only PostgreSQL has read replicas")
+            raise ValueError("only PostgreSQL has read replicas and roles")
         return value
 
 

@@ -195,3 +195,10 @@ class MessageChannel(StrEnum):
     EMAIL = "email"
     SMS = "sms"
     WHATSAPP = "whatsapp"
+
+
+class ReviewOutcome(StrEnum):
+    """The outcome of the review of an emergency access."""
+
+    JUSTIFIED = "justified"
+    UNJUSTIFIED = "unjustified"

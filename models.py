@@ -74,6 +74,7 @@ from enums import (
     PaymentMethod,
     PrescriptionStatus,
     RefundStatus,
+    ReviewOutcome,
     Role,
     TreatmentStatus,
 )
@@ -1097,7 +1098,7 @@ class AuditLog(Base):
     patient_ids: Mapped[JsonList] = mapped_column(default=list)
     fields: Mapped[JsonList] = mapped_column(default=list)
     outcome: Mapped[AuditOutcome] = _enum(AuditOutcome)
-    detail: Mapped[Short | None]  # the error code of a refusal
+    detail: Mapped[Short | None]  # the error code of a refusal, or a mark of a read
     operation: Mapped[Short]  # method and route, e.g. PATCH /patients/<int:patient_id>
     address: Mapped[Short | None]
     request_id: Mapped[Short | None]
@@ -1294,3 +1295,39 @@ class CalendarFeed(Base):
 
     # computed field
     url: str | None = None  # in the response to its creation only
+
+
+# --- Emergency access ----------------------------------------------------------------------------------
+
+
+class EmergencyAccess(Versioned, Base):
+    """The right of a user to read the clinical fields of one patient for a short time, and its review."""
+
+    __tablename__ = "emergency_accesses"
+    __entity__ = "emergency_access"
+    __table_args__ = (
+        CheckConstraint("expires_at > created_at", name="expiry"),
+        CheckConstraint("reviewed_by_id <> user_id", name="reviewer"),
+        CheckConstraint(
+            "(outcome IS NULL) = (reviewed_by_id IS NULL) AND (outcome IS NULL) = (reviewed_at IS NULL)",
+            name="review",
+        ),
+        Index("ix_emergency_accesses_user_expires", "user_id", "expires_at"),
+    )
+
+    id: Mapped[Id]
+    patient_id: Mapped[int] = _ref("patients")
+    user_id: Mapped[int] = _ref("users", index=False)
+    reason: Mapped[Line]
+    expires_at: Mapped[Instant]
+    outcome: Mapped[ReviewOutcome | None] = _enum(ReviewOutcome)
+    note: Mapped[Line | None]
+    reviewed_by_id: Mapped[int | None] = _ref("users", index=False)
+    reviewed_at: Mapped[Instant | None]
+
+    patient: Mapped[Patient] = relationship()
+    user: Mapped[User] = relationship(foreign_keys=[user_id])
+    reviewed_by: Mapped[User | None] = relationship(foreign_keys=[reviewed_by_id])
+
+    # computed fields
+    is_active: bool

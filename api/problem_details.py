@@ -10,6 +10,7 @@ import structlog
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from api import metrics
 from api.alternatives import alternative
 from api.request_context import current_context
 from api.serialization import json_response
@@ -22,7 +23,8 @@ _ID = re.compile(r"[0-9]+")
 
 
 def problem_response(error: ClinicError) -> Response:
-    """Return an error as RFC 9457 problem details, with the same members for every status."""
+    """Count an error, and return it as RFC 9457 problem details with the same members for every status."""
+    metrics.record_refusal(error)
     document = {
         "type": f"about:blank#{error.code}",
         "title": error.title,

@@ -208,7 +208,16 @@ def _finish_key(
 
 def _reader(actor: Actor) -> list[Any]:
     """Return what decides, for one user, which fields of a response they may read."""
-    return [actor.role, actor.doctor_id]
+    return [actor.role, actor.doctor_id, *sorted(actor.emergency_patients)]
+
+
+def _may_still_read(actor: Actor, reader: list[Any] | None) -> bool:
+    """Return True if the actor may read all that the stored response shows. It may show less than today."""
+    if reader is None:
+        return True
+    role, doctor_id, *emergency_patients = reader
+    same_reader = (role, doctor_id) == (actor.role, actor.doctor_id)
+    return same_reader and actor.emergency_patients.issuperset(emergency_patients)
 
 
 def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
@@ -227,7 +236,7 @@ def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
     if spec.secret:
         message = "This was already done, and its secret is shown only once. Send a new Idempotency-Key."
         raise ClinicError("already_done", message, **json.loads(body)).about(*about)
-    if record.get("reader") not in (None, _reader(current_actor())):
+    if not _may_still_read(current_actor(), record.get("reader")):
         message = "This was already done. Your rights have changed since, so read the record with GET."
         raise ClinicError("already_done", message, id=record.get("id")).about(*about)
     ids, patient_ids = ([record[name]] if record.get(name) else [] for name in ("id", "patient_id"))

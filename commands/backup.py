@@ -31,11 +31,12 @@ from alembic.script import ScriptDirectory
 from flask.cli import AppGroup
 from flask_migrate import upgrade
 from psycopg2 import sql
-from sqlalchemy import Connection, column, inspect, literal, select, table, text
+from sqlalchemy import Connection, Engine, column, inspect, literal, select, table, text
 from sqlalchemy.engine import make_url
 
 from commands.terminal import record_time
 from config import settings
+from database.roles import owner_engine
 from extensions import db
 from security import encrypted_file
 from security.encrypted_file import EncryptedFileError
@@ -357,7 +358,12 @@ class _TableReader:
 
 
 def _load_postgresql(data: IO[bytes], header: BackupHeader) -> None:
-    with db.engine.connect() as connection:
+    with owner_engine(db.engine) as engine:
+        _load_as_owner(engine, data, header)
+
+
+def _load_as_owner(engine: Engine, data: IO[bytes], header: BackupHeader) -> None:
+    with engine.connect() as connection:
         if not _is_new(connection):
             raise _not_empty()
     if schema_version.stored_revision() not in (None, header.revision):
@@ -366,7 +372,7 @@ def _load_postgresql(data: IO[bytes], header: BackupHeader) -> None:
     upgrade(revision=header.revision)
     with (
         gzip.GzipFile(fileobj=data, mode="rb") as file,
-        db.engine.begin() as connection,
+        engine.begin() as connection,
         _copy_cursor(connection) as cursor,
     ):
         while line := file.readline():

@@ -81,6 +81,12 @@ EXAMPLES: dict[str, Example] = {
         body={"phone": "0712 345 679", "emergency_contact_name": "Ruth Achieng"}
     ),
     "DELETE /patients/{patient_id}": Example({"patient_id": 2}),
+    "POST /patients/{patient_id}/emergency-access": Example(
+        body={"reason": "Unconscious after a fall, allergies are needed"}
+    ),
+    "POST /emergency-access/{emergency_access_id}/review": Example(
+        body={"outcome": "justified", "note": "The patient was in danger."}
+    ),
     "PATCH /patients/{patient_id}/medical-history": Example(
         body={
             "allergies": [{"substance": "Latex", "reaction": "Rash", "severity": "mild"}],

@@ -26,6 +26,7 @@ DOMAINS = {
     "clinic": "The clinic: name, contact, logo and locale.",
     "patients": "Patients, their medical history, account and timeline.",
     "audit-logs": "Who read or changed what, for administrators.",
+    "emergency-access": "Emergency access to the clinical fields of a patient, and its review.",
     "doctors": "Doctors, their working hours, free slots and time off.",
     "calendar": "The calendars of doctors, for calendar programs.",
     "appointments": "Booking, moving and cancelling appointments.",

@@ -30,6 +30,8 @@ EXPECTED = {
     "/doctors/{doctor_id}/schedule": 6,
     "/doctors/{doctor_id}/time-off": 3,
     "/doctors/{doctor_id}/time-off/{time_off_id}": 4,
+    "/emergency-access": 3,
+    "/emergency-access/{emergency_access_id}": 5,
     "/inventory": 4,
     "/inventory/alerts": 6,
     "/inventory/{item_id}": 4,

@@ -70,6 +70,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     credit = {"amount": "5.00", "method": "cash", "reason": "Paid twice"}
     credit_refund = clinic.receptionist.make(f"/patients/{patient}/account/refunds", **credit)["id"]
     claims = admin.make(f"{path}/claims", insurer="Acme", policy_number="A-1", amount="60.00")
+    access = clinic.receptionist.make(f"/patients/{patient}/emergency-access", reason="Unconscious")["id"]
     start = datetime.now(UTC) + timedelta(days=100 + number)
     time_off = doctor.make(
         f"/doctors/{doctor_id}/time-off",
@@ -83,6 +84,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     feed = doctor.make(f"/doctors/{doctor_id}/calendar-feeds")
     return {
         ("patient_id",): (patient,),
+        ("emergency_access_id",): (access,),
         ("doctor_id",): (doctor_id,),
         ("item_id",): (item,),
         ("appointment_id",): (appointment,),
