@@ -60,6 +60,14 @@ from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.documents import BillingDocument
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
+from resources.message import (
+    AppointmentMessages,
+    MessageCallback,
+    MessageCancel,
+    MessageItem,
+    MessageList,
+    PatientContactPreferences,
+)
 from resources.patient import (
     AccountRefundItem,
     AccountRefundList,
@@ -71,6 +79,7 @@ from resources.patient import (
     PatientSearch,
     PatientTimeline,
 )
+from resources.patient_link import AppointmentLink, UnsubscribeLink
 from resources.prescription import (
     PrescriptionDispense,
     PrescriptionItem,
@@ -125,6 +134,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientAccount, "/patients/<int:patient_id>/account"),
     (AccountRefundList, "/patients/<int:patient_id>/account/refunds"),
     (AccountRefundItem, "/patients/<int:patient_id>/account/refunds/<int:refund_id>"),
+    (PatientContactPreferences, "/patients/<int:patient_id>/contact-preferences"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
     (AuditLogList, "/audit-logs"),
@@ -139,6 +149,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (AppointmentSearch, "/appointments/search"),
     (AppointmentItem, "/appointments/<int:appointment_id>"),
     (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
+    (AppointmentMessages, "/appointments/<int:appointment_id>/messages"),
     (VisitList, "/visits"),
     (VisitItem, "/visits/<int:visit_id>"),
     (VisitSign, "/visits/<int:visit_id>/sign"),
@@ -167,6 +178,12 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
+    (MessageList, "/messages"),
+    (MessageItem, "/messages/<int:message_id>"),
+    (MessageCancel, "/messages/<int:message_id>/cancel"),
+    (MessageCallback, "/messages/callbacks/<provider>/<secret>"),
+    (AppointmentLink, "/a/<token>"),
+    (UnsubscribeLink, "/u/<token>"),
 ]
 
 

@@ -56,6 +56,8 @@ class Permission(StrEnum):
     ANALYTICS_PERFORMANCE = "analytics.performance"
     ANALYTICS_PATIENTS = "analytics.patients"
     DASHBOARD_READ = "dashboard.read"
+    MESSAGES_READ = "messages.read"
+    MESSAGES_WRITE = "messages.write"
 
 
 P = Permission
@@ -102,6 +104,8 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.ANALYTICS_PERFORMANCE: (A, D),  # D: own
     P.ANALYTICS_PATIENTS: (A, D),
     P.DASHBOARD_READ: (A, D, R, T),
+    P.MESSAGES_READ: (A, D, R),  # with contact preferences
+    P.MESSAGES_WRITE: (A, R),
 }
 
 # Fields of an area that a role may not see: absent in responses, 403 as a filter or sort.

@@ -34,6 +34,9 @@ DOMAINS = {
     "inventory": "Inventory items, lots and stock movements.",
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
+    "messages": "Messages to patients, and the callbacks of gateways.",
+    "a": "The public page to confirm or cancel an appointment.",
+    "u": "The public page to end messages.",
 }
 
 
