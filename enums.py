@@ -182,7 +182,7 @@ class MessageKind(StrEnum):
 
 
 class MessageChannel(StrEnum):
-    """The way on which a message reaches a patient."""
+    """The channel of a message to a patient."""
 
     EMAIL = "email"
     SMS = "sms"

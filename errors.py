@@ -163,6 +163,11 @@ CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
         "inventory_items",
         "An item occurs twice. Send it once with the total quantity.",
     ),
+    "uq_message_templates_kind_channel_locale": (
+        "conflict",
+        None,
+        "Another user has changed this template at the same time. Read it again.",
+    ),
     "uq_schedule_windows_doctor_id_weekday_start": (
         "already_exists",
         "windows",

@@ -1263,6 +1263,54 @@ class ClinicRecord(Versioned, Base):
         return "/clinic/logo" if self.logo_hash else None
 
 
+# --- Settings and templates of messages ----------------------------------------------------------------
+
+
+class MessageSettings(Versioned, Base):
+    """The settings of messages to patients. A migration inserts the only row.
+
+    `kinds` are those that are sent. `channels` are in the order in which they are tried. The quiet hours are
+    times in the zone of the clinic. They may pass midnight.
+    """
+
+    __tablename__ = "message_settings"
+    __entity__ = "message_settings"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint("(quiet_start IS NULL) = (quiet_end IS NULL)", name="quiet_hours_have_an_end"),
+        CheckConstraint("expiry_hours BETWEEN 1 AND 336", name="expiry_hours_range"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    kinds: Mapped[JsonList]
+    channels: Mapped[JsonList]
+    reminder_hours: Mapped[JsonList]  # hours before the appointment
+    quiet_start: Mapped[time | None] = mapped_column(Time())
+    quiet_end: Mapped[time | None] = mapped_column(Time())
+    expiry_hours: Mapped[int]  # after it was due, a message is not sent any more
+
+
+class MessageTemplate(Versioned, Base):
+    """A text of messages that an administrator has changed. It replaces the built-in text."""
+
+    __tablename__ = "message_templates"
+    __entity__ = "message_template"
+    __table_args__ = (UniqueConstraint("kind", "channel", "locale"),)
+
+    id: Mapped[Id]
+    kind: Mapped[MessageKind] = _enum(MessageKind)
+    channel: Mapped[MessageChannel] = _enum(MessageChannel)
+    locale: Mapped[str] = mapped_column(String(35))  # BCP 47
+    subject: Mapped[Line | None]
+    text: Mapped[Note]
+
+    # computed fields
+    is_changed: bool = False
+    variables: list[str] | None = None
+    segments: int | None = None
+    encoding: str | None = None
+
+
 # --- Messages to patients ------------------------------------------------------------------------------
 
 

@@ -45,7 +45,11 @@ END_OF_TABLE = b"\\.\n"  # COPY never writes such a row
 REVISION_TABLE = "alembic_version"
 HEADS_TABLE = "audit_heads"
 # Tables with rows in a new database, which a migration inserts, and the condition of rows in use.
-SEEDED_TABLES = {HEADS_TABLE: column("number") > 0, "clinic_record": column("version") > 1}
+SEEDED_TABLES = {
+    HEADS_TABLE: column("number") > 0,
+    "clinic_record": column("version") > 1,
+    "message_settings": column("version") > 1,
+}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 def end_of_quiet(instant: datetime, start: time | None, end: time | None, zone: ZoneInfo) -> datetime:
     """Return the end of the quiet hours that contain the instant, or the instant itself.
 
-    The hours are local times of the zone, and may begin before midnight. Without them nothing waits. A local time in the spring gap moves by the gap. Of a local time that exists twice in autumn, the first
-    instant after the given one counts.
+    The hours are local times of the zone, and may begin before midnight. Without them nothing waits. A local
+    time in the spring gap moves by the gap. Of a local time that exists twice, the first instant after the
+    given one counts.
     """
     if start is None or end is None or start == end:
         return instant
