@@ -69,6 +69,14 @@ from resources.emergency_access import (
 )
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
+from resources.message import (
+    AppointmentMessages,
+    MessageCallback,
+    MessageCancel,
+    MessageItem,
+    MessageList,
+    PatientContactPreferences,
+)
 from resources.patient import (
     AccountRefundItem,
     AccountRefundList,
@@ -80,6 +88,7 @@ from resources.patient import (
     PatientSearch,
     PatientTimeline,
 )
+from resources.patient_link import AppointmentLink, UnsubscribeLink
 from resources.prescription import (
     PrescriptionDispense,
     PrescriptionItem,
@@ -134,6 +143,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientAccount, "/patients/<int:patient_id>/account"),
     (AccountRefundList, "/patients/<int:patient_id>/account/refunds"),
     (AccountRefundItem, "/patients/<int:patient_id>/account/refunds/<int:refund_id>"),
+    (PatientContactPreferences, "/patients/<int:patient_id>/contact-preferences"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
     (PatientEmergencyAccess, "/patients/<int:patient_id>/emergency-access"),
@@ -156,6 +166,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (AppointmentItem, "/appointments/<int:appointment_id>"),
     (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
     (AppointmentCalendar, "/appointments/<int:appointment_id>.ics"),
+    (AppointmentMessages, "/appointments/<int:appointment_id>/messages"),
     (VisitList, "/visits"),
     (VisitItem, "/visits/<int:visit_id>"),
     (VisitSign, "/visits/<int:visit_id>/sign"),
@@ -187,6 +198,12 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (JobList, "/jobs"),
     (JobItem, "/jobs/<int:job_id>"),
     (JobRetry, "/jobs/<int:job_id>/retry"),
+    (MessageList, "/messages"),
+    (MessageItem, "/messages/<int:message_id>"),
+    (MessageCancel, "/messages/<int:message_id>/cancel"),
+    (MessageCallback, "/messages/callbacks/<provider>/<secret>"),
+    (AppointmentLink, "/a/<token>"),
+    (UnsubscribeLink, "/u/<token>"),
 ]
 
 

@@ -24,10 +24,12 @@ from babel import Locale, UnknownLocaleError
 from dotenv import dotenv_values, set_key
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from redis import ConnectionPool
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from config_messages import DeliverySettings
 
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
@@ -76,7 +78,7 @@ class SettingsError(Exception):
     """Invalid settings: one line per environment variable, which never contains its value."""
 
 
-class Settings(BaseModel):
+class Settings(DeliverySettings):
     """All settings. The environment variable of a field is its name in capitals.
 
     `environment` and `flask_env` come first: pydantic validates fields in order, and the checks of production

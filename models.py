@@ -72,6 +72,8 @@ from enums import (
     LedgerKind,
     MessageChannel,
     MessageKind,
+    MessageReason,
+    MessageState,
     MovementType,
     PaymentMethod,
     PrescriptionStatus,
@@ -490,6 +492,8 @@ class Appointment(Versioned, Base):
     cancelled_at: Mapped[Instant | None]
     rescheduled_at: Mapped[Instant | None]  # last change of the start
     reschedule_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    previous_start: Mapped[Instant | None]  # before the last change of the start
+    confirmed_at: Mapped[Instant | None]  # by the patient, for this start
 
     patient: Mapped[Patient] = relationship()
     doctor: Mapped[Doctor] = relationship()
@@ -1381,3 +1385,97 @@ class MessageTemplate(Versioned, Base):
     variables: list[str] | None = None
     segments: int | None = None
     encoding: str | None = None
+
+
+# --- Messages to patients ------------------------------------------------------------------------------
+
+
+class Message(Versioned, Base):
+    """A message to a patient: planned, sent, or not sent for a reason. Its text is not stored.
+
+    - `recipient`: the address or the number, None if the patient has none.
+    - `appointment_start`: the start that a message about an appointment names.
+    - `dedupe_key`: kind, entity, cause, channel and recipient. The same message is planned once.
+    - `expires_at`: a message that was not sent until then fails.
+    - `attempts`: the number of calls of the provider. `detail`: its status code, never its text.
+    - `message_id_header`: the `Message-ID` of an e-mail, the same for each attempt.
+    """
+
+    __tablename__ = "messages"
+    __entity__ = "message"
+    __table_args__ = (
+        CheckConstraint("attempts >= 0", name="attempts_not_negative"),
+        CheckConstraint(
+            "state NOT IN ('sending', 'sent', 'delivered') OR recipient IS NOT NULL", name="sent_to_recipient"
+        ),
+        Index("ix_messages_patient_id", "patient_id"),
+        Index("ix_messages_appointment_id", "appointment_id"),
+        Index("ix_messages_visit_id", "visit_id"),
+        Index("ix_messages_billing_id", "billing_id"),
+        Index("ix_messages_state_send_at", "state", "send_at"),
+        Index("ix_messages_provider_message_id", "provider_message_id"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[MessageKind] = _enum(MessageKind)
+    channel: Mapped[MessageChannel] = _enum(MessageChannel)
+    state: Mapped[MessageState] = _enum(MessageState)
+    reason: Mapped[MessageReason | None] = _enum(MessageReason)
+    detail: Mapped[Short | None]
+    recipient: Mapped[str | None] = mapped_column(String(254))
+    locale: Mapped[str | None] = mapped_column(String(35))
+    patient_id: Mapped[int] = _ref("patients", index=False)
+    appointment_id: Mapped[int | None] = _ref("appointments", index=False)
+    visit_id: Mapped[int | None] = _ref("visits", index=False)
+    billing_id: Mapped[int | None] = _ref("billings", index=False)
+    appointment_start: Mapped[Instant | None]
+    dedupe_key: Mapped[Line] = mapped_column(unique=True)
+    send_at: Mapped[Instant]
+    expires_at: Mapped[Instant]
+    attempts: Mapped[int] = mapped_column(default=0)
+    provider: Mapped[str | None] = mapped_column(String(30))
+    provider_message_id: Mapped[str | None] = mapped_column(String(200))
+    message_id_header: Mapped[str | None] = mapped_column(String(300))
+    segments: Mapped[int | None]
+    sent_at: Mapped[Instant | None]
+    delivered_at: Mapped[Instant | None]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+
+    patient: Mapped[Patient] = relationship()
+
+
+class ContactPreferences(Versioned, Base):
+    """The channels on which a patient allows messages. The id is that of the patient.
+
+    A patient without a row allows every channel.
+    """
+
+    __tablename__ = "contact_preferences"
+    __entity__ = "contact_preferences"
+
+    id: Mapped[int] = mapped_column(BigId, ForeignKey("patients.id"), primary_key=True, autoincrement=False)
+    email: Mapped[bool] = mapped_column(default=True)
+    sms: Mapped[bool] = mapped_column(default=True)
+    whatsapp: Mapped[bool] = mapped_column(default=True)
+    preferred_channel: Mapped[MessageChannel | None] = _enum(MessageChannel)
+
+    # computed field
+    stopped: list[str] | None = None
+
+    @property
+    def patient_id(self) -> int:
+        """Return the id of the patient."""
+        return self.id
+
+
+class ContactStop(Base):
+    """A phone number whose owner answered STOP on a channel. It holds for every patient with this number."""
+
+    __tablename__ = "contact_stops"
+    __entity__ = "contact_stop"
+    __table_args__ = (UniqueConstraint("channel", "number"),)
+
+    id: Mapped[Id]
+    channel: Mapped[MessageChannel] = _enum(MessageChannel)
+    number: Mapped[str] = mapped_column(String(20))  # E.164
+    created_at: Mapped[Instant]

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from api import list_query, request_body, serialization
 from api.authentication import identify, require_token
+from api.body_format import JSON
 from api.body_members import IgnoredMembers, drop_read_only, refuse_hidden
 from api.database_errors import LOCK_NOT_AVAILABLE, Retry, translate, unavailable
 from api.endpoint import EndpointSpec
@@ -58,7 +59,7 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
         require_token(context, spec.permission)
         context.body_format = spec.accepts
         members = request_body.body_members() if spec.body is not None else {}
-        if not spec.accepts.has_members:
+        if spec.body is None and spec.accepts is not JSON:
             request_body.raw_body()  # the transaction must not wait for a slow body
         if _idempotency_header(spec) is not None:
             request_body.raw_body()

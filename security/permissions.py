@@ -60,6 +60,8 @@ class Permission(StrEnum):
     JOBS_MANAGE = "jobs.manage"
     EMERGENCY_REQUEST = "emergency_access.request"
     EMERGENCY_REVIEW = "emergency_access.review"
+    MESSAGES_READ = "messages.read"
+    MESSAGES_WRITE = "messages.write"
 
 
 P = Permission
@@ -110,6 +112,8 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.JOBS_MANAGE: (A,),
     P.EMERGENCY_REQUEST: (A, D, R, T),
     P.EMERGENCY_REVIEW: (A,),  # of the access of another user
+    P.MESSAGES_READ: (A, D, R),  # with contact preferences
+    P.MESSAGES_WRITE: (A, R),
 }
 # The rights that emergency access adds, for its patient only.
 EMERGENCY_RIGHTS = frozenset({P.HISTORY_READ, P.PRESCRIPTIONS_READ})

@@ -37,6 +37,9 @@ DOMAINS = {
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
     "jobs": "Background work, for administrators.",
+    "messages": "Messages to patients, and the callbacks of gateways.",
+    "a": "The public page to confirm or cancel an appointment.",
+    "u": "The public page to end messages.",
 }
 
 
