@@ -24,7 +24,7 @@ from services.clinical import prescriptions, treatments, visits
 from services.inventory import items
 from services.patients import patients
 from services.scheduling import appointments, doctors, time_off
-from services.users import accounts
+from services.users import accounts, emergency_access
 
 STAFF = (
     ("Ruth Achieng", Role.RECEPTIONIST),
@@ -45,6 +45,7 @@ def create(actor: Actor) -> bool:
     items.create(actor, name="Plaster bandage")
     _create_visits(actor, patient.id, doctor_id, item.id)
     _create_bills(actor, receptionist, patient, other_patient)
+    emergency_access.grant(receptionist, patient, reason="The patient fell in the waiting room")
     return True
 
 

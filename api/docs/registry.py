@@ -23,8 +23,10 @@ DOMAINS = {
     "service": "Documentation, health and metrics.",
     "auth": "Sign-in, sessions and the account of the signed-in user.",
     "users": "User accounts, for administrators.",
+    "clinic": "The clinic: name, contact, logo and locale.",
     "patients": "Patients, their medical history, account and timeline.",
     "audit-logs": "Who read or changed what, for administrators.",
+    "emergency-access": "Emergency access to the clinical fields of a patient, and its review.",
     "doctors": "Doctors, their working hours, free slots and time off.",
     "calendar": "The calendars of doctors, for calendar programs.",
     "appointments": "Booking, moving and cancelling appointments.",
@@ -34,6 +36,10 @@ DOMAINS = {
     "inventory": "Inventory items, lots and stock movements.",
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
+    "jobs": "Background work, for administrators.",
+    "messages": "Messages to patients, and the callbacks of gateways.",
+    "a": "The public page to confirm or cancel an appointment.",
+    "u": "The public page to end messages.",
 }
 
 
@@ -115,9 +121,7 @@ class RegisteredEndpoint:
         if self.checks_version:
             codes.append("stale_version")
         if self.idempotent:
-            codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress"]
-        if self.spec.secret:
-            codes.append("already_done")
+            codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress", "already_done"]
         by_status: dict[int, list[str]] = {}
         for code in dict.fromkeys([*self.spec.errors, *codes]):
             by_status.setdefault(CODES[code][0], []).append(code)

@@ -6,7 +6,10 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from enums import JobState
+from services import clock
 from services.calendar_feeds.feeds import MAX_FEEDS
+from services.jobs import storage
 from tests.support.calendars import calendar_token
 from tests.support.clinic import Clinic, soon
 
@@ -67,6 +70,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     credit = {"amount": "5.00", "method": "cash", "reason": "Paid twice"}
     credit_refund = clinic.receptionist.make(f"/patients/{patient}/account/refunds", **credit)["id"]
     claims = admin.make(f"{path}/claims", insurer="Acme", policy_number="A-1", amount="60.00")
+    access = clinic.receptionist.make(f"/patients/{patient}/emergency-access", reason="Unconscious")["id"]
     start = datetime.now(UTC) + timedelta(days=100 + number)
     time_off = doctor.make(
         f"/doctors/{doctor_id}/time-off",
@@ -80,6 +84,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     feed = doctor.make(f"/doctors/{doctor_id}/calendar-feeds")
     return {
         ("patient_id",): (patient,),
+        ("emergency_access_id",): (access,),
         ("doctor_id",): (doctor_id,),
         ("item_id",): (item,),
         ("appointment_id",): (appointment,),
@@ -94,7 +99,21 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("doctor_id", "calendar_feed_id"): (doctor_id, feed["id"]),
         ("calendar_token",): (calendar_token(feed),),
         ("session_id",): (number,),
+        ("job_id",): (add_dead_job(clinic),),
     }
+
+
+def add_dead_job(clinic: Clinic) -> int:
+    """Add a job that has failed too often, and return its id."""
+    now = clock.now()
+    times = {"run_at": now, "created_at": now, "finished_at": now}
+    with clinic.inside():
+        return (
+            storage.insert_job(
+                kind="events.dispatch", payload={"event_id": 1}, state=JobState.DEAD, attempts=10, **times
+            )
+            or 0
+        )
 
 
 def _newest_id(body: dict[str, Any], kind: str) -> int:
