@@ -29,6 +29,7 @@ from config import Settings
 from database import engine
 from resources.analytics import Dashboard, DoctorPerformance, PatientStats, RevenueReport
 from resources.appointment import (
+    AppointmentCalendar,
     AppointmentCheckIn,
     AppointmentItem,
     AppointmentList,
@@ -57,9 +58,26 @@ from resources.billings import (
     ClaimItem,
     ClaimList,
 )
+from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, CalendarFeedList
 from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
+from resources.documents import BillingDocument
+from resources.emergency_access import (
+    EmergencyAccessItem,
+    EmergencyAccessList,
+    EmergencyAccessReview,
+    PatientEmergencyAccess,
+)
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
+from resources.jobs import JobItem, JobList, JobRetry
+from resources.message import (
+    AppointmentMessages,
+    MessageCallback,
+    MessageCancel,
+    MessageItem,
+    MessageList,
+    PatientContactPreferences,
+)
 from resources.patient import (
     AccountRefundItem,
     AccountRefundList,
@@ -71,6 +89,7 @@ from resources.patient import (
     PatientSearch,
     PatientTimeline,
 )
+from resources.patient_link import AppointmentLink, UnsubscribeLink
 from resources.prescription import (
     PrescriptionDispense,
     PrescriptionItem,
@@ -125,9 +144,14 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientAccount, "/patients/<int:patient_id>/account"),
     (AccountRefundList, "/patients/<int:patient_id>/account/refunds"),
     (AccountRefundItem, "/patients/<int:patient_id>/account/refunds/<int:refund_id>"),
+    (PatientContactPreferences, "/patients/<int:patient_id>/contact-preferences"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
+    (PatientEmergencyAccess, "/patients/<int:patient_id>/emergency-access"),
     (AuditLogList, "/audit-logs"),
+    (EmergencyAccessList, "/emergency-access"),
+    (EmergencyAccessItem, "/emergency-access/<int:emergency_access_id>"),
+    (EmergencyAccessReview, "/emergency-access/<int:emergency_access_id>/review"),
     (DoctorList, "/doctors"),
     (DoctorSearch, "/doctors/search"),
     (DoctorItem, "/doctors/<int:doctor_id>"),
@@ -135,10 +159,15 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorAvailability, "/doctors/<int:doctor_id>/availability"),
     (TimeOffList, "/doctors/<int:doctor_id>/time-off"),
     (TimeOffItem, "/doctors/<int:doctor_id>/time-off/<int:time_off_id>"),
+    (CalendarFeedList, "/doctors/<int:doctor_id>/calendar-feeds"),
+    (CalendarFeedItem, "/doctors/<int:doctor_id>/calendar-feeds/<int:calendar_feed_id>"),
+    (CalendarDocument, "/calendar/<calendar_token>.ics"),
     (AppointmentList, "/appointments"),
     (AppointmentSearch, "/appointments/search"),
     (AppointmentItem, "/appointments/<int:appointment_id>"),
     (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
+    (AppointmentCalendar, "/appointments/<int:appointment_id>.ics"),
+    (AppointmentMessages, "/appointments/<int:appointment_id>/messages"),
     (VisitList, "/visits"),
     (VisitItem, "/visits/<int:visit_id>"),
     (VisitSign, "/visits/<int:visit_id>/sign"),
@@ -160,12 +189,22 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (BillingRefundItem, "/billings/<int:billing_id>/refunds/<int:refund_id>"),
     (BillingWriteOff, "/billings/<int:billing_id>/write-off"),
     (BillingVoid, "/billings/<int:billing_id>/void"),
+    (BillingDocument, "/billings/<int:billing_id>/document"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
     (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
     (RevenueReport, "/analytics/revenue"),
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
+    (JobList, "/jobs"),
+    (JobItem, "/jobs/<int:job_id>"),
+    (JobRetry, "/jobs/<int:job_id>/retry"),
+    (MessageList, "/messages"),
+    (MessageItem, "/messages/<int:message_id>"),
+    (MessageCancel, "/messages/<int:message_id>/cancel"),
+    (MessageCallback, "/messages/callbacks/<provider>/<secret>"),
+    (AppointmentLink, "/a/<token>"),
+    (UnsubscribeLink, "/u/<token>"),
 ]
 
 

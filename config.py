@@ -24,10 +24,12 @@ from babel import Locale, UnknownLocaleError
 from dotenv import dotenv_values, set_key
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from redis import ConnectionPool
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from config_messages import DeliverySettings
 
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
@@ -76,7 +78,7 @@ class SettingsError(Exception):
     """Invalid settings: one line per environment variable, which never contains its value."""
 
 
-class Settings(BaseModel):
+class Settings(DeliverySettings):
     """All settings. The environment variable of a field is its name in capitals.
 
     `environment` and `flask_env` come first: pydantic validates fields in order, and the checks of production
@@ -96,6 +98,7 @@ class Settings(BaseModel):
     database_uri: str | None = None
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
+    migration_database_uri: str | None = None
     jwt_secret_key: str = ""
     audit_key: str = ""
     data_key: str = ""
@@ -117,7 +120,9 @@ class Settings(BaseModel):
     currency: str = "USD"  # ISO 4217
     default_phone_region: str = "US"  # ISO 3166
     clinic_locale: str = "en_US"  # until the clinic record has another one
+    font_paths: tuple[Path, ...] = ()  # folders with fonts for documents, beside data/fonts
     registration: Literal["open", "closed"] = "open"
+    calendar_feed_names: bool = False  # calendar feeds may show the names of patients
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True
     rate_limit_default: str = "600 per minute"
@@ -153,6 +158,11 @@ class Settings(BaseModel):
         return _sqlalchemy_url(self.analytics_database_uri) if self.analytics_database_uri else None
 
     @property
+    def migration_url(self) -> str | None:
+        """Return the SQLAlchemy URL of the owner of the tables, or None."""
+        return _sqlalchemy_url(self.migration_database_uri) if self.migration_database_uri else None
+
+    @property
     def zone(self) -> ZoneInfo:
         """Return the time zone of the clinic."""
         return ZoneInfo(self.clinic_timezone)
@@ -176,6 +186,11 @@ class Settings(BaseModel):
     def last_backup_file(self) -> Path:
         """Return the file whose time of change is the time of the last backup. It has no content."""
         return self.heads_file.with_suffix(".last-backup")
+
+    @property
+    def last_verification_file(self) -> Path:
+        """Return the file whose time of change is the time of the last verification. It has no content."""
+        return self.heads_file.with_suffix(".last-verification")
 
     @field_validator("environment", "flask_env", mode="before")
     @classmethod
@@ -225,6 +240,21 @@ class Settings(BaseModel):
                 raise ValueError(f"entry {number} is a well-known or guessable value")
             if key == info.data.get(current) or key in value[: number - 1]:
                 raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
+        return value
+
+    @field_validator("font_paths", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("font_paths")
+    @classmethod
+    def _check_paths(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        missing = [str(path) for path in value if not path.is_dir()]
+        if missing:
+            raise ValueError(f"not a folder: {', '.join(missing)}")
         return value
 
     @field_validator("allowed_origins", mode="before")
@@ -295,7 +325,7 @@ class Settings(BaseModel):
     def _check_locale(cls, value: str) -> str:
         return canonical_locale(value)
 
-    @field_validator("database_uri", "supabase_uri", "analytics_database_uri")
+    @field_validator("database_uri", "supabase_uri", "analytics_database_uri", "migration_database_uri")
     @classmethod
     def _check_database(cls, value: str | None) -> str | None:
         if value is not None:
@@ -324,13 +354,13 @@ class Settings(BaseModel):
                 raise ValueError("not a Redis URL such as redis://:password@host:6379/0") from None
         return value
 
-    @field_validator("analytics_database_uri")
+    @field_validator("analytics_database_uri", "migration_database_uri")
     @classmethod
-    def _check_replica(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_postgresql(cls, value: str | None, info: ValidationInfo) -> str | None:
         uris = info.data.get("database_uri"), info.data.get("supabase_uri")
         primary = _primary_uri(*uris, production=_in_production(info))
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
-            raise ValueError("only PostgreSQL has read replicas")
+            raise ValueError("only PostgreSQL has read replicas and roles")
         return value
 
 

@@ -31,10 +31,12 @@ from alembic.script import ScriptDirectory
 from flask.cli import AppGroup
 from flask_migrate import upgrade
 from psycopg2 import sql
-from sqlalchemy import Connection, column, inspect, literal, select, table, text
+from sqlalchemy import Connection, Engine, column, inspect, literal, select, table, text
 from sqlalchemy.engine import make_url
 
+from commands.terminal import record_time
 from config import settings
+from database.roles import owner_engine
 from extensions import db
 from security import encrypted_file
 from security.encrypted_file import EncryptedFileError
@@ -50,7 +52,11 @@ END_OF_TABLE = b"\\.\n"  # COPY never writes such a row
 REVISION_TABLE = "alembic_version"
 HEADS_TABLE = "audit_heads"
 # Tables with rows in a new database, which a migration inserts, and the condition of rows in use.
-SEEDED_TABLES = {HEADS_TABLE: column("number") > 0, "clinic_record": column("version") > 1}
+SEEDED_TABLES = {
+    HEADS_TABLE: column("number") > 0,
+    "clinic_record": column("version") > 1,
+    "message_settings": column("version") > 1,
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def create(file: Path) -> None:
         with encrypted_file.writer(output) as content:
             header = _dump_sqlite(content) if _engine_name() == "sqlite" else _dump_postgresql(content)
         output.flush()
-    _record_time()
+    record_time(settings().last_backup_file)
     click.echo(f"written: {header.engine}, schema {header.revision}, {header.made_at}", err=True)
 
 
@@ -128,15 +134,6 @@ def _check_target(header: BackupHeader, engine_name: str) -> None:
 
 
 # --- The file ------------------------------------------------------------------------------------------
-
-
-def _record_time() -> None:
-    """Set the time of the last backup, which `GET /metrics` shows."""
-    try:
-        settings().last_backup_file.parent.mkdir(parents=True, exist_ok=True)
-        settings().last_backup_file.touch(mode=0o600)
-    except OSError as error:
-        click.echo(f"{settings().last_backup_file}: {error.strerror}. The metrics show no backup.", err=True)
 
 
 def _temporary_parent(file: Path) -> Path | None:
@@ -365,7 +362,12 @@ class _TableReader:
 
 
 def _load_postgresql(data: IO[bytes], header: BackupHeader) -> None:
-    with db.engine.connect() as connection:
+    with owner_engine(db.engine) as engine:
+        _load_as_owner(engine, data, header)
+
+
+def _load_as_owner(engine: Engine, data: IO[bytes], header: BackupHeader) -> None:
+    with engine.connect() as connection:
         if not _is_new(connection):
             raise _not_empty()
     if schema_version.stored_revision() not in (None, header.revision):
@@ -374,7 +376,7 @@ def _load_postgresql(data: IO[bytes], header: BackupHeader) -> None:
     upgrade(revision=header.revision)
     with (
         gzip.GzipFile(fileobj=data, mode="rb") as file,
-        db.engine.begin() as connection,
+        engine.begin() as connection,
         _copy_cursor(connection) as cursor,
     ):
         while line := file.readline():

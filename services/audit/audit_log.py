@@ -43,6 +43,8 @@ CHAINS = 16  # number of transactions that can append at once without waiting fo
 # Columns that no entry names: bookkeeping of the row, or a second form of another column.
 UNNAMED = frozenset({"id", "version", "created_at", "updated_at", "blocked_until"})
 UNNAMED_ENDINGS = ("_fold", "_key", "_e164", "_digits", "_hash")
+READS = ("read", "list", "search", "export")
+EMERGENCY_MARK = "emergency_access"  # detail of a read by a user with emergency access to the patient
 
 RecordKey = tuple[str, int | None]  # entity and id
 
@@ -233,6 +235,8 @@ def append_pending(actor: Actor | None, operation: str) -> bool:
     entries, pending.entries = list(pending.entries.values()), {}
     for entry in entries:
         _add_patient(entry)
+        if actor is not None and entry.action in READS and entry.patient_ids & actor.emergency_patients:
+            entry.detail = EMERGENCY_MARK
     append(actor, operation, entries)
     return bool(entries)
 
