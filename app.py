@@ -22,6 +22,7 @@ from commands.backup import backup
 from commands.demo import demo
 from commands.generate_demo import grow
 from commands.jobs import jobs
+from commands.keys import keys
 from commands.users import users
 from commands.verify import verify
 from config import Settings
@@ -265,7 +266,7 @@ def register_routes(api: PlainApi) -> None:
 def register_commands(app: Flask) -> None:
     """Register every `flask` command of the application."""
     demo.add_command(grow)
-    for command in (users, demo, audit_commands, verify, backup, jobs):
+    for command in (users, demo, audit_commands, verify, backup, jobs, keys):
         app.cli.add_command(command)
 
 
