@@ -28,6 +28,7 @@ from config import Settings
 from database import engine
 from resources.analytics import Dashboard, DoctorPerformance, PatientStats, RevenueReport
 from resources.appointment import (
+    AppointmentCalendar,
     AppointmentCheckIn,
     AppointmentItem,
     AppointmentList,
@@ -56,10 +57,18 @@ from resources.billings import (
     ClaimItem,
     ClaimList,
 )
+from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, CalendarFeedList
 from resources.clinic import ClinicItem
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.documents import BillingDocument
+from resources.emergency_access import (
+    EmergencyAccessItem,
+    EmergencyAccessList,
+    EmergencyAccessReview,
+    PatientEmergencyAccess,
+)
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
+from resources.jobs import JobItem, JobList, JobRetry
 from resources.message import (
     AppointmentMessages,
     MessageCallback,
@@ -137,7 +146,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientContactPreferences, "/patients/<int:patient_id>/contact-preferences"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
+    (PatientEmergencyAccess, "/patients/<int:patient_id>/emergency-access"),
     (AuditLogList, "/audit-logs"),
+    (EmergencyAccessList, "/emergency-access"),
+    (EmergencyAccessItem, "/emergency-access/<int:emergency_access_id>"),
+    (EmergencyAccessReview, "/emergency-access/<int:emergency_access_id>/review"),
     (DoctorList, "/doctors"),
     (DoctorSearch, "/doctors/search"),
     (DoctorItem, "/doctors/<int:doctor_id>"),
@@ -145,10 +158,14 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorAvailability, "/doctors/<int:doctor_id>/availability"),
     (TimeOffList, "/doctors/<int:doctor_id>/time-off"),
     (TimeOffItem, "/doctors/<int:doctor_id>/time-off/<int:time_off_id>"),
+    (CalendarFeedList, "/doctors/<int:doctor_id>/calendar-feeds"),
+    (CalendarFeedItem, "/doctors/<int:doctor_id>/calendar-feeds/<int:calendar_feed_id>"),
+    (CalendarDocument, "/calendar/<calendar_token>.ics"),
     (AppointmentList, "/appointments"),
     (AppointmentSearch, "/appointments/search"),
     (AppointmentItem, "/appointments/<int:appointment_id>"),
     (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
+    (AppointmentCalendar, "/appointments/<int:appointment_id>.ics"),
     (AppointmentMessages, "/appointments/<int:appointment_id>/messages"),
     (VisitList, "/visits"),
     (VisitItem, "/visits/<int:visit_id>"),
@@ -178,6 +195,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
+    (JobList, "/jobs"),
+    (JobItem, "/jobs/<int:job_id>"),
+    (JobRetry, "/jobs/<int:job_id>/retry"),
     (MessageList, "/messages"),
     (MessageItem, "/messages/<int:message_id>"),
     (MessageCancel, "/messages/<int:message_id>/cancel"),
@@ -223,7 +243,6 @@ def flask_settings(settings: Settings) -> dict[str, Any]:
             settings.database_url, echo=settings.sqlalchemy_echo
         ),
         "SQLALCHEMY_BINDS": engine.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
-        "JWT_SECRET_KEY": settings.jwt_secret_key,
         "JWT_ALGORITHM": "HS256",
         "JWT_DECODE_ALGORITHMS": ["HS256"],
         "JWT_ENCODE_AUDIENCE": "clinic",

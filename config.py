@@ -98,6 +98,7 @@ class Settings(DeliverySettings):
     database_uri: str | None = None
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
+    migration_database_uri: str | None = None
     jwt_secret_key: str = ""
     audit_key: str = ""
     data_key: str = ""
@@ -121,6 +122,7 @@ class Settings(DeliverySettings):
     clinic_locale: str = "en_US"  # until the clinic record has another one
     font_paths: tuple[Path, ...] = ()  # folders with fonts for documents, beside data/fonts
     registration: Literal["open", "closed"] = "open"
+    calendar_feed_names: bool = False  # calendar feeds may show the names of patients
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True
     rate_limit_default: str = "600 per minute"
@@ -156,6 +158,11 @@ class Settings(DeliverySettings):
         return _sqlalchemy_url(self.analytics_database_uri) if self.analytics_database_uri else None
 
     @property
+    def migration_url(self) -> str | None:
+        """Return the SQLAlchemy URL of the owner of the tables, or None."""
+        return _sqlalchemy_url(self.migration_database_uri) if self.migration_database_uri else None
+
+    @property
     def zone(self) -> ZoneInfo:
         """Return the time zone of the clinic."""
         return ZoneInfo(self.clinic_timezone)
@@ -179,6 +186,11 @@ class Settings(DeliverySettings):
     def last_backup_file(self) -> Path:
         """Return the file whose time of change is the time of the last backup. It has no content."""
         return self.heads_file.with_suffix(".last-backup")
+
+    @property
+    def last_verification_file(self) -> Path:
+        """Return the file whose time of change is the time of the last verification. It has no content."""
+        return self.heads_file.with_suffix(".last-verification")
 
     @field_validator("environment", "flask_env", mode="before")
     @classmethod
@@ -313,7 +325,7 @@ class Settings(DeliverySettings):
     def _check_locale(cls, value: str) -> str:
         return canonical_locale(value)
 
-    @field_validator("database_uri", "supabase_uri", "analytics_database_uri")
+    @field_validator("database_uri", "supabase_uri", "analytics_database_uri", "migration_database_uri")
     @classmethod
     def _check_database(cls, value: str | None) -> str | None:
         if value is not None:
@@ -342,13 +354,13 @@ class Settings(DeliverySettings):
                 raise ValueError("not a Redis URL such as redis://:password@host:6379/0") from None
         return value
 
-    @field_validator("analytics_database_uri")
+    @field_validator("analytics_database_uri", "migration_database_uri")
     @classmethod
-    def _check_replica(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_postgresql(cls, value: str | None, info: ValidationInfo) -> str | None:
         uris = info.data.get("database_uri"), info.data.get("supabase_uri")
         primary = _primary_uri(*uris, production=_in_production(info))
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
-            raise ValueError("only PostgreSQL has read replicas")
+            raise ValueError("only PostgreSQL has read replicas and roles")
         return value
 
 

@@ -71,6 +71,14 @@ class CancelledBy(StrEnum):
     CLINIC = "clinic"
 
 
+class CalendarDetail(StrEnum):
+    """What the events of a calendar feed show about the patient."""
+
+    BUSY = "busy"
+    INITIALS = "initials"
+    NAMES = "names"
+
+
 class TreatmentStatus(StrEnum):
     """The status of a treatment."""
 
@@ -187,6 +195,13 @@ class MessageChannel(StrEnum):
     EMAIL = "email"
     SMS = "sms"
     WHATSAPP = "whatsapp"
+
+
+class ReviewOutcome(StrEnum):
+    """The outcome of the review of an emergency access."""
+
+    JUSTIFIED = "justified"
+    UNJUSTIFIED = "unjustified"
 
 
 class MessageState(StrEnum):

@@ -41,6 +41,7 @@ from column_types import (
     MONEY_TOP,
     BigId,
     Day,
+    EncryptedType,
     Id,
     Instant,
     JsonDict,
@@ -62,6 +63,7 @@ from enums import (
     AppointmentStatus,
     AuditOutcome,
     BirthDatePrecision,
+    CalendarDetail,
     CancelledBy,
     ClaimStatus,
     ConditionStatus,
@@ -76,6 +78,7 @@ from enums import (
     PaymentMethod,
     PrescriptionStatus,
     RefundStatus,
+    ReviewOutcome,
     Role,
     TreatmentStatus,
 )
@@ -1101,10 +1104,11 @@ class AuditLog(Base):
     patient_ids: Mapped[JsonList] = mapped_column(default=list)
     fields: Mapped[JsonList] = mapped_column(default=list)
     outcome: Mapped[AuditOutcome] = _enum(AuditOutcome)
-    detail: Mapped[Short | None]  # the error code of a refusal
+    detail: Mapped[Short | None]  # the error code of a refusal, or a mark of a read
     operation: Mapped[Short]  # method and route, e.g. PATCH /patients/<int:patient_id>
     address: Mapped[Short | None]
     request_id: Mapped[Short | None]
+    key_id: Mapped[str | None] = mapped_column(String(16))  # of the MAC; entries before 0023: None
     mac: Mapped[str] = mapped_column(String(64))
 
 
@@ -1145,8 +1149,7 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(String(255))
     fingerprint: Mapped[str] = mapped_column(String(64))
     status: Mapped[int | None]
-    headers: Mapped[JsonDict | None]
-    body: Mapped[Note | None]
+    response: Mapped[bytes | None] = mapped_column(EncryptedType())  # headers and body
     record: Mapped[JsonDict | None]  # reader, entity, id and patient_id, for a repeat and its audit entry
     created_at: Mapped[Instant] = mapped_column(index=True)
 
@@ -1261,6 +1264,79 @@ class ClinicRecord(Versioned, Base):
     def logo_path(self) -> str | None:
         """Return the path of the logo, or None without one."""
         return "/clinic/logo" if self.logo_hash else None
+
+
+# --- Calendar feeds ------------------------------------------------------------------------------------
+
+
+class CalendarFeed(Base):
+    """The address of a doctor's calendar for calendar programs. Only the SHA-256 of its token is stored.
+
+    `user_id` is the user of the doctor at its creation: another user of the doctor does not know the token.
+    `content_digest` is the digest of the last content, which was new at `content_changed_at`.
+    """
+
+    __tablename__ = "calendar_feeds"
+    __entity__ = "calendar_feed"
+    __table_args__ = (
+        CheckConstraint("days_back BETWEEN 0 AND 366", name="days_back_range"),
+        CheckConstraint("days_ahead BETWEEN 1 AND 366", name="days_ahead_range"),
+    )
+
+    id: Mapped[Id]
+    doctor_id: Mapped[int] = _ref("doctors")
+    user_id: Mapped[int | None] = _ref("users")
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    detail: Mapped[CalendarDetail] = _enum(CalendarDetail)
+    days_back: Mapped[int]
+    days_ahead: Mapped[int]
+    created_at: Mapped[Instant]
+    ended_at: Mapped[Instant | None]
+    last_fetched_at: Mapped[Instant | None]  # exact to one minute
+    user_agent: Mapped[Line | None]  # of that fetch
+    content_digest: Mapped[str | None] = mapped_column(String(64))
+    content_changed_at: Mapped[Instant | None]
+
+    doctor: Mapped[Doctor] = relationship()
+
+    # computed field
+    url: str | None = None  # in the response to its creation only
+
+
+# --- Emergency access ----------------------------------------------------------------------------------
+
+
+class EmergencyAccess(Versioned, Base):
+    """The right of a user to read the clinical fields of one patient for a short time, and its review."""
+
+    __tablename__ = "emergency_accesses"
+    __entity__ = "emergency_access"
+    __table_args__ = (
+        CheckConstraint("expires_at > created_at", name="expiry"),
+        CheckConstraint("reviewed_by_id <> user_id", name="reviewer"),
+        CheckConstraint(
+            "(outcome IS NULL) = (reviewed_by_id IS NULL) AND (outcome IS NULL) = (reviewed_at IS NULL)",
+            name="review",
+        ),
+        Index("ix_emergency_accesses_user_expires", "user_id", "expires_at"),
+    )
+
+    id: Mapped[Id]
+    patient_id: Mapped[int] = _ref("patients")
+    user_id: Mapped[int] = _ref("users", index=False)
+    reason: Mapped[Line]
+    expires_at: Mapped[Instant]
+    outcome: Mapped[ReviewOutcome | None] = _enum(ReviewOutcome)
+    note: Mapped[Line | None]
+    reviewed_by_id: Mapped[int | None] = _ref("users", index=False)
+    reviewed_at: Mapped[Instant | None]
+
+    patient: Mapped[Patient] = relationship()
+    user: Mapped[User] = relationship(foreign_keys=[user_id])
+    reviewed_by: Mapped[User | None] = relationship(foreign_keys=[reviewed_by_id])
+
+    # computed fields
+    is_active: bool
 
 
 # --- Settings and templates of messages ----------------------------------------------------------------

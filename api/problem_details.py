@@ -10,6 +10,7 @@ import structlog
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from api import metrics
 from api.alternatives import alternative
 from api.pages import html
 from api.request_context import current_context
@@ -23,10 +24,11 @@ _ID = re.compile(r"[0-9]+")
 
 
 def problem_response(error: ClinicError) -> Response:
-    """Return an error as RFC 9457 problem details, with the same members for every status.
+    """Count an error, and return it as RFC 9457 problem details with the same members for every status.
 
     Public pages get a page instead.
     """
+    metrics.record_refusal(error)
     document = {
         "type": f"about:blank#{error.code}",
         "title": error.title,

@@ -209,26 +209,41 @@ def _finish_key(
 
 def _reader(actor: Actor) -> list[Any]:
     """Return what decides, for one user, which fields of a response they may read."""
-    return [actor.role, actor.doctor_id]
+    return [actor.role, actor.doctor_id, *sorted(actor.emergency_patients)]
+
+
+def _may_still_read(actor: Actor, reader: list[Any] | None) -> bool:
+    """Return True if the actor may read all that the stored response shows. It may show less than today."""
+    if reader is None:
+        return True
+    role, doctor_id, *emergency_patients = reader
+    same_reader = (role, doctor_id) == (actor.role, actor.doctor_id)
+    return same_reader and actor.emergency_patients.issuperset(emergency_patients)
 
 
 def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
     """Return the first response again.
 
-    Raise 409 `already_done` if it contained a secret, or if the rights of the caller have changed since.
+    Raise 409 `already_done` if it contained a secret or can no longer be read, or if the rights of the caller
+    have changed since.
     """
     record = key.record or {}
     about = [record.get(name) for name in ("entity", "id", "patient_id")]
+    response = idempotency.stored_response(key)
+    if response is None:
+        message = "This was already done. Its response is no longer stored, so read the record with GET."
+        raise ClinicError("already_done", message, id=record.get("id")).about(*about)
+    headers, body = response
     if spec.secret:
         message = "This was already done, and its secret is shown only once. Send a new Idempotency-Key."
-        raise ClinicError("already_done", message, **json.loads(key.body or "{}")).about(*about)
-    if record.get("reader") not in (None, _reader(current_actor())):
+        raise ClinicError("already_done", message, **json.loads(body)).about(*about)
+    if not _may_still_read(current_actor(), record.get("reader")):
         message = "This was already done. Your rights have changed since, so read the record with GET."
         raise ClinicError("already_done", message, id=record.get("id")).about(*about)
     ids, patient_ids = ([record[name]] if record.get(name) else [] for name in ("id", "patient_id"))
     audit_log.record_read("read", record.get("entity"), ids, patient_ids)
-    headers = {**(key.headers or {}), "Idempotency-Replayed": "true"}
-    return serialization.json_response((key.body or "").encode(), key.status or 200, headers)
+    headers["Idempotency-Replayed"] = "true"
+    return serialization.json_response(body.encode(), key.status or 200, headers)
 
 
 # --- Arguments -----------------------------------------------------------------------------------------

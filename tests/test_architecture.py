@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
 MODULES = (
     *("app", "column_types", "config", "config_messages", "create_admin", "enums", "errors", "extensions"),
-    *("gc_freeze", "metrics_directory", "models", "run", "server"),
+    *("gc_freeze", "metrics_directory", "models", "run", "server", "worker_process"),
 )
 PROJECT = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
@@ -22,7 +22,8 @@ LOWEST = {"column_types", "config", "config_messages", "enums", "errors"}
 LOWER = LOWEST | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
     "app": PROJECT - {"tests", "app", "create_admin"},
-    "server": {"api.logging", "config", "gc_freeze", "metrics_directory"},
+    "server": {"api.logging", "config", "gc_freeze", "metrics_directory", "worker_process"},
+    "worker_process": set(),
     "run": {"app", "config", "create_admin", "server"},
     "gc_freeze": set(),
     "metrics_directory": set(),

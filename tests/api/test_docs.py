@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from api.docs.examples import VARIABLES
 from api.docs.html import render
 from api.docs.json_schema import parameters
 from api.docs.registry import registered_endpoints
@@ -25,7 +26,9 @@ from create_admin import create_admin
 from errors import CODES, CONSTRAINTS
 from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import ENGINES, NewDatabase, settings_for
+from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
+from tests.support.furnished import add_dead_job
 from tests.support.servers import ROOT
 
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
@@ -161,7 +164,7 @@ def has_example(parameter: dict[str, Any]) -> bool:
     schemas = parameter["schema"].get("anyOf", [parameter["schema"]])
     if any("examples" in schema or "enum" in schema for schema in schemas):
         return True
-    return "example" in parameter or parameter["name"] == "session_id"
+    return "example" in parameter or parameter["name"].upper() in VARIABLES
 
 
 def test_missing_descriptions_are_detected(document: dict[str, Any]) -> None:
@@ -293,6 +296,8 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
         "$PASSWORD": PASSWORD,
         "$REFRESH_TOKEN": other_session["refresh_token"],
         "$RESET_TOKEN": caller.post("/users/2/password-reset").get_json()["token"],
+        "$JOB_ID": str(add_dead_job(clinic)),
+        "$CALENDAR_TOKEN": calendar_token(caller.make("/doctors/1/calendar-feeds")),
         "$SESSION_ID": str(next(session["id"] for session in sessions if not session["is_current"])),
     }
 

@@ -35,6 +35,7 @@ PARTS = [table for table in TABLES if table.__part_of__]
 UNINDEXED_KEYS = {
     "addenda.author_id",
     "dispensings.dispensed_by_id",
+    "emergency_accesses.reviewed_by_id",
     "ledger_entries.claim_id",
     "ledger_entries.created_by_id",
     "ledger_entries.item_id",
@@ -51,6 +52,7 @@ UNINDEXED_KEYS = {
 SERVER_ASSIGNED = {
     "uq_audit_logs_chain_number",
     "uq_billings_invoice_number",
+    "uq_calendar_feeds_token_hash",
     "uq_contact_stops_channel_number",
     "uq_idempotency_keys_user_id_key",
     "uq_jobs_dedupe_key",
