@@ -8,7 +8,7 @@ from typing import Any, cast
 from flask import Response
 
 from api import csv_export
-from api.endpoint import endpoint
+from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
 from schemas.analytics import (
@@ -48,6 +48,7 @@ class RevenueReport(ApiResource):
         returns=RevenueOut,
         media_types=MEDIA_TYPES,
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: RevenueQuery) -> RevenueOut | Response:
         """Report revenue by period, payment method and doctor, and the open amounts."""
@@ -75,6 +76,7 @@ class DoctorPerformance(ApiResource):
         many=True,
         media_types=MEDIA_TYPES,
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: PerformanceQuery) -> list[PerformanceOut] | Response:
         """Report appointments, visits and revenue of doctors. Doctors: own only."""
@@ -101,6 +103,7 @@ class PatientStats(ApiResource):
         returns=PatientStatsOut,
         media_types=MEDIA_TYPES,
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: DateRangeQuery) -> PatientStatsOut | Response:
         """Report the number of patients, their demographics, growth and frequent diagnoses."""
@@ -120,6 +123,7 @@ class Dashboard(ApiResource):
         returns=DashboardOut,
         media_types=MEDIA_TYPES,
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: DateRangeQuery) -> DashboardOut | Response:
         """Report the key figures of today and of a period, as far as the role may read them."""

@@ -136,7 +136,7 @@ class Actor:
 
     A signed-in user has a `user_id` and a role. A command has the role admin and no `user_id`. An anonymous
     caller has neither and may do nothing. Limits count the `network`, which is known even if the `address` is
-    not.
+    not. `must_enrol`: the user must set up a second factor before anything else.
     """
 
     user_id: int | None
@@ -147,6 +147,7 @@ class Actor:
     address: str | None = None
     network: str = "unknown"
     request_id: str | None = None
+    must_enrol: bool = False
 
     def may(self, permission: Permission) -> bool:
         """Return True if the role has the permission."""

@@ -70,7 +70,8 @@ def insert_entries(
         if caller is None:
             return bool(connection.execute(_MOVE_AND_INSERT, values).scalar_one())
         values |= {
-            name: getattr(caller, name) for name in ("session_id", "user_id", "name", "role", "doctor_id")
+            name: getattr(caller, name)
+            for name in ("session_id", "user_id", "name", "role", "mfa_enabled_at", "doctor_id")
         }
         opened_since = last["at"] - tokens.maximum_lifetime()
         idle = tokens.idle_lifetime()
@@ -150,6 +151,7 @@ _CALLER_IS_UNCHANGED = exists(
         User.is_active,
         User.name == bindparam("name"),
         User.role == bindparam("role"),
+        User.mfa_enabled_at.is_not_distinct_from(bindparam("mfa_enabled_at", type_=InstantType())),
         Doctor.id.is_not_distinct_from(bindparam("doctor_id", type_=BigInteger)),
     )
 )
