@@ -60,6 +60,7 @@ CODES: dict[str, tuple[int, str]] = {
     "if_match_required": (428, "If-Match is required"),
     # validation
     "validation_failed": (422, "Some values are wrong"),
+    "unprintable_characters": (422, "No font has some characters"),
     "idempotency_mismatch": (422, "The idempotency key belongs to another request"),
     # limits and availability
     "too_many_requests": (429, "Too many requests"),
@@ -164,6 +165,11 @@ CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
         "already_exists",
         "inventory_items",
         "An item occurs twice. Send it once with the total quantity.",
+    ),
+    "uq_message_templates_kind_channel_locale": (
+        "conflict",
+        None,
+        "Another user has changed this template at the same time. Read it again.",
     ),
     "uq_schedule_windows_doctor_id_weekday_start": (
         "already_exists",

@@ -10,7 +10,7 @@ import hmac
 
 from flask import request
 
-from api import csv_export
+from api import report_format
 from api.endpoint import EndpointSpec, StepUp
 from api.request_context import SAFE_METHODS, RequestContext, current_context, visitor
 from config import settings
@@ -123,7 +123,7 @@ def _needs_step_up(step_up: StepUp | None, actor: Actor) -> bool:
     if step_up is StepUp.ADMINS:
         return actor.may(Permission.USERS_MANAGE)
     if step_up is StepUp.EXPORTS:
-        return csv_export.is_requested(dict(request.args.items(multi=True)).get("format"))
+        return report_format.is_export(dict(request.args.items(multi=True)).get("format"))
     return step_up is StepUp.ALWAYS
 
 

@@ -100,6 +100,15 @@ def insert_or_update(
     return statement.on_conflict_do_update(index_elements=list(key), set_=dict(changes))
 
 
+def insert_unless_exists(connection: Connection, model: type[Any], *, key: str) -> Any:
+    """Return an INSERT of a row, which does nothing if a row with the same value of `key` exists.
+
+    It waits for a transaction that has inserted the value and has not ended.
+    """
+    insert = postgresql.insert if is_postgresql(connection) else sqlite.insert
+    return insert(model).on_conflict_do_nothing(index_elements=[key])
+
+
 class minutes_between(FunctionElement[int]):  # noqa: N801 - the name of an SQL function
     """The whole minutes from one instant to a later one."""
 

@@ -16,7 +16,6 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-RP_NAME = "Clinic"
 TIMEOUT = 300_000  # milliseconds, as long as the challenge is valid
 
 
@@ -38,12 +37,19 @@ def rp_id(origin: str) -> str:
 
 
 def registration_options(
-    origin: str, *, challenge: str, user_id: int, user_name: str, display_name: str, registered: Sequence[str]
+    origin: str,
+    *,
+    rp_name: str,
+    challenge: str,
+    user_id: int,
+    user_name: str,
+    display_name: str,
+    registered: Sequence[str],
 ) -> dict[str, Any]:
     """Return the argument of `navigator.credentials.create()`, as JSON. `registered` are credential ids."""
     options = webauthn.generate_registration_options(
         rp_id=rp_id(origin),
-        rp_name=RP_NAME,
+        rp_name=rp_name,
         user_id=hashlib.sha256(f"user {user_id}".encode()).digest(),  # no personal data (section 14.6.1)
         user_name=user_name,
         user_display_name=display_name,

@@ -9,7 +9,6 @@ import pyotp
 import segno
 
 WINDOW = 1  # time steps before and after the present one: clocks differ (RFC 6238, section 5.2)
-ISSUER = "Clinic"
 CODE = re.compile("[0-9]{6}")
 
 
@@ -27,9 +26,9 @@ def matching_step(secret: str, code: str, timestamp: float) -> int | None:
     return max(matching, default=None)
 
 
-def otpauth_uri(secret: str, account: str) -> str:
-    """Return the URI that sets up an authenticator app."""
-    return pyotp.TOTP(secret).provisioning_uri(name=account, issuer_name=ISSUER)
+def otpauth_uri(secret: str, *, account: str, issuer: str) -> str:
+    """Return the URI that sets up an authenticator app, which shows both names."""
+    return pyotp.TOTP(secret).provisioning_uri(name=account, issuer_name=issuer)
 
 
 def qr_svg(uri: str) -> str:

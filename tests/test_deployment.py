@@ -18,14 +18,16 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
+from api.metrics import QueueCollector
 from app import create_app
-from config import Settings, load
+from config import SECRETS, Settings, load
+from tests.support.keys import new_secrets
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = "https://pypi.org/simple"
 NOT_SERVED = {"deploy", "docs", "instance", "tests", "run.py"}  # what the server does not use
 SETTINGS = {name.upper() for name in Settings.model_fields}
-SECRETS = {"JWT_SECRET_KEY", "AUDIT_KEY", "METRICS_TOKEN"}
+NO_DEFAULTS = {*SECRETS, "METRICS_TOKEN"}
 
 
 def read(path: str) -> str:
@@ -100,7 +102,7 @@ def test_the_example_lists_exactly_the_settings() -> None:
 
 
 def test_the_example_contains_no_secret() -> None:
-    assert {name for name in SECRETS if example_settings()[name]} == set()
+    assert {name for name in NO_DEFAULTS if example_settings()[name]} == set()
 
 
 def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,8 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
 
     example, defaults = load(tmp_path / ".env").model_dump(), load(tmp_path / "none").model_dump()
 
-    environment_specific = {"jwt_secret_key", "audit_key", "allowed_origins", "database_uri", "environment"}
+    environment_specific = {"allowed_origins", "database_uri", "environment"}
+    environment_specific |= {name.lower() for name in SECRETS}
     assert {name: example[name] for name in example.keys() - environment_specific} == {
         name: defaults[name] for name in defaults.keys() - environment_specific
     }
@@ -121,8 +124,8 @@ def test_gunicorn_listens_at_the_configured_address(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOST", "127.0.0.9")
     monkeypatch.setenv("PORT", "5099")
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
-    monkeypatch.setenv("JWT_SECRET_KEY", "a" * 40)
-    monkeypatch.setenv("AUDIT_KEY", "b" * 40)
+    for name, value in new_secrets().items():
+        monkeypatch.setenv(name, value)
 
     gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
 
@@ -142,12 +145,10 @@ def test_gunicorn_listens_at_the_configured_address(monkeypatch: pytest.MonkeyPa
     ids=["gunicorn", "granian"],
 )
 def test_a_worker_excludes_its_loaded_objects_from_garbage_collection(start_worker: str) -> None:
-    secrets = {"JWT_SECRET_KEY": "a" * 40, "AUDIT_KEY": "b" * 40}
-
     frozen = subprocess.run(
         [sys.executable, "-c", f"import gc; {start_worker}; print(gc.get_freeze_count())"],
         cwd=ROOT,
-        env=os.environ | secrets,
+        env=os.environ | new_secrets(),
         capture_output=True,
         text=True,
         check=True,
@@ -197,7 +198,7 @@ def test_only_the_proxy_publishes_ports() -> None:
 
     published = {name for name, service in services.items() if service.get("ports")}
 
-    assert set(services) == {"app", "migrate", "postgres", "redis", "nginx"}
+    assert set(services) == {"app", "migrate", "worker", "postgres", "redis", "nginx"}
     assert published == {"nginx"}
     assert compose()["networks"]["back"]["internal"] is True
     assert services["postgres"]["networks"] == services["redis"]["networks"] == ["back"]
@@ -222,7 +223,7 @@ def test_the_composed_server_gets_known_settings_and_no_default_secret() -> None
 
     assert set(environment) <= SETTINGS
     assert environment["ENVIRONMENT"] == "production"
-    for name in ("JWT_SECRET_KEY", "AUDIT_KEY", "ALLOWED_ORIGINS"):
+    for name in (*SECRETS, "ALLOWED_ORIGINS"):
         assert environment[name] == f"${{{name}:?}}"
     assert "${POSTGRES_PASSWORD:?}" in environment["DATABASE_URI"]
 
@@ -267,7 +268,7 @@ def unit(name: str) -> dict[str, dict[str, list[str]]]:
     return sections
 
 
-@pytest.mark.parametrize("name", ["clinic", "clinic-verify", "clinic-backup"])
+@pytest.mark.parametrize("name", ["clinic", "clinic-worker", "clinic-verify", "clinic-backup"])
 def test_every_unit_runs_existing_code_without_rights(name: str) -> None:
     service = unit(f"{name}.service")["Service"]
     own = {"Type", "KillMode", "TimeoutStopSec", "Restart", "RestartSec", "ReadWritePaths"}
@@ -337,7 +338,7 @@ def test_old_backups_are_deleted_only_after_a_good_one(tmp_path: Path, failing: 
 
 def test_the_alert_rules_use_metrics_that_exist() -> None:
     rules = yaml.safe_load(read("deploy/alerts.yml"))["groups"][0]["rules"]
-    families = {family.name for family in REGISTRY.collect()}
+    families = {family.name for family in [*REGISTRY.collect(), *QueueCollector().describe()]}
 
     used = {name for rule in rules for name in re.findall(r"\bclinic_\w+", rule["expr"])}
 

@@ -2,11 +2,15 @@
 
 The session collects changed rows by itself (`register`). Services only name the meaning of a change
 (`set_action`). The entries of a request are appended by the last statements before its commit, in the same
-transaction. Entries contain names of fields, never values.
+transaction. Entries contain names of fields, never values. An entry about a change is also an event, which is
+inserted together with it (`services.audit.event_types`).
 
 There are sixteen chains. The MAC of an entry is HMAC-SHA256 under `AUDIT_KEY` over the previous MAC and the
-entry. Without the key nobody can edit, remove, insert or reorder entries without detection. The exported
-heads (`services.audit.audit_chain`) also reveal a truncated chain.
+entry, with the id of the key. Without the key nobody can edit, remove, insert or reorder entries without
+detection. The exported heads (`services.audit.audit_chain`) also reveal a truncated chain.
+
+Entries under earlier keys stay valid, also after entries under the current one: during a rotation, workers
+with different settings write side by side.
 """
 
 from __future__ import annotations
@@ -24,27 +28,33 @@ from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
-from config import settings
 from enums import AuditOutcome
 from errors import ClinicError
 from extensions import db
 from models import Base, Patient
+from security.key_rings import Key, ring
 from security.permissions import Actor
 from services import clock, remembered
 from services.audit import audit_storage
 from services.audit.audit_storage import Head
+from services.audit.event_types import event_type
 
 CHAINS = 16  # number of transactions that can append at once without waiting for each other
 # Columns that no entry names: bookkeeping of the row, or a second form of another column.
 UNNAMED = frozenset({"id", "version", "created_at", "updated_at", "blocked_until"})
 UNNAMED_ENDINGS = ("_fold", "_key", "_e164", "_digits", "_hash")
+READS = ("read", "list", "search", "export")
+EMERGENCY_MARK = "emergency_access"  # detail of a read by a user with emergency access to the patient
 
-Key = tuple[str, int | None]
+RecordKey = tuple[str, int | None]  # entity and id
 
 
 @dataclass
 class PendingEntry:
-    """An audit entry that the current transaction will append."""
+    """An audit entry that the current transaction will append.
+
+    `change` is `create`, `update` or `delete` for a changed record. Such an entry is also an event.
+    """
 
     action: str
     entity: str | None
@@ -54,6 +64,7 @@ class PendingEntry:
     fields: set[str] = field(default_factory=set)
     outcome: AuditOutcome = AuditOutcome.SUCCESS
     detail: str | None = None
+    change: str | None = None
 
 
 @dataclass
@@ -64,12 +75,14 @@ class PendingEntries:
     were when a savepoint began.
     """
 
-    entries: dict[Key, PendingEntry] = field(default_factory=dict)
-    savepoints: dict[SessionTransaction, dict[Key, PendingEntry]] = field(default_factory=dict)
+    entries: dict[RecordKey, PendingEntry] = field(default_factory=dict)
+    savepoints: dict[SessionTransaction, dict[RecordKey, PendingEntry]] = field(default_factory=dict)
 
     def entry(self, entity: str, entity_id: int | None, action: str) -> PendingEntry:
-        """Return the entry of a record, created with `action` if it has none."""
-        return self.entries.setdefault((entity, entity_id), PendingEntry(action, entity, entity_id))
+        """Return the entry of a changed record, created with `action` if it has none."""
+        return self.entries.setdefault(
+            (entity, entity_id), PendingEntry(action, entity, entity_id, change="update")
+        )
 
 
 def pending_entries() -> PendingEntries:
@@ -139,6 +152,8 @@ def _add_change(pending: PendingEntries, row: Base, action: str) -> None:
         entry = pending.entry(row.__entity__, row.id, action)  # type: ignore[attr-defined]
         if entry.action == "update":  # until now only a part of the record was changed
             entry.action = action
+        if action != "update":
+            entry.change = action
         entry.fields |= fields
     elif row.__part_of__ is not None:
         entry = pending.entry(*record_of(row), "update")
@@ -220,6 +235,8 @@ def append_pending(actor: Actor | None, operation: str) -> bool:
     entries, pending.entries = list(pending.entries.values()), {}
     for entry in entries:
         _add_patient(entry)
+        if actor is not None and entry.action in READS and entry.patient_ids & actor.emergency_patients:
+            entry.detail = EMERGENCY_MARK
     append(actor, operation, entries)
     return bool(entries)
 
@@ -276,14 +293,17 @@ def append(actor: Actor | None, operation: str, pending: Sequence[PendingEntry])
     connection = db.session().connection()
     assumed = remembered.assumptions()
     head = remembered.take_head() or audit_storage.lock_head(connection)
-    common = {"chain": head.chain, "at": clock.now(), "operation": operation} | _actor_columns(actor)
+    key = ring("AUDIT_KEY").current
+    common = {"chain": head.chain, "at": clock.now(), "operation": operation, "key_id": key.id}
+    common |= _actor_columns(actor)
     entries: list[dict[str, Any]] = []
     mac = head.mac
     for number, entry in enumerate(pending, head.number + 1):
         columns = common | {"number": number} | _entry_columns(entry)
-        mac = columns["mac"] = compute_mac(mac, canonical_json(columns))
+        mac = columns["mac"] = compute_mac(key, mac, canonical_json(columns))
         entries.append(columns)
-    if not audit_storage.insert_entries(connection, entries, head, assumed.caller):
+    events = [_event_columns(entry) for entry in pending if entry.change is not None]
+    if not audit_storage.insert_entries(connection, entries, events, head, assumed.caller):
         if assumed.caller is not None:
             remembered.forget_caller((assumed.caller.session_id, assumed.caller.user_id))
         raise StaleDataError(
@@ -315,18 +335,40 @@ def _entry_columns(entry: PendingEntry) -> dict[str, Any]:
     }
 
 
+def _event_columns(entry: PendingEntry) -> dict[str, Any]:
+    return {
+        "type": event_type(entry.entity or "record", entry.change or "", entry.action, entry.fields),
+        "entity": entry.entity,
+        "entity_id": entry.entity_id,
+        "patient_id": next(iter(entry.patient_ids)) if len(entry.patient_ids) == 1 else None,
+        "fields": sorted(entry.fields),
+    }
+
+
 def canonical_json(entry: Mapping[str, Any]) -> str:
-    """Return the JSON form of an entry that its MAC covers. Instants have microseconds on both engines."""
-    return _CANONICAL.encode({name: value for name, value in entry.items() if name not in ("id", "mac")})
+    """Return the JSON form of an entry that its MAC covers. Instants have microseconds on both engines.
+
+    Entries from before the key rings have no key id. Their form has no member for it.
+    """
+    uncovered = ("id", "mac") if entry["key_id"] is not None else ("id", "mac", "key_id")
+    return _CANONICAL.encode({name: value for name, value in entry.items() if name not in uncovered})
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=datetime.timestamp)
 
 
-def compute_mac(previous: str, entry: str) -> str:
+def compute_mac(key: Key, previous: str, entry: str) -> str:
     """Return the MAC of an entry in canonical JSON: 64 hexadecimal digits.
 
     `previous` is the MAC of the entry before it, empty for the first one.
     """
-    key = settings().audit_key.encode()
-    return hmac.digest(key, f"{previous}\n{entry}".encode(), "sha256").hex()
+    return hmac.digest(key.secret, f"{previous}\n{entry}".encode(), "sha256").hex()
+
+
+def signing_key(previous: str, entry: Mapping[str, Any]) -> Key | None:
+    """Return the key of the ring under which a stored entry has its MAC, or None."""
+    text, mac = canonical_json(entry), str(entry["mac"]).encode()
+    for key in ring("AUDIT_KEY").candidates(entry["key_id"]):
+        if hmac.compare_digest(compute_mac(key, previous, text).encode(), mac):
+            return key
+    return None

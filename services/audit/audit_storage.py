@@ -1,16 +1,18 @@
-"""Storage of audit entries: entries, index of patients, and head of the chain."""
+"""Storage of audit entries: entries, index of patients, head of the chain, and the events of the changes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Connection,
     Row,
     Select,
+    TableValuedAlias,
     bindparam,
     cast,
     column,
@@ -22,10 +24,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.elements import KeyedColumnElement
 
 from column_types import InstantType
 from database.functions import is_postgresql
-from models import AuditHead, AuditLog, AuditSubject, Doctor, User, UserSession
+from models import AuditHead, AuditLog, AuditSubject, Doctor, EmergencyAccess, Event, User, UserSession
 from security import tokens
 
 
@@ -53,13 +56,17 @@ _FREE_HEAD, _ANY_HEAD = _HEADS.with_for_update(skip_locked=True), _HEADS.with_fo
 
 
 def insert_entries(
-    connection: Connection, entries: Sequence[dict[str, Any]], before: Head, caller: Row[Any] | None = None
+    connection: Connection,
+    entries: Sequence[dict[str, Any]],
+    events: Sequence[dict[str, Any]],
+    before: Head,
+    caller: Row[Any] | None = None,
 ) -> bool:
-    """Insert the entries behind the head `before` and move the head to the last one.
+    """Insert the entries behind the head `before`, move the head to the last one, and insert the events.
 
     Return False, and insert nothing, if the chain does not end at `before`, or if `caller` is not the present
     state of a valid session, its user and doctor (PostgreSQL). Each entry has all columns of `AuditLog`
-    except `id`, and the same `chain` and `at`.
+    except `id`, and the same `chain` and `at`. Each event has the columns in `EVENT_COLUMNS`.
     """
     last = entries[-1]
     head = {"head": before.chain, "before": before.number, "previous": before.mac}
@@ -67,19 +74,12 @@ def insert_entries(
     if is_postgresql(connection):
         documents = [{name: value for name, value in entry.items() if name != "at"} for entry in entries]
         values = head | {"at": last["at"], "entries": documents}
-        if caller is None:
-            return bool(connection.execute(_MOVE_AND_INSERT, values).scalar_one())
-        values |= {
-            name: getattr(caller, name)
-            for name in ("session_id", "user_id", "name", "role", "mfa_enabled_at", "doctor_id")
-        }
-        opened_since = last["at"] - tokens.maximum_lifetime()
-        idle = tokens.idle_lifetime()
-        values |= {
-            "opened_since": opened_since,
-            "used_since": opened_since if idle is None else last["at"] - idle,
-        }
-        return bool(connection.execute(_MOVE_AND_INSERT_FOR_CALLER, values).scalar_one())
+        if events:
+            values["events"] = list(events)
+        if caller is not None:
+            values |= _caller_values(caller, last["at"])
+        statement = _move_and_insert(for_caller=caller is not None, with_events=bool(events))
+        return bool(connection.execute(statement, values).scalar_one())
     if connection.execute(_MOVE_HEAD, head).rowcount != 1:
         return False
     ids = connection.execute(_INSERT_ENTRIES, list(entries)).scalars()
@@ -90,7 +90,18 @@ def insert_entries(
     ]
     if subjects:
         connection.execute(insert(AuditSubject), subjects)
+    if events:
+        connection.execute(insert(Event), [event | {"at": last["at"]} for event in events])
     return True
+
+
+def _caller_values(caller: Row[Any], at: datetime) -> dict[str, Any]:
+    names = ("session_id", "user_id", "name", "role", "mfa_enabled_at", "doctor_id", "emergency_until")
+    opened_since, idle = at - tokens.maximum_lifetime(), tokens.idle_lifetime()
+    return {name: getattr(caller, name) for name in names} | {
+        "opened_since": opened_since,
+        "used_since": opened_since if idle is None else at - idle,
+    }
 
 
 _MOVE_HEAD = (
@@ -102,41 +113,13 @@ _MOVE_HEAD = (
     )
     .values(number=bindparam("last"), mac=bindparam("last_mac"))
 )
+EVENT_COLUMNS = ("type", "entity", "entity_id", "patient_id", "fields")
 _INSERT_ENTRIES = insert(AuditLog).returning(AuditLog.id, sort_by_parameter_order=True)
 
-
-def _move_and_insert(*conditions: ColumnElement[bool]) -> Select[Any]:
-    """Return all of it as one statement for PostgreSQL: every request pays for each round trip."""
-    moved = _MOVE_HEAD.where(*conditions).returning(AuditHead.chain).cte("moved")
-    stored = [column for column in AuditLog.__table__.columns if column.name not in ("id", "at")]
-    entry = (
-        func.jsonb_to_recordset(bindparam("entries", type_=JSONB))
-        .table_valued(*(column(item.name, item.type) for item in stored), name="entry")
-        .render_derived(with_types=True)
-    )
-    logged = (
-        insert(AuditLog)
-        .from_select(
-            ["at", *(item.name for item in stored)],
-            select(bindparam("at", type_=InstantType()), *(entry.c[item.name] for item in stored))
-            .join_from(moved, entry, moved.c.chain == entry.c.chain)
-            .order_by(entry.c.number),
-        )
-        .returning(AuditLog.id, AuditLog.patient_ids)
-        .cte("logged")
-    )
-    patient = func.jsonb_array_elements_text(logged.c.patient_ids).table_valued("value", name="patient")
-    indexed = (
-        insert(AuditSubject)
-        .from_select(
-            ["patient_id", "audit_id"],
-            select(cast(patient.c.value, BigInteger), logged.c.id).join_from(logged, patient, true()),
-        )
-        .cte("indexed")
-    )
-    return select(func.count()).select_from(moved).add_cte(logged, indexed).execution_options(prepare=True)
-
-
+# The end of the last emergency access of a user, in a query of users.
+EMERGENCY_UNTIL = (
+    select(func.max(EmergencyAccess.expires_at)).where(EmergencyAccess.user_id == User.id).scalar_subquery()
+)
 _CALLER_IS_UNCHANGED = exists(
     select(UserSession.id)
     .join(User, User.id == UserSession.user_id)
@@ -153,7 +136,51 @@ _CALLER_IS_UNCHANGED = exists(
         User.role == bindparam("role"),
         User.mfa_enabled_at.is_not_distinct_from(bindparam("mfa_enabled_at", type_=InstantType())),
         Doctor.id.is_not_distinct_from(bindparam("doctor_id", type_=BigInteger)),
+        EMERGENCY_UNTIL.is_not_distinct_from(bindparam("emergency_until", type_=InstantType())),
     )
 )
-_MOVE_AND_INSERT = _move_and_insert()
-_MOVE_AND_INSERT_FOR_CALLER = _move_and_insert(_CALLER_IS_UNCHANGED)
+
+
+@cache
+def _move_and_insert(*, for_caller: bool, with_events: bool) -> Select[Any]:
+    """Return all of it as one statement for PostgreSQL: every request pays for each round trip."""
+    conditions = [_CALLER_IS_UNCHANGED] if for_caller else []
+    moved = _MOVE_HEAD.where(*conditions).returning(AuditHead.chain).cte("moved")
+    stored = [column for column in AuditLog.__table__.columns if column.name not in ("id", "at")]
+    entry = _records("entries", stored)
+    at = bindparam("at", type_=InstantType())
+    logged = (
+        insert(AuditLog)
+        .from_select(
+            ["at", *(item.name for item in stored)],
+            select(at, *(entry.c[item.name] for item in stored))
+            .join_from(moved, entry, moved.c.chain == entry.c.chain)
+            .order_by(entry.c.number),
+        )
+        .returning(AuditLog.id, AuditLog.patient_ids)
+        .cte("logged")
+    )
+    patient = func.jsonb_array_elements_text(logged.c.patient_ids).table_valued("value", name="patient")
+    indexed = (
+        insert(AuditSubject)
+        .from_select(
+            ["patient_id", "audit_id"],
+            select(cast(patient.c.value, BigInteger), logged.c.id).join_from(logged, patient, true()),
+        )
+        .cte("indexed")
+    )
+    ctes = [logged, indexed]
+    if with_events:
+        event = _records("events", [Event.__table__.c[name] for name in EVENT_COLUMNS])
+        source = select(at, *(event.c[name] for name in EVENT_COLUMNS)).join_from(moved, event, true())
+        ctes.append(insert(Event).from_select(["at", *EVENT_COLUMNS], source).cte("announced"))
+    return select(func.count()).select_from(moved).add_cte(*ctes).execution_options(prepare=True)
+
+
+def _records(parameter: str, columns: Sequence[KeyedColumnElement[Any]]) -> TableValuedAlias:
+    """Return the JSON documents in a parameter as rows with these columns."""
+    return (
+        func.jsonb_to_recordset(bindparam(parameter, type_=JSONB))
+        .table_valued(*(column(item.name, item.type) for item in columns), name=f"{parameter}_to_insert")
+        .render_derived(with_types=True)
+    )

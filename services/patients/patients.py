@@ -54,6 +54,7 @@ class _PatientMembers(TypedDict, total=False):
     emergency_contact_phone: str | None
     needs_review: bool
     review_notes: str | None
+    language: str | None
     is_active: bool
 
 

@@ -16,6 +16,7 @@ from cache.rate_limits import limits
 from column_types import unique_key
 from config import settings
 from errors import ClinicError
+from security.key_rings import ring
 from security.password_queue import Group, password_queue
 from services.users.blocked_attempts import BlockedAction
 
@@ -104,8 +105,8 @@ def _account_key(user_id: int | None, email: str) -> str:
     """
     if user_id is not None:
         return str(user_id)
-    key, account = settings().jwt_secret_key, f"account\n{unique_key(email)}"
-    return hmac.digest(key.encode(), account.encode(), "sha256").hex()
+    key, account = ring("JWT_SECRET_KEY").current, f"account\n{unique_key(email)}"
+    return hmac.digest(key.secret, account.encode(), "sha256").hex()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from security import totp
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
+from services.clinic.record import clinic_record
 from services.rows import get_or_404
 from services.users import factor_policy, sessions
 from services.users.factor_proofs import (
@@ -125,7 +126,7 @@ def enrol_totp(actor: Actor) -> Enrolment:
         db.session.add(stored)
     stored.secret, stored.created_at = encrypt_secret(user.id, secret), clock.now()
     audit_log.set_action(user, "enrol_totp")
-    uri = totp.otpauth_uri(secret, user.email)
+    uri = totp.otpauth_uri(secret, account=user.email, issuer=clinic_record().name)
     return Enrolment(uri, totp.qr_svg(uri))
 
 

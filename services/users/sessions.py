@@ -36,10 +36,11 @@ from security.permissions import Actor
 from security.tokens import Claims, Pair
 from services import clock, remembered
 from services.audit import audit_log
+from services.audit.audit_storage import EMERGENCY_UNTIL
 from services.listing import paging
 from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import execute_core, get_or_404
-from services.users import factor_policy
+from services.users import emergency_access, factor_policy
 
 GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair
 
@@ -75,7 +76,10 @@ def identify(claims: Claims, visitor: Actor) -> tuple[Actor, bool]:
         remembered.forget_caller(key)
     else:
         remembered.remember_caller(key, caller)
-    return actor_of(visitor, caller, claims.session_id), idle
+    actor = actor_of(visitor, caller, claims.session_id)
+    if caller.emergency_until is not None and caller.emergency_until > clock.now():
+        actor = replace(actor, emergency_patients=emergency_access.open_patients(caller.user_id))
+    return actor, idle
 
 
 def verify_remembered() -> None:
@@ -84,7 +88,10 @@ def verify_remembered() -> None:
     if caller is None:
         return
     row = execute_core(_SESSION, session_id=caller.session_id, user_id=caller.user_id).one_or_none()
-    names = ("name", "role", "is_active", "doctor_id", "mfa_enabled_at", "mfa_required_since")
+    names = (
+        *("name", "role", "is_active", "doctor_id"),
+        *("mfa_enabled_at", "mfa_required_since", "emergency_until"),
+    )
     if row is None or _is_over(row) or any(getattr(row, name) != getattr(caller, name) for name in names):
         remembered.forget_caller((caller.session_id, caller.user_id))
         raise StaleDataError("the caller has changed")
@@ -132,6 +139,7 @@ _SESSION = (
         User.mfa_enabled_at,
         User.mfa_required_since,
         Doctor.id.label("doctor_id"),
+        EMERGENCY_UNTIL.label("emergency_until"),
     )
     .join(User, User.id == UserSession.user_id)
     .outerjoin(Doctor, Doctor.user_id == User.id)

@@ -16,6 +16,7 @@ from security import passkeys
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
+from services.clinic.record import clinic_record
 from services.listing import paging
 from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import get_or_404
@@ -93,6 +94,7 @@ def registration_options(actor: Actor, origin: str | None) -> dict[str, Any]:
     audit_log.set_action(user, "enrol_passkey")
     return passkeys.registration_options(
         page,
+        rp_name=clinic_record().name,
         challenge=row.challenge or "",
         user_id=user.id,
         user_name=user.email,

@@ -20,6 +20,7 @@ import pyotp
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from api.docs.examples import VARIABLES
 from api.docs.html import render
 from api.docs.json_schema import parameters
 from api.docs.registry import registered_endpoints
@@ -28,7 +29,9 @@ from errors import CODES, CONSTRAINTS
 from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.support.authenticator import Authenticator
+from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
+from tests.support.furnished import add_dead_job
 from tests.support.servers import ROOT
 
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
@@ -164,7 +167,7 @@ def has_example(parameter: dict[str, Any]) -> bool:
     schemas = parameter["schema"].get("anyOf", [parameter["schema"]])
     if any("examples" in schema or "enum" in schema for schema in schemas):
         return True
-    return "example" in parameter or parameter["name"] == "session_id"
+    return "example" in parameter or parameter["name"].upper() in VARIABLES
 
 
 def test_missing_descriptions_are_detected(document: dict[str, Any]) -> None:
@@ -295,8 +298,12 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     factors = SecondFactors(caller)
     reset_token = caller.post("/users/2/password-reset").get_json()["token"]
     session_id = str(next(session["id"] for session in sessions if not session["is_current"]))
+    calendar = calendar_token(caller.make("/doctors/1/calendar-feeds"))
+    job_id = str(add_dead_job(clinic))
     values: dict[str, Callable[[], str]] = {
+        "$CALENDAR_TOKEN": lambda: calendar,
         "$CREDENTIAL": factors.credential,
+        "$JOB_ID": lambda: job_id,
         "$MFA_TOKEN": factors.mfa_token,
         "$PASSWORD": lambda: PASSWORD,
         "$REFRESH_TOKEN": lambda: other_session["refresh_token"],

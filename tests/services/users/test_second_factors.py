@@ -88,7 +88,8 @@ def test_an_authenticator_app_is_a_factor_after_its_confirmation(clinic: Clinic,
     again = caller.post("/auth/mfa/totp").get_json()
 
     assert first["otpauth_uri"] != again["otpauth_uri"]
-    assert again["otpauth_uri"].startswith("otpauth://totp/Clinic:")
+    app = pyotp.parse_uri(again["otpauth_uri"])
+    assert (app.name, app.issuer) == (member.email, clinic.admin.get("/clinic").get_json()["name"])
     assert again["qr_svg"].startswith("<svg")
     assert "access_token" in member.log_in().get_json()
     assert caller.get("/auth/mfa").get_json()["enabled"] is False

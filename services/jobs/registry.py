@@ -1,0 +1,33 @@
+"""The tables of handlers and subscribers. Only the worker imports this module.
+
+A handler runs one kind of job. It gets the payload, without an open transaction, and opens its own ones with
+`services.jobs.transactions.transaction`. It ends normally, or raises `RetryLater` or `Dead`
+(`services.jobs.failures`). A worker that is killed leaves a job that runs again: a handler must be safe to
+repeat.
+
+A subscriber gets each event of its type exactly once, inside the transaction of the dispatcher. It only reads
+and writes rows, for example adds a job. The order of the events of one record is not guaranteed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from models import Event
+from services.messages import planning, sending
+
+Handler = Callable[[dict[str, Any]], None]
+Subscriber = Callable[[Event], None]
+
+HANDLERS: dict[str, Handler] = {planning.SEND: sending.send}  # kind of the job -> function
+SUBSCRIBERS: dict[str, list[Subscriber]] = {  # type of the event -> functions
+    "appointment.booked": [planning.plan_for_appointment],
+    "appointment.moved": [planning.plan_for_appointment],
+    "appointment.reopened": [planning.plan_for_appointment],
+    "appointment.updated": [planning.plan_for_appointment],
+    "appointment.cancelled": [planning.plan_for_appointment],
+    "visit.created": [planning.plan_for_visit],
+    "visit.updated": [planning.plan_for_visit],
+    "billing.issued": [planning.plan_for_bill],
+}

@@ -1,0 +1,50 @@
+"""Transactions of worker processes. Together with `api.request_cycle` this is the only place that commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from database import deadline
+from enums import Role
+from extensions import db
+from security.permissions import Actor
+from services.audit import audit_log
+from services.jobs import storage
+from services.jobs.failures import LeaseLost
+
+WORKER = Actor(None, "job worker", Role.ADMIN)
+
+
+@contextmanager
+def transaction(operation: str, *, finishes_job: bool = False) -> Iterator[Actor]:
+    """Run one transaction as the system user "job worker". The audit entries name `operation`.
+
+    Inside the handler of a job the transaction is committed only if its worker still has the lease, and
+    raises `LeaseLost` otherwise. With `finishes_job` the job is done in the same transaction: its effect
+    happens exactly once. Do not call another server inside the block.
+    """
+    claim = storage.current_claim.get()
+    try:
+        yield WORKER
+        db.session.flush()
+        if claim is not None and not (storage.finish(claim) if finishes_job else storage.hold(claim)):
+            raise LeaseLost
+        audit_log.append_pending(WORKER, operation)
+        db.session.commit()
+        if claim is not None:
+            claim.is_finished = claim.is_finished or finishes_job
+    finally:
+        db.session.remove()  # rolls back what is not committed
+
+
+@contextmanager
+def queue_transaction() -> Iterator[None]:
+    """Run one short transaction on the tables of jobs and events, with the time limits of a request."""
+    deadline.start()
+    try:
+        yield
+        db.session.commit()
+    finally:
+        db.session.remove()
+        deadline.clear()
