@@ -6,8 +6,11 @@ import re
 import unicodedata
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Annotated, Any
 
+from babel import Locale
+from babel.core import get_global, parse_locale
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -15,6 +18,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Integer,
+    LargeBinary,
     Numeric,
     String,
     Text,
@@ -65,6 +69,13 @@ class FixedPointType(TypeDecorator[Decimal]):
         if dialect.name == "sqlite":
             return Decimal(int(value)).scaleb(-self.places)
         return round(Decimal(value), self.places)
+
+
+class EncryptedType(TypeDecorator[bytes]):
+    """A value of `security.encryption`. Key commands find the columns of this type."""
+
+    impl = LargeBinary
+    cache_ok = True
 
 
 class MoneyType(FixedPointType):
@@ -142,6 +153,40 @@ def plain_phone(text: str) -> str:
             break
         text = before
     return " ".join(text.split())
+
+
+_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(_[a-z]{4})?(_([a-z]{2}|[0-9]{3}))?", re.ASCII)
+_NO_LANGUAGES = ("mul", "und", "zxx")  # several, undetermined, no linguistic content
+
+
+@cache
+def _known_languages() -> frozenset[str]:
+    """Return the language subtags that CLDR knows, by name or by their script and country."""
+    return frozenset(Locale("en").languages) | frozenset(get_global("likely_subtags"))
+
+
+def canonical_language(text: str) -> str:
+    """Return a language tag of BCP 47 in canonical form: `sw`, `pt-BR`, `zh-Hant`.
+
+    A tag has a language, and optionally a script and a country. Case, `_` for `-` and outdated subtags (`iw`,
+    `eng`, `UK`) are corrected. Raises ValueError for a tag with an unknown part.
+    """
+    tag = text.strip().lower().replace("-", "_")
+    if _LANGUAGE_TAG.fullmatch(tag):
+        language, territory, script, _variant = parse_locale(tag)[:4]
+        alias = get_global("language_aliases").get(language) or language
+        language, own_territory, own_script, _variant = parse_locale(alias)[:4]
+        territory, script = territory or own_territory, script or own_script
+        replaced_by = get_global("territory_aliases").get(territory or "", ())
+        territory = replaced_by[0] if len(replaced_by) == 1 else territory
+        english = Locale("en")
+        if (
+            language in _known_languages() - set(_NO_LANGUAGES)
+            and (script is None or script in english.scripts)
+            and (territory is None or territory in english.territories)
+        ):
+            return "-".join(filter(None, (language, script, territory)))
+    raise ValueError("write a language as a tag of BCP 47 such as sw, ar or pt-BR")
 
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -19,17 +20,23 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
+from babel import Locale, UnknownLocaleError
 from dotenv import dotenv_values, set_key
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from redis import ConnectionPool
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from config_messages import DeliverySettings
+
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
-SECRETS = ("JWT_SECRET_KEY", "AUDIT_KEY")
+# Each of them is the current key of a ring. Earlier keys, which only verify and decrypt, are in a variable of
+# their own with the ending S_PREVIOUS.
+SECRETS = ("JWT_SECRET_KEY", "AUDIT_KEY", "DATA_KEY", "BACKUP_KEY")
+PREVIOUS = "S_PREVIOUS"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: at least as long as the hash output
 # Words in the secrets of examples and tutorials. A random secret loses few characters without them.
 GUESSABLE_WORDS = re.compile(
@@ -47,11 +54,13 @@ ORIGIN = re.compile(
     r"(?P<host>[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\])"
     r"(:(?P<port>[0-9]{1,5}))?"
 )
+LOCALE = re.compile(r"[a-z]{2,3}(_[A-Z][a-z]{3})?(_([A-Z]{2}|[0-9]{3}))?", re.ASCII)
 DEFAULT_PORTS = {"http": 80, "https": 443}  # browsers leave them out
 MAX_PORT = 65535
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
 Environment = Literal["development", "production", "testing"]
 MAX_CURRENCY_PLACES = 2  # the ledger stores two
+ROLES = ("admin", "doctor", "receptionist", "technician")  # a test compares them with `enums.Role`
 # Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
 # password check need a thread, but no connection.
 SERVER_THREADS = 40
@@ -70,7 +79,7 @@ class SettingsError(Exception):
     """Invalid settings: one line per environment variable, which never contains its value."""
 
 
-class Settings(BaseModel):
+class Settings(DeliverySettings):
     """All settings. The environment variable of a field is its name in capitals.
 
     `environment` and `flask_env` come first: pydantic validates fields in order, and the checks of production
@@ -90,7 +99,15 @@ class Settings(BaseModel):
     database_uri: str | None = None
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
+    migration_database_uri: str | None = None
     jwt_secret_key: str = ""
+    audit_key: str = ""
+    data_key: str = ""
+    backup_key: str = ""
+    jwt_secret_keys_previous: tuple[str, ...] = ()
+    audit_keys_previous: tuple[str, ...] = ()
+    data_keys_previous: tuple[str, ...] = ()
+    backup_keys_previous: tuple[str, ...] = ()
     jwt_access_token_expires_minutes: int = Field(15, ge=1, le=24 * 60)
     jwt_refresh_token_expires_days: int = Field(30, ge=1, le=365)
     session_idle_minutes: int = Field(0, ge=0, le=365 * 24 * 60)  # 0: sessions do not end without use
@@ -103,8 +120,10 @@ class Settings(BaseModel):
     clinic_timezone: str = "UTC"
     currency: str = "USD"  # ISO 4217
     default_phone_region: str = "US"  # ISO 3166
+    clinic_locale: str = "en_US"  # until the clinic record has another one
+    font_paths: tuple[Path, ...] = ()  # folders with fonts for documents, beside data/fonts
     registration: Literal["open", "closed"] = "open"
-    audit_key: str = ""
+    calendar_feed_names: bool = False  # calendar feeds may show the names of patients
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True
     rate_limit_default: str = "600 per minute"
@@ -113,6 +132,9 @@ class Settings(BaseModel):
     rate_limit_register: str = "10 per hour"
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
+    public_url: str | None = None  # scheme and host by which browsers reach this server
+    mfa_required_roles: tuple[str, ...] = ()
+    mfa_grace_days: int = Field(14, ge=0, le=365)
     bcrypt_cost: int = Field(12, ge=4, le=15)
     # Per worker. The upper limit leaves threads for every other request.
     password_check_queue: int = Field(20, ge=1, le=SERVER_THREADS - 10)
@@ -138,6 +160,11 @@ class Settings(BaseModel):
     def replica_url(self) -> str | None:
         """Return the SQLAlchemy URL of the read replica for reports, or None."""
         return _sqlalchemy_url(self.analytics_database_uri) if self.analytics_database_uri else None
+
+    @property
+    def migration_url(self) -> str | None:
+        """Return the SQLAlchemy URL of the owner of the tables, or None."""
+        return _sqlalchemy_url(self.migration_database_uri) if self.migration_database_uri else None
 
     @property
     def zone(self) -> ZoneInfo:
@@ -181,18 +208,62 @@ class Settings(BaseModel):
             raise ValueError("must be off in production")
         return value
 
-    @field_validator("jwt_secret_key", "audit_key")
+    @field_validator(*map(str.lower, SECRETS))
     @classmethod
     def _check_secret(cls, value: str, info: ValidationInfo) -> str:
         if len(value.encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"missing or shorter than {MIN_SECRET_BYTES} bytes")
-        if _in_production(info) and len(set(GUESSABLE_WORDS.sub("", value))) < MIN_DISTINCT:
-            raise ValueError("a well-known or guessable value; use a random one")
+        if _in_production(info):
+            if _is_guessable(value):
+                raise ValueError("a well-known or guessable value; use a random one")
+            same = [name for name in SECRETS if info.data.get(name.lower()) == value]
+            if same:
+                raise ValueError(f"the same value as {same[0]}; use a random one of its own")
         return value
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator(*(name.lower() + PREVIOUS.lower() for name in SECRETS), mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _read_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = None
+        if not isinstance(value, list | tuple) or not all(isinstance(key, str) for key in value):
+            raise ValueError('write a JSON array of earlier keys, such as ["key", "key"]')
+        return tuple(value)
+
+    @field_validator(*(name.lower() + PREVIOUS.lower() for name in SECRETS))
+    @classmethod
+    def _check_keys(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        current = (info.field_name or "").removesuffix(PREVIOUS.lower())
+        for number, key in enumerate(value, 1):
+            if len(key.encode()) < MIN_SECRET_BYTES:
+                raise ValueError(f"entry {number} is shorter than {MIN_SECRET_BYTES} bytes")
+            if _in_production(info) and _is_guessable(key):
+                raise ValueError(f"entry {number} is a well-known or guessable value")
+            if key == info.data.get(current) or key in value[: number - 1]:
+                raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
+        return value
+
+    @field_validator("font_paths", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("font_paths")
+    @classmethod
+    def _check_paths(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        missing = [str(path) for path in value if not path.is_dir()]
+        if missing:
+            raise ValueError(f"not a folder: {', '.join(missing)}")
+        return value
+
+    @field_validator("allowed_origins", "mfa_required_roles", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part for part in value.split(",") if part.strip())
         return value
@@ -208,6 +279,22 @@ class Settings(BaseModel):
                 "pattern; write a name with other than ASCII letters in its xn-- form"
             )
         return tuple(dict.fromkeys(origin for origin in origins if origin is not None))
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str | None) -> str | None:
+        origin = _exact_origin(value) if value is not None else None
+        if value is not None and (origin is None or not origin.startswith(("http://", "https://"))):
+            raise ValueError("write https://host[:port], without a path")
+        return origin
+
+    @field_validator("mfa_required_roles")
+    @classmethod
+    def _check_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        roles = tuple(dict.fromkeys(role.strip().lower() for role in value))
+        if not set(roles) <= set(ROLES):
+            raise ValueError(f"write roles separated by commas; the roles are {', '.join(ROLES)}")
+        return roles
 
     @field_validator("metrics_token")
     @classmethod
@@ -253,7 +340,12 @@ class Settings(BaseModel):
             raise ValueError("not an ISO 3166 country code such as US")
         return value
 
-    @field_validator("database_uri", "supabase_uri", "analytics_database_uri")
+    @field_validator("clinic_locale")
+    @classmethod
+    def _check_locale(cls, value: str) -> str:
+        return canonical_locale(value)
+
+    @field_validator("database_uri", "supabase_uri", "analytics_database_uri", "migration_database_uri")
     @classmethod
     def _check_database(cls, value: str | None) -> str | None:
         if value is not None:
@@ -282,14 +374,29 @@ class Settings(BaseModel):
                 raise ValueError("not a Redis URL such as redis://:password@host:6379/0") from None
         return value
 
-    @field_validator("analytics_database_uri")
+    @field_validator("analytics_database_uri", "migration_database_uri")
     @classmethod
-    def _check_replica(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_postgresql(cls, value: str | None, info: ValidationInfo) -> str | None:
         uris = info.data.get("database_uri"), info.data.get("supabase_uri")
         primary = _primary_uri(*uris, production=_in_production(info))
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
-            raise ValueError("only PostgreSQL has read replicas")
+            raise ValueError("only PostgreSQL has read replicas and roles")
         return value
+
+
+def _is_guessable(secret: str) -> bool:
+    return len(set(GUESSABLE_WORDS.sub("", secret))) < MIN_DISTINCT
+
+
+def canonical_locale(text: str) -> str:
+    """Return a locale as Babel writes it, such as `en_KE`. Raises ValueError for an unknown one."""
+    try:
+        name = str(Locale.parse(text.strip().replace("-", "_")))
+    except (ValueError, UnknownLocaleError):
+        name = ""
+    if not LOCALE.fullmatch(name):
+        raise ValueError("not a locale such as en_KE: a language, and the country whose formats you use")
+    return name
 
 
 def _exact_origin(entry: str) -> str | None:

@@ -8,20 +8,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
-MEDIA_TYPE = "text/csv"
+from api.report_format import MEDIA_TYPES
+
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 # First characters of a formula, and characters that a spreadsheet drops before it looks for one
 # (OWASP, CSV injection).
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-
-
-def is_requested(format_name: str | None) -> bool:
-    """Return True for a CSV request. The query parameter `format` has precedence over `Accept`."""
-    if format_name is not None:
-        return format_name == "csv"
-    return request.accept_mimetypes.best_match(["application/json", MEDIA_TYPE]) == MEDIA_TYPE
 
 
 def format_cell(value: Any) -> str:
@@ -36,7 +30,7 @@ def csv_response(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]
     writer = csv.writer(text)
     writer.writerow(header)
     writer.writerows([format_cell(value) for value in row] for row in rows)
-    response = Response(text.getvalue(), mimetype=MEDIA_TYPE)
+    response = Response(text.getvalue(), mimetype=MEDIA_TYPES["csv"])
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     return response
 

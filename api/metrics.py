@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from config import settings
+from errors import CODES, ClinicError
 from services.jobs import figures
 
 REQUESTS = Counter("clinic_requests", "Requests answered.", ("method", "route", "status"))
@@ -41,6 +42,15 @@ LAST_VERIFICATION = Gauge(
     "Time of the last `flask verify` without a violation, 0 if there is none.",
     multiprocess_mode="mostrecent",
 )
+# Every series exists from the start: `increase()` of Prometheus misses the first count of a new one.
+REFUSALS = Counter("clinic_refusals", "Requests refused with 401, 403 or 429.", ("code",))
+for _code, (_status, _title) in CODES.items():
+    if _status in (401, 403, 429):
+        REFUSALS.labels(_code)
+BLOCKED_ATTEMPTS = Counter(
+    "clinic_blocked_attempts", "Sign-ins and similar attempts that too many failures block."
+)
+EMERGENCY_ACCESSES = Counter("clinic_emergency_accesses", "Emergency accesses to the record of a patient.")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
@@ -54,6 +64,14 @@ def record_request(method: str, route: str, status: int, seconds: float) -> None
     count, duration = _series(method if method in METHODS else "other", route, status)
     count.inc()
     duration.observe(seconds)
+
+
+def record_refusal(error: ClinicError) -> None:
+    """Count a response of 401, 403 or 429 by its error code."""
+    if error.status in (401, 403, 429):
+        REFUSALS.labels(error.code).inc()
+    if error.blocked_action is not None:
+        BLOCKED_ATTEMPTS.inc()
 
 
 @cache

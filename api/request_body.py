@@ -1,4 +1,4 @@
-"""Request bodies: one strict JSON object, without text that cannot be stored, validated by its schema."""
+"""Request bodies: strict JSON or a form, without text that cannot be stored, validated by its schema."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 
 from api import json_syntax
+from api.body_format import JSON, decode_form
 from api.body_members import read_blanks
 from api.field_errors import describe, wrong_fields
 from api.request_context import current_context
@@ -19,33 +20,33 @@ from security.sanitize import text_problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
-MAX_BODY = 256 * 1024  # bytes
 MAX_DEPTH = 32  # levels of nesting
 
 
 def raw_body() -> bytes:
-    """Return the bytes of the body, or raise 413 for more than `MAX_BODY`."""
-    too_large = ClinicError("payload_too_large", f"Send at most {MAX_BODY // 1024} KiB.")
-    if (request.content_length or 0) > MAX_BODY:
+    """Return the bytes of the body, or raise 413 for more than the endpoint accepts."""
+    accepted = current_context().body_format
+    too_large = ClinicError("payload_too_large", f"Send at most {accepted.size()}.")
+    if (request.content_length or 0) > accepted.limit:
         raise too_large
-    request.max_content_length = MAX_BODY + 1  # a chunked body has no Content-Length
+    request.max_content_length = accepted.limit + 1  # a chunked body has no Content-Length
     body = request.get_data(cache=True)
     # A server may pass on the part of a body that it got before the client disconnected. An empty body would
     # then read as an empty object, and optional members would be lost.
     is_cut_short = len(body) < (request.content_length or 0)
     if is_cut_short or (not body and "Transfer-Encoding" in request.headers):
         raise ClinicError("bad_request", "The body is incomplete. Send the whole request again.")
-    if len(body) > MAX_BODY:
+    if len(body) > accepted.limit:
         raise too_large
     return body
 
 
-def json_object() -> dict[str, Any]:
-    """Return the body as one JSON object. An empty body is an empty object.
+def body_members() -> dict[str, Any]:
+    """Return the members of the body: one JSON object, or the fields of a form. An empty body has no members.
 
     The body is decoded once for each request and kept as `RequestContext.body`. A loader that must lock more
     rows than the path names reads their ids there, before the body is validated. Raises 400 for a body that
-    is not one strict JSON object, 413 for a large one, and 415 for another media type.
+    is not one strict JSON object or form, 413 for a large one, and 415 for another media type.
     """
     context = current_context()
     if context.body is None:
@@ -56,8 +57,9 @@ def json_object() -> dict[str, Any]:
 def _decode(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
-    if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
-        raise ClinicError("unsupported_media_type", "Send JSON with Content-Type: application/json.")
+    _check_media_type()
+    if not request.mimetype.endswith("json"):
+        return dict(decode_form(body))
     try:
         value = json_syntax.decode(body)
     except RecursionError:
@@ -66,6 +68,27 @@ def _decode(body: bytes) -> dict[str, Any]:
         raise ClinicError("malformed_json", f"The body must be one JSON object, not {_kind(value)}.")
     _check_depth(value, MAX_DEPTH)
     return value
+
+
+def body_content() -> bytes:
+    """Return a body that has no members, such as an image, as it was sent.
+
+    Raises 413 for a large one, and 415 for another media type. An empty body has no media type.
+    """
+    body = raw_body()
+    if body:
+        _check_media_type()
+    return body
+
+
+def _check_media_type() -> None:
+    """Raise 415 for a media type that the endpoint does not accept."""
+    accepted = current_context().body_format
+    if not accepted.accepts(request.mimetype):
+        kind = "JSON" if accepted.media_types == JSON.media_types else "a body"
+        raise ClinicError(
+            "unsupported_media_type", f"Send {kind} with Content-Type: {' or '.join(accepted.media_types)}."
+        )
 
 
 def _kind(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import g, request
 
+from api.body_format import JSON, BodyFormat
 from api.body_members import IgnoredMembers
 from errors import ClinicError
 from security.permissions import Actor
@@ -23,9 +24,9 @@ class RequestContext:
     limits count. `token` holds the claims of a
     genuine access token, `token_error` the refusal of another one. `revoked` is the answer of Redis for the
     token's session. `actor` is the verified caller, None before that and for visitors. `session_idle` says
-    that the last use of the session must be noted. `row` is the loaded row that the path names. `body` is
-    the decoded JSON body, None before `request_body.json_object` decoded it. `ignored` holds its read-only
-    members.
+    that the last use of the session must be noted. `row` is the loaded row that the path names.
+    `body_format` is the format of the body that the endpoint accepts. `body` holds the members of the body,
+    None before `request_body.body_members` decoded it. `ignored` holds its read-only members.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class RequestContext:
     session_idle: bool = False
     path: dict[str, Any] = field(default_factory=dict)
     row: Any = None
+    body_format: BodyFormat = JSON
     body: dict[str, Any] | None = None
     ignored: IgnoredMembers = field(default_factory=IgnoredMembers)
 

@@ -1,4 +1,4 @@
-"""Endpoints of reports, as JSON and as CSV."""
+"""Endpoints of reports, as JSON, as CSV and as charts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, cast
 from flask import Response
 
 from api import csv_export
-from api.endpoint import endpoint
+from api.cached_document import private_response
+from api.endpoint import StepUp, endpoint
+from api.report_format import MEDIA_TYPES, requested_format
 from api.request_context import current_actor
 from api.resource import ApiResource
 from schemas.analytics import (
@@ -21,6 +23,7 @@ from schemas.analytics import (
     RevenueQuery,
 )
 from security.permissions import Permission
+from services.charts import reports as charts
 from services.reports import (
     dashboard,
     doctor_performance,
@@ -29,7 +32,6 @@ from services.reports import (
 )
 from services.reports.periods import Unit
 
-MEDIA_TYPES = ("application/json", csv_export.MEDIA_TYPE)
 REVENUE_COLUMNS = ("period", "start", "end", "billed", "collected", "refunded", "net", "revenue")
 UNITS: dict[str, Unit] = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
 
@@ -39,6 +41,10 @@ def _csv_by_figure(name: str, members: Mapping[str, Any]) -> Response:
     return csv_export.csv_response(name, ("figure", "value"), csv_export.flatten(members).items())
 
 
+def _chart(content: bytes) -> Response:
+    return private_response(content, MEDIA_TYPES["svg"])
+
+
 class RevenueReport(ApiResource):
     """Route `/analytics/revenue`."""
 
@@ -46,20 +52,23 @@ class RevenueReport(ApiResource):
         Permission.ANALYTICS_FINANCE,
         query=RevenueQuery,
         returns=RevenueOut,
-        media_types=MEDIA_TYPES,
+        media_types=tuple(MEDIA_TYPES.values()),
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: RevenueQuery) -> RevenueOut | Response:
         """Report revenue by period, payment method and doctor, and the open amounts."""
-        report = RevenueOut.model_validate(
-            revenue.report(
-                start_date=query.start_date,
-                end_date=query.end_date,
-                group_by=UNITS.get(query.group_by) or cast(Unit, query.group_by),
-                doctor_id=query.doctor_id,
-            )
+        figures = revenue.report(
+            start_date=query.start_date,
+            end_date=query.end_date,
+            group_by=UNITS.get(query.group_by) or cast(Unit, query.group_by),
+            doctor_id=query.doctor_id,
         )
-        if not csv_export.is_requested(query.format):
+        format_name = requested_format(query.format)
+        if format_name == "svg":
+            return _chart(charts.revenue_chart(figures))
+        report = RevenueOut.model_validate(figures)
+        if format_name == "json":
             return report
         rows = [[row.model_dump(mode="json")[name] for name in REVENUE_COLUMNS] for row in report.data]
         return csv_export.csv_response("revenue", REVENUE_COLUMNS, rows)
@@ -73,8 +82,9 @@ class DoctorPerformance(ApiResource):
         query=PerformanceQuery,
         returns=PerformanceOut,
         many=True,
-        media_types=MEDIA_TYPES,
+        media_types=tuple(MEDIA_TYPES.values()),
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: PerformanceQuery) -> list[PerformanceOut] | Response:
         """Report appointments, visits and revenue of doctors. Doctors: own only."""
@@ -84,8 +94,11 @@ class DoctorPerformance(ApiResource):
             end_date=query.end_date,
             doctor_id=query.doctor_id,
         )
+        format_name = requested_format(query.format)
+        if format_name == "svg":
+            return _chart(charts.doctors_chart(lines))
         report = [PerformanceOut.model_validate(line) for line in lines]
-        if not csv_export.is_requested(query.format):
+        if format_name == "json":
             return report
         rows = [csv_export.flatten(row.model_dump(mode="json")) for row in report]
         header = list(rows[0]) if rows else list(PerformanceOut.model_fields)
@@ -99,14 +112,18 @@ class PatientStats(ApiResource):
         Permission.ANALYTICS_PATIENTS,
         query=DateRangeQuery,
         returns=PatientStatsOut,
-        media_types=MEDIA_TYPES,
+        media_types=tuple(MEDIA_TYPES.values()),
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: DateRangeQuery) -> PatientStatsOut | Response:
         """Report the number of patients, their demographics, growth and frequent diagnoses."""
         stats = patient_stats.report(start_date=query.start_date, end_date=query.end_date)
+        format_name = requested_format(query.format)
+        if format_name == "svg":
+            return _chart(charts.patients_chart(stats))
         report = PatientStatsOut.model_validate(stats)
-        if not csv_export.is_requested(query.format):
+        if format_name == "json":
             return report
         return _csv_by_figure("patient-stats", report.model_dump(mode="json"))
 
@@ -118,13 +135,17 @@ class Dashboard(ApiResource):
         Permission.DASHBOARD_READ,
         query=DateRangeQuery,
         returns=DashboardOut,
-        media_types=MEDIA_TYPES,
+        media_types=tuple(MEDIA_TYPES.values()),
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: DateRangeQuery) -> DashboardOut | Response:
         """Report the key figures of today and of a period, as far as the role may read them."""
         numbers = dashboard.show(current_actor(), start_date=query.start_date, end_date=query.end_date)
+        format_name = requested_format(query.format)
+        if format_name == "svg":
+            return _chart(charts.today_chart(numbers))
         report = DashboardOut.model_validate(numbers)
-        if not csv_export.is_requested(query.format):
+        if format_name == "json":
             return report
         return _csv_by_figure("dashboard", report.model_dump(mode="json"))

@@ -38,7 +38,7 @@ def load_with_replacement(actor: Actor, doctor_id: int, *, lock: bool = False) -
     """
     if not lock:
         return doctors.get(actor, doctor_id)
-    members = request_body.json_object()
+    members = request_body.body_members()
     replacements = positive_ids(members, "reassign_to")
     on_conflict = members.get("on_conflict")
     if isinstance(on_conflict, dict):

@@ -60,7 +60,7 @@ DETAILS: dict[str, type[Out]] = {
 
 def _load(actor: Actor, patient_id: int, *, lock: bool = False) -> Patient:
     """Return a patient, for a death that cancels appointments locked after their doctors."""
-    members = request_body.json_object() if lock else {}
+    members = request_body.body_members() if lock else {}
     cancels = members.get("deceased_on") is not None and members.get("on_conflict") == "cancel"
     return patients.get(actor, patient_id, lock=lock, with_booked_doctors=cancels)
 

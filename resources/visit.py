@@ -21,7 +21,7 @@ VISIT = Serializer(VisitOut, computed_fields=visits.add_computed_fields, entity=
 
 def _load(actor: Actor, visit_id: int, *, lock: bool = False) -> Visit:
     """Return a visit, for a change locked after the appointment in the body."""
-    members = request_body.json_object() if lock else {}
+    members = request_body.body_members() if lock else {}
     return visits.get(actor, visit_id, lock=lock, appointment_ids=positive_ids(members, "appointment_id"))
 
 

@@ -13,7 +13,7 @@ from schemas.fields import DayIn, DayOut, Id, MoneyOut
 
 
 class DateRangeQuery(BaseModel):
-    """The days of a report. The default is the last 30 days. `format=csv` returns a table."""
+    """The days of a report: the last 30 days by default. Formats: `csv` for a table, `svg` for a chart."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -22,7 +22,7 @@ class DateRangeQuery(BaseModel):
     ] = None
     end_date: Annotated[DayIn | None, Field(description="The last day, included. Default: today.")] = None
     format: Annotated[
-        Literal["json", "csv"] | None, Field(description="The format. Default: by the header Accept.")
+        Literal["json", "csv", "svg"] | None, Field(description="The format. Default: by the header Accept.")
     ] = None
 
 

@@ -13,8 +13,11 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    HttpUrl,
     PlainSerializer,
     StringConstraints,
+    TypeAdapter,
+    ValidationError,
     WithJsonSchema,
 )
 
@@ -25,10 +28,11 @@ from column_types import (
     PHONE_MARKS,
     QUANTITY_LIMIT,
     QuantityType,
+    canonical_language,
     json_number,
     plain_phone,
 )
-from config import settings
+from config import canonical_locale, settings
 from security.sanitize import sanitize
 
 # Clinics have internal mail domains, such as clinic.local.
@@ -65,6 +69,19 @@ def _check_phone(value: str) -> str:
         )
     return value.strip()
 
+
+def _check_website(value: str) -> str:
+    try:
+        url = _URL.validate_python(value)
+    except ValidationError:
+        url = None
+    if url is None or url.username is not None or url.password is not None or _UNSAFE_IN_URL.search(value):
+        raise ValueError("must be the address of a web page such as https://www.clinic.example")
+    return value
+
+
+_URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
+_UNSAFE_IN_URL = re.compile(r"[\s\x00-\x1f\x7f\"'<>\\^`{|}]")
 
 # `_check_not_blank` and `_check_phone` as patterns of JSON Schema
 _NOT_BLANK = Field(json_schema_extra={"pattern": r"\S"})
@@ -128,6 +145,46 @@ Phone = Annotated[
     clean(100),
     WithJsonSchema(
         {"type": "string", "maxLength": 100, "pattern": _PHONE_PATTERN, "examples": ["+1 (555) 123-4567"]}
+    ),
+]
+Website = Annotated[
+    str,
+    StringConstraints(max_length=500, strip_whitespace=True),
+    AfterValidator(_check_website),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "uri",
+            "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://",
+            "maxLength": 500,
+            "examples": ["https://www.clinic.example"],
+        }
+    ),
+]
+Language = Annotated[
+    str,
+    StringConstraints(max_length=35),
+    AfterValidator(canonical_language),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": 35,
+            "description": "A language tag of BCP 47. Null means the language of the clinic.",
+            "examples": ["sw"],
+        }
+    ),
+]
+LocaleName = Annotated[
+    str,
+    StringConstraints(max_length=35),
+    AfterValidator(canonical_locale),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": 35,
+            "description": "Language and country whose formats the clinic uses. Null means `CLINIC_LOCALE`.",
+            "examples": ["en_KE"],
+        }
     ),
 ]
 Password = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_check_not_blank), _NOT_BLANK]

@@ -26,6 +26,7 @@ from schemas.fields import (
     DayOut,
     Email,
     InstantOut,
+    Language,
     Line,
     MoneyOut,
     Name,
@@ -64,6 +65,7 @@ class PatientIn(In):
     emergency_contact_phone: Phone | None = None
     needs_review: bool = False
     review_notes: Note | None = None
+    language: Language | None = None
     is_active: bool = True
 
 
@@ -118,6 +120,7 @@ class PatientOut(Out):
     emergency_contact_phone: str | None
     needs_review: bool
     review_notes: str | None
+    language: str | None
     is_active: bool
     account_balance: MoneyOut | None = None
     last_visit: InstantOut | None

@@ -20,8 +20,10 @@ from models import (
     Billing,
     BillingItem,
     BillingStanding,
+    CalendarFeed,
     Claim,
     Dispensing,
+    EmergencyAccess,
     IdempotencyKey,
     InventoryItem,
     InventoryLot,
@@ -41,8 +43,10 @@ from models import (
 )
 from services import clock
 from services.billing import claims, ledger
+from services.calendar_feeds.feeds import MAX_FEEDS
 from services.integrity_rule import IntegrityCheck
 from services.jobs.integrity import job_checks
+from services.users import emergency_access
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
 
@@ -130,6 +134,8 @@ def all_checks() -> list[IntegrityCheck]:
         *_stock_checks(),
         *_session_checks(),
         *job_checks(),
+        *_calendar_feed_checks(),
+        *_emergency_checks(),
     ]
 
 
@@ -431,6 +437,41 @@ def _session_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "Every idempotency key has a response.",
             select(IdempotencyKey.id).where(IdempotencyKey.status.is_(None)),
+        ),
+    ]
+
+
+def _calendar_feed_checks() -> list[IntegrityCheck]:
+    open_feeds = (
+        select(CalendarFeed.doctor_id)
+        .where(CalendarFeed.ended_at.is_(None))
+        .group_by(CalendarFeed.doctor_id)
+        .having(func.count() > MAX_FEEDS)
+    )
+    return [
+        IntegrityCheck(f"No doctor has more than {MAX_FEEDS} calendar feeds.", open_feeds),
+        IntegrityCheck(
+            "A calendar feed that was read has a digest of its content.",
+            select(CalendarFeed.id).where(
+                CalendarFeed.last_fetched_at.is_not(None),
+                or_(CalendarFeed.content_digest.is_(None), CalendarFeed.content_changed_at.is_(None)),
+            ),
+        ),
+    ]
+
+
+def _emergency_checks() -> list[IntegrityCheck]:
+    access = EmergencyAccess
+    return [
+        IntegrityCheck(
+            "No emergency access ends later than an hour from now.",
+            select(access.id).where(access.expires_at > clock.now() + emergency_access.DURATION),
+        ),
+        IntegrityCheck(
+            "An emergency access is reviewed by another user, after it began.",
+            select(access.id).where(
+                or_(access.reviewed_by_id == access.user_id, access.reviewed_at < access.created_at)
+            ),
         ),
     ]
 

@@ -129,6 +129,8 @@ def settings_for(database_url: str, **overrides: object) -> Settings:
         "database_uri": database_url,
         "jwt_secret_key": "test-only-" + "k7Q2x9Zr" * 5,
         "audit_key": "test-only-" + "m4W8v1Lt" * 5,
+        "data_key": "test-only-" + "p9D3s6Yh" * 5,
+        "backup_key": "test-only-" + "b5C2j8Uf" * 5,
         "bcrypt_cost": 4,
         "rate_limit_enabled": False,
         # one for each clinic: the chain heads of another clinic would look like deleted entries

@@ -25,10 +25,11 @@ import psutil
 import pytest
 import requests
 
-from config import SERVER_THREADS
+from config import SECRETS, SERVER_THREADS
 from models import AuditLog
 from tests.conftest import NewDatabase, settings_for
 from tests.support.clinic import Clinic
+from tests.support.keys import secrets_of
 from tests.support.servers import ROOT, AppServer, ServerError, start_app
 
 HEAD = b"POST /auth/login HTTP/1.1\r\nHost: clinic\r\nContent-Type: application/json\r\n"
@@ -156,7 +157,7 @@ def test_a_reload_replaces_the_workers_and_loses_no_request(start: StartServer) 
 def test_every_line_of_the_log_is_json_without_secrets(start: StartServer, gunicorn: bool) -> None:
     server = start(env={"ENVIRONMENT": "production"} | ORIGIN, gunicorn=gunicorn)
     assert server.process is not None
-    secrets = [server.process.options["env"][name] for name in ("JWT_SECRET_KEY", "AUDIT_KEY")]
+    secrets = [server.process.options["env"][name] for name in SECRETS]
     before = worker_pids(server)
 
     psutil.Process(main_pid(server)).send_signal(signal.SIGHUP)
@@ -290,8 +291,7 @@ def test_only_trusted_proxies_name_the_address_of_the_caller(
 ) -> None:
     clinic = Clinic(settings_for(database))
     secrets = {
-        "JWT_SECRET_KEY": clinic.settings.jwt_secret_key,
-        "AUDIT_KEY": clinic.settings.audit_key,
+        **secrets_of(clinic.settings),
         "AUDIT_HEADS_FILE": str(clinic.settings.heads_file),
     }
     server = start(env=secrets | {"TRUSTED_PROXIES": proxies})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import stat
 import subprocess
@@ -19,7 +20,9 @@ from config import SECRETS, Settings, SettingsError, load
 from tests.support.servers import ROOT
 
 JWT, AUDIT = "k7Q2x9Zr" * 3 + "Lm4pT8wB", "m4W8v1Lt" * 3 + "Qz6nR3yD"
-GOOD: dict[str, Any] = {"jwt_secret_key": JWT, "audit_key": AUDIT}
+DATA, BACKUP = "p9D3s6Yh" * 3 + "Ns5kX2cJ", "b5C2j8Uf" * 3 + "Hw7gV4aM"
+GOOD: dict[str, Any] = {"jwt_secret_key": JWT, "audit_key": AUDIT, "data_key": DATA, "backup_key": BACKUP}
+LINES = "".join(f"{name.upper()}={value}\n" for name, value in GOOD.items())
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +62,7 @@ def test_unset_variables_have_the_documented_defaults() -> None:
 
 def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    file.write_text(f"PORT=6000\nHOST=0.0.0.0\nCURRENCY=\nJWT_SECRET_KEY={JWT}\nAUDIT_KEY={AUDIT}\n")
+    file.write_text(f"PORT=6000\nHOST=0.0.0.0\nCURRENCY=\n{LINES}")
     monkeypatch.setenv("PORT", "7000")
 
     settings = load(file)
@@ -72,7 +75,7 @@ def test_an_empty_variable_hides_the_value_in_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / ".env"
-    file.write_text(f"REDIS_URL=redis://localhost\nJWT_SECRET_KEY={JWT}\nAUDIT_KEY={AUDIT}\n")
+    file.write_text(f"REDIS_URL=redis://localhost\n{LINES}")
     monkeypatch.setenv("REDIS_URL", "")
     monkeypatch.setenv("PORT", " ")
 
@@ -182,7 +185,7 @@ def test_all_errors_are_reported_together() -> None:
 
     errors = problems(**invalid, environment="production", flask_debug="true")
 
-    assert set(errors) == {name.upper() for name in invalid} | {"FLASK_DEBUG", "AUDIT_KEY"}
+    assert set(errors) == {name.upper() for name in invalid} | {"FLASK_DEBUG", *SECRETS}
 
 
 @pytest.mark.parametrize("variable", ["environment", "flask_env"])
@@ -197,8 +200,8 @@ def test_production_refuses_debug_mode_and_guessable_secrets(variable: str) -> N
         "x" * 64,
         "abcabcabc" * 8,
     ):
-        assert set(problems(**production, **(GOOD | {"jwt_secret_key": value}))) == {"JWT_SECRET_KEY"}, value
-        assert set(problems(**production, **(GOOD | {"audit_key": value}))) == {"AUDIT_KEY"}, value
+        for name in SECRETS:
+            assert set(problems(**production, **(GOOD | {name.lower(): value}))) == {name}, value
     assert set(problems(**production, **GOOD, flask_debug="1")) == {"FLASK_DEBUG"}
     assert set(problems(**production, **GOOD, allowed_origins="*")) == {"ALLOWED_ORIGINS"}
     assert load(None, **production, **GOOD).production is True
@@ -216,6 +219,45 @@ def test_random_secrets_are_accepted_in_production() -> None:
         assert load(None, environment="production", **hexadecimal).production
         base64 = {name.lower(): secrets.token_urlsafe(32) for name in SECRETS}
         assert load(None, environment="production", **base64).production
+
+
+def test_two_secrets_of_production_are_never_equal() -> None:
+    same = GOOD | {"data_key": JWT, "backup_key": AUDIT}
+
+    assert set(problems(environment="production", **same)) == {"DATA_KEY", "BACKUP_KEY"}
+    assert load(None, **same).production is False
+
+
+# --- Earlier keys --------------------------------------------------------------------------------------
+
+OTHER = "r8Zt1uEw" * 3 + "Jc6yB9oG"
+
+
+def test_earlier_keys_are_a_json_array() -> None:
+    settings = load(None, environment="production", **GOOD, audit_keys_previous=json.dumps([OTHER, DATA]))
+
+    assert settings.audit_keys_previous == (OTHER, DATA)
+    assert settings.jwt_secret_keys_previous == ()
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_wrong_earlier_keys_are_refused_without_their_value(name: str) -> None:
+    variable, current = f"{name}S_PREVIOUS", GOOD[name.lower()]
+    for value in (
+        OTHER,
+        f'"{OTHER}"',
+        f"[{OTHER}]",
+        json.dumps({"key": OTHER}),
+        json.dumps([OTHER, 7]),
+        json.dumps([OTHER, "r8Zt1uEw"]),
+        json.dumps([OTHER, OTHER]),
+        json.dumps([OTHER, current]),
+        json.dumps(["your-super-secret-jwt-key-change-this-r8Zt1u"]),
+    ):
+        found = problems(environment="production", **GOOD, **{variable.lower(): value})
+        assert found.keys() == {variable}, value
+        assert "r8Zt1u" not in found[variable]
+        assert current not in found[variable]
 
 
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
@@ -312,7 +354,7 @@ def test_production_generates_no_secrets(tmp_path: Path) -> None:
 
 
 def test_secrets_that_cannot_be_stored_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="JWT_SECRET_KEY, AUDIT_KEY: missing"):
+    with pytest.raises(SettingsError, match="JWT_SECRET_KEY, AUDIT_KEY, DATA_KEY, BACKUP_KEY: missing"):
         load(tmp_path / "nowhere" / ".env")
 
 
@@ -375,6 +417,6 @@ def test_a_currency_without_places_or_with_more_than_two_is_refused(currency: st
 
 @pytest.mark.parametrize(("currency", "places"), [("USD", 2), ("KES", 2), ("JPY", 0), ("UGX", 0)])
 def test_the_places_of_a_currency_are_those_of_iso_4217(currency: str, places: int) -> None:
-    settings = load(None, jwt_secret_key=JWT, audit_key=AUDIT, currency=currency)
+    settings = load(None, **GOOD, currency=currency)
 
     assert settings.currency_places == places

@@ -20,13 +20,14 @@ from prometheus_client import REGISTRY
 
 from api.metrics import QueueCollector
 from app import create_app
-from config import Settings, load
+from config import SECRETS, Settings, load
+from tests.support.keys import new_secrets
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = "https://pypi.org/simple"
 NOT_SERVED = {"deploy", "docs", "instance", "tests", "run.py"}  # what the server does not use
 SETTINGS = {name.upper() for name in Settings.model_fields}
-SECRETS = {"JWT_SECRET_KEY", "AUDIT_KEY", "METRICS_TOKEN"}
+NO_DEFAULTS = {*SECRETS, "METRICS_TOKEN"}
 
 
 def read(path: str) -> str:
@@ -101,7 +102,7 @@ def test_the_example_lists_exactly_the_settings() -> None:
 
 
 def test_the_example_contains_no_secret() -> None:
-    assert {name for name in SECRETS if example_settings()[name]} == set()
+    assert {name for name in NO_DEFAULTS if example_settings()[name]} == set()
 
 
 def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +112,8 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
 
     example, defaults = load(tmp_path / ".env").model_dump(), load(tmp_path / "none").model_dump()
 
-    environment_specific = {"jwt_secret_key", "audit_key", "allowed_origins", "database_uri", "environment"}
+    environment_specific = {"allowed_origins", "database_uri", "environment"}
+    environment_specific |= {name.lower() for name in SECRETS}
     assert {name: example[name] for name in example.keys() - environment_specific} == {
         name: defaults[name] for name in defaults.keys() - environment_specific
     }
@@ -122,8 +124,8 @@ def test_gunicorn_listens_at_the_configured_address(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOST", "127.0.0.9")
     monkeypatch.setenv("PORT", "5099")
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
-    monkeypatch.setenv("JWT_SECRET_KEY", "a" * 40)
-    monkeypatch.setenv("AUDIT_KEY", "b" * 40)
+    for name, value in new_secrets().items():
+        monkeypatch.setenv(name, value)
 
     gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
 
@@ -143,12 +145,10 @@ def test_gunicorn_listens_at_the_configured_address(monkeypatch: pytest.MonkeyPa
     ids=["gunicorn", "granian"],
 )
 def test_a_worker_excludes_its_loaded_objects_from_garbage_collection(start_worker: str) -> None:
-    secrets = {"JWT_SECRET_KEY": "a" * 40, "AUDIT_KEY": "b" * 40}
-
     frozen = subprocess.run(
         [sys.executable, "-c", f"import gc; {start_worker}; print(gc.get_freeze_count())"],
         cwd=ROOT,
-        env=os.environ | secrets,
+        env=os.environ | new_secrets(),
         capture_output=True,
         text=True,
         check=True,
@@ -223,7 +223,7 @@ def test_the_composed_server_gets_known_settings_and_no_default_secret() -> None
 
     assert set(environment) <= SETTINGS
     assert environment["ENVIRONMENT"] == "production"
-    for name in ("JWT_SECRET_KEY", "AUDIT_KEY", "ALLOWED_ORIGINS"):
+    for name in (*SECRETS, "ALLOWED_ORIGINS"):
         assert environment[name] == f"${{{name}:?}}"
     assert "${POSTGRES_PASSWORD:?}" in environment["DATABASE_URI"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clinic import Clinic
+from tests.support.keys import secrets_of
 from tests.support.servers import ROOT, start_app
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,7 +38,7 @@ def test_the_path_from_login_to_a_paid_bill_works_as_written(
     clinic: Clinic, database_url: str, shell: dict[str, str]
 ) -> None:
     settings = clinic.settings
-    secrets = {"JWT_SECRET_KEY": settings.jwt_secret_key, "AUDIT_KEY": settings.audit_key}
+    secrets = secrets_of(settings)
     made = subprocess.run(
         [
             sys.executable,

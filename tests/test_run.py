@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.keys import new_secrets
 from tests.support.servers import ROOT, AppServer, ManagedProcess, free_port
 
 
@@ -25,8 +26,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "PORT": str(free_port()),
         "WEB_CONCURRENCY": "1",
         "DATABASE_URI": f"sqlite:///{tmp_path}/clinic.db",
-        "JWT_SECRET_KEY": "a" * 40,
-        "AUDIT_KEY": "b" * 40,
+        **new_secrets(),
         "AUDIT_HEADS_FILE": str(tmp_path / "audit-heads.json"),
         "BCRYPT_COST": "4",
     }

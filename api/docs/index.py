@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
+from api.body_format import JSON
 from api.docs.examples import VARIABLES, base_url, example_of
 from api.docs.json_schema import (
     COMMON,
@@ -21,7 +22,7 @@ from api.docs.json_schema import (
 )
 from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.list_query import MAX_TEXT
-from api.request_body import MAX_BODY, MAX_DEPTH
+from api.request_body import MAX_DEPTH
 from config import settings
 from errors import CODES
 from security.passwords import MIN_LENGTH
@@ -84,7 +85,7 @@ def limits() -> dict[str, Any]:
         "failed_sign_ins_by_account": configured.rate_limit_login_account,
         "failed_sign_ins_by_address": configured.rate_limit_login_address,
         "registrations_by_network": configured.rate_limit_register,
-        "body_bytes": MAX_BODY,
+        "body_bytes": JSON.limit,
         "body_depth": MAX_DEPTH,
         "query_value_characters": MAX_TEXT,
         "rows_per_page": MAX_PER_PAGE,
@@ -113,6 +114,8 @@ def _endpoint_members(endpoint: RegisteredEndpoint, definitions: Schema) -> dict
     }
     if spec.description:
         members["description"] = spec.description
+    if spec.step_up is not None:
+        members["step_up"] = spec.step_up
     body = None
     if spec.body is not None:
         schema = schema_of(spec.body, output=False, definitions=definitions)
@@ -156,6 +159,7 @@ def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], bod
         data = shlex.quote(json.dumps(body, ensure_ascii=False))
         for name, variable in stated.variables.items():
             # the shell replaces a variable outside single quotes only
-            data = data.replace(json.dumps(body[name]), f'"\'"${variable}"\'"')
+            quote = '"' if isinstance(body[name], str) else ""
+            data = data.replace(json.dumps(body[name]), f"{quote}'\"${variable}\"'{quote}")
         command += f' -H "Content-Type: application/json" -d {data}'
     return command

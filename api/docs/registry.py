@@ -23,9 +23,12 @@ DOMAINS = {
     "service": "Documentation, health and metrics.",
     "auth": "Sign-in, sessions and the account of the signed-in user.",
     "users": "User accounts, for administrators.",
+    "clinic": "The clinic: name, contact, logo and locale.",
     "patients": "Patients, their medical history, account and timeline.",
     "audit-logs": "Who read or changed what, for administrators.",
+    "emergency-access": "Emergency access to the clinical fields of a patient, and its review.",
     "doctors": "Doctors, their working hours, free slots and time off.",
+    "calendar": "The calendars of doctors, for calendar programs.",
     "appointments": "Booking, moving and cancelling appointments.",
     "visits": "The record of a visit, its signature and addenda.",
     "treatments": "Treatments of a visit, with the stock that they use.",
@@ -34,6 +37,9 @@ DOMAINS = {
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
     "jobs": "Background work, for administrators.",
+    "messages": "Messages to patients, and the callbacks of gateways.",
+    "a": "The public page to confirm or cancel an appointment.",
+    "u": "The public page to end messages.",
 }
 
 
@@ -44,6 +50,7 @@ class RegisteredEndpoint:
     method: str
     path: str  # with {names}
     path_ids: tuple[str, ...]
+    path_texts: frozenset[str]  # those of `path_ids` that are no numbers
     spec: EndpointSpec
     resource: type[ApiResource]
 
@@ -61,10 +68,8 @@ class RegisteredEndpoint:
     @property
     def operation_id(self) -> str:
         """Return a stable id for generated clients: `post_patients`, `get_patients_by_patient_id`."""
-        words = [
-            f"by_{part[1:-1]}" if part.startswith("{") else part for part in self.path.strip("/").split("/")
-        ]
-        return "_".join([self.method.lower(), *words]).replace("-", "_").replace(".", "_").rstrip("_")
+        path = re.sub(r"{(\w+)}", r"by_\1", self.path)
+        return (self.method.lower() + re.sub(r"[-./]", "_", path)).rstrip("_")
 
     @property
     def roles(self) -> list[str]:
@@ -106,6 +111,10 @@ class RegisteredEndpoint:
             codes.append("too_many_requests")
         if not self.public:
             codes += ["unauthorized", "token_invalid", "token_expired", "token_revoked", "forbidden"]
+            if not self.spec.before_enrolment:
+                codes.append("mfa_enrolment_required")
+        if self.spec.step_up is not None:
+            codes.append("step_up_required")
         if self.unsafe:
             codes += ["origin_not_allowed", "conflict"]
         if self.path_ids:
@@ -116,9 +125,7 @@ class RegisteredEndpoint:
         if self.checks_version:
             codes.append("stale_version")
         if self.idempotent:
-            codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress"]
-        if self.spec.secret:
-            codes.append("already_done")
+            codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress", "already_done"]
         by_status: dict[int, list[str]] = {}
         for code in dict.fromkeys([*self.spec.errors, *codes]):
             by_status.setdefault(CODES[code][0], []).append(code)
@@ -137,8 +144,11 @@ def registered_endpoints(app: Flask) -> list[RegisteredEndpoint]:
             raise TypeError(f"{rule.rule} is not served by an ApiResource")
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         path_ids = tuple(re.findall(r"{(\w+)}", path))
+        texts = frozenset(re.findall(r"<(\w+)>", rule.rule))
         for name in METHODS:
             method = getattr(resource, name, None)
             if method is not None:
-                endpoints.append(RegisteredEndpoint(name.upper(), path, path_ids, method.spec, resource))
+                endpoints.append(
+                    RegisteredEndpoint(name.upper(), path, path_ids, texts, method.spec, resource)
+                )
     return endpoints

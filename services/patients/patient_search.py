@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
+from column_types import canonical_language
 from enums import RefundStatus
 from errors import invalid
 from extensions import db
@@ -220,6 +221,13 @@ def _has_allergy(text: str) -> ColumnElement[bool]:
     return Patient.id.in_(histories.where(words_in(Allergy.substance_fold, text)))
 
 
+def _has_language(text: str) -> ColumnElement[bool]:
+    try:
+        return Patient.language == canonical_language(text)
+    except ValueError as error:
+        raise invalid("language", str(error)) from None
+
+
 def _has_visit_since(since: datetime) -> ColumnElement[bool]:
     # a correlated EXISTS: its negation does not have to read every visit
     return exists().where(Visit.patient_id == Patient.id, Visit.date >= since, Visit.voided_at.is_(None))
@@ -269,6 +277,7 @@ FILTERS = {
         Kind.TEXT, _has_condition, "Part of a recorded condition's name, or the beginning of its ICD-10 code."
     ),
     "allergy": Filter(Kind.TEXT, _has_allergy, "Part of the name of a recorded allergen."),
+    "language": Filter(Kind.TEXT, _has_language, "Language tag of BCP 47, in any notation."),
     "seen_since": Filter(Kind.INSTANT, _has_visit_since, "Had a visit on or after this day.", once=True),
     "not_seen_since": Filter(
         Kind.INSTANT,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from api import request_body
-from api.request_body import MAX_BODY
+from api.body_format import JSON
 from tests.security.test_sanitize import CLINICAL_SENTENCES
 from tests.support.clinic import Clinic
 
@@ -238,7 +238,7 @@ def test_the_memory_for_a_body_is_bounded(
 
     problem = response.get_json()
     assert (response.status_code, problem["error"]) == (status, code)
-    assert peak < 100 * MAX_BODY
+    assert peak < 100 * JSON.limit
     assert len(response.data) < 100_000
 
 

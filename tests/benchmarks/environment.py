@@ -36,6 +36,7 @@ from services.users import sessions
 from tests.benchmarks.client import Connection, connect_evenly
 from tests.benchmarks.statements import PostgresRecorder, SqliteRecorder, StatementRecorder
 from tests.support.database import migrate
+from tests.support.keys import new_secrets
 from tests.support.servers import (
     AppServer,
     PostgresServer,
@@ -244,8 +245,7 @@ def _production_settings(folder: Path, url: str, redis_url: str | None) -> dict[
         "ENVIRONMENT": "production",
         "DATABASE_URI": url,
         "REDIS_URL": redis_url or "",
-        "JWT_SECRET_KEY": secrets.token_urlsafe(48),
-        "AUDIT_KEY": secrets.token_urlsafe(48),
+        **new_secrets(),
         "AUDIT_HEADS_FILE": str(folder / "heads.json"),
         "BCRYPT_COST": "12",
         "RATE_LIMIT_ENABLED": "true",

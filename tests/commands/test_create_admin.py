@@ -15,6 +15,7 @@ import create_admin
 from models import AuditLog, User
 from tests.conftest import settings_for
 from tests.support.clinic import PASSWORD, Clinic
+from tests.support.keys import secrets_of
 from tests.support.servers import ROOT
 
 MakeClinic = Callable[..., Clinic]
@@ -30,8 +31,7 @@ def environment(database_url: str) -> dict[str, str]:
         "FLASK_ENV": "development",
         "FLASK_DEBUG": "",
         "DATABASE_URI": database_url,
-        "JWT_SECRET_KEY": settings.jwt_secret_key,
-        "AUDIT_KEY": settings.audit_key,
+        **secrets_of(settings),
         "BCRYPT_COST": "4",
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from config import load
+from config import SECRETS, load
 from extensions import db
 from services.audit import audit_chain
 from tests.conftest import settings_for
@@ -70,7 +70,7 @@ def test_exported_chain_heads_are_for_their_owner_only(clinic: Clinic) -> None:
 
 
 def test_generated_secrets_are_for_their_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("JWT_SECRET_KEY", "AUDIT_KEY", "ENVIRONMENT", "FLASK_ENV"):
+    for name in (*SECRETS, "ENVIRONMENT", "FLASK_ENV"):
         monkeypatch.delenv(name, raising=False)
 
     load(tmp_path / ".env")

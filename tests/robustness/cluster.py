@@ -15,6 +15,7 @@ import requests
 
 from tests.conftest import settings_for
 from tests.support.clinic import Caller, Clinic
+from tests.support.keys import secrets_of
 from tests.support.servers import AppServer, start_app
 
 TIMEOUT_S = 60  # longer than any allowed response time, so that slow responses are measured
@@ -91,8 +92,7 @@ def start_cluster(
     clinic = Clinic(settings_for(database_url))
     settings = clinic.settings
     shared = {
-        "JWT_SECRET_KEY": settings.jwt_secret_key,
-        "AUDIT_KEY": settings.audit_key,
+        **secrets_of(settings),
         "AUDIT_HEADS_FILE": str(settings.heads_file),
     }
     return Cluster(start_app(database_url, redis_url, workers=workers, env=shared | dict(env or {})), clinic)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.robustness.cluster import Cluster, slot
 from tests.robustness.load_level import LoadLevel
+from tests.support.keys import secrets_of
 from tests.support.servers import ROOT
 
 CLIENTS = 64
@@ -207,8 +208,7 @@ def test_flask_verify_runs_from_outside(cluster: Cluster) -> None:
 
     environment = {
         "DATABASE_URI": cluster.clinic.settings.database_uri or "",
-        "JWT_SECRET_KEY": cluster.clinic.settings.jwt_secret_key,
-        "AUDIT_KEY": cluster.clinic.settings.audit_key,
+        **secrets_of(cluster.clinic.settings),
         "AUDIT_HEADS_FILE": str(cluster.clinic.settings.heads_file),
     }
     result = subprocess.run(

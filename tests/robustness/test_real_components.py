@@ -32,6 +32,7 @@ from tests.robustness.proxies import (
     start_pgbouncer,
 )
 from tests.support.clinic import PASSWORD, Clinic
+from tests.support.keys import secrets_of
 from tests.support.servers import (
     AppServer,
     PostgresServer,
@@ -78,8 +79,7 @@ def deployment(postgres: PostgresServer, postgres_template: str) -> Iterator[Dep
     clinic = Clinic(settings_for(url))
     redis, pooler = start_redis(), start_pgbouncer(postgres, POOL_SIZE)
     environment = {
-        "JWT_SECRET_KEY": clinic.settings.jwt_secret_key,
-        "AUDIT_KEY": clinic.settings.audit_key,
+        **secrets_of(clinic.settings),
         "AUDIT_HEADS_FILE": str(clinic.settings.heads_file),
         "TRUSTED_PROXIES": "1",
         "RATE_LIMIT_ENABLED": "true",

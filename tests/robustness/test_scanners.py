@@ -21,6 +21,7 @@ from tests.robustness.conftest import Figures
 from tests.robustness.load_level import selected_level
 from tests.support.clinic import Clinic
 from tests.support.furnished import furnish
+from tests.support.keys import secrets_of
 from tests.support.servers import (
     ROOT,
     AppServer,
@@ -72,8 +73,7 @@ def scan_target(
         url,
         workers=2,
         env={
-            "JWT_SECRET_KEY": settings.jwt_secret_key,
-            "AUDIT_KEY": settings.audit_key,
+            **secrets_of(settings),
             "AUDIT_HEADS_FILE": str(settings.heads_file),
         },
     )

@@ -18,6 +18,7 @@ from tests.robustness.conftest import Figures
 from tests.robustness.load_level import LoadLevel, selected_level
 from tests.support.clinic import PASSWORD, Clinic
 from tests.support.concurrency import run_concurrently
+from tests.support.keys import secrets_of
 from tests.support.servers import AppServer, start_app, start_redis
 
 ATTACKERS = 100
@@ -69,8 +70,7 @@ def attacked(
     clinic = Clinic(settings_for(new_database("postgresql")))
     redis = start_redis() if has_redis else None
     environment = {
-        "JWT_SECRET_KEY": clinic.settings.jwt_secret_key,
-        "AUDIT_KEY": clinic.settings.audit_key,
+        **secrets_of(clinic.settings),
         "AUDIT_HEADS_FILE": str(clinic.settings.heads_file),
         "TRUSTED_PROXIES": "1",
         "RATE_LIMIT_ENABLED": "true",

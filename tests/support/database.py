@@ -10,9 +10,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, text
 
+from commands.backup import SEEDED_TABLES
 from database.engine import engine_options, register
 from models import Base
-from services.audit.audit_log import CHAINS
 from tests.support.servers import ROOT, PostgresServer
 
 POSTGRESQL_OBJECTS = """
@@ -32,11 +32,11 @@ UNION ALL SELECT 'function', '', p.proname, pg_get_functiondef(p.oid)
 UNION ALL SELECT 'sequence', '', sequencename, data_type::text FROM pg_sequences WHERE schemaname = 'public'
 """
 
-# The state after the migrations: only the heads of the audit chains. Triggers and foreign keys are off.
+# The state after the migrations: only the rows that they insert. Triggers and foreign keys are off.
 EMPTY = f"""
 SET lock_timeout = '5s'; SET session_replication_role = replica;
 {"".join(f"DELETE FROM {table.name};" for table in Base.metadata.sorted_tables)}
-INSERT INTO audit_heads SELECT chain, 0, '' FROM generate_series(0, {CHAINS - 1}) AS chain;
+{"".join(f"INSERT INTO {table} SELECT * FROM inserted_{table};" for table in SEEDED_TABLES)}
 SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
   FROM pg_sequences WHERE last_value IS NOT NULL
 """
@@ -47,6 +47,10 @@ SELECT version_num, (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_co
        (SELECT sum(relnatts) FROM pg_class)
   FROM alembic_version
 """
+
+
+# Keep the rows that the migrations inserted.
+KEEP = "".join(f"CREATE TEMP TABLE inserted_{table} AS TABLE {table};" for table in SEEDED_TABLES)
 
 
 class ReusedDatabase:
@@ -80,7 +84,7 @@ class ReusedDatabase:
         self.url = self.server.clone(self.template)
         self.connection = psycopg2.connect(self.url)
         self.connection.autocommit = True
-        self.schema_summary = self._execute(SCHEMA_SUMMARY)
+        self.schema_summary = self._execute(KEEP + SCHEMA_SUMMARY)
 
     def _execute(self, statement: str) -> list[tuple[object, ...]]:
         with self.connection.cursor() as cursor:

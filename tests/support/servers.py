@@ -32,6 +32,8 @@ import psycopg2
 import redis
 from sqlalchemy import URL, make_url
 
+from tests.support.keys import new_secrets
+
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
@@ -361,8 +363,7 @@ def start_app(
         "ENVIRONMENT": "development",
         "DATABASE_URI": database_url,
         "REDIS_URL": redis_url or "",
-        "JWT_SECRET_KEY": secrets.token_hex(32),
-        "AUDIT_KEY": secrets.token_hex(32),
+        **new_secrets(),
         "AUDIT_HEADS_FILE": str(directory / "audit-heads.jsonl"),
         "BCRYPT_COST": "4",
         "RATE_LIMIT_ENABLED": "false",

@@ -1,16 +1,19 @@
-"""Public documents: compressed on request, and cached by their entity tag."""
+"""Documents that clients may store: public ones, and private ones of the caller."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 from flask import Response, request
 
-# Caches may store the document. They ask each time whether it has changed: an upgrade is seen at once.
-CACHE_CONTROL = "public, no-cache"
+# A cache may store the document. It asks each time if the document has changed: an upgrade is seen at once.
+PUBLIC = "public, no-cache"
+# Only the client of the caller may store it: the document holds data of patients.
+PRIVATE = "private, no-cache"
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,32 @@ class PublicDocument:
             response.content_encoding = "gzip"
         response.set_etag(f"{self._tag}-gzip" if compressed else self._tag)
         response.vary.update(("Accept-Encoding", *self.vary))
-        response.headers["Cache-Control"] = CACHE_CONTROL
+        response.headers["Cache-Control"] = PUBLIC
         if self.csp is not None:
             response.headers["Content-Security-Policy"] = self.csp
         response.make_conditional(request)
         return response
+
+
+def private_response(
+    content: bytes,
+    mimetype: str,
+    *,
+    digest: str | None = None,
+    file_name: str | None = None,
+    last_modified: datetime | None = None,
+) -> Response:
+    """Return a document of the caller: 304 if the client has it already.
+
+    The entity tag is a digest of the content. The same rows must therefore give the same bytes. `digest` is
+    that of the rows, if the caller adds an expensive content to a response that is no 304. `file_name` is the
+    name under which a browser saves the document.
+    """
+    response = Response(content, mimetype=mimetype)
+    response.set_etag((digest or hashlib.sha256(content).hexdigest())[:32])
+    response.headers["Cache-Control"] = PRIVATE
+    response.last_modified = last_modified
+    if file_name is not None:
+        response.headers["Content-Disposition"] = f'attachment; filename="{file_name}"'
+    response.make_conditional(request)
+    return response
