@@ -56,9 +56,15 @@ from resources.billings import (
     ClaimItem,
     ClaimList,
 )
-from resources.clinic import ClinicItem
+from resources.clinic import ClinicItem, ClinicLogo
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
+from resources.message_templates import (
+    MessageSettingsItem,
+    MessageTemplateItem,
+    MessageTemplateList,
+    MessageTemplatePreview,
+)
 from resources.patient import (
     AccountRefundItem,
     AccountRefundList,
@@ -117,6 +123,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (UserItem, "/users/<int:user_id>"),
     (UserPasswordReset, "/users/<int:user_id>/password-reset"),
     (ClinicItem, "/clinic"),
+    (ClinicLogo, "/clinic/logo"),
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),
     (PatientItem, "/patients/<int:patient_id>"),
@@ -161,6 +168,10 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (BillingVoid, "/billings/<int:billing_id>/void"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
     (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
+    (MessageSettingsItem, "/messages/settings"),
+    (MessageTemplateList, "/messages/templates"),
+    (MessageTemplateItem, "/messages/templates/<kind>/<channel>/<locale>"),
+    (MessageTemplatePreview, "/messages/templates/<kind>/<channel>/<locale>/preview"),
     (RevenueReport, "/analytics/revenue"),
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),

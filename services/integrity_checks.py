@@ -14,7 +14,7 @@ from sqlalchemy import Select, String, and_, cast, exists, func, literal, or_, s
 from sqlalchemy.orm import aliased
 
 from config import settings
-from enums import AppointmentStatus, LedgerKind, RefundStatus, TreatmentStatus
+from enums import AppointmentStatus, LedgerKind, MessageChannel, RefundStatus, TreatmentStatus
 from extensions import db
 from models import (
     Appointment,
@@ -22,6 +22,7 @@ from models import (
     BillingItem,
     BillingStanding,
     Claim,
+    ClinicRecord,
     Dispensing,
     IdempotencyKey,
     InventoryItem,
@@ -30,6 +31,8 @@ from models import (
     LedgerCurrency,
     LedgerEntry,
     MedicalHistory,
+    MessageSettings,
+    MessageTemplate,
     Patient,
     PrescribedMedication,
     Prescription,
@@ -136,6 +139,7 @@ def all_checks() -> list[IntegrityCheck]:
         *_account_checks(),
         *_stock_checks(),
         *_session_checks(),
+        *_clinic_checks(),
     ]
 
 
@@ -437,6 +441,27 @@ def _session_checks() -> list[IntegrityCheck]:
         IntegrityCheck(
             "Every idempotency key has a response.",
             select(IdempotencyKey.id).where(IdempotencyKey.status.is_(None)),
+        ),
+    ]
+
+
+def _clinic_checks() -> list[IntegrityCheck]:
+    return [
+        IntegrityCheck(
+            "The clinic has a record.", select(literal(1)).where(~exists(select(ClinicRecord.id)))
+        ),
+        IntegrityCheck(
+            "A logo has its digest.",
+            select(ClinicRecord.id).where(ClinicRecord.logo.is_(None) != ClinicRecord.logo_hash.is_(None)),
+        ),
+        IntegrityCheck(
+            "Messages have settings.", select(literal(1)).where(~exists(select(MessageSettings.id)))
+        ),
+        IntegrityCheck(
+            "Only the templates of e-mails have a subject.",
+            select(MessageTemplate.id).where(
+                (MessageTemplate.channel == MessageChannel.EMAIL) != MessageTemplate.subject.is_not(None)
+            ),
         ),
     ]
 

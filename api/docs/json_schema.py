@@ -258,16 +258,21 @@ def parameter(name: str, schema: Schema, summary: str, *, required: bool = False
     return {"name": name, "in": "query", "required": required, "description": summary, "schema": schema}
 
 
+ID_SCHEMA: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
+
+
 def _path_parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
     stated = example_of(endpoint)
     described = []
     for name in endpoint.path_ids:
+        words = name.removesuffix("_id").replace("_", " ")
+        is_text = name in endpoint.path_texts
         member: Schema = {
             "name": name,
             "in": "path",
             "required": True,
-            "description": f"The id of the {name.removesuffix('_id').replace('_', ' ')}.",
-            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_ID},
+            "description": f"The {words}." if is_text else f"The id of the {words}.",
+            "schema": {"type": "string", "minLength": 1} if is_text else ID_SCHEMA,
         }
         if name in stated.variables:
             member["description"] += f" The example needs {VARIABLES[stated.variables[name]]}."

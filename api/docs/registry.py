@@ -33,6 +33,7 @@ DOMAINS = {
     "prescriptions": "Prescriptions with the medication safety check, and dispensing.",
     "inventory": "Inventory items, lots and stock movements.",
     "billings": "Bills, payments, refunds and insurance claims.",
+    "messages": "Messages to patients: their settings and texts.",
     "analytics": "Reports and key figures.",
 }
 
@@ -44,6 +45,7 @@ class RegisteredEndpoint:
     method: str
     path: str  # with {names}
     path_ids: tuple[str, ...]
+    path_texts: frozenset[str]  # those of `path_ids` that are no numbers
     spec: EndpointSpec
     resource: type[ApiResource]
 
@@ -137,8 +139,11 @@ def registered_endpoints(app: Flask) -> list[RegisteredEndpoint]:
             raise TypeError(f"{rule.rule} is not served by an ApiResource")
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         path_ids = tuple(re.findall(r"{(\w+)}", path))
+        texts = frozenset(re.findall(r"<(\w+)>", rule.rule))
         for name in METHODS:
             method = getattr(resource, name, None)
             if method is not None:
-                endpoints.append(RegisteredEndpoint(name.upper(), path, path_ids, method.spec, resource))
+                endpoints.append(
+                    RegisteredEndpoint(name.upper(), path, path_ids, texts, method.spec, resource)
+                )
     return endpoints

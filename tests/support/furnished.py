@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.support.clinic import Clinic, soon
+from tests.support.pictures import small_png
 
 COPIES = 3
-# path parameters of one path -> ids that belong together
-Rows = dict[tuple[str, ...], list[tuple[int, ...]]]
+# path parameters of one path -> ids that belong together; a token is a text
+Rows = dict[tuple[str, ...], list[tuple[Any, ...]]]
 
 
 def furnish(clinic: Clinic, first: int = 1) -> Rows:
@@ -19,11 +20,15 @@ def furnish(clinic: Clinic, first: int = 1) -> Rows:
     for number in range(first, first + COPIES):
         for names, ids in _create_one_of_each(clinic, number).items():
             rows[names].append(ids)
+    clinic.admin.patch("/clinic", {"name": f"Clinic {first}", "phones": ["+1 555 767 7400"]})
+    clinic.admin.put("/clinic/logo", data=small_png(), content_type="image/png")
+    clinic.admin.put("/messages/templates/booked/sms/en", {"text": f"{{clinic}}: {{date}}, room {first}"})
+    rows[("kind", "channel", "locale")] = [("booked", "sms", "en"), ("reminder", "email", "sw")]
     rows[("user_id",)] = [(clinic.caller("technician").user_id,), (clinic.sign_in("receptionist").user_id,)]
     return dict(rows)
 
 
-def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[int, ...]]:
+def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tuple[Any, ...]]:
     admin, doctor = clinic.admin, clinic.doctor
     doctor_id = doctor.doctor_id
     patient = clinic.patient(
