@@ -22,12 +22,14 @@ from commands.backup import backup
 from commands.demo import demo
 from commands.generate_demo import grow
 from commands.jobs import jobs
+from commands.keys import keys
 from commands.users import users
 from commands.verify import verify
 from config import Settings
 from database import engine
 from resources.analytics import Dashboard, DoctorPerformance, PatientStats, RevenueReport
 from resources.appointment import (
+    AppointmentCalendar,
     AppointmentCheckIn,
     AppointmentItem,
     AppointmentList,
@@ -56,9 +58,26 @@ from resources.billings import (
     ClaimItem,
     ClaimList,
 )
+from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, CalendarFeedList
 from resources.clinic import ClinicItem, ClinicLogo
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
+from resources.documents import BillingDocument
+from resources.emergency_access import (
+    EmergencyAccessItem,
+    EmergencyAccessList,
+    EmergencyAccessReview,
+    PatientEmergencyAccess,
+)
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
+from resources.jobs import JobItem, JobList, JobRetry
+from resources.message import (
+    AppointmentMessages,
+    MessageCallback,
+    MessageCancel,
+    MessageItem,
+    MessageList,
+    PatientContactPreferences,
+)
 from resources.message_templates import (
     MessageSettingsItem,
     MessageTemplateItem,
@@ -76,6 +95,7 @@ from resources.patient import (
     PatientSearch,
     PatientTimeline,
 )
+from resources.patient_link import AppointmentLink, UnsubscribeLink
 from resources.prescription import (
     PrescriptionDispense,
     PrescriptionItem,
@@ -93,8 +113,21 @@ from resources.root import (
     Root,
 )
 from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, TimeOffList
+from resources.second_factor import (
+    LoginMfa,
+    LoginMfaOptions,
+    MfaStatus,
+    PasskeyItem,
+    PasskeyList,
+    PasskeyOptions,
+    RecoveryCodeList,
+    StepUpOptions,
+    StepUpProof,
+    TotpConfirm,
+    TotpItem,
+)
 from resources.treatments import TreatmentItem, TreatmentList
-from resources.users import UserItem, UserList, UserPasswordReset
+from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 from services.users import sessions
@@ -119,9 +152,21 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (ResetPassword, "/auth/reset-password"),
     (SessionList, "/auth/sessions"),
     (SessionItem, "/auth/sessions/<int:session_id>"),
+    (MfaStatus, "/auth/mfa"),
+    (TotpItem, "/auth/mfa/totp"),
+    (TotpConfirm, "/auth/mfa/totp/confirm"),
+    (StepUpProof, "/auth/step-up"),
+    (RecoveryCodeList, "/auth/mfa/recovery-codes"),
+    (PasskeyOptions, "/auth/mfa/passkeys/options"),
+    (PasskeyList, "/auth/mfa/passkeys"),
+    (StepUpOptions, "/auth/step-up/options"),
+    (LoginMfaOptions, "/auth/login/mfa/options"),
+    (LoginMfa, "/auth/login/mfa"),
+    (PasskeyItem, "/auth/mfa/passkeys/<int:passkey_id>"),
     (UserList, "/users"),
     (UserItem, "/users/<int:user_id>"),
     (UserPasswordReset, "/users/<int:user_id>/password-reset"),
+    (UserMfaReset, "/users/<int:user_id>/mfa-reset"),
     (ClinicItem, "/clinic"),
     (ClinicLogo, "/clinic/logo"),
     (PatientList, "/patients"),
@@ -131,9 +176,14 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientAccount, "/patients/<int:patient_id>/account"),
     (AccountRefundList, "/patients/<int:patient_id>/account/refunds"),
     (AccountRefundItem, "/patients/<int:patient_id>/account/refunds/<int:refund_id>"),
+    (PatientContactPreferences, "/patients/<int:patient_id>/contact-preferences"),
     (PatientTimeline, "/patients/<int:patient_id>/timeline"),
     (PatientAccessLog, "/patients/<int:patient_id>/access-log"),
+    (PatientEmergencyAccess, "/patients/<int:patient_id>/emergency-access"),
     (AuditLogList, "/audit-logs"),
+    (EmergencyAccessList, "/emergency-access"),
+    (EmergencyAccessItem, "/emergency-access/<int:emergency_access_id>"),
+    (EmergencyAccessReview, "/emergency-access/<int:emergency_access_id>/review"),
     (DoctorList, "/doctors"),
     (DoctorSearch, "/doctors/search"),
     (DoctorItem, "/doctors/<int:doctor_id>"),
@@ -141,10 +191,15 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorAvailability, "/doctors/<int:doctor_id>/availability"),
     (TimeOffList, "/doctors/<int:doctor_id>/time-off"),
     (TimeOffItem, "/doctors/<int:doctor_id>/time-off/<int:time_off_id>"),
+    (CalendarFeedList, "/doctors/<int:doctor_id>/calendar-feeds"),
+    (CalendarFeedItem, "/doctors/<int:doctor_id>/calendar-feeds/<int:calendar_feed_id>"),
+    (CalendarDocument, "/calendar/<calendar_token>.ics"),
     (AppointmentList, "/appointments"),
     (AppointmentSearch, "/appointments/search"),
     (AppointmentItem, "/appointments/<int:appointment_id>"),
     (AppointmentCheckIn, "/appointments/<int:appointment_id>/check-in"),
+    (AppointmentCalendar, "/appointments/<int:appointment_id>.ics"),
+    (AppointmentMessages, "/appointments/<int:appointment_id>/messages"),
     (VisitList, "/visits"),
     (VisitItem, "/visits/<int:visit_id>"),
     (VisitSign, "/visits/<int:visit_id>/sign"),
@@ -166,6 +221,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (BillingRefundItem, "/billings/<int:billing_id>/refunds/<int:refund_id>"),
     (BillingWriteOff, "/billings/<int:billing_id>/write-off"),
     (BillingVoid, "/billings/<int:billing_id>/void"),
+    (BillingDocument, "/billings/<int:billing_id>/document"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
     (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
     (MessageSettingsItem, "/messages/settings"),
@@ -176,6 +232,15 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
+    (JobList, "/jobs"),
+    (JobItem, "/jobs/<int:job_id>"),
+    (JobRetry, "/jobs/<int:job_id>/retry"),
+    (MessageList, "/messages"),
+    (MessageItem, "/messages/<int:message_id>"),
+    (MessageCancel, "/messages/<int:message_id>/cancel"),
+    (MessageCallback, "/messages/callbacks/<provider>/<secret>"),
+    (AppointmentLink, "/a/<token>"),
+    (UnsubscribeLink, "/u/<token>"),
 ]
 
 
@@ -215,7 +280,6 @@ def flask_settings(settings: Settings) -> dict[str, Any]:
             settings.database_url, echo=settings.sqlalchemy_echo
         ),
         "SQLALCHEMY_BINDS": engine.replicas(settings.replica_url, echo=settings.sqlalchemy_echo),
-        "JWT_SECRET_KEY": settings.jwt_secret_key,
         "JWT_ALGORITHM": "HS256",
         "JWT_DECODE_ALGORITHMS": ["HS256"],
         "JWT_ENCODE_AUDIENCE": "clinic",
@@ -238,7 +302,7 @@ def register_routes(api: PlainApi) -> None:
 def register_commands(app: Flask) -> None:
     """Register every `flask` command of the application."""
     demo.add_command(grow)
-    for command in (users, demo, audit_commands, verify, backup, jobs):
+    for command in (users, demo, audit_commands, verify, backup, jobs, keys):
         app.cli.add_command(command)
 
 

@@ -24,10 +24,12 @@ from babel import Locale, UnknownLocaleError
 from dotenv import dotenv_values, set_key
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from redis import ConnectionPool
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from config_messages import DeliverySettings
 
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
@@ -58,6 +60,7 @@ MAX_PORT = 65535
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
 Environment = Literal["development", "production", "testing"]
 MAX_CURRENCY_PLACES = 2  # the ledger stores two
+ROLES = ("admin", "doctor", "receptionist", "technician")  # a test compares them with `enums.Role`
 # Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
 # password check need a thread, but no connection.
 SERVER_THREADS = 40
@@ -76,7 +79,7 @@ class SettingsError(Exception):
     """Invalid settings: one line per environment variable, which never contains its value."""
 
 
-class Settings(BaseModel):
+class Settings(DeliverySettings):
     """All settings. The environment variable of a field is its name in capitals.
 
     `environment` and `flask_env` come first: pydantic validates fields in order, and the checks of production
@@ -96,6 +99,7 @@ class Settings(BaseModel):
     database_uri: str | None = None
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
+    migration_database_uri: str | None = None
     jwt_secret_key: str = ""
     audit_key: str = ""
     data_key: str = ""
@@ -117,7 +121,9 @@ class Settings(BaseModel):
     currency: str = "USD"  # ISO 4217
     default_phone_region: str = "US"  # ISO 3166
     clinic_locale: str = "en_US"  # until the clinic record has another one
+    font_paths: tuple[Path, ...] = ()  # folders with fonts for documents, beside data/fonts
     registration: Literal["open", "closed"] = "open"
+    calendar_feed_names: bool = False  # calendar feeds may show the names of patients
     audit_heads_file: Path | None = None
     rate_limit_enabled: bool = True
     rate_limit_default: str = "600 per minute"
@@ -126,6 +132,9 @@ class Settings(BaseModel):
     rate_limit_register: str = "10 per hour"
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
+    public_url: str | None = None  # scheme and host by which browsers reach this server
+    mfa_required_roles: tuple[str, ...] = ()
+    mfa_grace_days: int = Field(14, ge=0, le=365)
     bcrypt_cost: int = Field(12, ge=4, le=15)
     # Per worker. The upper limit leaves threads for every other request.
     password_check_queue: int = Field(20, ge=1, le=SERVER_THREADS - 10)
@@ -153,6 +162,11 @@ class Settings(BaseModel):
         return _sqlalchemy_url(self.analytics_database_uri) if self.analytics_database_uri else None
 
     @property
+    def migration_url(self) -> str | None:
+        """Return the SQLAlchemy URL of the owner of the tables, or None."""
+        return _sqlalchemy_url(self.migration_database_uri) if self.migration_database_uri else None
+
+    @property
     def zone(self) -> ZoneInfo:
         """Return the time zone of the clinic."""
         return ZoneInfo(self.clinic_timezone)
@@ -176,6 +190,11 @@ class Settings(BaseModel):
     def last_backup_file(self) -> Path:
         """Return the file whose time of change is the time of the last backup. It has no content."""
         return self.heads_file.with_suffix(".last-backup")
+
+    @property
+    def last_verification_file(self) -> Path:
+        """Return the file whose time of change is the time of the last verification. It has no content."""
+        return self.heads_file.with_suffix(".last-verification")
 
     @field_validator("environment", "flask_env", mode="before")
     @classmethod
@@ -227,9 +246,24 @@ class Settings(BaseModel):
                 raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
         return value
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("font_paths", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split_paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("font_paths")
+    @classmethod
+    def _check_paths(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        missing = [str(path) for path in value if not path.is_dir()]
+        if missing:
+            raise ValueError(f"not a folder: {', '.join(missing)}")
+        return value
+
+    @field_validator("allowed_origins", "mfa_required_roles", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part for part in value.split(",") if part.strip())
         return value
@@ -245,6 +279,22 @@ class Settings(BaseModel):
                 "pattern; write a name with other than ASCII letters in its xn-- form"
             )
         return tuple(dict.fromkeys(origin for origin in origins if origin is not None))
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str | None) -> str | None:
+        origin = _exact_origin(value) if value is not None else None
+        if value is not None and (origin is None or not origin.startswith(("http://", "https://"))):
+            raise ValueError("write https://host[:port], without a path")
+        return origin
+
+    @field_validator("mfa_required_roles")
+    @classmethod
+    def _check_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        roles = tuple(dict.fromkeys(role.strip().lower() for role in value))
+        if not set(roles) <= set(ROLES):
+            raise ValueError(f"write roles separated by commas; the roles are {', '.join(ROLES)}")
+        return roles
 
     @field_validator("metrics_token")
     @classmethod
@@ -295,7 +345,7 @@ class Settings(BaseModel):
     def _check_locale(cls, value: str) -> str:
         return canonical_locale(value)
 
-    @field_validator("database_uri", "supabase_uri", "analytics_database_uri")
+    @field_validator("database_uri", "supabase_uri", "analytics_database_uri", "migration_database_uri")
     @classmethod
     def _check_database(cls, value: str | None) -> str | None:
         if value is not None:
@@ -324,13 +374,13 @@ class Settings(BaseModel):
                 raise ValueError("not a Redis URL such as redis://:password@host:6379/0") from None
         return value
 
-    @field_validator("analytics_database_uri")
+    @field_validator("analytics_database_uri", "migration_database_uri")
     @classmethod
-    def _check_replica(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_postgresql(cls, value: str | None, info: ValidationInfo) -> str | None:
         uris = info.data.get("database_uri"), info.data.get("supabase_uri")
         primary = _primary_uri(*uris, production=_in_production(info))
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
-            raise ValueError("only PostgreSQL has read replicas")
+            raise ValueError("only PostgreSQL has read replicas and roles")
         return value
 
 

@@ -71,6 +71,14 @@ class CancelledBy(StrEnum):
     CLINIC = "clinic"
 
 
+class CalendarDetail(StrEnum):
+    """What the events of a calendar feed show about the patient."""
+
+    BUSY = "busy"
+    INITIALS = "initials"
+    NAMES = "names"
+
+
 class TreatmentStatus(StrEnum):
     """The status of a treatment."""
 
@@ -144,6 +152,22 @@ class ClaimStatus(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class FactorMethod(StrEnum):
+    """The way in which a user proves a second factor."""
+
+    TOTP = "totp"
+    WEBAUTHN = "webauthn"
+    RECOVERY_CODE = "recovery_code"
+
+
+class FactorPurpose(StrEnum):
+    """The step that waits for a second factor, or for a new passkey."""
+
+    SIGN_IN = "sign_in"
+    STEP_UP = "step_up"
+    REGISTRATION = "registration"
+
+
 class MovementType(StrEnum):
     """The type of a stock movement."""
 
@@ -187,3 +211,41 @@ class MessageChannel(StrEnum):
     EMAIL = "email"
     SMS = "sms"
     WHATSAPP = "whatsapp"
+
+
+class ReviewOutcome(StrEnum):
+    """The outcome of the review of an emergency access."""
+
+    JUSTIFIED = "justified"
+    UNJUSTIFIED = "unjustified"
+
+
+class MessageState(StrEnum):
+    """The state of a message. `unknown`: the provider may have accepted it; it is not sent again."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SUPPRESSED = "suppressed"
+    UNKNOWN = "unknown"
+
+
+class MessageReason(StrEnum):
+    """The reason for the state of a message that was not sent, or not yet."""
+
+    NO_ADDRESS = "no_address"
+    NOT_ALLOWED = "not_allowed"  # by the contact preferences
+    STOPPED = "stopped"  # the receiver answered STOP
+    PATIENT_INACTIVE = "patient_inactive"
+    NOT_NEEDED = "not_needed"  # its condition no longer holds
+    QUIET_HOURS = "quiet_hours"  # they end after the start of the appointment
+    BY_USER = "by_user"
+    EXPIRED = "expired"
+    TEMPORARY = "temporary"  # the last attempt failed, another one follows
+    REFUSED = "refused"  # by the provider
+    UNDELIVERED = "undelivered"  # by the delivery receipt
+    INTERRUPTED = "interrupted"  # the worker ended while it sent the message
+    NO_ANSWER = "no_answer"  # the provider got the message but gave no readable answer

@@ -41,6 +41,7 @@ from column_types import (
     MONEY_TOP,
     BigId,
     Day,
+    EncryptedType,
     Id,
     Instant,
     JsonDict,
@@ -62,18 +63,23 @@ from enums import (
     AppointmentStatus,
     AuditOutcome,
     BirthDatePrecision,
+    CalendarDetail,
     CancelledBy,
     ClaimStatus,
     ConditionStatus,
+    FactorPurpose,
     Gender,
     JobState,
     LedgerKind,
     MessageChannel,
     MessageKind,
+    MessageReason,
+    MessageState,
     MovementType,
     PaymentMethod,
     PrescriptionStatus,
     RefundStatus,
+    ReviewOutcome,
     Role,
     TreatmentStatus,
 )
@@ -189,6 +195,8 @@ class User(WithUniqueKeys, Versioned, Base):
     is_active: Mapped[bool]
     last_login_at: Mapped[Instant | None]
     unlocked_at: Mapped[Instant | None]  # failed sign-ins before do not block the user
+    mfa_enabled_at: Mapped[Instant | None]  # null: the user has no second factor
+    mfa_required_since: Mapped[Instant | None]  # start of the grace period to set one up
 
     doctor: Mapped[Doctor | None] = relationship(back_populates="user")
 
@@ -217,6 +225,7 @@ class UserSession(Base):
     last_used_at: Mapped[Instant]
     expires_at: Mapped[Instant] = mapped_column(index=True)
     ended_at: Mapped[Instant | None]
+    stepped_up_at: Mapped[Instant | None]  # last proof of a second factor in this session
 
     user: Mapped[User] = relationship()
 
@@ -487,6 +496,8 @@ class Appointment(Versioned, Base):
     cancelled_at: Mapped[Instant | None]
     rescheduled_at: Mapped[Instant | None]  # last change of the start
     reschedule_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    previous_start: Mapped[Instant | None]  # before the last change of the start
+    confirmed_at: Mapped[Instant | None]  # by the patient, for this start
 
     patient: Mapped[Patient] = relationship()
     doctor: Mapped[Doctor] = relationship()
@@ -1097,10 +1108,12 @@ class AuditLog(Base):
     patient_ids: Mapped[JsonList] = mapped_column(default=list)
     fields: Mapped[JsonList] = mapped_column(default=list)
     outcome: Mapped[AuditOutcome] = _enum(AuditOutcome)
-    detail: Mapped[Short | None]  # the error code of a refusal
+    # the error code of a refusal, a mark of a read, the factor of a sign-in, the reason of a reset
+    detail: Mapped[Short | None]
     operation: Mapped[Short]  # method and route, e.g. PATCH /patients/<int:patient_id>
     address: Mapped[Short | None]
     request_id: Mapped[Short | None]
+    key_id: Mapped[str | None] = mapped_column(String(16))  # of the MAC; entries before 0023: None
     mac: Mapped[str] = mapped_column(String(64))
 
 
@@ -1141,8 +1154,7 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(String(255))
     fingerprint: Mapped[str] = mapped_column(String(64))
     status: Mapped[int | None]
-    headers: Mapped[JsonDict | None]
-    body: Mapped[Note | None]
+    response: Mapped[bytes | None] = mapped_column(EncryptedType())  # headers and body
     record: Mapped[JsonDict | None]  # reader, entity, id and patient_id, for a repeat and its audit entry
     created_at: Mapped[Instant] = mapped_column(index=True)
 
@@ -1259,6 +1271,79 @@ class ClinicRecord(Versioned, Base):
         return "/clinic/logo" if self.logo_hash else None
 
 
+# --- Calendar feeds ------------------------------------------------------------------------------------
+
+
+class CalendarFeed(Base):
+    """The address of a doctor's calendar for calendar programs. Only the SHA-256 of its token is stored.
+
+    `user_id` is the user of the doctor at its creation: another user of the doctor does not know the token.
+    `content_digest` is the digest of the last content, which was new at `content_changed_at`.
+    """
+
+    __tablename__ = "calendar_feeds"
+    __entity__ = "calendar_feed"
+    __table_args__ = (
+        CheckConstraint("days_back BETWEEN 0 AND 366", name="days_back_range"),
+        CheckConstraint("days_ahead BETWEEN 1 AND 366", name="days_ahead_range"),
+    )
+
+    id: Mapped[Id]
+    doctor_id: Mapped[int] = _ref("doctors")
+    user_id: Mapped[int | None] = _ref("users")
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    detail: Mapped[CalendarDetail] = _enum(CalendarDetail)
+    days_back: Mapped[int]
+    days_ahead: Mapped[int]
+    created_at: Mapped[Instant]
+    ended_at: Mapped[Instant | None]
+    last_fetched_at: Mapped[Instant | None]  # exact to one minute
+    user_agent: Mapped[Line | None]  # of that fetch
+    content_digest: Mapped[str | None] = mapped_column(String(64))
+    content_changed_at: Mapped[Instant | None]
+
+    doctor: Mapped[Doctor] = relationship()
+
+    # computed field
+    url: str | None = None  # in the response to its creation only
+
+
+# --- Emergency access ----------------------------------------------------------------------------------
+
+
+class EmergencyAccess(Versioned, Base):
+    """The right of a user to read the clinical fields of one patient for a short time, and its review."""
+
+    __tablename__ = "emergency_accesses"
+    __entity__ = "emergency_access"
+    __table_args__ = (
+        CheckConstraint("expires_at > created_at", name="expiry"),
+        CheckConstraint("reviewed_by_id <> user_id", name="reviewer"),
+        CheckConstraint(
+            "(outcome IS NULL) = (reviewed_by_id IS NULL) AND (outcome IS NULL) = (reviewed_at IS NULL)",
+            name="review",
+        ),
+        Index("ix_emergency_accesses_user_expires", "user_id", "expires_at"),
+    )
+
+    id: Mapped[Id]
+    patient_id: Mapped[int] = _ref("patients")
+    user_id: Mapped[int] = _ref("users", index=False)
+    reason: Mapped[Line]
+    expires_at: Mapped[Instant]
+    outcome: Mapped[ReviewOutcome | None] = _enum(ReviewOutcome)
+    note: Mapped[Line | None]
+    reviewed_by_id: Mapped[int | None] = _ref("users", index=False)
+    reviewed_at: Mapped[Instant | None]
+
+    patient: Mapped[Patient] = relationship()
+    user: Mapped[User] = relationship(foreign_keys=[user_id])
+    reviewed_by: Mapped[User | None] = relationship(foreign_keys=[reviewed_by_id])
+
+    # computed fields
+    is_active: bool
+
+
 # --- Settings and templates of messages ----------------------------------------------------------------
 
 
@@ -1305,3 +1390,168 @@ class MessageTemplate(Versioned, Base):
     variables: list[str] | None = None
     segments: int | None = None
     encoding: str | None = None
+
+
+# --- Messages to patients ------------------------------------------------------------------------------
+
+
+class Message(Versioned, Base):
+    """A message to a patient: planned, sent, or not sent for a reason. Its text is not stored.
+
+    - `recipient`: the address or the number, None if the patient has none.
+    - `appointment_start`: the start that a message about an appointment names.
+    - `dedupe_key`: kind, entity, cause, channel and recipient. The same message is planned once.
+    - `expires_at`: a message that was not sent until then fails.
+    - `attempts`: the number of calls of the provider. `detail`: its status code, never its text.
+    - `message_id_header`: the `Message-ID` of an e-mail, the same for each attempt.
+    """
+
+    __tablename__ = "messages"
+    __entity__ = "message"
+    __table_args__ = (
+        CheckConstraint("attempts >= 0", name="attempts_not_negative"),
+        CheckConstraint(
+            "state NOT IN ('sending', 'sent', 'delivered') OR recipient IS NOT NULL", name="sent_to_recipient"
+        ),
+        Index("ix_messages_patient_id", "patient_id"),
+        Index("ix_messages_appointment_id", "appointment_id"),
+        Index("ix_messages_visit_id", "visit_id"),
+        Index("ix_messages_billing_id", "billing_id"),
+        Index("ix_messages_state_send_at", "state", "send_at"),
+        Index("ix_messages_provider_message_id", "provider_message_id"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[MessageKind] = _enum(MessageKind)
+    channel: Mapped[MessageChannel] = _enum(MessageChannel)
+    state: Mapped[MessageState] = _enum(MessageState)
+    reason: Mapped[MessageReason | None] = _enum(MessageReason)
+    detail: Mapped[Short | None]
+    recipient: Mapped[str | None] = mapped_column(String(254))
+    locale: Mapped[str | None] = mapped_column(String(35))
+    patient_id: Mapped[int] = _ref("patients", index=False)
+    appointment_id: Mapped[int | None] = _ref("appointments", index=False)
+    visit_id: Mapped[int | None] = _ref("visits", index=False)
+    billing_id: Mapped[int | None] = _ref("billings", index=False)
+    appointment_start: Mapped[Instant | None]
+    dedupe_key: Mapped[Line] = mapped_column(unique=True)
+    send_at: Mapped[Instant]
+    expires_at: Mapped[Instant]
+    attempts: Mapped[int] = mapped_column(default=0)
+    provider: Mapped[str | None] = mapped_column(String(30))
+    provider_message_id: Mapped[str | None] = mapped_column(String(200))
+    message_id_header: Mapped[str | None] = mapped_column(String(300))
+    segments: Mapped[int | None]
+    sent_at: Mapped[Instant | None]
+    delivered_at: Mapped[Instant | None]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+
+    patient: Mapped[Patient] = relationship()
+
+
+class ContactPreferences(Versioned, Base):
+    """The channels on which a patient allows messages. The id is that of the patient.
+
+    A patient without a row allows every channel.
+    """
+
+    __tablename__ = "contact_preferences"
+    __entity__ = "contact_preferences"
+
+    id: Mapped[int] = mapped_column(BigId, ForeignKey("patients.id"), primary_key=True, autoincrement=False)
+    email: Mapped[bool] = mapped_column(default=True)
+    sms: Mapped[bool] = mapped_column(default=True)
+    whatsapp: Mapped[bool] = mapped_column(default=True)
+    preferred_channel: Mapped[MessageChannel | None] = _enum(MessageChannel)
+
+    # computed field
+    stopped: list[str] | None = None
+
+    @property
+    def patient_id(self) -> int:
+        """Return the id of the patient."""
+        return self.id
+
+
+class ContactStop(Base):
+    """A phone number whose owner answered STOP on a channel. It holds for every patient with this number."""
+
+    __tablename__ = "contact_stops"
+    __entity__ = "contact_stop"
+    __table_args__ = (UniqueConstraint("channel", "number"),)
+
+    id: Mapped[Id]
+    channel: Mapped[MessageChannel] = _enum(MessageChannel)
+    number: Mapped[str] = mapped_column(String(20))  # E.164
+    created_at: Mapped[Instant]
+
+
+# --- Second factors ------------------------------------------------------------------------------------
+
+
+class TotpSecret(Base):
+    """The secret that a user shares with an authenticator app (RFC 6238), encrypted under `DATA_KEY`.
+
+    It is a second factor from its confirmation on. A code of `last_step` or an earlier time step is refused.
+    """
+
+    __tablename__ = "totp_secrets"
+    __part_of__ = ("user", "user_id")
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users", index=False, unique=True)
+    secret: Mapped[bytes] = mapped_column(LargeBinary())
+    last_step: Mapped[int] = mapped_column(BigInteger(), default=0)
+    created_at: Mapped[Instant]
+    confirmed_at: Mapped[Instant | None]
+
+
+class RecoveryCode(Base):
+    """A code that replaces the second factor once. Only its SHA-256 hash is stored."""
+
+    __tablename__ = "recovery_codes"
+    __part_of__ = ("user", "user_id")
+    __table_args__ = (UniqueConstraint("user_id", "code_hash"),)
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users", index=False)
+    code_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[Instant]
+    used_at: Mapped[Instant | None]
+
+
+class Passkey(Base):
+    """A public key of an authenticator of a user (WebAuthn)."""
+
+    __tablename__ = "passkeys"
+    __part_of__ = ("user", "user_id")
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users")
+    name: Mapped[Name]
+    credential_id: Mapped[str] = mapped_column(String(1400), unique=True)  # 1,023 bytes in base64url
+    public_key: Mapped[bytes] = mapped_column(LargeBinary())
+    sign_count: Mapped[int] = mapped_column(BigInteger())
+    created_at: Mapped[Instant]
+    last_used_at: Mapped[Instant | None]
+
+
+class FactorChallenge(Base):
+    """A step that waits for a second factor. It can be completed once, until it expires.
+
+    A sign-in with the right password has the hash of its `mfa_token`. The other steps belong to a session.
+    `challenge` and `origin` are those of the last WebAuthn options.
+    """
+
+    __tablename__ = "factor_challenges"
+    __part_of__ = ("user", "user_id")
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users")
+    session_id: Mapped[int | None] = _ref("user_sessions", ondelete="CASCADE")
+    purpose: Mapped[FactorPurpose] = _enum(FactorPurpose)
+    token_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    challenge: Mapped[str | None] = mapped_column(String(100))
+    origin: Mapped[Line | None]
+    created_at: Mapped[Instant]
+    expires_at: Mapped[Instant]

@@ -1,5 +1,7 @@
 """`make run`: prepare the database, create the first admin, then serve on this machine.
 
+The server starts one worker of events and jobs, and ends it with itself.
+
 One process migrates and creates the admin, because loading the application takes a second. The server then
 replaces this process.
 """
@@ -51,7 +53,7 @@ def main() -> None:
         print(create_first_admin(), flush=True)
     url = f"http://{settings.host}:{settings.port}"
     print(FIRST_STEPS.format(url=url, email=FIRST_EMAIL), flush=True)
-    os.execv(sys.executable, [sys.executable, str(SERVER), "--stop-on-hangup"])  # noqa: S606 - the server replaces this process
+    os.execv(sys.executable, [sys.executable, str(SERVER), "--stop-on-hangup", "--with-worker"])  # noqa: S606 - the server replaces this process
 
 
 def check_port(settings: Settings) -> None:

@@ -31,6 +31,7 @@ import gc_freeze
 import metrics_directory
 from api.logging import server_config
 from config import SERVER_THREADS, Settings, SettingsError
+from worker_process import WorkerProcess
 
 APPLICATION = "app:create_app"
 MAX_CONNECTIONS = 1024  # per worker; an idle or slow connection costs no thread
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python server.py", description=__doc__.partition("\n")[0])
     parser.add_argument("application", nargs="?", default=APPLICATION, help="module:factory to serve")
     parser.add_argument("--stop-on-hangup", action="store_true", help="let SIGHUP stop the server")
+    parser.add_argument("--with-worker", action="store_true", help="run one worker of jobs beside the server")
     arguments = parser.parse_args()
     try:
         settings = config.load()
@@ -56,7 +58,12 @@ def main() -> None:
         raise SystemExit(f"The settings are wrong:\n{problems}") from None
     except OSError as problem:
         raise SystemExit(f"Cannot listen on {settings.host}:{settings.port}: {problem.strerror}.") from None
-    serve(settings, arguments.application, stop_on_hangup=arguments.stop_on_hangup)
+    serve(
+        settings,
+        arguments.application,
+        stop_on_hangup=arguments.stop_on_hangup,
+        with_worker=arguments.with_worker,
+    )
 
 
 def check_address(host: str, port: int) -> None:
@@ -70,7 +77,7 @@ def check_address(host: str, port: int) -> None:
         listener.bind((host, port))
 
 
-def serve(settings: Settings, application: str, *, stop_on_hangup: bool) -> None:
+def serve(settings: Settings, application: str, *, stop_on_hangup: bool, with_worker: bool) -> None:
     """Start the workers and wait for a signal."""
     # 40 threads were measured: they wait for the database or for a turn to hash
     logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
@@ -95,6 +102,10 @@ def serve(settings: Settings, application: str, *, stop_on_hangup: bool) -> None
     if stop_on_hangup:
         server.on_startup(partial(signal.signal, signal.SIGHUP, server.signal_handler_interrupt))
     server.on_shutdown(metrics_directory.prepare())
+    if with_worker:
+        worker = WorkerProcess()
+        server.on_startup(worker.start)
+        server.on_shutdown(worker.stop)
     server.serve(target_loader=load_application)
 
 

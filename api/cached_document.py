@@ -50,15 +50,21 @@ class PublicDocument:
 
 
 def private_response(
-    content: bytes, mimetype: str, *, file_name: str | None = None, last_modified: datetime | None = None
+    content: bytes,
+    mimetype: str,
+    *,
+    digest: str | None = None,
+    file_name: str | None = None,
+    last_modified: datetime | None = None,
 ) -> Response:
     """Return a document of the caller: 304 if the client has it already.
 
-    The entity tag is a digest of the content. The same rows must therefore give the same bytes. `file_name`
-    is the name under which a browser saves the document.
+    The entity tag is a digest of the content. The same rows must therefore give the same bytes. `digest` is
+    that of the rows, if the caller adds an expensive content to a response that is no 304. `file_name` is the
+    name under which a browser saves the document.
     """
     response = Response(content, mimetype=mimetype)
-    response.set_etag(hashlib.sha256(content).hexdigest()[:32])
+    response.set_etag((digest or hashlib.sha256(content).hexdigest())[:32])
     response.headers["Cache-Control"] = PRIVATE
     response.last_modified = last_modified
     if file_name is not None:

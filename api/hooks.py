@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
 PROBES = ("/health/live", "/health/ready")  # probes have no rate limit
+EMERGENCY_ROUTE = "/patients/<int:patient_id>/emergency-access"
 EXPOSED_HEADERS = (
     "X-Total-Count, X-Total-Count-Capped, Content-Range, Content-Disposition, Link, ETag, Location, "
     "Retry-After, Idempotency-Replayed, X-Request-ID, X-Ignored-Members, RateLimit, RateLimit-Policy"
@@ -117,6 +118,8 @@ def finish_request(response: Response) -> Response:
         headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     seconds = time.perf_counter() - context.started
     metrics.record_request(request.method, route, response.status_code, seconds)
+    if route == EMERGENCY_ROUTE and response.status_code == 201 and "Idempotency-Replayed" not in headers:
+        metrics.EMERGENCY_ACCESSES.inc()
     log.info(
         "request",
         method=request.method,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -15,28 +16,27 @@ MAX_CAUSES = 10  # exceptions of one chain that are logged
 
 
 class LossyStream:
-    """A text stream that drops what it cannot write: a full log disk must not fail a request.
+    """The standard error stream. It drops what it cannot write: a full log disk must not fail a request.
 
+    `sys.stderr` is read for each line: a test runner replaces it for some time and closes its replacement.
     Not an `io.TextIOBase`: its finalizer flushes when Python exits, and prints an error for a closed stream.
     """
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
 
     def write(self, text: str) -> int:
         """Write the text, or drop it on an OSError."""
         with suppress(OSError):
-            self.stream.write(text)
+            sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush the stream. Ignore an OSError."""
         with suppress(OSError):
-            self.stream.flush()
+            sys.stderr.flush()
 
 
+_stream = cast(TextIO, LossyStream())
 # What libraries and the server write with the module `logging` gets the format of the application.
-_library_lines = logging.StreamHandler()
+_library_lines = logging.StreamHandler(_stream)
 
 
 def configure(*, production: bool) -> None:
@@ -44,19 +44,26 @@ def configure(*, production: bool) -> None:
 
     Tracebacks contain no local variables, and in production no exception messages.
     """
-    stream = cast(TextIO, LossyStream(sys.stderr))
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *_processors(production=production)],
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=_stream),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
-    _library_lines.setStream(stream)
     _library_lines.setFormatter(formatter(production=production))
     logging.getLogger().addHandler(_library_lines)
     # Without a handler of its own, SQLAlchemy adds one that writes plain text to the standard output.
     logging.getLogger("sqlalchemy.engine.Engine").addHandler(logging.NullHandler())
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+
+# Parts of paths that are secrets. Servers quote the path of a request that they cannot read.
+_SECRET_PATH = re.compile(r"(/calendar/)[^/\s\"'?<]+")
+
+
+def _hide_secrets(_logger: object, _method: str, line: str) -> str:
+    """Remove the tokens in paths from a rendered line."""
+    return _SECRET_PATH.sub(r"\1(hidden)", line)
 
 
 def _processors(*, production: bool) -> list[structlog.typing.Processor]:
@@ -66,9 +73,11 @@ def _processors(*, production: bool) -> list[structlog.typing.Processor]:
     ]
     if production:
         exceptions = structlog.processors.ExceptionRenderer(format_exception)
-        return [*common, exceptions, structlog.processors.JSONRenderer(serializer=_to_json)]
+        renderer = structlog.processors.JSONRenderer(serializer=_to_json)
+        return [*common, exceptions, renderer, cast(structlog.typing.Processor, _hide_secrets)]
     colors, traceback_format = sys.stderr.isatty(), structlog.dev.plain_traceback
-    return [*common, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback_format)]
+    console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback_format)
+    return [*common, console, cast(structlog.typing.Processor, _hide_secrets)]
 
 
 def formatter(*, production: bool) -> logging.Formatter:

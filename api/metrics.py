@@ -15,9 +15,15 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client import REGISTRY as PROCESS_REGISTRY
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from config import settings
+from errors import CODES, ClinicError
+from services.jobs import figures
 
 REQUESTS = Counter("clinic_requests", "Requests answered.", ("method", "route", "status"))
 SECONDS = Histogram(
@@ -31,6 +37,20 @@ LAST_BACKUP = Gauge(
     "Time of the last complete `flask backup create`, 0 if there is none.",
     multiprocess_mode="mostrecent",
 )
+LAST_VERIFICATION = Gauge(
+    "clinic_last_verification_timestamp_seconds",
+    "Time of the last `flask verify` without a violation, 0 if there is none.",
+    multiprocess_mode="mostrecent",
+)
+# Every series exists from the start: `increase()` of Prometheus misses the first count of a new one.
+REFUSALS = Counter("clinic_refusals", "Requests refused with 401, 403 or 429.", ("code",))
+for _code, (_status, _title) in CODES.items():
+    if _status in (401, 403, 429):
+        REFUSALS.labels(_code)
+BLOCKED_ATTEMPTS = Counter(
+    "clinic_blocked_attempts", "Sign-ins and similar attempts that too many failures block."
+)
+EMERGENCY_ACCESSES = Counter("clinic_emergency_accesses", "Emergency accesses to the record of a patient.")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
@@ -46,6 +66,14 @@ def record_request(method: str, route: str, status: int, seconds: float) -> None
     duration.observe(seconds)
 
 
+def record_refusal(error: ClinicError) -> None:
+    """Count a response of 401, 403 or 429 by its error code."""
+    if error.status in (401, 403, 429):
+        REFUSALS.labels(error.code).inc()
+    if error.blocked_action is not None:
+        BLOCKED_ATTEMPTS.inc()
+
+
 @cache
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     return REQUESTS.labels(method, route, str(status)), SECONDS.labels(route)
@@ -53,18 +81,47 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 def exposition() -> bytes:
     """Return the metrics in Prometheus text format, summed over the workers if there are several."""
-    LAST_BACKUP.set(_last_backup())
+    LAST_BACKUP.set(_time_of(settings().last_backup_file))
+    LAST_VERIFICATION.set(_time_of(settings().last_verification_file))
+    registry = CollectorRegistry()
+    registry.register(QueueCollector())
     if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         _remove_ended_workers(Path(directory))
-        registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
-    return generate_latest(PROCESS_REGISTRY)
+    return generate_latest(PROCESS_REGISTRY) + generate_latest(registry)
 
 
-def _last_backup() -> float:
+class QueueCollector(Collector):
+    """Reads the figures of events and jobs from the database at each export, since no process counts them."""
+
+    def describe(self) -> list[Metric]:
+        """Return the families without values."""
+        return [
+            GaugeMetricFamily("clinic_jobs", "Jobs by state and kind.", labels=("state", "kind")),
+            GaugeMetricFamily("clinic_oldest_due_job_seconds", "Time since the oldest queued job was due."),
+            GaugeMetricFamily("clinic_events_waiting", "Events that are not dispatched, at most 100,000."),
+            GaugeMetricFamily("clinic_oldest_waiting_event_seconds", "Age of the oldest waiting event."),
+        ]
+
+    def collect(self) -> list[Metric]:
+        """Return the families with their values, and none while the database is away."""
+        try:
+            queue = figures.read()
+        except (DBAPIError, PoolTimeout):
+            return []
+        jobs, due, waiting, oldest = self.describe()
+        for (state, kind), count in queue.jobs.items():
+            jobs.add_sample(jobs.name, {"state": state, "kind": kind}, count)
+        due.add_sample(due.name, {}, queue.oldest_due_job)
+        waiting.add_sample(waiting.name, {}, queue.waiting_events)
+        oldest.add_sample(oldest.name, {}, queue.oldest_waiting_event)
+        return [jobs, due, waiting, oldest]
+
+
+def _time_of(file: Path) -> float:
     try:
-        return settings().last_backup_file.stat().st_mtime
+        return file.stat().st_mtime
     except OSError:
         return 0.0
 

@@ -10,7 +10,9 @@ import structlog
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from api import metrics
 from api.alternatives import alternative
+from api.pages import html
 from api.request_context import current_context
 from api.serialization import json_response
 from errors import CODES, ClinicError
@@ -22,7 +24,11 @@ _ID = re.compile(r"[0-9]+")
 
 
 def problem_response(error: ClinicError) -> Response:
-    """Return an error as RFC 9457 problem details, with the same members for every status."""
+    """Count an error, and return it as RFC 9457 problem details with the same members for every status.
+
+    Public pages get a page instead.
+    """
+    metrics.record_refusal(error)
     document = {
         "type": f"about:blank#{error.code}",
         "title": error.title,
@@ -35,8 +41,11 @@ def problem_response(error: ClinicError) -> Response:
         **({"errors_omitted": error.errors_omitted} if error.errors_omitted else {}),
         **error.members,
     }
-    response = json_response(json.dumps(document, default=str).encode(), error.status)
-    response.mimetype = "application/problem+json"
+    if html.is_page():
+        response = html.error_response(error)
+    else:
+        response = json_response(json.dumps(document, default=str).encode(), error.status)
+        response.mimetype = "application/problem+json"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:

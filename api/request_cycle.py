@@ -23,6 +23,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from api import list_query, request_body, serialization
 from api.authentication import identify, require_token
+from api.body_format import JSON
 from api.body_members import IgnoredMembers, drop_read_only, refuse_hidden
 from api.database_errors import LOCK_NOT_AVAILABLE, Retry, translate, unavailable
 from api.endpoint import EndpointSpec
@@ -45,6 +46,7 @@ from services.users.blocked_attempts import BlockedAction, blocked_attempts
 log = structlog.get_logger()
 ATTEMPTS = 5
 RETRY_WITHIN = 2.0  # seconds from the start of a request
+SIGN_INS = ("/auth/login", "/auth/login/mfa")
 REPLAYED_HEADERS = ("Location", "ETag", "X-Ignored-Members")
 
 Method = Callable[..., Any]
@@ -58,7 +60,7 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
         require_token(context, spec.permission)
         context.body_format = spec.accepts
         members = request_body.body_members() if spec.body is not None else {}
-        if not spec.accepts.has_members:
+        if spec.body is None and spec.accepts is not JSON:
             request_body.raw_body()  # the transaction must not wait for a slow body
         if _idempotency_header(spec) is not None:
             request_body.raw_body()
@@ -85,12 +87,12 @@ def _attempt(
     committing = False
     try:
         try:
-            identify(context, spec.permission)
+            identify(context, spec)
             if context.actor is not None:
                 currency.record()
             response = _perform(method, spec, context, members)
             if context.session_idle and context.actor is not None and context.actor.session_id is not None:
-                sessions.touch(context.actor.session_id)
+                sessions.touch(context.actor, context.actor.session_id)
             if not audit_log.append_pending(context.actor or visitor(), context.route):
                 sessions.verify_remembered()
         except ClinicError:
@@ -208,26 +210,41 @@ def _finish_key(
 
 def _reader(actor: Actor) -> list[Any]:
     """Return what decides, for one user, which fields of a response they may read."""
-    return [actor.role, actor.doctor_id]
+    return [actor.role, actor.doctor_id, *sorted(actor.emergency_patients)]
+
+
+def _may_still_read(actor: Actor, reader: list[Any] | None) -> bool:
+    """Return True if the actor may read all that the stored response shows. It may show less than today."""
+    if reader is None:
+        return True
+    role, doctor_id, *emergency_patients = reader
+    same_reader = (role, doctor_id) == (actor.role, actor.doctor_id)
+    return same_reader and actor.emergency_patients.issuperset(emergency_patients)
 
 
 def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
     """Return the first response again.
 
-    Raise 409 `already_done` if it contained a secret, or if the rights of the caller have changed since.
+    Raise 409 `already_done` if it contained a secret or can no longer be read, or if the rights of the caller
+    have changed since.
     """
     record = key.record or {}
     about = [record.get(name) for name in ("entity", "id", "patient_id")]
+    response = idempotency.stored_response(key)
+    if response is None:
+        message = "This was already done. Its response is no longer stored, so read the record with GET."
+        raise ClinicError("already_done", message, id=record.get("id")).about(*about)
+    headers, body = response
     if spec.secret:
         message = "This was already done, and its secret is shown only once. Send a new Idempotency-Key."
-        raise ClinicError("already_done", message, **json.loads(key.body or "{}")).about(*about)
-    if record.get("reader") not in (None, _reader(current_actor())):
+        raise ClinicError("already_done", message, **json.loads(body)).about(*about)
+    if not _may_still_read(current_actor(), record.get("reader")):
         message = "This was already done. Your rights have changed since, so read the record with GET."
         raise ClinicError("already_done", message, id=record.get("id")).about(*about)
     ids, patient_ids = ([record[name]] if record.get(name) else [] for name in ("id", "patient_id"))
     audit_log.record_read("read", record.get("entity"), ids, patient_ids)
-    headers = {**(key.headers or {}), "Idempotency-Replayed": "true"}
-    return serialization.json_response((key.body or "").encode(), key.status or 200, headers)
+    headers["Idempotency-Replayed"] = "true"
+    return serialization.json_response(body.encode(), key.status or 200, headers)
 
 
 # --- Arguments -----------------------------------------------------------------------------------------
@@ -337,7 +354,7 @@ def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
         return
     if not _is_audited(refusal):
         return
-    action = "login" if str(request.url_rule) == "/auth/login" else "refused"
+    action = "login" if str(request.url_rule) in SIGN_INS else "refused"
     _commit_entries(
         lambda: audit_log.append_refusal(
             context.actor or visitor(), context.route, refusal, action, context.path

@@ -50,26 +50,32 @@ def _adapter(out: type[Out], many: bool) -> TypeAdapter[Any]:
     return TypeAdapter(list[out] if many else out)  # type: ignore[valid-type]
 
 
-def excluded_fields(row: Out, actor: Actor) -> dict[str, Any]:
+def excluded_fields(row: Out, actor: Actor, patient_id: int | None) -> dict[str, Any]:
     """Return pydantic's `exclude` argument for a row: the fields that are hidden from the actor."""
     if not _hides_any(type(row), actor.role):
         return {}
-    own = actor.owns(getattr(row, "doctor_id", None))
-    names = hidden(getattr(row, "area", ""), actor.role, own=own) & type(row).model_fields.keys()
+    own, emergency = actor.owns(getattr(row, "doctor_id", None)), patient_id in actor.emergency_patients
+    fields = hidden(getattr(row, "area", ""), actor.role, own=own, emergency=emergency)
+    names = fields & type(row).model_fields.keys()
     exclude: dict[str, Any] = dict.fromkeys(names, True)
     for name in nested_models(type(row)).keys() - names:
         value = getattr(row, name)
         if isinstance(value, list):
-            inner: dict[Any, Any] = _excluded_from_rows(value, actor)
+            inner: dict[Any, Any] = _excluded_from_rows(value, actor, [patient_id] * len(value))
         else:
-            inner = excluded_fields(value, actor) if value is not None else {}
+            inner = excluded_fields(value, actor, patient_id) if value is not None else {}
         if inner:
             exclude[name] = inner
     return exclude
 
 
-def _excluded_from_rows(rows: Sequence[Out], actor: Actor) -> dict[int, Any]:
-    excluded = {number: excluded_fields(row, actor) for number, row in enumerate(rows)}
+def _excluded_from_rows(
+    rows: Sequence[Out], actor: Actor, patient_ids: Sequence[int | None]
+) -> dict[int, Any]:
+    excluded = {
+        number: excluded_fields(row, actor, patient_id)
+        for number, (row, patient_id) in enumerate(zip(rows, patient_ids, strict=True))
+    }
     return {number: fields for number, fields in excluded.items() if fields}
 
 
@@ -91,7 +97,13 @@ def dump(serializer: Serializer, actor: Actor | None, value: Any) -> bytes:
     model = adapter.validate_python(value, from_attributes=True)
     exclude: Any = None
     if actor is not None:
-        exclude = _excluded_from_rows(model, actor) if many else excluded_fields(model, actor)
+        # of the row, not of the response: the details of a timeline do not repeat their patient
+        patient_ids = [getattr(row, "patient_id", None) for row in (value if many else [value])]
+        exclude = (
+            _excluded_from_rows(model, actor, patient_ids)
+            if many
+            else excluded_fields(model, actor, patient_ids[0])
+        )
     return adapter.dump_json(model, exclude=exclude or None, by_alias=False)
 
 

@@ -13,6 +13,7 @@ from config import settings
 from enums import Role
 from errors import ClinicError
 from extensions import db
+from security.key_rings import ring
 from security.permissions import Actor
 from services.audit import audit_chain
 from services.audit.audit_chain import Heads, HeadsFileError
@@ -28,7 +29,7 @@ def _fail(problem: object) -> NoReturn:
 
 def _read_heads(path: Path) -> Heads | None:
     try:
-        return audit_chain.read_heads(path, settings().audit_key)
+        return audit_chain.read_heads(path, ring("AUDIT_KEY"))
     except HeadsFileError as error:
         _fail(error)
 

@@ -1,19 +1,21 @@
-"""`flask backup`: write the database to one authenticated file, check the file, restore it.
+"""`flask backup`: write the database to one encrypted file, check the file, restore it.
 
-A backup file has three parts: a JSON header line, a line with the MAC in hexadecimal, and the data.
-On SQLite the data is a copy of the database file. On PostgreSQL it is the output of COPY for every table,
-compressed with gzip; the schema is not included, because the migrations create it on any server version.
-The MAC is HMAC-SHA256 under `AUDIT_KEY` over the header and the data. A truncated, changed or forged file
-is therefore refused before the database is opened.
+The file is encrypted under `BACKUP_KEY` (`security.encrypted_file`). It contains a JSON header line and the
+data. On SQLite the data is a copy of the database file. On PostgreSQL it is the output of COPY for every
+table, compressed with gzip. The schema is not included: the migrations create it on any server version.
+
+Files of earlier versions have no encryption, but a MAC under `AUDIT_KEY` in a line after the header. They can
+still be restored. A truncated, changed or forged file of both kinds is refused before the database is opened.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import hmac
+import io
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -29,18 +31,23 @@ from alembic.script import ScriptDirectory
 from flask.cli import AppGroup
 from flask_migrate import upgrade
 from psycopg2 import sql
-from sqlalchemy import Connection, column, inspect, literal, select, table, text
+from sqlalchemy import Connection, Engine, column, inspect, literal, select, table, text
 from sqlalchemy.engine import make_url
 
+from commands.terminal import record_time
 from config import settings
+from database.roles import owner_engine
 from extensions import db
+from security import encrypted_file
+from security.encrypted_file import EncryptedFileError
+from security.key_rings import ring
 from services import clock, schema_version
 
-backup = AppGroup("backup", help="Write the database to a backup file, check a file, restore a file.")
+backup = AppGroup("backup", help="Write the database to an encrypted file, check a file, restore a file.")
 FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 CHUNK_SIZE = 1 << 20  # bytes
-MAX_LINE_SIZE = 1_000  # bytes of the header line, and of the MAC line
+MAX_LINE_SIZE = 1_000  # bytes of a header line, and of the MAC line of earlier versions
 END_OF_TABLE = b"\\.\n"  # COPY never writes such a row
 REVISION_TABLE = "alembic_version"
 HEADS_TABLE = "audit_heads"
@@ -54,7 +61,7 @@ SEEDED_TABLES = {
 
 @dataclass(frozen=True)
 class BackupHeader:
-    """The first line of a backup file."""
+    """The first line of the content of a backup."""
 
     engine: str  # sqlite or postgresql
     revision: str  # schema revision of Alembic
@@ -66,23 +73,14 @@ class BackupHeader:
 def create(file: Path) -> None:
     """Write a backup to FILE, which must not exist. "-" is standard output.
 
-    The backup is one consistent state of the database. The application may run meanwhile. The file contains
-    patient data: only its owner can read it. Keep it encrypted, and keep AUDIT_KEY in another place.
+    The backup is one consistent state of the database. The application may run meanwhile. The file is
+    encrypted under BACKUP_KEY: without this key nobody can restore it. Keep the key in another place.
     """
-    with _open_output(file) as output, tempfile.TemporaryDirectory(dir=_temporary_parent(file)) as folder:
-        data = Path(folder, "data")
-        header = _dump_sqlite(data) if _engine_name() == "sqlite" else _dump_postgresql(data)
-        header_line = json.dumps(asdict(header)).encode() + b"\n"
-        mac = _start_mac(header_line)
-        with data.open("rb") as content:
-            for chunk in _read_chunks(content):
-                mac.update(chunk)
-            output.write(header_line + mac.hexdigest().encode() + b"\n")
-            content.seek(0)
-            for chunk in _read_chunks(content):
-                output.write(chunk)
+    with _open_output(file) as output:
+        with encrypted_file.writer(output) as content:
+            header = _dump_sqlite(content) if _engine_name() == "sqlite" else _dump_postgresql(content)
         output.flush()
-    _record_time()
+    record_time(settings().last_backup_file)
     click.echo(f"written: {header.engine}, schema {header.revision}, {header.made_at}", err=True)
 
 
@@ -90,8 +88,8 @@ def create(file: Path) -> None:
 @click.argument("file", type=FILE)
 def check(file: Path) -> None:
     """Check that FILE is a complete backup of this clinic. "-" is standard input. Otherwise exit with 1."""
-    with tempfile.TemporaryDirectory(dir=_temporary_parent(file)) as folder:
-        header = _extract_data(file, Path(folder, "data"))
+    with _open_input(file) as source:
+        header = _verify(file, source)
     click.echo(f"complete: {header.engine}, schema {header.revision}, {header.made_at}")
 
 
@@ -100,51 +98,42 @@ def check(file: Path) -> None:
 def restore(file: Path) -> None:
     """Restore the backup in FILE into the empty database of the settings. "-" is standard input.
 
-    Stop the server first. Changes nothing and exits with 1 if the file is damaged or has a MAC under another
-    AUDIT_KEY. The same applies to a file from another engine or a newer schema, and to a database with rows.
+    Stop the server first. Changes nothing and exits with 1 if the file is damaged, or if its key is neither
+    BACKUP_KEY nor an earlier key. The same applies to a file from another engine or a newer schema, and to a
+    database with rows.
     """
     engine_name = _engine_name()
     # A SQLite file is moved into place at the end, which needs the same file system.
     parent = _sqlite_path().parent if engine_name == "sqlite" else _temporary_parent(file)
     with tempfile.TemporaryDirectory(dir=parent) as folder:
-        data = Path(folder, "data")  # a copy: FILE may change between check and restore
-        header = _extract_data(file, data)
-        revisions = {script.revision for script in _scripts().walk_revisions()}
-        if header.engine != engine_name:
-            raise click.ClickException(
-                f"This is a backup of {header.engine}, but the database is {engine_name}."
-            )
-        if header.revision not in revisions:
-            raise click.ClickException("The backup has a newer schema than this version of the application.")
-        if engine_name == "sqlite":
-            _load_sqlite(data)
-        else:
-            _load_postgresql(data, header)
+        copied = Path(folder, "backup")  # FILE may change between check and restore
+        with _open_input(file) as source, copied.open("xb") as copy:
+            shutil.copyfileobj(source, copy, CHUNK_SIZE)
+        with copied.open("rb") as source:
+            header = _verify(file, source)
+            source.seek(0)
+            _check_target(header, engine_name)
+            _, data = _read(source)
+            if engine_name == "sqlite":
+                _load_sqlite(data, Path(folder, "database"))
+            else:
+                _load_postgresql(data, header)
     click.echo(f"restored: backup of {header.made_at}")
     if header.revision != schema_version.expected_revision():
         click.echo("next: flask db upgrade")
     click.echo("next: flask verify && flask audit restored --reason '...' && flask audit verify")
 
 
+def _check_target(header: BackupHeader, engine_name: str) -> None:
+    """End the command if the backup is of another engine or has a newer schema."""
+    revisions = {script.revision for script in _scripts().walk_revisions()}
+    if header.engine != engine_name:
+        raise click.ClickException(f"This is a backup of {header.engine}, but the database is {engine_name}.")
+    if header.revision not in revisions:
+        raise click.ClickException("The backup has a newer schema than this version of the application.")
+
+
 # --- The file ------------------------------------------------------------------------------------------
-
-
-def _record_time() -> None:
-    """Set the time of the last backup, which `GET /metrics` shows."""
-    try:
-        settings().last_backup_file.parent.mkdir(parents=True, exist_ok=True)
-        settings().last_backup_file.touch(mode=0o600)
-    except OSError as error:
-        click.echo(f"{settings().last_backup_file}: {error.strerror}. The metrics show no backup.", err=True)
-
-
-def _start_mac(header_line: bytes) -> hmac.HMAC:
-    return hmac.new(settings().audit_key.encode(), b"backup\n" + header_line, hashlib.sha256)
-
-
-def _read_chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK_SIZE):
-        yield chunk
 
 
 def _temporary_parent(file: Path) -> Path | None:
@@ -184,22 +173,62 @@ def _open_input(file: Path) -> Iterator[IO[bytes]]:
         yield source
 
 
-def _extract_data(file: Path, data: Path) -> BackupHeader:
-    """Copy the data of a backup to `data`, return its header. End the command if the MAC does not match."""
-    # for the owner only: on SQLite the file becomes the database
-    private = partial(os.open, mode=0o600)
-    with _open_input(file) as source, open(data, "xb", opener=private) as copy:
-        header_line, mac_line = source.readline(MAX_LINE_SIZE), source.readline(MAX_LINE_SIZE)
-        mac = _start_mac(header_line)
-        for chunk in _read_chunks(source):
+class _SignedReader(io.RawIOBase):
+    """The data of a backup of an earlier version. Its end is refused if no key of the ring made the MAC."""
+
+    def __init__(self, header_line: bytes, source: IO[bytes]) -> None:
+        self.mac, self.source = source.readline(MAX_LINE_SIZE), source
+        start = b"backup\n" + header_line
+        self.macs = [hmac.new(key.secret, start, "sha256") for key in ring("AUDIT_KEY").keys]
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes of the data."""
+        chunk = self.source.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        for mac in self.macs:
             mac.update(chunk)
-            copy.write(chunk)
-    if not hmac.compare_digest(mac.hexdigest().encode() + b"\n", mac_line):
-        raise click.ClickException(
-            f"{file}: not a backup of this clinic, damaged, truncated, or written with another AUDIT_KEY. "
-            "Nothing was changed."
-        )
-    return BackupHeader(**json.loads(header_line))
+        if not chunk and not any(self._is_mac(mac) for mac in self.macs):
+            raise EncryptedFileError("damaged, truncated, or written under an unknown AUDIT_KEY")
+        return len(chunk)
+
+    def _is_mac(self, mac: hmac.HMAC) -> bool:
+        return hmac.compare_digest(mac.hexdigest().encode() + b"\n", self.mac)
+
+
+def _read(source: IO[bytes]) -> tuple[BackupHeader, IO[bytes]]:
+    """Return the header and the data of a backup. The data is verified while it is read to its end.
+
+    Raise `EncryptedFileError` for a file that is not a valid backup.
+    """
+    line = header_line = source.readline(MAX_LINE_SIZE)
+    if encrypted_file.key_id(line) is not None:
+        data = encrypted_file.reader(line, source)
+        header_line = data.readline(MAX_LINE_SIZE)
+    else:
+        data = io.BufferedReader(_SignedReader(line, source), CHUNK_SIZE)
+    try:
+        return BackupHeader(**json.loads(header_line)), data
+    except (ValueError, TypeError):
+        raise EncryptedFileError("not a backup, or damaged") from None
+
+
+def _verify(file: Path, source: IO[bytes]) -> BackupHeader:
+    """Read a backup to its end and return its header. End the command if it is not valid."""
+    try:
+        header, data = _read(source)
+        while data.read(CHUNK_SIZE):
+            pass
+    except EncryptedFileError as error:
+        raise click.ClickException(f"{file}: {error}. Nothing was changed.") from None
+    return header
+
+
+def _write_header(content: IO[bytes], header: BackupHeader) -> None:
+    content.write(json.dumps(asdict(header)).encode() + b"\n")
 
 
 def _engine_name() -> str:
@@ -225,20 +254,27 @@ def _sqlite_path() -> Path:
     return Path(make_url(settings().database_url).database or "")
 
 
-def _dump_sqlite(data: Path) -> BackupHeader:
+def _dump_sqlite(content: IO[bytes]) -> BackupHeader:
     if not _sqlite_path().exists():
         raise _no_tables()
-    made_at = clock.now().isoformat()
-    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM INTO ?", (str(data),))
-    with closing(sqlite3.connect(data)) as copy:
-        if not copy.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (REVISION_TABLE,)).fetchone():
-            raise _no_tables()
-        (revision,) = copy.execute("SELECT version_num FROM alembic_version").fetchone()
-    return BackupHeader("sqlite", revision, made_at)
+    # beside the database, because the copy is not encrypted
+    with tempfile.TemporaryDirectory(dir=_sqlite_path().parent) as folder:
+        copied = Path(folder, "copy")
+        made_at = clock.now().isoformat()
+        with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(copied),))
+        with closing(sqlite3.connect(copied)) as copy:
+            if not copy.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (REVISION_TABLE,)).fetchone():
+                raise _no_tables()
+            (revision,) = copy.execute("SELECT version_num FROM alembic_version").fetchone()
+        header = BackupHeader("sqlite", revision, made_at)
+        _write_header(content, header)
+        with copied.open("rb") as source:
+            shutil.copyfileobj(source, content, CHUNK_SIZE)
+    return header
 
 
-def _load_sqlite(data: Path) -> None:
+def _load_sqlite(data: IO[bytes], database: Path) -> None:
     target = _sqlite_path()
     for suffix in ("-wal", "-shm"):
         if target.with_name(target.name + suffix).exists():
@@ -250,13 +286,16 @@ def _load_sqlite(data: Path) -> None:
         with closing(sqlite3.connect(target)) as connection:
             if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 raise _not_empty()
-    with closing(sqlite3.connect(data)) as copy:
+    # for the owner only: the file becomes the database
+    with open(database, "xb", opener=partial(os.open, mode=0o600)) as file:
+        shutil.copyfileobj(data, file, CHUNK_SIZE)
+        file.flush()
+        os.fsync(file.fileno())
+    with closing(sqlite3.connect(database)) as copy:
         result = copy.execute("PRAGMA integrity_check").fetchone()[0]
     if result != "ok":
         raise click.ClickException("The database was already damaged when the backup was written.")
-    with data.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(data, target)
+    os.replace(database, target)
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------------------
@@ -272,10 +311,9 @@ def _copy_cursor(connection: Connection) -> Iterator[Any]:
         yield cursor
 
 
-def _dump_postgresql(data: Path) -> BackupHeader:
+def _dump_postgresql(content: IO[bytes]) -> BackupHeader:
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with (
-        gzip.open(data, "wb", compresslevel=6) as file,
         db.engine.connect().execution_options(**options) as connection,
         _copy_cursor(connection) as cursor,
     ):
@@ -284,14 +322,17 @@ def _dump_postgresql(data: Path) -> BackupHeader:
         if not inspector.has_table(REVISION_TABLE):
             raise _no_tables()
         revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
-        # Referenced tables come first. The last item has no table: it lists the cyclic foreign keys.
-        for name, _keys in inspector.get_sorted_table_and_fkc_names():
-            if name not in (None, REVISION_TABLE):
-                columns = [column["name"] for column in inspector.get_columns(name)]
-                file.write(json.dumps({"table": name, "columns": columns}).encode() + b"\n")
-                cursor.copy_expert(_copy_statement("COPY {} ({}) TO STDOUT", name, columns), file)
-                file.write(END_OF_TABLE)
-    return BackupHeader("postgresql", revision, made_at)
+        header = BackupHeader("postgresql", revision, made_at)
+        _write_header(content, header)
+        with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=6) as file:
+            # Referenced tables come first. The last item has no table: it lists the cyclic foreign keys.
+            for name, _keys in inspector.get_sorted_table_and_fkc_names():
+                if name not in (None, REVISION_TABLE):
+                    columns = [column["name"] for column in inspector.get_columns(name)]
+                    file.write(json.dumps({"table": name, "columns": columns}).encode() + b"\n")
+                    cursor.copy_expert(_copy_statement("COPY {} ({}) TO STDOUT", name, columns), file)
+                    file.write(END_OF_TABLE)
+    return header
 
 
 def _copy_statement(template: str, name: str, columns: list[str]) -> sql.Composed:
@@ -320,8 +361,13 @@ class _TableReader:
         return b"".join(rows)
 
 
-def _load_postgresql(data: Path, header: BackupHeader) -> None:
-    with db.engine.connect() as connection:
+def _load_postgresql(data: IO[bytes], header: BackupHeader) -> None:
+    with owner_engine(db.engine) as engine:
+        _load_as_owner(engine, data, header)
+
+
+def _load_as_owner(engine: Engine, data: IO[bytes], header: BackupHeader) -> None:
+    with engine.connect() as connection:
         if not _is_new(connection):
             raise _not_empty()
     if schema_version.stored_revision() not in (None, header.revision):
@@ -329,8 +375,8 @@ def _load_postgresql(data: Path, header: BackupHeader) -> None:
     db.session.remove()
     upgrade(revision=header.revision)
     with (
-        gzip.open(data, "rb") as file,
-        db.engine.begin() as connection,
+        gzip.GzipFile(fileobj=data, mode="rb") as file,
+        engine.begin() as connection,
         _copy_cursor(connection) as cursor,
     ):
         while line := file.readline():

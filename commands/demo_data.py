@@ -44,6 +44,7 @@ from models import (
     Treatment,
     Visit,
 )
+from security.key_rings import ring
 from services import clock
 from services.audit.audit_log import CHAINS, canonical_json, compute_mac
 from services.patients.search_column import search_fold
@@ -160,6 +161,7 @@ class DemoGenerator:
             count // NEW_PATIENTS - APPOINTMENT_INTERVAL, 3 * APPOINTMENT_INTERVAL
         )
         self.batch = Batch()
+        self.audit_key = ring("AUDIT_KEY").current
 
     def batches(self) -> Iterator[Batch]:
         """Yield all batches. They must be committed in this order: audit and invoice numbers have no gaps."""
@@ -394,8 +396,9 @@ class DemoGenerator:
             "operation": OPERATION,
             "address": None,
             "request_id": None,
+            "key_id": self.audit_key.id,
         }
-        mac = compute_mac(previous, canonical_json(values))
+        mac = compute_mac(self.audit_key, previous, canonical_json(values))
         batch.head = (number + 1, mac)
         self.ids[AuditLog] = audit_id
         batch.rows[AuditLog].append((audit_id, *values.values(), mac))

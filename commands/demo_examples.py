@@ -14,20 +14,21 @@ from io import BytesIO
 from PIL import Image, ImageDraw
 from sqlalchemy import select
 
-from enums import Gender, PaymentMethod, Role, TreatmentStatus
+from enums import CalendarDetail, Gender, PaymentMethod, Role, TreatmentStatus
 from extensions import db
 from models import Billing, Doctor, Patient, User
 from security.permissions import Actor
 from services import clock
 from services.billing import bills, claims, payments, refunds
 from services.billing.bill_items import BillLine
+from services.calendar_feeds import feeds
 from services.clinic import logo, record
 from services.clinic.record import clinic_record
 from services.clinical import prescriptions, treatments, visits
 from services.inventory import items
 from services.patients import patients
 from services.scheduling import appointments, doctors, time_off
-from services.users import accounts
+from services.users import accounts, emergency_access
 
 STAFF = (
     ("Ruth Achieng", Role.RECEPTIONIST),
@@ -49,6 +50,7 @@ def create(actor: Actor) -> bool:
     items.create(actor, name="Plaster bandage")
     _create_visits(actor, patient.id, doctor_id, item.id)
     _create_bills(actor, receptionist, patient, other_patient)
+    emergency_access.grant(receptionist, patient, reason="The patient fell in the waiting room")
     return True
 
 
@@ -105,6 +107,7 @@ def _create_doctors(actor: Actor) -> int:
         for number, name in enumerate(names, start=1)
     ]
     start = clock.now() + timedelta(days=90)
+    feeds.create(actor, first, detail=CalendarDetail.BUSY, days_back=30, days_ahead=180)
     time_off.create(actor, first, start=start, end=start + timedelta(days=2), reason="Conference")
     return first.id
 

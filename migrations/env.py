@@ -1,5 +1,7 @@
 """The Alembic environment: `flask db ...` on the database of the application, or a given `sqlalchemy.url`.
 
+With `MIGRATION_DATABASE_URI`, a command also grants the privileges of the server (`database.roles`).
+
 Each command is one transaction, also on SQLite. An interrupted migration leaves no changes and can run again.
 Concurrent migrations wait for each other.
 """
@@ -14,6 +16,7 @@ import flask
 from alembic import context
 from sqlalchemy import Engine, create_engine
 
+from database import roles
 from database.engine import engine_options, register
 from extensions import db
 from models import Base
@@ -24,7 +27,8 @@ LOCK = 7_205_411_338  # an arbitrary number, for the advisory lock of migrations
 @contextmanager
 def _engine() -> Iterator[Engine]:
     if flask.has_app_context():
-        yield db.engine
+        with roles.owner_engine(db.engine) as engine:
+            yield engine
         return
     url = context.config.get_main_option("sqlalchemy.url")
     if not url:
@@ -50,7 +54,7 @@ def _number(_context: Any, _revision: Any, directives: list[Any]) -> None:
         directive.rev_id = f"{max(int(script.revision) for script in revisions) + 1:04}"
 
 
-def _run(**target: Any) -> None:
+def _run(*, role: str | None = None, **target: Any) -> None:
     context.configure(
         target_metadata=Base.metadata,
         transactional_ddl=True,
@@ -63,6 +67,8 @@ def _run(**target: Any) -> None:
         if context.get_context().dialect.name == "postgresql":  # SQLite has one writer at a time anyway
             context.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
         context.run_migrations()
+        if role is not None:
+            roles.grant_privileges(context.get_context().connection, role)
 
 
 with _engine() as engine:
@@ -70,4 +76,5 @@ with _engine() as engine:
         _run(url=engine.url, literal_binds=True, dialect_opts={"paramstyle": "named"})
     else:
         with engine.connect() as connection:
-            _run(connection=connection)
+            role = roles.server_role(db.engine) if flask.has_app_context() else None
+            _run(connection=connection, role=role)

@@ -6,10 +6,12 @@ from flask import Response
 from pydantic import BaseModel
 
 from api import request_body, serialization
+from api.cached_document import private_response
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
+from enums import AppointmentStatus
 from models import Appointment
 from resources.doctor import positive_ids
 from schemas.appointment import (
@@ -22,6 +24,8 @@ from schemas.appointment import (
     DryRunQuery,
 )
 from security.permissions import Actor, Permission
+from services.audit import audit_log
+from services.calendar_feeds import ical
 from services.listing.spec import ListQuery, Page
 from services.scheduling import appointment_search, appointments
 from services.scheduling.booking_rules import BookingCheck
@@ -161,3 +165,19 @@ class AppointmentCheckIn(ApiResource):
         A second check-in does not change the time of the first.
         """
         return appointments.check_in(current_actor(), row)
+
+
+class AppointmentCalendar(ApiResource):
+    """Route `/appointments/<appointment_id>.ics`."""
+
+    @endpoint(Permission.APPOINTMENTS_READ, load=appointments.get, media_types=(ical.MEDIA_TYPE,))
+    def get(self, row: Appointment) -> Response:
+        """Download an appointment for a calendar program.
+
+        The file shows the doctor and the time, and nothing about the patient.
+        """
+        audit_log.record_read("read", "appointment", [row.id], {row.patient_id})
+        content = ical.appointment_calendar(
+            row, clinic_name=row.doctor.name, cancelled=row.status is AppointmentStatus.CANCELLED
+        )
+        return private_response(content, ical.MEDIA_TYPE, file_name=f"appointment-{row.id}.ics")

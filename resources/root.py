@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import lru_cache
 
 from flask import Flask, Response, current_app, request
@@ -17,6 +16,7 @@ from api.docs.index import index_document
 from api.docs.openapi import openapi_document
 from api.endpoint import endpoint
 from api.resource import ApiResource
+from api.server_url import server_url
 from cache.redis import redis_store
 from errors import ClinicError
 from extensions import db
@@ -24,15 +24,6 @@ from schemas.service import LiveOut, ReadyOut
 from security.permissions import Permission
 from services.billing import currency
 from services.schema_version import expected_revision, stored_revision
-
-# The scheme and host of a request. Another `Host` header does not get into the documents.
-_PLAIN_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-
-
-def _server_url() -> str:
-    """Return the URL of this server as the caller wrote it, for the curl lines."""
-    url = request.host_url.rstrip("/")
-    return url if _PLAIN_URL.fullmatch(url) else base_url()
 
 
 @lru_cache(maxsize=4)
@@ -76,7 +67,7 @@ class Root(ApiResource):
     @endpoint(Permission.PUBLIC, media_types=("application/json", "text/html"))
     def get(self) -> Response:
         """Describe the API, as JSON or as an HTML page for browsers."""
-        _openapi, document, page = _documents(_app(), _server_url())
+        _openapi, document, page = _documents(_app(), server_url())
         if request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html":
             return page.response()
         return document.response()
@@ -88,7 +79,7 @@ class OpenApiDocument(ApiResource):
     @endpoint(Permission.PUBLIC)
     def get(self) -> Response:
         """Describe the API as an OpenAPI 3.1 document."""
-        return _documents(_app(), _server_url())[0].response()
+        return _documents(_app(), server_url())[0].response()
 
 
 class Console(ApiResource):

@@ -91,10 +91,12 @@ class AppointmentOut(OfPatient, OfDoctor):
     cancelled_at: InstantOut | None
     rescheduled_at: InstantOut | None
     reschedule_count: int
+    previous_start: InstantOut | None
     status_reason: str | None
     overbooked: bool
     overbook_reason: str | None
     checked_in_at: InstantOut | None
+    confirmed_at: InstantOut | None
     visit_id: int | None
     allowed_transitions: list[AppointmentStatus]
     created_by_id: int | None

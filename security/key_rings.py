@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from config import PREVIOUS, settings
+from config import PREVIOUS, Settings, settings
 
 RingName = Literal["JWT_SECRET_KEY", "AUDIT_KEY", "DATA_KEY", "BACKUP_KEY"]
 RING_NAMES: tuple[RingName, ...] = get_args(RingName)
@@ -68,9 +68,9 @@ def previous_name(name: RingName) -> str:
     return name + PREVIOUS
 
 
-def ring(name: RingName) -> KeyRing:
-    """Return a ring of the settings."""
-    chosen = settings()
+def ring(name: RingName, chosen: Settings | None = None) -> KeyRing:
+    """Return a ring of the settings, by default those of the application."""
+    chosen = chosen or settings()
     return _ring(name, getattr(chosen, name.lower()), getattr(chosen, previous_name(name).lower()))
 
 

@@ -28,6 +28,7 @@ class Permission(StrEnum):
     DOCTORS_READ = "doctors.read"
     DOCTORS_WRITE = "doctors.write"
     DOCTORS_MANAGE = "doctors.manage"
+    CALENDAR_FEEDS = "calendar_feeds.manage"
     PATIENTS_READ = "patients.read"
     PATIENTS_WRITE = "patients.write"
     PATIENTS_ARCHIVE = "patients.archive"
@@ -57,6 +58,11 @@ class Permission(StrEnum):
     ANALYTICS_PERFORMANCE = "analytics.performance"
     ANALYTICS_PATIENTS = "analytics.patients"
     DASHBOARD_READ = "dashboard.read"
+    JOBS_MANAGE = "jobs.manage"
+    EMERGENCY_REQUEST = "emergency_access.request"
+    EMERGENCY_REVIEW = "emergency_access.review"
+    MESSAGES_READ = "messages.read"
+    MESSAGES_WRITE = "messages.write"
 
 
 P = Permission
@@ -75,6 +81,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.DOCTORS_READ: (A, D, R, T),
     P.DOCTORS_WRITE: (A, D),  # D: own, but not licence, fee, user_id, is_active
     P.DOCTORS_MANAGE: (A,),
+    P.CALENDAR_FEEDS: (A, D),  # D: own
     P.PATIENTS_READ: (A, D, R, T),
     P.PATIENTS_WRITE: (A, D, R),
     P.PATIENTS_ARCHIVE: (A,),
@@ -104,7 +111,14 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.ANALYTICS_PERFORMANCE: (A, D),  # D: own
     P.ANALYTICS_PATIENTS: (A, D),
     P.DASHBOARD_READ: (A, D, R, T),
+    P.JOBS_MANAGE: (A,),
+    P.EMERGENCY_REQUEST: (A, D, R, T),
+    P.EMERGENCY_REVIEW: (A,),  # of the access of another user
+    P.MESSAGES_READ: (A, D, R),  # with contact preferences
+    P.MESSAGES_WRITE: (A, R),
 }
+# The rights that emergency access adds, for its patient only.
+EMERGENCY_RIGHTS = frozenset({P.HISTORY_READ, P.PRESCRIPTIONS_READ})
 
 # Fields of an area that a role may not see: absent in responses, 403 as a filter or sort.
 CLINICAL = frozenset(
@@ -137,6 +151,8 @@ HIDDEN_OF_OTHERS: dict[str, frozenset[str]] = {
     "visit": frozenset({"amount_paid", "balance", "billing_id"}),
     "treatment": frozenset({"amount_paid", "balance", "billing_id"}),
 }
+# The hidden fields that emergency access shows, in the rows of its patient only.
+EMERGENCY_FIELDS = CLINICAL | {"condition", "allergy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +161,8 @@ class Actor:
 
     A signed-in user has a `user_id` and a role. A command has the role admin and no `user_id`. An anonymous
     caller has neither and may do nothing. Limits count the `network`, which is known even if the `address` is
-    not.
+    not. `emergency_patients` are the patients to whose clinical fields the user has emergency access.
+    `must_enrol`: the user must set up a second factor before anything else.
     """
 
     user_id: int | None
@@ -156,14 +173,31 @@ class Actor:
     address: str | None = None
     network: str = "unknown"
     request_id: str | None = None
+    must_enrol: bool = False
+    emergency_patients: frozenset[int] = frozenset()
 
-    def may(self, permission: Permission) -> bool:
-        """Return True if the role has the permission."""
-        return self.role in TABLE[permission]
+    def covered_patients(self, permission: Permission) -> frozenset[int] | None:
+        """Return the patients to which a permission is limited. None: no limit, because the role has it."""
+        if self.role in TABLE[permission]:
+            return None
+        return self.emergency_patients if permission in EMERGENCY_RIGHTS else frozenset()
 
-    def require(self, permission: Permission, message: str = "Your role may not do this.") -> None:
-        """Raise 403 `forbidden`, with the roles that have the permission, unless the role has it."""
-        if not self.may(permission):
+    def may(self, permission: Permission, patient_id: int | None = None) -> bool:
+        """Return True if the actor has the permission, for one patient or for any."""
+        covered = self.covered_patients(permission)
+        if covered is None:
+            return True
+        return bool(covered) if patient_id is None else patient_id in covered
+
+    def require(
+        self,
+        permission: Permission,
+        message: str = "Your role may not do this.",
+        *,
+        patient_id: int | None = None,
+    ) -> None:
+        """Raise 403 `forbidden`, with the roles that have the permission, unless the actor has it."""
+        if not self.may(permission, patient_id):
             roles = ", ".join(TABLE[permission])
             raise ClinicError("forbidden", f"{message} Roles with this permission: {roles}.")
 
@@ -177,9 +211,13 @@ class Actor:
             raise ClinicError("forbidden", "You may change your own records only.")
 
 
-def hidden(area: str, role: Role | None, *, own: bool = True) -> frozenset[str]:
-    """Return the fields of an area that the role may not see: in its own rows, or in those of others."""
+def hidden(area: str, role: Role | None, *, own: bool = True, emergency: bool = False) -> frozenset[str]:
+    """Return the fields of an area that the role may not see: in its own rows, or in those of others.
+
+    `emergency`: the caller has emergency access to the patient of the rows.
+    """
     if role is None:
         return frozenset()
     of_others = HIDDEN_OF_OTHERS.get(area, frozenset()) if role is D and not own else frozenset()
-    return HIDDEN.get((area, role), frozenset()) | of_others
+    fields = HIDDEN.get((area, role), frozenset()) | of_others
+    return fields - EMERGENCY_FIELDS if emergency else fields

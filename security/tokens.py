@@ -3,6 +3,8 @@
 A token contains its user, its session and the counter of the session, but no role. Every request reads the
 rights and the state of the session from the database. So a logout, a deactivation or a change of role takes
 effect with the next request.
+
+The header `kid` names the key that signed the token. Tokens without it are tried with every key of the ring.
 """
 
 from __future__ import annotations
@@ -10,18 +12,22 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Literal
 
 import jwt
-from flask_jwt_extended import create_access_token, create_refresh_token, decode_token
-from flask_jwt_extended.exceptions import JWTExtendedException
+from flask_jwt_extended import create_access_token, create_refresh_token
+from jwt.types import Options
 
 from column_types import MAX_INT
 from config import settings
 from errors import ClinicError
+from extensions import jwt as jwt_manager
+from security.key_rings import Key, KeyRing, ring
 
 AUDIENCE = "clinic"
 ACCESS, REFRESH = "access", "refresh"
@@ -80,14 +86,22 @@ class Pair:
 
 def issue(user_id: int, session_id: int, counter: int, *, remaining: timedelta) -> Pair:
     """Return new tokens of a session. They expire with the session, which ends after `remaining`."""
-    claims = {"sid": session_id, "cnt": counter}
+    options: dict[str, Any] = {
+        "additional_claims": {"sid": session_id, "cnt": counter},
+        "additional_headers": {"kid": ring("JWT_SECRET_KEY").current.id},
+    }
     access, refresh = min(access_lifetime(), remaining), min(refresh_lifetime(), remaining)
     return Pair(
-        create_access_token(str(user_id), additional_claims=claims, expires_delta=access),
-        create_refresh_token(str(user_id), additional_claims=claims, expires_delta=refresh),
+        create_access_token(str(user_id), expires_delta=access, **options),
+        create_refresh_token(str(user_id), expires_delta=refresh, **options),
         int(access.total_seconds()),
         int(refresh.total_seconds()),
     )
+
+
+@jwt_manager.encode_key_loader
+def _signing_key(_identity: str) -> bytes:
+    return ring("JWT_SECRET_KEY").current.secret
 
 
 def read(token: str, *kinds: str, allow_expired: bool = False) -> Claims:
@@ -98,10 +112,10 @@ def read(token: str, *kinds: str, allow_expired: bool = False) -> Claims:
     if len(token) > MAX_LENGTH:
         raise _invalid()
     try:
-        values = _decode(token, settings().jwt_secret_key)
+        values = _decode(token, ring("JWT_SECRET_KEY"))
         kind, expired = values["type"], values["exp"] <= time.time()
         user_id, session_id, counter = int(values["sub"]), values["sid"], values["cnt"]
-    except (jwt.PyJWTError, JWTExtendedException, ValueError, KeyError, TypeError):
+    except (jwt.PyJWTError, ValueError, KeyError, TypeError):
         raise _invalid() from None
     numbers = (user_id, session_id, counter)
     if kind not in kinds or not all(type(number) is int and 0 <= number <= MAX_INT for number in numbers):
@@ -116,12 +130,27 @@ def _invalid() -> ClinicError:
 
 
 @lru_cache(maxsize=4096)
-def _decode(token: str, _key: str) -> dict[str, Any]:
+def _decode(token: str, keys: KeyRing) -> dict[str, Any]:
     """Return all claims of a token with a valid signature, even if it has expired.
 
-    The result depends only on the token and the key, so it is cached. Errors are not cached.
+    The result depends only on the token and the keys, so it is cached. Errors are not cached.
     """
-    return decode_token(token, allow_expired=True)
+    for key in _candidates(token, keys):
+        with suppress(jwt.InvalidSignatureError):
+            return _verify(token, key.secret, AUDIENCE, verify_exp=False)
+    raise jwt.InvalidSignatureError("signed with another key")
+
+
+def _candidates(token: str, keys: KeyRing) -> Sequence[Key]:
+    """Return the keys that may have signed a token."""
+    return keys.candidates(jwt.get_unverified_header(token).get("kid"))
+
+
+def _verify(token: str, secret: bytes, audience: str, *, verify_exp: bool = True) -> dict[str, Any]:
+    """Return the claims of a token. Raise `jwt.PyJWTError` if it is not valid."""
+    options: Options = {"verify_exp": verify_exp, "require": ["exp", "sub", "jti"]}
+    claims: dict[str, Any] = jwt.decode(token, secret, ["HS256"], options, audience=audience)
+    return claims
 
 
 # --- Known devices -------------------------------------------------------------------------------------
@@ -140,9 +169,10 @@ def issue_device(user_id: int, password_hash: str, *, device_id: str | None = No
         "jti": device_id or secrets.token_hex(16),
         "iat": now,
         "exp": now + int(DEVICE_LIFETIME.total_seconds()),
-        "pwd": _fingerprint(password_hash),
     }
-    return jwt.encode(claims, _device_key(), algorithm="HS256")
+    key = ring("JWT_SECRET_KEY").current
+    claims["pwd"] = _fingerprint(key, password_hash)
+    return jwt.encode(claims, _device_key(key), algorithm="HS256", headers={"kid": key.id})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +182,12 @@ class Device:
     id: str
     user_id: str
     fingerprint: str
+    key: Key  # that signed the token
 
     def belongs_to(self, user_id: int, password_hash: str) -> bool:
         """Return True if the user has signed in on this device with the present password."""
         return self.user_id == str(user_id) and hmac.compare_digest(
-            self.fingerprint, _fingerprint(password_hash)
+            self.fingerprint, _fingerprint(self.key, password_hash)
         )
 
 
@@ -164,24 +195,20 @@ def read_device(token: str) -> Device | None:
     """Return the device of a token, or None for a token that is not valid."""
     if len(token) > MAX_LENGTH:
         return None
-    required = ["exp", "sub", "jti", "pwd"]
     try:
-        claims = jwt.decode(
-            token,
-            _device_key(),
-            algorithms=["HS256"],
-            audience=DEVICE_AUDIENCE,
-            options={"require": required},
-        )
-    except (jwt.PyJWTError, ValueError):
-        return None
-    return Device(claims["jti"], claims["sub"], claims["pwd"])
+        for key in _candidates(token, ring("JWT_SECRET_KEY")):
+            with suppress(jwt.InvalidSignatureError):
+                claims = _verify(token, _device_key(key), DEVICE_AUDIENCE)
+                return Device(claims["jti"], claims["sub"], claims["pwd"], key)
+    except (jwt.PyJWTError, ValueError, KeyError):
+        pass
+    return None
 
 
-def _device_key() -> bytes:
+def _device_key(key: Key) -> bytes:
     """Return a key for this purpose only: no token of a session is valid as a device token."""
-    return hmac.digest(settings().jwt_secret_key.encode(), b"device token", "sha256")
+    return hmac.digest(key.secret, b"device token", "sha256")
 
 
-def _fingerprint(password_hash: str) -> str:
-    return hmac.digest(_device_key(), password_hash.encode(), "sha256").hex()[:32]
+def _fingerprint(key: Key, password_hash: str) -> str:
+    return hmac.digest(_device_key(key), password_hash.encode(), "sha256").hex()[:32]

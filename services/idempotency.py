@@ -3,21 +3,29 @@
 The key, the changes of the request and the response are written in one transaction. So a crash leaves all of
 them or none, and no key stays without a response. A second request with the key waits on the unique index
 until the first has committed or rolled back.
+
+Responses contain data of patients, so they are encrypted under `DATA_KEY`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import delete, select
 
 from errors import ClinicError, invalid
 from extensions import db
 from models import IdempotencyKey
+from security import encryption
 from services import clock
 
+log = structlog.get_logger()
+
+PURPOSE = "idempotency response"
 RETENTION = timedelta(hours=24)
 MAX_LENGTH = 255
 
@@ -55,4 +63,25 @@ def begin(user_id: int, key: str, request_fingerprint: str) -> IdempotencyKey:
 
 def finish(row: IdempotencyKey, status: int, headers: dict[str, Any], body: str) -> None:
     """Store the response of the request."""
-    row.status, row.headers, row.body = status, headers, body
+    row.status = status
+    row.response = encryption.encrypt(PURPOSE, json.dumps([headers, body]).encode(), context=_context(row))
+
+
+def stored_response(row: IdempotencyKey) -> tuple[dict[str, Any], str] | None:
+    """Return the headers and the body of the stored response, None if it can no longer be read.
+
+    That is a response from before the encryption, or one whose key was lost.
+    """
+    if row.response is None:
+        return None
+    try:
+        headers, body = json.loads(encryption.decrypt(PURPOSE, row.response, context=_context(row)))
+    except encryption.DecryptionError as error:
+        log.error("idempotency_response_unreadable", reason=str(error))  # noqa: TRY400 - no traceback needed
+        return None
+    return headers, body
+
+
+def _context(row: IdempotencyKey) -> bytes:
+    """Return what a response belongs to: it is not valid in the row of another user, key or request."""
+    return json.dumps([row.user_id, row.key, row.fingerprint, row.status]).encode()

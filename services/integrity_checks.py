@@ -7,23 +7,23 @@ detect violations in spite of them, for example after manual changes in the data
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, String, and_, cast, exists, func, literal, or_, select, union_all
 from sqlalchemy.orm import aliased
 
 from config import settings
-from enums import AppointmentStatus, LedgerKind, MessageChannel, RefundStatus, TreatmentStatus
+from enums import AppointmentStatus, LedgerKind, RefundStatus, TreatmentStatus
 from extensions import db
 from models import (
     Appointment,
     Billing,
     BillingItem,
     BillingStanding,
+    CalendarFeed,
     Claim,
-    ClinicRecord,
     Dispensing,
+    EmergencyAccess,
     IdempotencyKey,
     InventoryItem,
     InventoryLot,
@@ -31,8 +31,6 @@ from models import (
     LedgerCurrency,
     LedgerEntry,
     MedicalHistory,
-    MessageSettings,
-    MessageTemplate,
     Patient,
     PrescribedMedication,
     Prescription,
@@ -45,16 +43,13 @@ from models import (
 )
 from services import clock
 from services.billing import claims, ledger
+from services.calendar_feeds.feeds import MAX_FEEDS
+from services.clinic.integrity import clinic_checks
+from services.integrity_rule import IntegrityCheck
+from services.jobs.integrity import job_checks
+from services.users import emergency_access
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
-
-
-@dataclass(frozen=True)
-class IntegrityCheck:
-    """A rule, and the query for the ids of the rows that violate it."""
-
-    rule: str
-    query: Select[Any]
 
 
 def _overlaps(owner: Any, end: Any, *conditions: Any) -> Select[Any]:
@@ -139,7 +134,10 @@ def all_checks() -> list[IntegrityCheck]:
         *_account_checks(),
         *_stock_checks(),
         *_session_checks(),
-        *_clinic_checks(),
+        *job_checks(),
+        *clinic_checks(),
+        *_calendar_feed_checks(),
+        *_emergency_checks(),
     ]
 
 
@@ -445,22 +443,36 @@ def _session_checks() -> list[IntegrityCheck]:
     ]
 
 
-def _clinic_checks() -> list[IntegrityCheck]:
+def _calendar_feed_checks() -> list[IntegrityCheck]:
+    open_feeds = (
+        select(CalendarFeed.doctor_id)
+        .where(CalendarFeed.ended_at.is_(None))
+        .group_by(CalendarFeed.doctor_id)
+        .having(func.count() > MAX_FEEDS)
+    )
+    return [
+        IntegrityCheck(f"No doctor has more than {MAX_FEEDS} calendar feeds.", open_feeds),
+        IntegrityCheck(
+            "A calendar feed that was read has a digest of its content.",
+            select(CalendarFeed.id).where(
+                CalendarFeed.last_fetched_at.is_not(None),
+                or_(CalendarFeed.content_digest.is_(None), CalendarFeed.content_changed_at.is_(None)),
+            ),
+        ),
+    ]
+
+
+def _emergency_checks() -> list[IntegrityCheck]:
+    access = EmergencyAccess
     return [
         IntegrityCheck(
-            "The clinic has a record.", select(literal(1)).where(~exists(select(ClinicRecord.id)))
+            "No emergency access ends later than an hour from now.",
+            select(access.id).where(access.expires_at > clock.now() + emergency_access.DURATION),
         ),
         IntegrityCheck(
-            "A logo has its digest.",
-            select(ClinicRecord.id).where(ClinicRecord.logo.is_(None) != ClinicRecord.logo_hash.is_(None)),
-        ),
-        IntegrityCheck(
-            "Messages have settings.", select(literal(1)).where(~exists(select(MessageSettings.id)))
-        ),
-        IntegrityCheck(
-            "Only the templates of e-mails have a subject.",
-            select(MessageTemplate.id).where(
-                (MessageTemplate.channel == MessageChannel.EMAIL) != MessageTemplate.subject.is_not(None)
+            "An emergency access is reviewed by another user, after it began.",
+            select(access.id).where(
+                or_(access.reviewed_by_id == access.user_id, access.reviewed_at < access.created_at)
             ),
         ),
     ]

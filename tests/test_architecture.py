@@ -12,17 +12,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
 MODULES = (
-    *("app", "column_types", "config", "create_admin", "enums", "errors", "extensions", "gc_freeze"),
-    *("metrics_directory", "models", "run", "server"),
+    *("app", "column_types", "config", "config_messages", "create_admin", "enums", "errors", "extensions"),
+    *("gc_freeze", "metrics_directory", "models", "run", "server", "worker_process"),
 )
 PROJECT = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
 # The modules of the project that a layer may import. Dependencies point down.
-LOWEST = {"column_types", "config", "enums", "errors"}
+LOWEST = {"column_types", "config", "config_messages", "enums", "errors"}
 LOWER = LOWEST | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
     "app": PROJECT - {"tests", "app", "create_admin"},
-    "server": {"api.logging", "config", "gc_freeze", "metrics_directory"},
+    "server": {"api.logging", "config", "gc_freeze", "metrics_directory", "worker_process"},
+    "worker_process": set(),
     "run": {"app", "config", "create_admin", "server"},
     "gc_freeze": set(),
     "metrics_directory": set(),
@@ -40,7 +41,8 @@ ALLOWED = {
     "column_types": set(),
     "enums": set(),
     "errors": set(),
-    "config": set(),
+    "config": {"config_messages"},
+    "config_messages": set(),
 }
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "dao", "repositories", "interfaces"}
 MAY_COMMIT = {"api/request_cycle.py", "create_admin.py", "services/jobs/transactions.py"}

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
+from api.metrics import QueueCollector
 from app import create_app
 from config import SECRETS, Settings, load
 from tests.support.keys import new_secrets
@@ -197,7 +198,7 @@ def test_only_the_proxy_publishes_ports() -> None:
 
     published = {name for name, service in services.items() if service.get("ports")}
 
-    assert set(services) == {"app", "migrate", "postgres", "redis", "nginx"}
+    assert set(services) == {"app", "migrate", "worker", "postgres", "redis", "nginx"}
     assert published == {"nginx"}
     assert compose()["networks"]["back"]["internal"] is True
     assert services["postgres"]["networks"] == services["redis"]["networks"] == ["back"]
@@ -267,7 +268,7 @@ def unit(name: str) -> dict[str, dict[str, list[str]]]:
     return sections
 
 
-@pytest.mark.parametrize("name", ["clinic", "clinic-verify", "clinic-backup"])
+@pytest.mark.parametrize("name", ["clinic", "clinic-worker", "clinic-verify", "clinic-backup"])
 def test_every_unit_runs_existing_code_without_rights(name: str) -> None:
     service = unit(f"{name}.service")["Service"]
     own = {"Type", "KillMode", "TimeoutStopSec", "Restart", "RestartSec", "ReadWritePaths"}
@@ -337,7 +338,7 @@ def test_old_backups_are_deleted_only_after_a_good_one(tmp_path: Path, failing: 
 
 def test_the_alert_rules_use_metrics_that_exist() -> None:
     rules = yaml.safe_load(read("deploy/alerts.yml"))["groups"][0]["rules"]
-    families = {family.name for family in REGISTRY.collect()}
+    families = {family.name for family in [*REGISTRY.collect(), *QueueCollector().describe()]}
 
     used = {name for rule in rules for name in re.findall(r"\bclinic_\w+", rule["expr"])}
 

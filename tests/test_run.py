@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.keys import new_secrets
@@ -55,6 +59,28 @@ def test_run_prints_the_first_steps_and_stops_quietly(server: AppServer, stop: s
     assert f"{server.url}/  (open it in a browser)" in output
     assert f"curl -s {server.url}/auth/login" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_run_starts_one_worker_which_ends_with_the_server(
+    server: AppServer, environment: dict[str, str], stop: signal.Signals
+) -> None:
+    """The worker dispatches the event of the first admin. It notices that a killed server is gone."""
+    assert server.process is not None
+    assert server.process.process is not None
+    process = psutil.Process(server.process.process.pid)
+    (worker,) = [child for child in process.children() if "jobs" in child.cmdline()]
+    path = environment["DATABASE_URI"].removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        while connection.execute("SELECT 1 FROM events WHERE dispatched_at IS NULL").fetchone():
+            time.sleep(0.05)
+        assert connection.execute("SELECT type FROM events").fetchall() == [("user.created",)]
+
+    process.send_signal(stop)
+
+    _, alive = psutil.wait_procs([worker, process], timeout=60)
+    assert alive == []
+    assert "Traceback" not in server.log()
 
 
 def test_run_names_another_port_if_the_port_is_busy(server: AppServer, environment: dict[str, str]) -> None:

@@ -14,10 +14,15 @@ from config import settings
 
 # Values that only the caller knows, and where to find them. `curl` lines read them from shell variables.
 VARIABLES = {
+    "CREDENTIAL": "the credential that the browser returns, as JSON",
+    "MFA_TOKEN": "the `mfa_token` from `POST /auth/login` of a user with a second factor",
     "PASSWORD": "your password",
     "REFRESH_TOKEN": "the `refresh_token` of your last sign-in or refresh; it can be used once",
     "RESET_TOKEN": "the `token` from `POST /users/{user_id}/password-reset`; it can be used once",
+    "JOB_ID": "the id of a job, from `GET /jobs?state=dead`",
+    "CALENDAR_TOKEN": "the part before `.ics` in a `url` from `POST /doctors/{doctor_id}/calendar-feeds`",
     "SESSION_ID": "the id of one of your sessions, from `GET /auth/sessions`",
+    "TOTP_CODE": "the present code of your authenticator app; it can be used once",
 }
 
 
@@ -53,7 +58,23 @@ EXAMPLES: dict[str, Example] = {
         body={"token": "kq0T5mJ3", "new_password": "seven brown owls asleep"},
         variables={"token": "RESET_TOKEN"},
     ),
+    "GET /jobs/{job_id}": Example(variables={"job_id": "JOB_ID"}),
+    "POST /jobs/{job_id}/retry": Example(variables={"job_id": "JOB_ID"}),
     "DELETE /auth/sessions/{session_id}": Example(variables={"session_id": "SESSION_ID"}),
+    "DELETE /auth/mfa/totp": Example(body={}),
+    "POST /auth/mfa/totp/confirm": Example(body={"code": "123456"}, variables={"code": "TOTP_CODE"}),
+    "POST /auth/step-up": Example(body={"code": "123456"}, variables={"code": "TOTP_CODE"}),
+    "POST /auth/mfa/passkeys": Example(
+        body={"name": "Phone of Grace", "credential": {"id": "AQID", "type": "public-key"}},
+        variables={"credential": "CREDENTIAL"},
+    ),
+    "POST /auth/login/mfa/options": Example(
+        body={"mfa_token": "kq0T5mJ3"}, variables={"mfa_token": "MFA_TOKEN"}
+    ),
+    "POST /auth/login/mfa": Example(
+        body={"mfa_token": "kq0T5mJ3", "code": "123456"},
+        variables={"mfa_token": "MFA_TOKEN", "code": "TOTP_CODE"},
+    ),
     "POST /users": Example(
         body={
             "name": "Grace Mwangi",
@@ -69,6 +90,7 @@ EXAMPLES: dict[str, Example] = {
     "PATCH /clinic": Example(
         body={"name": "Lakeside Clinic", "phones": ["+254 20 555 0123"], "locale": "en_KE"}
     ),
+    "POST /users/{user_id}/mfa-reset": Example({"user_id": 2}, {"reason": "Lost the phone"}),
     "POST /patients": Example(
         body={
             "name": "Wanjiku Kamau",
@@ -83,6 +105,12 @@ EXAMPLES: dict[str, Example] = {
         body={"phone": "0712 345 679", "emergency_contact_name": "Ruth Achieng"}
     ),
     "DELETE /patients/{patient_id}": Example({"patient_id": 2}),
+    "POST /patients/{patient_id}/emergency-access": Example(
+        body={"reason": "Unconscious after a fall, allergies are needed"}
+    ),
+    "POST /emergency-access/{emergency_access_id}/review": Example(
+        body={"outcome": "justified", "note": "The patient was in danger."}
+    ),
     "PATCH /patients/{patient_id}/medical-history": Example(
         body={
             "allergies": [{"substance": "Latex", "reaction": "Rash", "severity": "mild"}],
@@ -117,6 +145,8 @@ EXAMPLES: dict[str, Example] = {
     "POST /doctors/{doctor_id}/time-off": Example(
         body={"start": "2030-08-05", "end": "2030-08-16", "reason": "Annual leave"}
     ),
+    "POST /doctors/{doctor_id}/calendar-feeds": Example(body={"detail": "initials", "days_ahead": 90}),
+    "GET /calendar/{calendar_token}.ics": Example(variables={"calendar_token": "CALENDAR_TOKEN"}),
     "POST /appointments": Example(
         body={
             "patient_id": 1,

@@ -26,15 +26,20 @@ DOMAINS = {
     "clinic": "The clinic: name, contact, logo and locale.",
     "patients": "Patients, their medical history, account and timeline.",
     "audit-logs": "Who read or changed what, for administrators.",
+    "emergency-access": "Emergency access to the clinical fields of a patient, and its review.",
     "doctors": "Doctors, their working hours, free slots and time off.",
+    "calendar": "The calendars of doctors, for calendar programs.",
     "appointments": "Booking, moving and cancelling appointments.",
     "visits": "The record of a visit, its signature and addenda.",
     "treatments": "Treatments of a visit, with the stock that they use.",
     "prescriptions": "Prescriptions with the medication safety check, and dispensing.",
     "inventory": "Inventory items, lots and stock movements.",
     "billings": "Bills, payments, refunds and insurance claims.",
-    "messages": "Messages to patients: their settings and texts.",
     "analytics": "Reports and key figures.",
+    "jobs": "Background work, for administrators.",
+    "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
+    "a": "The public page to confirm or cancel an appointment.",
+    "u": "The public page to end messages.",
 }
 
 
@@ -63,10 +68,8 @@ class RegisteredEndpoint:
     @property
     def operation_id(self) -> str:
         """Return a stable id for generated clients: `post_patients`, `get_patients_by_patient_id`."""
-        words = [
-            f"by_{part[1:-1]}" if part.startswith("{") else part for part in self.path.strip("/").split("/")
-        ]
-        return "_".join([self.method.lower(), *words]).replace("-", "_").replace(".", "_").rstrip("_")
+        path = re.sub(r"{(\w+)}", r"by_\1", self.path)
+        return (self.method.lower() + re.sub(r"[-./]", "_", path)).rstrip("_")
 
     @property
     def roles(self) -> list[str]:
@@ -108,6 +111,10 @@ class RegisteredEndpoint:
             codes.append("too_many_requests")
         if not self.public:
             codes += ["unauthorized", "token_invalid", "token_expired", "token_revoked", "forbidden"]
+            if not self.spec.before_enrolment:
+                codes.append("mfa_enrolment_required")
+        if self.spec.step_up is not None:
+            codes.append("step_up_required")
         if self.unsafe:
             codes += ["origin_not_allowed", "conflict"]
         if self.path_ids:
@@ -118,9 +125,7 @@ class RegisteredEndpoint:
         if self.checks_version:
             codes.append("stale_version")
         if self.idempotent:
-            codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress"]
-        if self.spec.secret:
-            codes.append("already_done")
+            codes += ["payload_too_large", "idempotency_mismatch", "request_in_progress", "already_done"]
         by_status: dict[int, list[str]] = {}
         for code in dict.fromkeys([*self.spec.errors, *codes]):
             by_status.setdefault(CODES[code][0], []).append(code)

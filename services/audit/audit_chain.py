@@ -31,15 +31,11 @@ from database.engine import snapshot
 from errors import ClinicError, invalid
 from extensions import db
 from models import AuditHead, AuditLog, AuditSubject
+from security.key_rings import Key, KeyRing, ring
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.audit.audit_log import (
-    CHAINS,
-    PendingEntry,
-    canonical_json,
-    compute_mac,
-)
+from services.audit.audit_log import CHAINS, PendingEntry, is_mac_under
 
 log = structlog.get_logger()
 
@@ -170,12 +166,12 @@ class _ChainCheck:
             return Fault(self.chain, row["number"], "was inserted: numbers begin with 1")
         if row["number"] > expected:
             return Fault(self.chain, expected, "is missing")
-        if not hmac.compare_digest(
-            compute_mac(
-                self.last.mac, canonical_json({str(name): value for name, value in row.items()})
-            ).encode(),
-            str(row["mac"]).encode(),
-        ):
+        candidates = ring("AUDIT_KEY").candidates(row["key_id"])
+        if not candidates:
+            problem = f"was changed, or its key {row['key_id']} is not in AUDIT_KEY or AUDIT_KEYS_PREVIOUS"
+            return Fault(self.chain, expected, problem)
+        entry = {str(name): value for name, value in row.items()}
+        if not any(is_mac_under(key, self.last.mac, entry) for key in candidates):
             return Fault(
                 self.chain, expected, "was changed or inserted, or does not follow the entry before it"
             )
@@ -204,26 +200,51 @@ class _ChainCheck:
 # --- File of heads ---------------------------------------------------------------------------------
 
 
-def _file_mac(key: str, content: Mapping[str, Any]) -> str:
+def _file_mac(key: Key, content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hmac.new(key.encode(), f"heads\n{text}".encode(), hashlib.sha256).hexdigest()
+    return hmac.new(key.secret, f"heads\n{text}".encode(), hashlib.sha256).hexdigest()
 
 
-def read_heads(path: Path, key: str) -> Heads | None:
+def read_heads(path: Path, keys: KeyRing) -> Heads | None:
     """Return the exported heads, None without a file. Raise `HeadsFileError` if the file is not valid."""
+    content = _read_file(path)
+    if content is None:
+        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         mac = content.pop("seal")
         heads = {
             int(chain): Head(int(number), str(head)) for chain, (number, head) in content["heads"].items()
         }
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise HeadsFileError(f"{path}: not a file of exported heads ({type(error).__name__})") from None
-    if not hmac.compare_digest(_file_mac(key, content), str(mac)):
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _not_heads(path, error) from None
+    candidates = keys.candidates(content.get("key_id"))
+    if not any(
+        hmac.compare_digest(_file_mac(key, content).encode(), str(mac).encode()) for key in candidates
+    ):
         raise HeadsFileError(f"{path}: was changed, or written under another AUDIT_KEY")
     return heads
+
+
+def heads_key_id(path: Path) -> str | None:
+    """Return the id of the key of the exported heads, None without a file or an id."""
+    content = _read_file(path)
+    return content.get("key_id") if content is not None else None
+
+
+def _read_file(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _not_heads(path, error) from None
+    if not isinstance(content, dict):
+        raise _not_heads(path, TypeError())
+    return content
+
+
+def _not_heads(path: Path, error: Exception) -> HeadsFileError:
+    return HeadsFileError(f"{path}: not a file of exported heads ({type(error).__name__})")
 
 
 @contextmanager
@@ -237,9 +258,10 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _write(path: Path, key: str, heads: Heads) -> None:
+def _write(path: Path, key: Key, heads: Heads) -> None:
     content: dict[str, Any] = {
         "exported_at": clock.now().isoformat(),
+        "key_id": key.id,
         "heads": {str(chain): [head.number, head.mac] for chain, head in sorted(heads.items())},
     }
     content["seal"] = _file_mac(key, content)
@@ -293,13 +315,13 @@ def export(
     For these the file keeps its head: it is the evidence. `overwrite` ignores the present file. Several
     processes may export at once. Raises `HeadsFileError` if the file is not valid.
     """
-    path = path or chosen.heads_file
+    path, keys = path or chosen.heads_file, ring("AUDIT_KEY", chosen)
     with _locked(path):
-        exported = {} if overwrite else (read_heads(path, chosen.audit_key) or {})
+        exported = {} if overwrite else (read_heads(path, keys) or {})
         with snapshot(engine) as connection:
             ends, broken = _ends(connection), compare(connection, exported)
         kept = {place.chain: exported[place.chain] for place in broken}
-        _write(path, chosen.audit_key, ends | kept)
+        _write(path, keys.current, ends | kept)
     return broken
 
 

@@ -6,8 +6,11 @@ transaction. Entries contain names of fields, never values. An entry about a cha
 inserted together with it (`services.audit.event_types`).
 
 There are sixteen chains. The MAC of an entry is HMAC-SHA256 under `AUDIT_KEY` over the previous MAC and the
-entry. Without the key nobody can edit, remove, insert or reorder entries without detection. The exported
-heads (`services.audit.audit_chain`) also reveal a truncated chain.
+entry, with the id of the key. Without the key nobody can edit, remove, insert or reorder entries without
+detection. The exported heads (`services.audit.audit_chain`) also reveal a truncated chain.
+
+Entries under earlier keys stay valid, also after entries under the current one: during a rotation, workers
+with different settings write side by side.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
-from config import settings
 from enums import AuditOutcome
 from errors import ClinicError
 from extensions import db
 from models import Base, Patient
+from security.key_rings import Key, ring
 from security.permissions import Actor
 from services import clock, remembered
 from services.audit import audit_storage
@@ -40,8 +43,10 @@ CHAINS = 16  # number of transactions that can append at once without waiting fo
 # Columns that no entry names: bookkeeping of the row, or a second form of another column.
 UNNAMED = frozenset({"id", "version", "created_at", "updated_at", "blocked_until"})
 UNNAMED_ENDINGS = ("_fold", "_key", "_e164", "_digits", "_hash")
+READS = ("read", "list", "search", "export")
+EMERGENCY_MARK = "emergency_access"  # detail of a read by a user with emergency access to the patient
 
-Key = tuple[str, int | None]
+RecordKey = tuple[str, int | None]  # entity and id
 
 
 @dataclass
@@ -70,8 +75,8 @@ class PendingEntries:
     were when a savepoint began.
     """
 
-    entries: dict[Key, PendingEntry] = field(default_factory=dict)
-    savepoints: dict[SessionTransaction, dict[Key, PendingEntry]] = field(default_factory=dict)
+    entries: dict[RecordKey, PendingEntry] = field(default_factory=dict)
+    savepoints: dict[SessionTransaction, dict[RecordKey, PendingEntry]] = field(default_factory=dict)
 
     def entry(self, entity: str, entity_id: int | None, action: str) -> PendingEntry:
         """Return the entry of a changed record, created with `action` if it has none."""
@@ -230,6 +235,8 @@ def append_pending(actor: Actor | None, operation: str) -> bool:
     entries, pending.entries = list(pending.entries.values()), {}
     for entry in entries:
         _add_patient(entry)
+        if actor is not None and entry.action in READS and entry.patient_ids & actor.emergency_patients:
+            entry.detail = EMERGENCY_MARK
     append(actor, operation, entries)
     return bool(entries)
 
@@ -286,12 +293,14 @@ def append(actor: Actor | None, operation: str, pending: Sequence[PendingEntry])
     connection = db.session().connection()
     assumed = remembered.assumptions()
     head = remembered.take_head() or audit_storage.lock_head(connection)
-    common = {"chain": head.chain, "at": clock.now(), "operation": operation} | _actor_columns(actor)
+    key = ring("AUDIT_KEY").current
+    common = {"chain": head.chain, "at": clock.now(), "operation": operation, "key_id": key.id}
+    common |= _actor_columns(actor)
     entries: list[dict[str, Any]] = []
     mac = head.mac
     for number, entry in enumerate(pending, head.number + 1):
         columns = common | {"number": number} | _entry_columns(entry)
-        mac = columns["mac"] = compute_mac(mac, canonical_json(columns))
+        mac = columns["mac"] = compute_mac(key, mac, canonical_json(columns))
         entries.append(columns)
     events = [_event_columns(entry) for entry in pending if entry.change is not None]
     if not audit_storage.insert_entries(connection, entries, events, head, assumed.caller):
@@ -337,17 +346,26 @@ def _event_columns(entry: PendingEntry) -> dict[str, Any]:
 
 
 def canonical_json(entry: Mapping[str, Any]) -> str:
-    """Return the JSON form of an entry that its MAC covers. Instants have microseconds on both engines."""
-    return _CANONICAL.encode({name: value for name, value in entry.items() if name not in ("id", "mac")})
+    """Return the JSON form of an entry that its MAC covers. Instants have microseconds on both engines.
+
+    Entries from before the key rings have no key id. Their form has no member for it.
+    """
+    uncovered = ("id", "mac") if entry["key_id"] is not None else ("id", "mac", "key_id")
+    return _CANONICAL.encode({name: value for name, value in entry.items() if name not in uncovered})
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=datetime.timestamp)
 
 
-def compute_mac(previous: str, entry: str) -> str:
+def compute_mac(key: Key, previous: str, entry: str) -> str:
     """Return the MAC of an entry in canonical JSON: 64 hexadecimal digits.
 
     `previous` is the MAC of the entry before it, empty for the first one.
     """
-    key = settings().audit_key.encode()
-    return hmac.digest(key, f"{previous}\n{entry}".encode(), "sha256").hex()
+    return hmac.digest(key.secret, f"{previous}\n{entry}".encode(), "sha256").hex()
+
+
+def is_mac_under(key: Key, previous: str, entry: Mapping[str, Any]) -> bool:
+    """Return True if a stored entry has its MAC under this key."""
+    mac = compute_mac(key, previous, canonical_json(entry))
+    return hmac.compare_digest(mac.encode(), str(entry["mac"]).encode())

@@ -28,7 +28,7 @@ from sqlalchemy.sql.elements import KeyedColumnElement
 
 from column_types import InstantType
 from database.functions import is_postgresql
-from models import AuditHead, AuditLog, AuditSubject, Doctor, Event, User, UserSession
+from models import AuditHead, AuditLog, AuditSubject, Doctor, EmergencyAccess, Event, User, UserSession
 from security import tokens
 
 
@@ -96,7 +96,7 @@ def insert_entries(
 
 
 def _caller_values(caller: Row[Any], at: datetime) -> dict[str, Any]:
-    names = ("session_id", "user_id", "name", "role", "doctor_id")
+    names = ("session_id", "user_id", "name", "role", "mfa_enabled_at", "doctor_id", "emergency_until")
     opened_since, idle = at - tokens.maximum_lifetime(), tokens.idle_lifetime()
     return {name: getattr(caller, name) for name in names} | {
         "opened_since": opened_since,
@@ -116,7 +116,10 @@ _MOVE_HEAD = (
 EVENT_COLUMNS = ("type", "entity", "entity_id", "patient_id", "fields")
 _INSERT_ENTRIES = insert(AuditLog).returning(AuditLog.id, sort_by_parameter_order=True)
 
-
+# The end of the last emergency access of a user, in a query of users.
+EMERGENCY_UNTIL = (
+    select(func.max(EmergencyAccess.expires_at)).where(EmergencyAccess.user_id == User.id).scalar_subquery()
+)
 _CALLER_IS_UNCHANGED = exists(
     select(UserSession.id)
     .join(User, User.id == UserSession.user_id)
@@ -131,7 +134,9 @@ _CALLER_IS_UNCHANGED = exists(
         User.is_active,
         User.name == bindparam("name"),
         User.role == bindparam("role"),
+        User.mfa_enabled_at.is_not_distinct_from(bindparam("mfa_enabled_at", type_=InstantType())),
         Doctor.id.is_not_distinct_from(bindparam("doctor_id", type_=BigInteger)),
+        EMERGENCY_UNTIL.is_not_distinct_from(bindparam("emergency_until", type_=InstantType())),
     )
 )
 

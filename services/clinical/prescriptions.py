@@ -26,10 +26,10 @@ from sqlalchemy import ColumnElement, and_, bindparam, case, literal, or_, selec
 from sqlalchemy.orm import joinedload, selectinload
 
 from enums import PrescriptionStatus
-from errors import ClinicError, invalid
+from errors import ClinicError, invalid, not_found
 from extensions import db
 from models import Dispensing, Patient, PrescribedMedication, Prescription, Visit
-from security.permissions import Actor
+from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
 from services.clinical import medication_safety, therapy, visit_rows
@@ -83,8 +83,8 @@ class PrescriptionChanges(TypedDict, total=False):
 # --- Reading -------------------------------------------------------------------------------------------
 
 
-def get(_actor: Actor, prescription_id: int, *, lock: bool = False) -> Prescription:
-    """Return the prescription, or raise 404 `not_found`.
+def get(actor: Actor, prescription_id: int, *, lock: bool = False) -> Prescription:
+    """Return the prescription, or raise 404 `not_found`, also without emergency access to its patient.
 
     A lock takes the patient's row first, so that the result of the safety check stays valid until commit.
     """
@@ -94,7 +94,16 @@ def get(_actor: Actor, prescription_id: int, *, lock: bool = False) -> Prescript
         ).scalar_one_or_none()
         if patient_id is not None:
             get_or_404(Patient, patient_id, lock=True)
-    return get_or_404(Prescription, prescription_id, lock=lock)
+    row = get_or_404(Prescription, prescription_id, lock=lock)
+    if not actor.may(Permission.PRESCRIPTIONS_READ, row.patient_id):
+        raise not_found("prescription").about("prescription", row.id, row.patient_id)
+    return row
+
+
+def _visible(actor: Actor) -> ColumnElement[bool] | None:
+    """Return the condition that emergency access covers the patient. None for a role that reads all."""
+    patients = actor.covered_patients(Permission.PRESCRIPTIONS_READ)
+    return None if patients is None else Prescription.patient_id.in_(sorted(patients))
 
 
 def status_on(day: date, status: Status, expires_on: date | None) -> Status:
@@ -146,6 +155,7 @@ LIST: ListSpec[Prescription] = ListSpec(
     area="prescription",
     main_date="issued_at",
     text=_matches,
+    scope=_visible,
     options=LOAD_OPTIONS,
     filters={
         "patient_name": patient_filter(Prescription.patient_id),

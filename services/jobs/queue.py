@@ -54,9 +54,7 @@ def retry(job: Job) -> Job:
     """Queue a dead job again, with all its attempts. Raises 409 `invalid_transition` in another state."""
     if job.state is not JobState.DEAD:
         raise ClinicError(
-            "invalid_transition",
-            f"The job is {job.state}: only a dead one can be queued again.",
-            allowed_transitions=[],
+            "invalid_transition", f"The job is {job.state}: only a dead one can be queued again.", allowed=[]
         )
     job.state, job.attempts, job.run_at, job.finished_at = JobState.QUEUED, 0, clock.now(), None
     audit_log.set_action(job, "retry")

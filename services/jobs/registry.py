@@ -15,9 +15,19 @@ from collections.abc import Callable
 from typing import Any
 
 from models import Event
+from services.messages import planning, sending
 
 Handler = Callable[[dict[str, Any]], None]
 Subscriber = Callable[[Event], None]
 
-HANDLERS: dict[str, Handler] = {}  # kind of the job -> function
-SUBSCRIBERS: dict[str, list[Subscriber]] = {}  # type of the event -> functions
+HANDLERS: dict[str, Handler] = {planning.SEND: sending.send}  # kind of the job -> function
+SUBSCRIBERS: dict[str, list[Subscriber]] = {  # type of the event -> functions
+    "appointment.booked": [planning.plan_for_appointment],
+    "appointment.moved": [planning.plan_for_appointment],
+    "appointment.reopened": [planning.plan_for_appointment],
+    "appointment.updated": [planning.plan_for_appointment],
+    "appointment.cancelled": [planning.plan_for_appointment],
+    "visit.created": [planning.plan_for_visit],
+    "visit.updated": [planning.plan_for_visit],
+    "billing.issued": [planning.plan_for_bill],
+}

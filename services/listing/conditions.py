@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, not_, or_, select
 
 from column_types import InstantType, unique_key
 from errors import ClinicError
+from models import Patient
 from security.permissions import Actor, hidden
 from services import clock
 from services.listing.spec import (
@@ -33,27 +34,41 @@ def check_visible(actor: Actor, spec: ListSpec[Any], query: ListQuery) -> None:
     """Raise 403 if a filter or the order uses a field that the role may not read.
 
     Some fields are hidden from doctors in the rows of others. They need a filter for their own rows.
+    Emergency access needs a filter for its patient.
     """
-    secret = hidden(spec.area, actor.role, own=_selects_own_rows(actor, query))
+    emergency = _selects_emergency_patients(actor, spec, query)
+    secret = hidden(spec.area, actor.role, own=_selects_own_rows(actor, query), emergency=emergency)
     if not secret:
         return
     fields = {condition.name for condition in query.conditions} | {query.sort_by}
     fields |= {spec.filters[name].guards or name for name in query.named}
     if not fields & secret:
         return
-    if fields & hidden(spec.area, actor.role):
+    if fields & hidden(spec.area, actor.role, emergency=emergency):
         raise ClinicError("forbidden", "Your role may not filter or sort by this.")
     raise ClinicError("forbidden", "Filter or sort your own rows by this: add doctor_id with your own id.")
 
 
 def _selects_own_rows(actor: Actor, query: ListQuery) -> bool:
     """Return True if the query selects no rows of other doctors."""
-    chosen = [
+    return any(all(map(actor.owns, ids)) for ids in _chosen_ids(query, "doctor_id")) or actor.owns(None)
+
+
+def _selects_emergency_patients(actor: Actor, spec: ListSpec[Any], query: ListQuery) -> bool:
+    """Return True if the query selects only rows of patients that emergency access covers."""
+    name = "id" if spec.model is Patient else "patient_id"
+    return bool(actor.emergency_patients) and any(
+        actor.emergency_patients.issuperset(ids) for ids in _chosen_ids(query, name)
+    )
+
+
+def _chosen_ids(query: ListQuery, name: str) -> list[list[int]]:
+    """Return the ids to which each condition on the column limits the rows."""
+    return [
         one.value if one.op == "in" else [one.value]
         for one in query.conditions
-        if one.name == "doctor_id" and one.op in ("eq", "in")
+        if one.name == name and one.op in ("eq", "in")
     ]
-    return any(all(map(actor.owns, ids)) for ids in chosen) or actor.owns(None)
 
 
 def build_conditions(spec: ListSpec[Any], query: ListQuery) -> list[Where]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import selectinload
 from errors import ClinicError, invalid, not_found
 from extensions import db
 from models import Allergy, Base, Condition, HomeMedication, MedicalHistory, User
-from security.permissions import Actor
+from security.permissions import Actor, Permission
 from services import clock
 from services.clinical import icd10
 from services.patients import patients
@@ -43,12 +43,13 @@ class MedicalHistoryChanges(TypedDict, total=False):
 
 
 def get(actor: Actor, patient_id: int, *, lock: bool = False) -> MedicalHistory:
-    """Return the patient's medical history, or raise 404.
+    """Return the patient's medical history, or raise 404, or 403 without emergency access to the patient.
 
     `lock` also locks the patient, as prescribing does. So the safety check of a prescription either reads
     a new allergy, or the allergy is recorded after the prescription.
     """
     patients.get(actor, patient_id, lock=lock)
+    actor.require(Permission.HISTORY_READ, patient_id=patient_id)
     statement = (
         select(MedicalHistory)
         .where(MedicalHistory.patient_id == patient_id)

@@ -76,7 +76,7 @@ def of_patient(actor: Actor, patient_id: int, *, page: int, per_page: int, type:
     sources = [
         _select_events(actor, name, patient_id)
         for name, (_model, _time, permission) in SOURCES.items()
-        if actor.may(permission) and type in (None, name)
+        if actor.may(permission, patient_id) and type in (None, name)
     ]
     audit_log.record_read("read", "timeline", [patient_id], [patient_id])
     if not sources:

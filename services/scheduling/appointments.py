@@ -6,12 +6,12 @@ doctor's row, no other one can book, move or free that doctor's time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
@@ -106,25 +106,6 @@ def _lock_doctor_and_patient(doctor_id: int, patient_id: int) -> tuple[Doctor, P
         return row
     get_referenced(Doctor, doctor_id, "doctor_id")
     raise no_such_row(Patient, "patient_id")
-
-
-def future_of_patient(patient_id: int) -> Sequence[Appointment]:
-    """Return the scheduled appointments of a patient that are not over, soonest first."""
-    statement = select(Appointment).where(*_is_future_of(patient_id))
-    return db.session.execute(statement.order_by(Appointment.start, Appointment.id)).scalars().all()
-
-
-def doctors_of_future(patient_id: int) -> set[int]:
-    """Return the ids of the doctors of these appointments."""
-    return set(db.session.execute(select(Appointment.doctor_id).where(*_is_future_of(patient_id))).scalars())
-
-
-def _is_future_of(patient_id: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        Appointment.patient_id == patient_id,
-        Appointment.status == SCHEDULED,
-        Appointment.end > clock.now(),
-    )
 
 
 # --- Booking -------------------------------------------------------------------------------------------
@@ -328,9 +309,7 @@ def _check_members(
     """Raise 422 or 409 for members that the target status does not permit."""
     if moving and target is not SCHEDULED:
         if target is row.status:
-            raise _invalid_transition(
-                row, f"The appointment is {row.status}: only a scheduled one can be moved."
-            )
+            _require_scheduled(row, "moved")
         raise invalid("status", "cannot change together with the time, the doctor or the patient")
     if row.status is NO_SHOW and target is SCHEDULED:
         if not moving & {"date", "start"}:
@@ -378,9 +357,11 @@ def move(row: Appointment, check: BookingCheck, overbook_reason: str | None) -> 
     """Set doctor, patient and time of a checked request. The reason is stored only if it is overbooked."""
     request = check.request
     if request.start != row.start:
-        row.checked_in_at = None
+        row.checked_in_at = row.confirmed_at = None
+        row.previous_start = row.start
         row.rescheduled_at = clock.now()
         row.reschedule_count += 1
+    row.confirmed_at = row.confirmed_at if request.patient.id == row.patient_id else None
     row.doctor_id, row.patient_id = request.doctor.id, request.patient.id
     row.doctor, row.patient = request.doctor, request.patient
     row.start, row.end = request.start, request.end
@@ -413,6 +394,12 @@ def _check_transition(row: Appointment, target: AppointmentStatus) -> None:
     if target.value not in allowed_transitions(row):
         when = " before its day" if target is COMPLETED and _is_before_its_day(row) else ""
         raise _invalid_transition(row, f"The appointment is {row.status} and cannot become {target}{when}.")
+
+
+def _require_scheduled(row: Appointment, change: str) -> None:
+    if row.status is not SCHEDULED:
+        message = f"The appointment is {row.status}: only a scheduled one can be {change}."
+        raise _invalid_transition(row, message)
 
 
 def _invalid_transition(row: Appointment, message: str) -> ClinicError:
@@ -451,16 +438,25 @@ def _cancel(
     return row
 
 
+def confirm(row: Appointment) -> Appointment:
+    """Record that the patient confirmed the appointment; a second call keeps the first time.
+
+    The caller has checked that the patient answers. Raises 409 `invalid_transition` unless it is scheduled.
+    """
+    _require_scheduled(row, "confirmed")
+    if row.confirmed_at is None:
+        row.confirmed_at = clock.now()
+        audit_log.set_action(row, "confirm")
+    return row
+
+
 def check_in(actor: Actor, row: Appointment) -> Appointment:
     """Record the arrival of the patient; a second call keeps the first time.
 
     Raises 409 `invalid_transition` unless it is scheduled, and before its day.
     """
     actor.require_own(row.doctor_id)
-    if row.status is not SCHEDULED:
-        raise _invalid_transition(
-            row, f"The appointment is {row.status}: only a scheduled one can be checked in."
-        )
+    _require_scheduled(row, "checked in")
     if _is_before_its_day(row):
         raise _invalid_transition(row, "The patient can be checked in on the day of the appointment.")
     if row.checked_in_at is None:

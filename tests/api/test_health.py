@@ -243,5 +243,44 @@ def test_a_backup_whose_time_cannot_be_recorded_is_complete(clinic: Clinic, tmp_
     written = clinic.app.test_cli_runner().invoke(args=["backup", "create", str(tmp_path / "backup")])
 
     assert written.exit_code == 0
-    assert "The metrics show no backup." in written.output
+    assert "The metrics do not show this run." in written.output
     assert (tmp_path / "backup").exists()
+
+
+def test_refusals_blocked_attempts_and_emergency_accesses_are_counted(
+    make_clinic: Callable[..., Clinic],
+) -> None:
+    clinic = make_clinic(rate_limit_enabled=True, rate_limit_login_account="2 per 15 minutes")
+    patient = clinic.patient()["id"]
+    names = {
+        "forbidden": ("clinic_refusals_total", {"code": "forbidden"}),
+        "wrong": ("clinic_refusals_total", {"code": "invalid_credentials"}),
+        "limited": ("clinic_refusals_total", {"code": "too_many_requests"}),
+        "blocked": ("clinic_blocked_attempts_total", {}),
+        "emergency": ("clinic_emergency_accesses_total", {}),
+    }
+
+    def read() -> dict[str, float]:
+        metrics = clinic.admin.get("/metrics")
+        return {key: sample_value(metrics, name, **labels) for key, (name, labels) in names.items()}
+
+    before = read()
+    clinic.receptionist.get("/users")
+    for _attempt in range(3):
+        clinic.nobody.post("/auth/login", {"email": "x@clinic.example", "password": "wrong"})
+    key = {"Idempotency-Key": "ward-0002", "Authorization": f"Bearer {clinic.receptionist.token}"}
+    for _attempt in range(2):  # the second one is a replay
+        path = f"/patients/{patient}/emergency-access"
+        clinic.receptionist.post(path, {"reason": "Unconscious"}, headers=key)
+    clinic.receptionist.post(path, {"reason": " "})
+    after = read()
+
+    counted = {name: after[name] - before[name] for name in names}
+    assert counted == {"forbidden": 1, "wrong": 2, "limited": 1, "blocked": 1, "emergency": 1}
+
+
+def test_every_series_of_refusals_exists_from_the_start(clinic: Clinic) -> None:
+    text = clinic.admin.get("/metrics").get_data(as_text=True)
+
+    for code in ("forbidden", "too_many_requests", "invalid_credentials", "account_inactive"):
+        assert f'clinic_refusals_total{{code="{code}"}}' in text

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
+from werkzeug.test import TestResponse
 
 from models import IdempotencyKey
-from tests.support.clinic import PASSWORD, Clinic
+from services import idempotency
+from tests.support.clinic import PASSWORD, Caller, Clinic
 
 
 def test_the_etag_is_the_stored_version(clinic: Clinic) -> None:
@@ -126,8 +130,59 @@ def test_a_secret_is_neither_stored_nor_repeated(clinic: Clinic) -> None:
     assert repeated.get_json()["id"] == first.get_json()["id"] != new_key.get_json()["id"]
     assert "token" not in repeated.get_json()
     with clinic.inside() as session:
-        stored = str([(key.body, key.headers, key.record) for key in session.query(IdempotencyKey)])
+        keys = session.query(IdempotencyKey).all()
+        stored = str([(idempotency.stored_response(key), key.record) for key in keys])
+    assert str(first.get_json()["id"]) in stored
     assert first.get_json()["token"] not in stored
+
+
+def test_a_stored_response_is_encrypted(clinic: Clinic) -> None:
+    send_once(clinic)
+
+    with clinic.inside() as session:
+        row = session.query(IdempotencyKey).one()
+        body = json.loads((idempotency.stored_response(row) or ({}, ""))[1])
+        columns = str([getattr(row, column.key) for column in IdempotencyKey.__table__.columns])
+    assert body["name"] == "Once Only"
+    assert "Once" not in columns
+
+
+def send_once(clinic: Clinic, key: str = "client-1", name: str = "Once Only") -> TestResponse:
+    return clinic.receptionist.post("/patients", {"name": name}, headers={"Idempotency-Key": key})
+
+
+@pytest.mark.parametrize("state", ["from before the encryption", "of another row", "of another request"])
+def test_an_unreadable_response_is_refused_and_nothing_is_done_twice(clinic: Clinic, state: str) -> None:
+    first = send_once(clinic)
+    send_once(clinic, "client-2", "Somebody Else")
+    with clinic.inside() as session:
+        row, other = session.query(IdempotencyKey).order_by(IdempotencyKey.id).all()
+        row.response = {"from before the encryption": None, "of another row": other.response}.get(
+            state, row.response
+        )
+        row.status = 200 if state == "of another request" else row.status
+
+    repeated = send_once(clinic)
+
+    assert (repeated.status_code, repeated.get_json()["error"]) == (409, "already_done")
+    assert repeated.get_json()["id"] == first.get_json()["id"]
+    assert clinic.admin.get("/patients").headers["X-Total-Count"] == "2"
+
+
+def test_a_response_is_repeated_while_its_key_is_kept(
+    clinic: Clinic, make_clinic: Callable[..., Clinic]
+) -> None:
+    new, old = "new-data-key-" * 4, clinic.settings.data_key
+    first = send_once(clinic)
+
+    statuses = []
+    for options in ({"data_keys_previous": [old]}, {}):
+        caller = Caller(make_clinic(data_key=new, **options), clinic.receptionist.token)
+        headers = {"Idempotency-Key": "client-1"}
+        repeated = caller.post("/patients", {"name": "Once Only"}, headers=headers)
+        statuses.append((repeated.status_code, repeated.get_json()["id"]))
+
+    assert statuses == [(201, first.get_json()["id"]), (409, first.get_json()["id"])]
 
 
 def test_a_repeat_shows_nothing_that_the_caller_may_no_longer_read(clinic: Clinic) -> None:

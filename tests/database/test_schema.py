@@ -35,11 +35,13 @@ PARTS = [table for table in TABLES if table.__part_of__]
 UNINDEXED_KEYS = {
     "addenda.author_id",
     "dispensings.dispensed_by_id",
+    "emergency_accesses.reviewed_by_id",
     "ledger_entries.claim_id",
     "ledger_entries.created_by_id",
     "ledger_entries.item_id",
     "ledger_entries.overpaid_billing_id",
     "medical_histories.no_known_allergies_by_id",
+    "messages.created_by_id",
     "refunds.decided_by_id",
     "refunds.entry_id",
     "refunds.payment_id",
@@ -50,11 +52,17 @@ UNINDEXED_KEYS = {
 SERVER_ASSIGNED = {
     "uq_audit_logs_chain_number",
     "uq_billings_invoice_number",
+    "uq_calendar_feeds_token_hash",
+    "uq_contact_stops_channel_number",
     "uq_idempotency_keys_user_id_key",
     "uq_jobs_dedupe_key",
     "uq_ledger_entries_reverses_id",
     "uq_medical_histories_patient_id",
+    "uq_messages_dedupe_key",
     "uq_password_resets_token_hash",
+    "uq_factor_challenges_token_hash",
+    "uq_recovery_codes_user_id_code_hash",
+    "uq_totp_secrets_user_id",
 }
 # Values that no amount may have, as each engine would store them.
 INVALID_AMOUNTS = {

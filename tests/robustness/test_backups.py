@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import hmac
+import json
 import random
 import stat
 import threading
@@ -16,6 +19,8 @@ from click.testing import Result
 from sqlalchemy import text
 
 import config
+from security import encrypted_file
+from security.key_rings import Key
 from tests.conftest import settings_for
 from tests.robustness.abuse_targets import contents
 from tests.robustness.cluster import Cluster, assert_consistent
@@ -147,17 +152,78 @@ def test_a_damaged_backup_is_refused_and_changes_nothing(
     assert refused == level.damages // 2
 
 
-def test_a_backup_with_another_audit_key_is_refused(
+# --- Encryption ----------------------------------------------------------------------------------------
+
+OTHER_KEY = "another-" + "h3N7b5Rq" * 5
+
+
+def content_of(file: Path) -> bytes:
+    """Return the decrypted content of a backup."""
+    with file.open("rb") as source:
+        return encrypted_file.reader(source.readline(), source).read()
+
+
+def unpacked(content: bytes) -> bytes:
+    """Return the content of a backup without compression."""
+    header_line, _, data = content.partition(b"\n")
+    return data if json.loads(header_line)["engine"] == "sqlite" else gzip.decompress(data)
+
+
+def test_no_value_of_a_patient_is_in_the_file(clinic: Clinic, tmp_path: Path) -> None:
+    file, words = tmp_path / "clinic.backup", [b"Zebulon", b"Quillfeather"]
+    clinic.patient(name="Zebulon Quillfeather")
+
+    assert backup(clinic, "create", file).exit_code == 0
+
+    content = content_of(file)
+    assert all(word in unpacked(content) for word in words)
+    for part in (content[100:130], *words):  # neither the text nor its compressed form
+        assert part not in file.read_bytes()
+    assert b"sqlite" not in file.read_bytes()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_backup_is_restored_with_an_earlier_key_and_refused_without(
     clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
 ) -> None:
-    file, target = tmp_path / "clinic.backup", make_empty(engine_name)
+    file, target, key = tmp_path / "clinic.backup", make_empty(engine_name), clinic.settings.backup_key
+    clinic.patient()
     backup(clinic, "create", file)
 
-    with clinic_on(target, audit_key="another-" + "h3N7b5Rq" * 5) as restored:
-        response = backup(restored, "restore", file)
+    with clinic_on(target, backup_key=OTHER_KEY) as restored:
+        for command in ("restore", "check"):
+            refused = backup(restored, command, file)
+            assert (refused.exit_code, contents(target)) == (1, {})
+            assert f"encrypted under the key '{Key.of(key).id}'" in refused.output
+    with clinic_on(target, backup_key=OTHER_KEY, backup_keys_previous=[key]) as restored:
+        assert backup(restored, "restore", file).exit_code == 0
+        assert contents(target)["patients"] == contents(clinic.settings.database_url)["patients"]
 
-        assert (response.exit_code, contents(target)) == (1, {})
-        assert backup(restored, "check", file).exit_code == 1
+
+def test_a_backup_of_an_earlier_version_is_restored(
+    clinic: Clinic, engine_name: str, make_empty: MakeDatabase, tmp_path: Path
+) -> None:
+    """It has no encryption, but a MAC under the key of the audit log."""
+    file, target, key = tmp_path / "clinic.backup", make_empty(engine_name), clinic.settings.audit_key
+    clinic.patient()
+    backup(clinic, "create", file)
+    header_line, _, data = content_of(file).partition(b"\n")
+    signed = b"backup\n" + header_line + b"\n" + data
+    mac = hmac.digest(key.encode(), signed, "sha256").hex().encode()
+    plain = b"\n".join((header_line, mac, data))
+
+    with clinic_on(target, audit_key=OTHER_KEY) as restored:
+        file.write_bytes(plain)
+        refused = backup(restored, "restore", file)
+        assert (refused.exit_code, contents(target)) == (1, {})
+        assert "unknown AUDIT_KEY" in refused.output
+    with clinic_on(target, audit_key=OTHER_KEY, audit_keys_previous=[key]) as restored:
+        for wrong in (plain[:-1], plain + b"x", plain.replace(mac, b"0" * 64), plain[:300], header_line, b""):
+            file.write_bytes(wrong)
+            assert (backup(restored, "restore", file).exit_code, contents(target)) == (1, {})
+        file.write_bytes(plain)
+        assert backup(restored, "restore", file).exit_code == 0
+        assert contents(target)["patients"] == contents(clinic.settings.database_url)["patients"]
 
 
 def test_a_restore_into_a_database_with_data_is_refused(clinic: Clinic, tmp_path: Path) -> None:

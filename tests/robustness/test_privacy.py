@@ -236,8 +236,8 @@ def _belongs(table: str, column: str, where: str) -> bool:
         return any(_belongs(table, field, where) for field in search_column.FIELDS)
     for suffix in DERIVED_SUFFIXES:
         column = column.removesuffix(suffix)
-    if table == "idempotency_keys":  # it stores the first response for repeated requests
-        return column in ("key", "body")
+    if table == "idempotency_keys":  # the stored response is encrypted
+        return column == "key"
     if table == "audit_logs":  # the name of the user
         return column == "user_name" and where in ("name", "PATCH /auth/me name")
     last = where.rpartition(" ")[2].removesuffix(".0").rpartition(".")[2]

@@ -50,6 +50,7 @@ FALSIFIED = {
     "operation": "'another test'",
     "address": "'203.0.113.7'",
     "request_id": "'another-request'",
+    "key_id": "'0123456789abcdef'",
     "mac": f"'{'ab' * 32}'",
     "id": "id + 100000",
 }

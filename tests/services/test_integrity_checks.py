@@ -10,7 +10,16 @@ import pytest
 from sqlalchemy import text
 
 from enums import LedgerKind
-from models import Allergy, Appointment, InventoryItem, LedgerEntry, Patient, Prescription, UserSession
+from models import (
+    Allergy,
+    Appointment,
+    EmergencyAccess,
+    InventoryItem,
+    LedgerEntry,
+    Patient,
+    Prescription,
+    UserSession,
+)
 from services import integrity_checks
 from tests.support.clinic import Clinic, soon
 from tests.support.prescriptions import dispense, prescribe, tablets
@@ -74,6 +83,25 @@ def reopen_session(clinic: Clinic) -> str:
     with clinic.inside() as session:
         session.query(UserSession).filter_by(user_id=caller.user_id).update({"ended_at": None})
     return "deactivated user has an open session"
+
+
+def extend_emergency_access(clinic: Clinic) -> str:
+    access = clinic.receptionist.make(
+        f"/patients/{clinic.patient()['id']}/emergency-access", reason="Unconscious"
+    )
+    with clinic.inside() as session:
+        session.get(EmergencyAccess, access["id"]).expires_at += timedelta(days=1)
+    return "No emergency access ends later than an hour from now"
+
+
+def review_emergency_access_too_early(clinic: Clinic) -> str:
+    access = clinic.receptionist.make(
+        f"/patients/{clinic.patient()['id']}/emergency-access", reason="Unconscious"
+    )
+    clinic.admin.post(f"/emergency-access/{access['id']}/review", {"outcome": "justified"})
+    with clinic.inside() as session:
+        session.get(EmergencyAccess, access["id"]).reviewed_at -= timedelta(days=1)
+    return "An emergency access is reviewed by another user, after it began"
 
 
 def increment_invoice_counter(clinic: Clinic) -> str:
@@ -155,6 +183,8 @@ DAMAGES = [
     change_quantity,
     add_single_credit_entry,
     reopen_session,
+    extend_emergency_access,
+    review_emergency_access_too_early,
     increment_invoice_counter,
     change_dispensed_quantity,
     stop_before_the_dispensing,

@@ -6,6 +6,11 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from enums import JobState
+from services import clock
+from services.calendar_feeds.feeds import MAX_FEEDS
+from services.jobs import storage
+from tests.support.calendars import calendar_token
 from tests.support.clinic import Clinic, soon
 from tests.support.pictures import small_png
 
@@ -70,6 +75,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     credit = {"amount": "5.00", "method": "cash", "reason": "Paid twice"}
     credit_refund = clinic.receptionist.make(f"/patients/{patient}/account/refunds", **credit)["id"]
     claims = admin.make(f"{path}/claims", insurer="Acme", policy_number="A-1", amount="60.00")
+    access = clinic.receptionist.make(f"/patients/{patient}/emergency-access", reason="Unconscious")["id"]
     start = datetime.now(UTC) + timedelta(days=100 + number)
     time_off = doctor.make(
         f"/doctors/{doctor_id}/time-off",
@@ -77,8 +83,13 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         end=(start + timedelta(days=1)).isoformat(),
         reason="Conference",
     )["id"]
+    if number > MAX_FEEDS:  # the clinic has one doctor, who has few feeds
+        feeds = admin.get(f"/doctors/{doctor_id}/calendar-feeds").get_json()
+        admin.delete(f"/doctors/{doctor_id}/calendar-feeds/{feeds[0]['id']}")
+    feed = doctor.make(f"/doctors/{doctor_id}/calendar-feeds")
     return {
         ("patient_id",): (patient,),
+        ("emergency_access_id",): (access,),
         ("doctor_id",): (doctor_id,),
         ("item_id",): (item,),
         ("appointment_id",): (appointment,),
@@ -90,8 +101,24 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("patient_id", "refund_id"): (patient, credit_refund),
         ("billing_id", "claim_id"): (bill, _newest_id(claims, "claims")),
         ("doctor_id", "time_off_id"): (doctor_id, time_off),
+        ("doctor_id", "calendar_feed_id"): (doctor_id, feed["id"]),
+        ("calendar_token",): (calendar_token(feed),),
         ("session_id",): (number,),
+        ("job_id",): (add_dead_job(clinic),),
     }
+
+
+def add_dead_job(clinic: Clinic) -> int:
+    """Add a job that has failed too often, and return its id."""
+    now = clock.now()
+    times = {"run_at": now, "created_at": now, "finished_at": now}
+    with clinic.inside():
+        return (
+            storage.insert_job(
+                kind="events.dispatch", payload={"event_id": 1}, state=JobState.DEAD, attempts=10, **times
+            )
+            or 0
+        )
 
 
 def _newest_id(body: dict[str, Any], kind: str) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, select, text
 from database.engine import snapshot
 from extensions import db
 from models import AuditHead, AuditLog
+from security.key_rings import Key, ring
 from services.audit import audit_chain, audit_log
 from services.audit.audit_chain import Fault, HeadsFileError
 from services.audit.audit_log import PendingEntry
@@ -51,7 +53,7 @@ def verify(clinic: Clinic, exported: audit_chain.Heads | None = None) -> Fault |
 
 
 def heads_of(clinic: Clinic) -> audit_chain.Heads | None:
-    return audit_chain.read_heads(clinic.settings.heads_file, clinic.settings.audit_key)
+    return audit_chain.read_heads(clinic.settings.heads_file, ring("AUDIT_KEY", clinic.settings))
 
 
 def export(clinic: Clinic, **options: Any) -> list[Fault]:
@@ -141,6 +143,8 @@ TAMPERINGS: dict[str, tuple[Any, int, str]] = {
     "an outcome": (sql(f"UPDATE audit_logs SET outcome = 'refused' {ENTRY} 1"), 1, "was changed"),
     "a list": (sql(f"UPDATE audit_logs SET fields = '[\"phone\"]' {ENTRY} 6"), 6, "was changed"),
     "a list's kind": (sql(f"UPDATE audit_logs SET fields = '{{}}' {ENTRY} 2"), 2, "was changed"),
+    "a key id": (sql(f"UPDATE audit_logs SET key_id = '{'0' * 16}' {ENTRY} 3"), 3, "was changed"),
+    "a key id removed": (sql(f"UPDATE audit_logs SET key_id = NULL {ENTRY} 3"), 3, "was changed"),
     "a seal": (sql(f"UPDATE audit_logs SET mac = '{'0' * 64}' {ENTRY} 2"), 2, "was changed"),
     "first removed": (sql(f"DELETE FROM audit_logs {ENTRY} 1"), 1, "is missing"),
     "middle removed": (sql(f"DELETE FROM audit_logs {ENTRY} 3"), 3, "is missing"),
@@ -238,9 +242,83 @@ def test_an_unreadable_entry_is_detected(clinic: Clinic, engine_name: str) -> No
 def test_a_chain_with_another_key_is_refused(clinic: Clinic, make_clinic: Any) -> None:
     chain = write(clinic, 2)
 
-    other = make_clinic(audit_key="another-" + "h3N7b5Rq" * 5)
+    other = make_clinic(audit_key=OTHER_KEY)
 
-    assert verify(other) == Fault(chain, 1, "was changed or inserted, or does not follow the entry before it")
+    fault = verify(other)
+    assert fault is not None
+    assert (fault.chain, fault.number) == (chain, 1)
+    assert "is not in AUDIT_KEY or AUDIT_KEYS_PREVIOUS" in fault.problem
+
+
+# --- Several keys --------------------------------------------------------------------------------------
+
+KEYS = [f"{word}-audit-key-" * 4 for word in ("first", "second", "third")]
+OTHER_KEY = "another-" + "h3N7b5Rq" * 5
+
+
+def test_a_chain_under_three_keys_is_verified_with_all_of_them(make_clinic: Any, tmp_path: Path) -> None:
+    heads = tmp_path / "heads.json"
+    for count in (1, 2, 3):
+        *previous, current = KEYS[:count]
+        clinic = make_clinic(audit_key=current, audit_keys_previous=previous, audit_heads_file=heads)
+        for _ in range(12):
+            write(clinic, 2)
+        assert export(clinic) == []
+
+    whole = flask(clinic, "verify")
+    with clinic.inside() as session:
+        keys = set(session.execute(select(AuditLog.key_id)).scalars())
+    lacking = make_clinic(audit_key=KEYS[2], audit_keys_previous=KEYS[:1], audit_heads_file=heads)
+    missing = flask(lacking, "verify")
+
+    assert (whole.exit_code, whole.output) == (0, "ok\n")
+    assert keys == {Key.of(key).id for key in KEYS}
+    assert missing.exit_code == 1
+    assert f"its key {Key.of(KEYS[1]).id} is not in AUDIT_KEY" in missing.output
+
+
+def remove_key_ids(clinic: Clinic, key: str) -> None:
+    """Rewrite all chains as an earlier version wrote them: without key ids."""
+    with tampering(clinic) as connection:
+        macs: dict[int, str] = {}
+        for row in connection.execute(select(AuditLog.__table__).order_by(AuditLog.number)).mappings():
+            entry = {str(name): value for name, value in row.items()} | {"key_id": None}
+            mac = audit_log.compute_mac(
+                Key.of(key), macs.get(row["chain"], ""), audit_log.canonical_json(entry)
+            )
+            macs[row["chain"]] = mac
+            connection.execute(
+                text(f"UPDATE audit_logs SET key_id = NULL, mac = '{mac}' WHERE id = {row['id']}")
+            )
+        for chain, mac in macs.items():
+            connection.execute(text(f"UPDATE audit_heads SET mac = '{mac}' WHERE chain = {chain}"))
+
+
+def test_entries_without_key_id_are_tried_with_every_key(make_clinic: Any) -> None:
+    write(make_clinic(audit_key=KEYS[0]), 6)
+    remove_key_ids(make_clinic(audit_key=KEYS[0]), KEYS[0])
+
+    same = make_clinic(audit_key=KEYS[0])
+    assert verify(same) is None
+    later = make_clinic(audit_key=KEYS[1], audit_keys_previous=[KEYS[2], KEYS[0]])
+    for _ in range(12):
+        write(later, 2)
+    assert verify(later) is None
+    other = make_clinic(audit_key=KEYS[1], audit_keys_previous=[KEYS[2]])
+    fault = verify(other)
+    assert fault is not None
+    assert "was changed" in fault.problem
+
+
+def test_the_canonical_form_of_earlier_entries_is_unchanged() -> None:
+    """The value was computed with the version before the key rings."""
+    entry = {"id": 7, "chain": 3, "number": 1, "at": datetime(2026, 3, 2, 9, tzinfo=UTC), "fields": ["name"]}
+    covered = '{"at":1772442000.0,"chain":3,"fields":["name"],"number":1}'
+
+    assert audit_log.canonical_json(entry | {"key_id": None, "mac": ""}) == covered
+    assert audit_log.canonical_json(entry | {"key_id": "ab", "mac": ""}) == covered.replace(
+        '"number"', '"key_id":"ab","number"'
+    )
 
 
 # --- Honest work ---------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from enums import JobState
 from extensions import db
@@ -28,9 +29,9 @@ Register = Callable[[Callable[[dict[str, Any]], None]], None]
 
 
 @pytest.fixture
-def handle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
+def handle(monkeypatch: pytest.MonkeyPatch) -> Register:
     """Return a function that registers the handler of the kind "test"."""
-    yield lambda handler: monkeypatch.setitem(HANDLERS, "test", handler)
+    return lambda handler: monkeypatch.setitem(HANDLERS, "test", handler)
 
 
 def add(clinic: Clinic, count: int = 1, **options: Any) -> list[int]:
@@ -93,7 +94,7 @@ def test_concurrent_claims_get_different_jobs(clinic: Clinic) -> None:
 
     results = run_concurrently([lambda name=f"w{n}": claim_all(name) for n in range(4)])
 
-    assert sorted(sum(results, [])) == ids
+    assert sorted(job_id for claimed in results for job_id in claimed) == ids
 
 
 def test_a_failed_job_runs_again_after_a_growing_delay_and_is_dead_in_the_end(
@@ -219,9 +220,9 @@ def test_a_worker_that_lost_its_lease_changes_nothing(clinic: Clinic, handle: Re
     assert clinic.admin.get(f"/patients/{patient_id}").get_json()["name"] == "Ada"
     with clinic.inside():
         late = storage.Claim(job_id, "test", {}, run_worker.name, 1)
-        assert [end for end in (storage.finish(late), storage.fail(late, "x"), storage.kill(late, "x"))] == [
-            False
-        ] * 3
+        assert not storage.finish(late)
+        assert not storage.fail(late, "x")
+        assert not storage.kill(late, "x")
 
 
 def test_a_transaction_can_finish_the_job_together_with_its_effect(clinic: Clinic, handle: Register) -> None:
@@ -321,3 +322,26 @@ def test_a_clock_that_leaps_back_does_not_keep_the_job_of_a_killed_worker(
         time.sleep(0.05)
     worker.stop()
     thread.join()
+
+
+def test_the_worker_waits_for_a_database_that_is_away(
+    clinic: Clinic, handle: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.jobs.worker.POLL_INTERVAL", 0.01)
+    handle(lambda _payload: None)
+    (job_id,) = add(clinic)
+    broken = OperationalError("SELECT 1", {}, Exception("the server is away"))
+    for name in ("has_work", "claim", "finish"):
+        errors = [broken, broken]
+        original = getattr(storage, name)
+
+        def fail_twice(*arguments: Any, errors: list[Any] = errors, original: Any = original) -> Any:
+            if errors:
+                raise errors.pop()
+            return original(*arguments)
+
+        monkeypatch.setattr(storage, name, fail_twice)
+
+    run_once(clinic)
+
+    assert (job(clinic, job_id).state, job(clinic, job_id).attempts) == (JobState.DONE, 1)

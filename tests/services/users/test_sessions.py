@@ -20,6 +20,8 @@ from werkzeug.test import TestResponse
 from cache.redis import RedisStore, redis_store
 from enums import AuditOutcome
 from models import AuditLog, UserSession
+from security import tokens
+from security.key_rings import Key
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.servers import RedisServer, start_redis
 
@@ -103,6 +105,46 @@ def test_forged_tokens_are_401(clinic: Clinic) -> None:
         assert answer.get_json()["error"] == expected, name
     told = [detail for _action, detail in refused(clinic)]
     assert len(told) == len(forged(clinic, pair["access_token"]))
+
+
+NEW, OLD, UNKNOWN = (f"{word}-key-" * 6 for word in ("new", "old", "unknown"))
+
+
+def test_a_token_is_verified_with_the_key_that_it_names(make_clinic: MakeClinic) -> None:
+    clinic = make_clinic(jwt_secret_key=NEW, jwt_secret_keys_previous=[OLD])
+    genuine = sign_in(clinic)["access_token"]
+    claims = jwt.decode(genuine, NEW, ["HS256"], audience="clinic")
+    ids = {key: Key.of(key).id for key in (NEW, OLD, UNKNOWN)}
+
+    def status(signed_with: str, kid: object) -> int:
+        headers = {} if kid is None else {"kid": kid}
+        return me(clinic, jwt.encode(claims, signed_with, "HS256", headers)).status_code
+
+    assert jwt.get_unverified_header(genuine)["kid"] == ids[NEW]
+    assert [status(key, ids[key]) for key in (NEW, OLD, UNKNOWN)] == [200, 200, 401]
+    assert [status(key, None) for key in (NEW, OLD, UNKNOWN)] == [200, 200, 401]
+    assert [status(NEW, ids[OLD]), status(OLD, ids[NEW]), status(NEW, ids[UNKNOWN])] == [401, 401, 401]
+    assert [status(NEW, kid) for kid in ("", "../../dev/null")] == [401, 401]
+
+
+def test_sessions_and_known_devices_survive_a_new_key(make_clinic: MakeClinic) -> None:
+    before = make_clinic(jwt_secret_key=OLD)
+    pair = sign_in(before)
+    device = tokens.issue_device(1, "$2b$04$hash")
+
+    after = make_clinic(jwt_secret_key=NEW, jwt_secret_keys_previous=[OLD])
+    known = tokens.read_device(device)
+    refreshed = refresh(after, pair["refresh_token"])
+
+    assert me(after, pair["access_token"]).status_code == refreshed.status_code == 200
+    assert jwt.get_unverified_header(refreshed.get_json()["access_token"])["kid"] == Key.of(NEW).id
+    assert known is not None
+    assert known.belongs_to(1, "$2b$04$hash")
+    assert not known.belongs_to(1, "$2b$04$other")
+
+    last = make_clinic(jwt_secret_key=NEW)
+    assert me(last, pair["access_token"]).status_code == 401
+    assert tokens.read_device(device) is None
 
 
 def test_without_token_nobody_is_audited_for_trying(clinic: Clinic) -> None:

@@ -1,0 +1,132 @@
+"""The public pages behind the links in messages: plain HTML forms without scripts, also for errors."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+from babel import Locale, UnknownLocaleError
+from babel.dates import format_date, format_time
+from flask import Response, request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from config import ROOT, settings
+from errors import ClinicError
+from services import clock
+
+# First parts of the paths whose responses are pages, also for errors.
+PAGES = frozenset({"a", "u"})
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_STYLE = hashlib.sha256(TEMPLATES.get_template("style.css").render().encode()).digest()
+CSP = (
+    f"default-src 'none'; style-src 'sha256-{base64.b64encode(_STYLE).decode()}'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+FALLBACK = "en"
+# Code of an error -> its text; other errors are `failed`.
+ERROR_TEXTS = {
+    "not_found": "not_found",
+    "method_not_allowed": "not_found",
+    "too_many_requests": "too_many",
+    "payload_too_large": "not_readable",
+    "unsupported_media_type": "not_readable",
+    "bad_request": "not_readable",
+    "validation_failed": "not_readable",
+}
+
+
+@dataclass(frozen=True)
+class Button:
+    """A button of the form, and the value of its field `action`."""
+
+    action: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """The content of a page. `hidden` are hidden fields of its form, which only a page with buttons has."""
+
+    locale: str
+    title: str
+    clinic: str = ""
+    start: datetime | None = None
+    paragraphs: Sequence[str] = ()
+    buttons: Sequence[Button] = ()
+    hidden: Mapping[str, str] = field(default_factory=dict)
+
+
+@cache
+def all_texts() -> dict[str, dict[str, str]]:
+    """Return the texts of the pages by language and name."""
+    texts: dict[str, dict[str, str]] = json.loads((ROOT / "data" / "public_pages.json").read_bytes())
+    return texts
+
+
+def texts_of(locale: str) -> dict[str, str]:
+    """Return the texts in the language of a locale, or in English."""
+    return all_texts().get(locale.replace("-", "_").split("_")[0], all_texts()[FALLBACK])
+
+
+def response(page: Page, status: int = 200) -> Response:
+    """Return a page as a response. A browser must not store it: it is about one patient."""
+    language = page.locale.replace("-", "_").split("_")[0]
+    if language not in all_texts():
+        language = FALLBACK
+    locale = _babel_locale(page.locale, language)
+    local = None if page.start is None else clock.local(page.start)
+    html = TEMPLATES.get_template("page.html").render(
+        language=str(locale).replace("_", "-"),
+        direction=locale.text_direction,
+        title=page.title,
+        clinic=page.clinic,
+        instant="" if local is None else local.isoformat(),
+        day="" if local is None else format_date(local.date(), "full", locale),
+        clock_time=""
+        if local is None
+        else format_time(local, "short", locale=locale, tzinfo=settings().zone),
+        paragraphs=page.paragraphs,
+        buttons=page.buttons,
+        hidden=page.hidden,
+    )
+    result = Response(html, status, mimetype="text/html")
+    result.headers["Content-Security-Policy"] = CSP
+    result.headers["X-Robots-Tag"] = "noindex"
+    return result
+
+
+def _babel_locale(locale: str, language: str) -> Locale:
+    try:
+        parsed = Locale.parse(locale.replace("-", "_"))
+    except (ValueError, UnknownLocaleError):
+        return Locale(language)
+    return parsed if parsed.language == language else Locale(language)
+
+
+def _time_of(local: datetime, locale: Locale) -> str:
+    return format_time(local, "short", tzinfo=settings().zone, locale=locale)
+
+
+def is_page() -> bool:
+    """Return True if the response to the current request is a page."""
+    return request.path.split("/")[1] in PAGES
+
+
+def error_response(error: ClinicError) -> Response:
+    """Return an error as a page, in the language that the browser prefers."""
+    locale = request.accept_languages.best_match(all_texts()) or FALLBACK
+    texts = texts_of(locale)
+    text = texts[ERROR_TEXTS.get(error.code, "failed")]
+    return response(Page(locale, texts["error"], paragraphs=[text]), error.status)

@@ -1,0 +1,106 @@
+"""The language of a document: its texts, and the formats of dates, numbers and money."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+
+from babel import Locale, UnknownLocaleError
+from babel.dates import format_date
+from babel.numbers import format_currency, format_decimal, format_percent
+
+from config import ROOT, settings
+from errors import ClinicError
+from services import clock
+
+FOLDER = ROOT / "data" / "documents"
+LANGUAGES = ("en", "sw", "fr", "ar", "es", "pt")
+
+
+@dataclass(frozen=True)
+class DocumentLanguage:
+    """The texts of a language, with the formats of a country: `en_KE` writes `Ksh1,200.00`."""
+
+    locale: Locale
+    texts: Mapping[str, str]
+
+    def text(self, name: str, **values: str) -> str:
+        """Return a text with the values in place of their names in braces."""
+        text = self.texts[name]
+        for key, value in values.items():
+            text = text.replace(f"{{{key}}}", value)
+        return text
+
+    def money(self, amount: Decimal) -> str:
+        """Return an amount with its currency."""
+        return format_currency(amount, settings().currency, locale=self.locale)
+
+    def amount(self, amount: Decimal) -> str:
+        """Return an amount without currency, with all its places: for columns of amounts."""
+        places = settings().currency_places
+        return format_decimal(amount, f"#,##0.{'0' * places}".rstrip("."), locale=self.locale)
+
+    def number(self, number: Decimal | int) -> str:
+        """Return a quantity with at most three places."""
+        return format_decimal(number, locale=self.locale)
+
+    def percent(self, percent: Decimal) -> str:
+        """Return a percentage, such as `16%` for 16."""
+        return format_percent(percent / 100, "#,##0.##%", locale=self.locale)
+
+    def day(self, day: date) -> str:
+        """Return a date with the name of its month."""
+        return format_date(day, "long", locale=self.locale)
+
+    def local_day(self, instant: datetime) -> str:
+        """Return the date of an instant in the time zone of the clinic."""
+        return self.day(clock.local(instant).date())
+
+
+def document_language(*preferred: str | None, clinic_locale: str) -> DocumentLanguage:
+    """Return the first of the preferred languages that documents have, else that of the clinic.
+
+    Its formats are those of the country of the clinic. A preferred tag with a country, such as `pt-BR`, keeps
+    its own formats.
+    """
+    country = Locale.parse(clinic_locale).territory
+    for tag in (*preferred, clinic_locale, LANGUAGES[0]):
+        locale = _parsed(tag) if tag else None
+        if locale is not None and locale.language in LANGUAGES:
+            return DocumentLanguage(
+                _in_country(locale.language, locale.territory or country), _texts(locale.language)
+            )
+    raise AssertionError("the last tag is a language of documents")
+
+
+def requested_language(tag: str | None) -> str | None:
+    """Return a requested tag. Raise 422 for a language in which there are no documents."""
+    if tag is None:
+        return None
+    locale = _parsed(tag)
+    if locale is None or locale.language not in LANGUAGES:
+        message = f"must be a language of documents ({', '.join(LANGUAGES)}), also with a country as in en_KE"
+        raise ClinicError("validation_failed", "Check the parameter.", errors={"locale": message})
+    return tag
+
+
+def _parsed(tag: str) -> Locale | None:
+    try:
+        return Locale.parse(tag.replace("-", "_"))
+    except (ValueError, UnknownLocaleError):
+        return None
+
+
+def _in_country(language: str, country: str | None) -> Locale:
+    """Return the locale of a language in a country, if Babel knows formats for the pair."""
+    return _parsed(f"{language}_{country}") or Locale(language)
+
+
+@cache
+def _texts(language: str) -> Mapping[str, str]:
+    texts: dict[str, str] = json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
+    return texts

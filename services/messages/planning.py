@@ -1,0 +1,183 @@
+"""The planning of messages: subscribers of events write messages and the jobs that send them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import exists, select
+from sqlalchemy.exc import IntegrityError
+
+from config import settings
+from enums import AppointmentStatus, MessageChannel, MessageKind, MessageReason, MessageState
+from extensions import db
+from models import Appointment, Billing, Event, Message, Patient, Visit
+from services import clock
+from services.jobs import queue
+from services.messages import contacts
+from services.messages.conditions import is_active, needs_follow_up
+from services.messages.quiet_hours import end_of_quiet
+from services.messages.settings import message_settings
+
+SEND = "messages.send"  # the kind of the job
+FOLLOW_UP_NOTICE = timedelta(days=7)  # before the date of the follow-up, so that a time is still free
+# These are sent in quiet hours if waiting would pass the old or the new start.
+URGENT = (MessageKind.MOVED, MessageKind.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A message to plan. `cause` makes it unique: the id of an event, or the start and the offset.
+
+    The message expires when the appointment starts, and some hours after it was due.
+    """
+
+    kind: MessageKind
+    patient: Patient
+    cause: str
+    send_at: datetime
+    appointment: Appointment | None = None
+    visit: Visit | None = None
+    billing: Billing | None = None
+    channels: tuple[MessageChannel, ...] = ()
+    created_by_id: int | None = None
+
+
+def plan(request: Plan) -> Message | None:
+    """Write a message, and the job that sends it. Return None if the same message exists."""
+    policy = message_settings()
+    channels = request.channels or tuple(map(MessageChannel, policy.channels))
+    if not channels:
+        return None
+    channel, refusal = contacts.choose_channel(request.patient, channels)
+    recipient = contacts.address_of(request.patient, channel)
+    about = request.appointment or request.visit or request.billing
+    entity, entity_id = (about.__entity__, about.id) if about is not None else ("patient", request.patient.id)
+    send_at = after_quiet_hours(request.kind, request.send_at, request.appointment)
+    expires_at = send_at + timedelta(hours=policy.expiry_hours)
+    if request.appointment is not None:
+        expires_at = min(expires_at, request.appointment.start)
+    message = Message(
+        kind=request.kind,
+        channel=channel,
+        state=MessageState.QUEUED,
+        recipient=recipient,
+        patient_id=request.patient.id,
+        appointment_id=request.appointment.id if request.appointment else None,
+        visit_id=request.visit.id if request.visit else None,
+        billing_id=request.billing.id if request.billing else None,
+        appointment_start=request.appointment.start if request.appointment else None,
+        dedupe_key=f"{request.kind}:{entity}:{entity_id}:{request.cause}:{channel}:{recipient or '-'}",
+        send_at=send_at,
+        expires_at=expires_at,
+        created_by_id=request.created_by_id,
+    )
+    if send_at >= expires_at:
+        message.state, message.reason = MessageState.CANCELLED, MessageReason.QUIET_HOURS
+    elif refusal is not None and send_at <= clock.now():
+        message.state, message.reason = MessageState.SUPPRESSED, refusal
+    if not _insert(message):
+        return None
+    if message.state is MessageState.QUEUED:
+        enqueue(message)
+    return message
+
+
+def enqueue(message: Message) -> None:
+    """Add the job of the next attempt."""
+    payload = {"message_id": message.id, "attempt": message.attempts + 1}
+    queue.enqueue(SEND, payload, run_at=message.send_at)
+
+
+def after_quiet_hours(kind: MessageKind, instant: datetime, appointment: Appointment | None) -> datetime:
+    """Return the time at which a message that is due at an instant may be sent.
+
+    An urgent one does not wait if the new or the old start of the appointment would pass meanwhile.
+    """
+    policy = message_settings()
+    end = end_of_quiet(instant, policy.quiet_start, policy.quiet_end, settings().zone)
+    if kind not in URGENT or appointment is None:
+        return end
+    starts = (appointment.previous_start, appointment.start)
+    passes_start = any(start is not None and instant < start <= end for start in starts)
+    return instant if passes_start else end
+
+
+def _insert(message: Message) -> bool:
+    """Insert the message unless its dedupe key exists. Another transaction may insert it meanwhile."""
+    is_planned = exists().where(Message.dedupe_key == message.dedupe_key)
+    if db.session.scalar(select(is_planned)):
+        return False
+    try:
+        with db.session.begin_nested():
+            db.session.add(message)
+            db.session.flush()
+    except IntegrityError:
+        return False
+    return True
+
+
+# --- Events --------------------------------------------------------------------------------------------
+
+
+def plan_for_appointment(event: Event) -> None:
+    """Plan the messages about a booked, moved, reopened or cancelled appointment."""
+    row = db.session.get(Appointment, event.entity_id)
+    if row is None or row.start <= clock.now() or not is_active(row.patient):
+        return
+    kind = _kind_of(event)
+    expected = AppointmentStatus.CANCELLED if kind is MessageKind.CANCELLED else AppointmentStatus.SCHEDULED
+    moved_again = row.rescheduled_at is not None and row.rescheduled_at > event.at
+    if kind is None or row.status is not expected or moved_again:
+        return  # if it has changed again, another event follows
+    if _is_on(kind):
+        plan(Plan(kind, row.patient, str(event.id), clock.now(), appointment=row))
+    if kind is not MessageKind.CANCELLED and _is_on(MessageKind.REMINDER):
+        _plan_reminders(row)
+
+
+def _kind_of(event: Event) -> MessageKind | None:
+    change = event.type.partition(".")[2]
+    if change in ("booked", "reopened"):
+        return MessageKind.BOOKED
+    if change == "cancelled":
+        return MessageKind.CANCELLED
+    if "patient_id" in event.fields:
+        return MessageKind.BOOKED  # for the new patient
+    return MessageKind.MOVED if "start" in event.fields else None  # another doctor at the same time
+
+
+def _is_on(kind: MessageKind) -> bool:
+    return kind.value in message_settings().kinds
+
+
+def _plan_reminders(row: Appointment) -> None:
+    for hours in message_settings().reminder_hours:
+        send_at = row.start - timedelta(hours=hours)
+        if send_at > clock.now():
+            cause = f"{row.start:%Y-%m-%dT%H:%MZ}:{hours}h"
+            plan(Plan(MessageKind.REMINDER, row.patient, cause, send_at, appointment=row))
+
+
+def plan_for_visit(event: Event) -> None:
+    """Plan the message about the follow-up of a visit, if its date is new."""
+    if "follow_up_date" not in event.fields or not _is_on(MessageKind.FOLLOW_UP_DUE):
+        return
+    visit = db.session.get(Visit, event.entity_id)
+    if visit is None or visit.follow_up_date is None or not is_active(visit.patient):
+        return
+    if not needs_follow_up(visit.id) or visit.follow_up_date < clock.today():
+        return
+    notice = clock.day_start(visit.follow_up_date) - FOLLOW_UP_NOTICE
+    cause, send_at = visit.follow_up_date.isoformat(), max(notice, clock.now())
+    plan(Plan(MessageKind.FOLLOW_UP_DUE, visit.patient, cause, send_at, visit=visit))
+
+
+def plan_for_bill(event: Event) -> None:
+    """Plan the message about a new bill."""
+    bill = db.session.get(Billing, event.entity_id)
+    if bill is None or bill.voided_at is not None or not _is_on(MessageKind.INVOICE):
+        return
+    if not is_active(bill.patient):
+        return
+    plan(Plan(MessageKind.INVOICE, bill.patient, str(event.id), clock.now(), billing=bill))

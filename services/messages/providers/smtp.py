@@ -1,0 +1,152 @@
+"""The provider of e-mail: the mail server of the setting `SMTP_URL`."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email import policy
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime
+
+import email_validator
+
+from config import settings
+from config_messages import MailServer
+from services import clock
+from services.messages.providers import OutgoingMessage, PermanentFailure, Receipt, TemporaryFailure
+
+TIMEOUT = 20.0  # seconds for each answer of the server
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+AUTHENTICATION_CODES = (530, 534, 535, 538)  # a fault of the settings: the message itself is not refused
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
+_METHOD = re.compile(rb"^METHOD:([A-Z]+)\r?$", re.MULTILINE)
+# Lines of 7-bit text pass every server.
+_ASCII = policy.SMTP.clone(cte_type="7bit")
+_UTF8 = policy.SMTPUTF8.clone(cte_type="8bit")
+
+
+class SmtpProvider:
+    """Send e-mail through a mail server. The connection ends after each message."""
+
+    name = "smtp"
+
+    def __init__(self, server: MailServer) -> None:
+        self.server = server
+
+    def send(self, message: OutgoingMessage) -> Receipt:
+        """Send the message. An interrupted connection is a temporary failure: the server may have accepted.
+
+        The message is then sent again with the same `Message-ID`, by which mail programs find duplicates.
+        """
+        mail = compose(message)
+        try:
+            with self._connection() as connection:
+                connection.send_message(mail)
+        except smtplib.SMTPRecipientsRefused as error:
+            code, text = next(iter(error.recipients.values()))
+            raise _failure(code, text) from None
+        except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
+            raise _failure(error.smtp_code, error.smtp_error) from None
+        except smtplib.SMTPNotSupportedError:
+            raise PermanentFailure("the server does not support SMTPUTF8 addresses") from None
+        except smtplib.SMTPResponseException as error:  # greeting, EHLO, STARTTLS or AUTH
+            raise TemporaryFailure(_describe(error.smtp_code, error.smtp_error)) from None
+        except (smtplib.SMTPException, ssl.SSLError, OSError) as error:
+            raise TemporaryFailure(type(error).__name__) from None
+        return Receipt()
+
+    @contextmanager
+    def _connection(self) -> Iterator[smtplib.SMTP]:
+        server = self.server
+        context = ssl.create_default_context()
+        is_local = server.host in LOCAL_HOSTS
+        if is_local:  # its certificate rarely names localhost, and nobody is between
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if server.implicit_tls:
+            connection: smtplib.SMTP = smtplib.SMTP_SSL(
+                server.host, server.port, timeout=TIMEOUT, context=context
+            )
+        else:
+            connection = smtplib.SMTP(server.host, server.port, timeout=TIMEOUT)
+        try:
+            connection.ehlo_or_helo_if_needed()
+            if not server.implicit_tls and connection.has_extn("starttls"):
+                connection.starttls(context=context)
+                connection.ehlo()
+            elif not server.implicit_tls and server.user is not None and not is_local:
+                raise TemporaryFailure("the server offers no TLS, and the password needs it")
+            if server.user is not None and server.password is not None:
+                connection.login(server.user, server.password)
+            yield connection
+        finally:
+            _close(connection.quit, connection.close)
+
+
+def _close(quit_connection: Callable[[], object], close: Callable[[], object]) -> None:
+    """End the connection. The message was accepted or refused before, so an error here means nothing."""
+    try:
+        quit_connection()
+    except (smtplib.SMTPException, OSError):
+        close()
+
+
+def _failure(code: int, text: bytes | str) -> PermanentFailure | TemporaryFailure:
+    is_permanent = 500 <= code <= 599 and code not in AUTHENTICATION_CODES
+    return (PermanentFailure if is_permanent else TemporaryFailure)(_describe(code, text))
+
+
+def _describe(code: int, text: bytes | str) -> str:
+    """Return the code with the enhanced status code of RFC 3463, such as `550 5.1.1`."""
+    answer = text.decode("ascii", "replace") if isinstance(text, bytes) else text
+    enhanced = re.match(r"[245]\.\d{1,3}\.\d{1,3}", answer)
+    return f"{code} {enhanced[0]}" if enhanced else str(code)
+
+
+# --- The message ---------------------------------------------------------------------------------------
+
+
+def compose(message: OutgoingMessage) -> EmailMessage:
+    """Return the e-mail. No value can add a header: line breaks and control characters become blanks.
+
+    Raises `PermanentFailure` for an address that is not valid.
+    """
+    recipient = _address(message.recipient)
+    is_ascii = recipient.addr_spec.isascii()
+    mail = EmailMessage(policy=_ASCII if is_ascii else _UTF8)
+    sender = settings().sender
+    name = sender.display_name or _one_line(message.sender_name)
+    mail["From"] = Address(name, sender.username, sender.domain)
+    mail["To"] = recipient
+    mail["Subject"] = _one_line(message.subject)
+    mail["Date"] = format_datetime(clock.now())
+    mail["Message-ID"] = message.message_id_header
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answer
+    if message.unsubscribe_url is not None:
+        mail["List-Unsubscribe"] = f"<{message.unsubscribe_url}>"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058
+    mail.set_content(message.text)
+    if message.calendar is not None:
+        method = _METHOD.search(message.calendar)
+        mail.add_alternative(
+            message.calendar.decode(),
+            subtype="calendar",
+            params={"method": method[1].decode() if method else "PUBLISH", "name": "appointment.ics"},
+        )
+    return mail
+
+
+def _address(text: str) -> Address:
+    """Return the address with its domain in ASCII form: IDNA for names such as kliník.example."""
+    try:
+        checked = email_validator.validate_email(text, check_deliverability=False, globally_deliverable=False)
+        return Address(username=checked.local_part, domain=checked.ascii_domain)
+    except (email_validator.EmailNotValidError, ValueError):
+        raise PermanentFailure("the address is not valid") from None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_CONTROL.sub(" ", text).split())

@@ -1,0 +1,129 @@
+"""Worker processes on one database: kill -9, SIGTERM, `--once`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from enums import JobState
+from models import Job
+from services import integrity_checks
+from services.jobs import queue
+from tests.support.clinic import Clinic
+from tests.support.workers import EFFECT, KIND, start_worker
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Return the log of the handlers of all workers."""
+    file = tmp_path / "log"
+    file.touch()
+    return file
+
+
+@pytest.fixture
+def start(clinic: Clinic, log: Path) -> Iterator[Start]:
+    """Return a function that starts a worker on the database of the clinic. All are killed at the end."""
+    processes = []
+    settings = clinic.settings
+    environment = {
+        "DATABASE_URI": settings.database_url,
+        "JWT_SECRET_KEY": settings.jwt_secret_key,
+        "AUDIT_KEY": settings.audit_key,
+        "AUDIT_HEADS_FILE": str(settings.heads_file),
+    }
+
+    def start_one(*options: str) -> subprocess.Popen[bytes]:
+        processes.append(start_worker(environment, log, *options))
+        return processes[-1]
+
+    yield start_one
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def add(clinic: Clinic, count: int, seconds: float) -> None:
+    with clinic.inside():
+        for number in range(count):
+            queue.enqueue(KIND, {"number": number, "seconds": seconds})
+
+
+def starts(log: Path) -> list[str]:
+    return [line for line in log.read_text().splitlines() if line.startswith("start ")]
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    """Wait until the condition holds. The test runner ends a test that never does."""
+    while not condition():
+        time.sleep(0.02)
+
+
+def states(clinic: Clinic, kind: str = KIND) -> Counter[JobState]:
+    with clinic.inside() as session:
+        return Counter(session.scalars(select(Job.state).where(Job.kind == kind)))
+
+
+def test_killed_workers_lose_no_job_and_no_effect_happens_twice(
+    clinic: Clinic, start: Start, log: Path
+) -> None:
+    add(clinic, 60, 0.05)
+    kills = 3
+    workers = [start(), start()]
+
+    for number in range(kills):
+        wait_for(lambda goal=(number + 1) * 12: len(starts(log)) >= goal)
+        victim = workers.pop(0)
+        victim.kill()
+        victim.wait()
+        workers.append(start())
+    wait_for(lambda: states(clinic) == {JobState.DONE: 60})
+
+    with clinic.inside() as session:
+        effects = Counter(
+            job.payload["number"] for job in session.scalars(select(Job).where(Job.kind == EFFECT))
+        )
+        assert effects == Counter(range(60))
+        assert list(integrity_checks.violations()) == []
+    repeated = len(starts(log)) - 60
+    assert 1 <= repeated <= kills * 4  # a worker runs at most four jobs at once
+
+
+def test_sigterm_finishes_the_running_jobs_and_starts_no_other(
+    clinic: Clinic, start: Start, log: Path
+) -> None:
+    add(clinic, 8, 1.0)
+    worker = start()
+    wait_for(lambda: len(starts(log)) == 4)
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait() == 0
+    assert states(clinic) == {JobState.DONE: 4, JobState.QUEUED: 4}
+    assert "Traceback" not in log.with_suffix(".output").read_text()
+
+
+def test_once_runs_all_that_is_due_and_ends(clinic: Clinic, start: Start) -> None:
+    add(clinic, 9, 0.0)
+
+    worker = start("--once")
+
+    assert worker.wait() == 0
+    assert states(clinic) == {JobState.DONE: 9}
+    assert states(clinic, EFFECT) == {JobState.QUEUED: 9}
+
+
+def test_a_worker_ends_when_its_parent_is_gone(start: Start) -> None:
+    worker = start("--parent", "1")
+
+    assert worker.wait() == 0

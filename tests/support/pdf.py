@@ -1,0 +1,24 @@
+"""Reading PDF documents back: their text, and the codes on their pages."""
+
+from __future__ import annotations
+
+import pypdfium2
+import zxingcpp
+
+
+def text_of(document: bytes) -> str:
+    """Return the text of all pages, one line for each line of text, with single spaces."""
+    pdf = pypdfium2.PdfDocument(document)
+    text = "\n".join(page.get_textpage().get_text_bounded() for page in pdf)
+    return "\n".join(" ".join(line.split()) for line in text.splitlines())
+
+
+def page_count(document: bytes) -> int:
+    """Return the number of pages."""
+    return len(pypdfium2.PdfDocument(document))
+
+
+def codes_of(document: bytes) -> list[str]:
+    """Return the contents of the QR codes on the first page, read from its picture."""
+    picture = pypdfium2.PdfDocument(document)[0].render(scale=3).to_pil()
+    return [code.text for code in zxingcpp.read_barcodes(picture)]
