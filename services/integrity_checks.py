@@ -44,6 +44,7 @@ from models import (
 from services import clock
 from services.billing import claims, ledger
 from services.calendar_feeds.feeds import MAX_FEEDS
+from services.clinic.integrity import clinic_checks
 from services.integrity_rule import IntegrityCheck
 from services.jobs.integrity import job_checks
 from services.users import emergency_access
@@ -134,6 +135,7 @@ def all_checks() -> list[IntegrityCheck]:
         *_stock_checks(),
         *_session_checks(),
         *job_checks(),
+        *clinic_checks(),
         *_calendar_feed_checks(),
         *_emergency_checks(),
     ]
