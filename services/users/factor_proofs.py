@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from prometheus_client import Counter as Metric
 from sqlalchemy import ColumnElement, Row, delete, select, update
 
@@ -21,7 +22,7 @@ from errors import ClinicError, invalid
 from extensions import db
 from models import FactorChallenge, Passkey, RecoveryCode, TotpSecret, User
 from security import passkeys, totp
-from security.encryption import decrypt, encrypt
+from security.encryption import DecryptionError, decrypt, encrypt, is_current
 from security.permissions import Actor
 from services import clock, remembered
 from services.audit import audit_log
@@ -29,6 +30,7 @@ from services.audit.audit_log import PendingEntry
 from services.rows import get_or_404, read_outside_transaction
 from services.users import password_checks, sessions
 
+log = structlog.get_logger()
 CHALLENGE_LIFETIME = timedelta(minutes=5)
 SECRET_PURPOSE = "totp secret"  # noqa: S105 - the purpose of the encryption, no secret
 FAILURES = Metric("clinic_second_factor_failures", "Wrong second factors.", ("action",))
@@ -62,9 +64,17 @@ def encrypt_secret(user_id: int, secret: str) -> bytes:
 
 
 def matching_step(stored: TotpSecret, code: str) -> int | None:
-    """Return the time step of a code that is right at present, or None."""
-    secret = decrypt(SECRET_PURPOSE, stored.secret, context=str(stored.user_id).encode()).decode()
-    return totp.matching_step(secret, code, clock.now().timestamp())
+    """Return the time step of a code that is right now, or None. Without the key no code is right."""
+    secret = _read_secret(stored)
+    return totp.matching_step(secret, code, clock.now().timestamp()) if secret else None
+
+
+def _read_secret(stored: TotpSecret) -> str | None:
+    try:
+        return decrypt(SECRET_PURPOSE, stored.secret, context=str(stored.user_id).encode()).decode()
+    except DecryptionError as error:
+        log.error("totp_secret_unreadable", user_id=stored.user_id, reason=str(error))  # noqa: TRY400 - no traceback needed
+        return None
 
 
 # --- Challenges ----------------------------------------------------------------------------------------
@@ -187,7 +197,10 @@ def _use_totp(user: User, code: str) -> bool:
     if stored is None or step is None:
         return False
     unused = update(TotpSecret).where(TotpSecret.id == stored.id, TotpSecret.last_step < step)
-    return _changes_one_row(unused.values(last_step=step))
+    values: dict[str, Any] = {"last_step": step}
+    if not is_current(stored.secret) and (secret := _read_secret(stored)):
+        values["secret"] = encrypt_secret(user.id, secret)  # so that the earlier key can be removed
+    return _changes_one_row(unused.values(values))
 
 
 def _use_recovery_code(user: User, code: str) -> bool:
