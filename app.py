@@ -107,8 +107,21 @@ from resources.root import (
     Root,
 )
 from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, TimeOffList
+from resources.second_factor import (
+    LoginMfa,
+    LoginMfaOptions,
+    MfaStatus,
+    PasskeyItem,
+    PasskeyList,
+    PasskeyOptions,
+    RecoveryCodeList,
+    StepUpOptions,
+    StepUpProof,
+    TotpConfirm,
+    TotpItem,
+)
 from resources.treatments import TreatmentItem, TreatmentList
-from resources.users import UserItem, UserList, UserPasswordReset
+from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 from services.users import sessions
@@ -133,9 +146,21 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (ResetPassword, "/auth/reset-password"),
     (SessionList, "/auth/sessions"),
     (SessionItem, "/auth/sessions/<int:session_id>"),
+    (MfaStatus, "/auth/mfa"),
+    (TotpItem, "/auth/mfa/totp"),
+    (TotpConfirm, "/auth/mfa/totp/confirm"),
+    (StepUpProof, "/auth/step-up"),
+    (RecoveryCodeList, "/auth/mfa/recovery-codes"),
+    (PasskeyOptions, "/auth/mfa/passkeys/options"),
+    (PasskeyList, "/auth/mfa/passkeys"),
+    (StepUpOptions, "/auth/step-up/options"),
+    (LoginMfaOptions, "/auth/login/mfa/options"),
+    (LoginMfa, "/auth/login/mfa"),
+    (PasskeyItem, "/auth/mfa/passkeys/<int:passkey_id>"),
     (UserList, "/users"),
     (UserItem, "/users/<int:user_id>"),
     (UserPasswordReset, "/users/<int:user_id>/password-reset"),
+    (UserMfaReset, "/users/<int:user_id>/mfa-reset"),
     (ClinicItem, "/clinic"),
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),

@@ -160,6 +160,7 @@ class Actor:
     A signed-in user has a `user_id` and a role. A command has the role admin and no `user_id`. An anonymous
     caller has neither and may do nothing. Limits count the `network`, which is known even if the `address` is
     not. `emergency_patients` are the patients to whose clinical fields the user has emergency access.
+    `must_enrol`: the user must set up a second factor before anything else.
     """
 
     user_id: int | None
@@ -170,6 +171,7 @@ class Actor:
     address: str | None = None
     network: str = "unknown"
     request_id: str | None = None
+    must_enrol: bool = False
     emergency_patients: frozenset[int] = frozenset()
 
     def covered_patients(self, permission: Permission) -> frozenset[int] | None:

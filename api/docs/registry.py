@@ -111,6 +111,10 @@ class RegisteredEndpoint:
             codes.append("too_many_requests")
         if not self.public:
             codes += ["unauthorized", "token_invalid", "token_expired", "token_revoked", "forbidden"]
+            if not self.spec.before_enrolment:
+                codes.append("mfa_enrolment_required")
+        if self.spec.step_up is not None:
+            codes.append("step_up_required")
         if self.unsafe:
             codes += ["origin_not_allowed", "conflict"]
         if self.path_ids:

@@ -9,12 +9,14 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pyotp
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -26,6 +28,7 @@ from create_admin import create_admin
 from errors import CODES, CONSTRAINTS
 from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import ENGINES, NewDatabase, settings_for
+from tests.support.authenticator import Authenticator
 from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.furnished import add_dead_job
@@ -282,7 +285,7 @@ def send(caller: Caller, line: str) -> Any:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, engine: str) -> None:
-    clinic = Clinic(settings_for(new_database(engine)))
+    clinic = Clinic(settings_for(new_database(engine), public_url="http://localhost"))
     if engine == "sqlite":  # the admin is the first user, or the last one
         create_admin_and_demo(clinic, "admin", "demo")
     else:
@@ -292,13 +295,21 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     other_session = clinic.nobody.post("/auth/login", email).get_json()
     caller = Caller(clinic, signed_in["access_token"])
     sessions = caller.get("/auth/sessions").get_json()
-    values = {
-        "$PASSWORD": PASSWORD,
-        "$REFRESH_TOKEN": other_session["refresh_token"],
-        "$RESET_TOKEN": caller.post("/users/2/password-reset").get_json()["token"],
-        "$JOB_ID": str(add_dead_job(clinic)),
-        "$CALENDAR_TOKEN": calendar_token(caller.make("/doctors/1/calendar-feeds")),
-        "$SESSION_ID": str(next(session["id"] for session in sessions if not session["is_current"])),
+    factors = SecondFactors(caller)
+    reset_token = caller.post("/users/2/password-reset").get_json()["token"]
+    session_id = str(next(session["id"] for session in sessions if not session["is_current"]))
+    calendar = calendar_token(caller.make("/doctors/1/calendar-feeds"))
+    job_id = str(add_dead_job(clinic))
+    values: dict[str, Callable[[], str]] = {
+        "$CALENDAR_TOKEN": lambda: calendar,
+        "$CREDENTIAL": factors.credential,
+        "$JOB_ID": lambda: job_id,
+        "$MFA_TOKEN": factors.mfa_token,
+        "$PASSWORD": lambda: PASSWORD,
+        "$REFRESH_TOKEN": lambda: other_session["refresh_token"],
+        "$RESET_TOKEN": lambda: reset_token,
+        "$SESSION_ID": lambda: session_id,
+        "$TOTP_CODE": factors.totp_code,
     }
 
     statuses, expected = {}, {}
@@ -307,7 +318,7 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
         line = endpoint["curl"]
         for variable in endpoint.get("variables", {}):
             assert variable in line
-            line = line.replace(variable, values[variable])
+            line = line.replace(variable, values[variable]().replace('"', r"\""))
         response = send(caller, line)
         body = response.get_json(silent=True)
         statuses[key] = (response.status_code, body["message"] if response.status_code >= 400 else "")
@@ -316,6 +327,30 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
 
     assert statuses == expected
     assert len(statuses) > 100
+
+
+class SecondFactors:
+    """The values of the examples of second factors, for a caller whose password the examples change."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.secret = ""
+        self.steps = iter((-1, 0, 1))  # a code is accepted once, and within one time step
+
+    def totp_code(self) -> str:
+        if not self.secret:
+            uri = self.caller.post("/auth/mfa/totp").get_json()["otpauth_uri"]
+            self.secret = pyotp.parse_uri(uri).secret
+        return pyotp.TOTP(self.secret).at(datetime.now(UTC), counter_offset=next(self.steps))
+
+    def mfa_token(self) -> str:
+        body = {"email": "admin@clinic.com", "password": "a quiet harbour at dusk"}
+        token: str = self.caller.clinic.nobody.post("/auth/login", body).get_json()["mfa_token"]
+        return token
+
+    def credential(self) -> str:
+        options = self.caller.post("/auth/mfa/passkeys/options").get_json()["public_key"]
+        return json.dumps(Authenticator("http://localhost").create(options))
 
 
 def create_admin_and_demo(clinic: Clinic, *parts: str) -> None:

@@ -18,6 +18,8 @@ EXPECTED = {
     "/appointments/{appointment_id}": 5,
     "/audit-logs": 2,
     "/auth/me": 3,
+    "/auth/mfa": 4,
+    "/auth/mfa/passkeys": 2,
     "/auth/sessions": 2,
     "/billings": 8,
     "/billings/{billing_id}": 7,
