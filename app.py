@@ -22,6 +22,7 @@ from commands.backup import backup
 from commands.demo import demo
 from commands.generate_demo import grow
 from commands.jobs import jobs
+from commands.keys import keys
 from commands.users import users
 from commands.verify import verify
 from config import Settings
@@ -58,7 +59,7 @@ from resources.billings import (
     ClaimList,
 )
 from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, CalendarFeedList
-from resources.clinic import ClinicItem
+from resources.clinic import ClinicItem, ClinicLogo
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.documents import BillingDocument
 from resources.emergency_access import (
@@ -76,6 +77,12 @@ from resources.message import (
     MessageItem,
     MessageList,
     PatientContactPreferences,
+)
+from resources.message_templates import (
+    MessageSettingsItem,
+    MessageTemplateItem,
+    MessageTemplateList,
+    MessageTemplatePreview,
 )
 from resources.patient import (
     AccountRefundItem,
@@ -106,8 +113,21 @@ from resources.root import (
     Root,
 )
 from resources.schedule import DoctorAvailability, DoctorSchedule, TimeOffItem, TimeOffList
+from resources.second_factor import (
+    LoginMfa,
+    LoginMfaOptions,
+    MfaStatus,
+    PasskeyItem,
+    PasskeyList,
+    PasskeyOptions,
+    RecoveryCodeList,
+    StepUpOptions,
+    StepUpProof,
+    TotpConfirm,
+    TotpItem,
+)
 from resources.treatments import TreatmentItem, TreatmentList
-from resources.users import UserItem, UserList, UserPasswordReset
+from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 from services.users import sessions
@@ -132,10 +152,23 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (ResetPassword, "/auth/reset-password"),
     (SessionList, "/auth/sessions"),
     (SessionItem, "/auth/sessions/<int:session_id>"),
+    (MfaStatus, "/auth/mfa"),
+    (TotpItem, "/auth/mfa/totp"),
+    (TotpConfirm, "/auth/mfa/totp/confirm"),
+    (StepUpProof, "/auth/step-up"),
+    (RecoveryCodeList, "/auth/mfa/recovery-codes"),
+    (PasskeyOptions, "/auth/mfa/passkeys/options"),
+    (PasskeyList, "/auth/mfa/passkeys"),
+    (StepUpOptions, "/auth/step-up/options"),
+    (LoginMfaOptions, "/auth/login/mfa/options"),
+    (LoginMfa, "/auth/login/mfa"),
+    (PasskeyItem, "/auth/mfa/passkeys/<int:passkey_id>"),
     (UserList, "/users"),
     (UserItem, "/users/<int:user_id>"),
     (UserPasswordReset, "/users/<int:user_id>/password-reset"),
+    (UserMfaReset, "/users/<int:user_id>/mfa-reset"),
     (ClinicItem, "/clinic"),
+    (ClinicLogo, "/clinic/logo"),
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),
     (PatientItem, "/patients/<int:patient_id>"),
@@ -191,6 +224,10 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (BillingDocument, "/billings/<int:billing_id>/document"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
     (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
+    (MessageSettingsItem, "/messages/settings"),
+    (MessageTemplateList, "/messages/templates"),
+    (MessageTemplateItem, "/messages/templates/<kind>/<channel>/<locale>"),
+    (MessageTemplatePreview, "/messages/templates/<kind>/<channel>/<locale>/preview"),
     (RevenueReport, "/analytics/revenue"),
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
@@ -265,7 +302,7 @@ def register_routes(api: PlainApi) -> None:
 def register_commands(app: Flask) -> None:
     """Register every `flask` command of the application."""
     demo.add_command(grow)
-    for command in (users, demo, audit_commands, verify, backup, jobs):
+    for command in (users, demo, audit_commands, verify, backup, jobs, keys):
         app.cli.add_command(command)
 
 

@@ -60,6 +60,7 @@ MAX_PORT = 65535
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
 Environment = Literal["development", "production", "testing"]
 MAX_CURRENCY_PLACES = 2  # the ledger stores two
+ROLES = ("admin", "doctor", "receptionist", "technician")  # a test compares them with `enums.Role`
 # Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
 # password check need a thread, but no connection.
 SERVER_THREADS = 40
@@ -131,6 +132,9 @@ class Settings(DeliverySettings):
     rate_limit_register: str = "10 per hour"
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
+    public_url: str | None = None  # scheme and host by which browsers reach this server
+    mfa_required_roles: tuple[str, ...] = ()
+    mfa_grace_days: int = Field(14, ge=0, le=365)
     bcrypt_cost: int = Field(12, ge=4, le=15)
     # Per worker. The upper limit leaves threads for every other request.
     password_check_queue: int = Field(20, ge=1, le=SERVER_THREADS - 10)
@@ -257,9 +261,9 @@ class Settings(DeliverySettings):
             raise ValueError(f"not a folder: {', '.join(missing)}")
         return value
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "mfa_required_roles", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part for part in value.split(",") if part.strip())
         return value
@@ -275,6 +279,22 @@ class Settings(DeliverySettings):
                 "pattern; write a name with other than ASCII letters in its xn-- form"
             )
         return tuple(dict.fromkeys(origin for origin in origins if origin is not None))
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str | None) -> str | None:
+        origin = _exact_origin(value) if value is not None else None
+        if value is not None and (origin is None or not origin.startswith(("http://", "https://"))):
+            raise ValueError("write https://host[:port], without a path")
+        return origin
+
+    @field_validator("mfa_required_roles")
+    @classmethod
+    def _check_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        roles = tuple(dict.fromkeys(role.strip().lower() for role in value))
+        if not set(roles) <= set(ROLES):
+            raise ValueError(f"write roles separated by commas; the roles are {', '.join(ROLES)}")
+        return roles
 
     @field_validator("metrics_token")
     @classmethod

@@ -152,6 +152,22 @@ class ClaimStatus(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class FactorMethod(StrEnum):
+    """The way in which a user proves a second factor."""
+
+    TOTP = "totp"
+    WEBAUTHN = "webauthn"
+    RECOVERY_CODE = "recovery_code"
+
+
+class FactorPurpose(StrEnum):
+    """The step that waits for a second factor, or for a new passkey."""
+
+    SIGN_IN = "sign_in"
+    STEP_UP = "step_up"
+    REGISTRATION = "registration"
+
+
 class MovementType(StrEnum):
     """The type of a stock movement."""
 

@@ -24,11 +24,14 @@ CODES: dict[str, tuple[int, str]] = {
     "token_expired": (401, "The token has expired"),
     "token_revoked": (401, "The session has ended"),
     "invalid_credentials": (401, "Wrong e-mail or password"),
+    "invalid_code": (401, "Wrong second factor"),
     # authorization
     "forbidden": (403, "Your role does not have this permission"),
     "account_inactive": (403, "The account is not active"),
     "registration_closed": (403, "Registration is closed"),
     "origin_not_allowed": (403, "The origin is not allowed"),
+    "step_up_required": (403, "Confirm with your second factor"),
+    "mfa_enrolment_required": (403, "Set up a second factor first"),
     # routes and rows
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "The method is not allowed"),
@@ -174,6 +177,11 @@ CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
         "Two windows of one day start at the same time.",
     ),
     "ex_schedule_windows_overlap": ("conflict", "windows", "Two windows of one day overlap."),
+    "uq_passkeys_credential_id": (
+        "already_exists",
+        "credential",
+        "This passkey is already registered.",
+    ),
     "uq_visits_appointment_id": ("conflict", "appointment_id", "This appointment already has a visit."),
     "ex_appointments_doctor": (
         "appointment_conflict",

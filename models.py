@@ -67,6 +67,7 @@ from enums import (
     CancelledBy,
     ClaimStatus,
     ConditionStatus,
+    FactorPurpose,
     Gender,
     JobState,
     LedgerKind,
@@ -194,6 +195,8 @@ class User(WithUniqueKeys, Versioned, Base):
     is_active: Mapped[bool]
     last_login_at: Mapped[Instant | None]
     unlocked_at: Mapped[Instant | None]  # failed sign-ins before do not block the user
+    mfa_enabled_at: Mapped[Instant | None]  # null: the user has no second factor
+    mfa_required_since: Mapped[Instant | None]  # start of the grace period to set one up
 
     doctor: Mapped[Doctor | None] = relationship(back_populates="user")
 
@@ -222,6 +225,7 @@ class UserSession(Base):
     last_used_at: Mapped[Instant]
     expires_at: Mapped[Instant] = mapped_column(index=True)
     ended_at: Mapped[Instant | None]
+    stepped_up_at: Mapped[Instant | None]  # last proof of a second factor in this session
 
     user: Mapped[User] = relationship()
 
@@ -1104,7 +1108,8 @@ class AuditLog(Base):
     patient_ids: Mapped[JsonList] = mapped_column(default=list)
     fields: Mapped[JsonList] = mapped_column(default=list)
     outcome: Mapped[AuditOutcome] = _enum(AuditOutcome)
-    detail: Mapped[Short | None]  # the error code of a refusal, or a mark of a read
+    # the error code of a refusal, a mark of a read, the factor of a sign-in, the reason of a reset
+    detail: Mapped[Short | None]
     operation: Mapped[Short]  # method and route, e.g. PATCH /patients/<int:patient_id>
     address: Mapped[Short | None]
     request_id: Mapped[Short | None]
@@ -1479,3 +1484,74 @@ class ContactStop(Base):
     channel: Mapped[MessageChannel] = _enum(MessageChannel)
     number: Mapped[str] = mapped_column(String(20))  # E.164
     created_at: Mapped[Instant]
+
+
+# --- Second factors ------------------------------------------------------------------------------------
+
+
+class TotpSecret(Base):
+    """The secret that a user shares with an authenticator app (RFC 6238), encrypted under `DATA_KEY`.
+
+    It is a second factor from its confirmation on. A code of `last_step` or an earlier time step is refused.
+    """
+
+    __tablename__ = "totp_secrets"
+    __part_of__ = ("user", "user_id")
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users", index=False, unique=True)
+    secret: Mapped[bytes] = mapped_column(EncryptedType())
+    last_step: Mapped[int] = mapped_column(BigInteger(), default=0)
+    created_at: Mapped[Instant]
+    confirmed_at: Mapped[Instant | None]
+
+
+class RecoveryCode(Base):
+    """A code that replaces the second factor once. Only its SHA-256 hash is stored."""
+
+    __tablename__ = "recovery_codes"
+    __part_of__ = ("user", "user_id")
+    __table_args__ = (UniqueConstraint("user_id", "code_hash"),)
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users", index=False)
+    code_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[Instant]
+    used_at: Mapped[Instant | None]
+
+
+class Passkey(Base):
+    """A public key of an authenticator of a user (WebAuthn)."""
+
+    __tablename__ = "passkeys"
+    __part_of__ = ("user", "user_id")
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users")
+    name: Mapped[Name]
+    credential_id: Mapped[str] = mapped_column(String(1400), unique=True)  # 1,023 bytes in base64url
+    public_key: Mapped[bytes] = mapped_column(LargeBinary())
+    sign_count: Mapped[int] = mapped_column(BigInteger())
+    created_at: Mapped[Instant]
+    last_used_at: Mapped[Instant | None]
+
+
+class FactorChallenge(Base):
+    """A step that waits for a second factor. It can be completed once, until it expires.
+
+    A sign-in with the right password has the hash of its `mfa_token`. The other steps belong to a session.
+    `challenge` and `origin` are those of the last WebAuthn options.
+    """
+
+    __tablename__ = "factor_challenges"
+    __part_of__ = ("user", "user_id")
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users")
+    session_id: Mapped[int | None] = _ref("user_sessions", ondelete="CASCADE")
+    purpose: Mapped[FactorPurpose] = _enum(FactorPurpose)
+    token_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    challenge: Mapped[str | None] = mapped_column(String(100))
+    origin: Mapped[Line | None]
+    created_at: Mapped[Instant]
+    expires_at: Mapped[Instant]

@@ -10,12 +10,14 @@ import hmac
 
 from flask import request
 
+from api import report_format
+from api.endpoint import EndpointSpec, StepUp
 from api.request_context import SAFE_METHODS, RequestContext, current_context, visitor
 from config import settings
 from errors import ClinicError
 from security import tokens
 from security.permissions import Actor, Permission
-from services.users import sessions
+from services.users import factor_policy, sessions
 
 DEVICE_COOKIE, DEVICE_HEADER = "clinic_device", "X-Device-Token"
 
@@ -101,13 +103,33 @@ def is_metrics_token() -> bool:
     return hmac.compare_digest(token.encode(), expected.encode())
 
 
-def identify(context: RequestContext, permission: Permission) -> None:
-    """Set the actor of the request and check the permission, in the current transaction. Raise 401 or 403."""
+def identify(context: RequestContext, spec: EndpointSpec) -> None:
+    """Set the actor of the request and check the permission, in the current transaction. Raise 401 or 403.
+
+    The second factor is checked too: whether the caller must set one up first, or prove it again.
+    """
     context.actor = None
-    if permission is Permission.PUBLIC or context.token is None:
+    if spec.permission is Permission.PUBLIC or context.token is None:
         return
     actor = _verified(context)
-    actor.require(permission)
+    if actor.must_enrol and not spec.before_enrolment:
+        raise _enrolment_required()
+    actor.require(spec.permission)
+    if _needs_step_up(spec.step_up, actor):
+        factor_policy.require_step_up(actor)
+
+
+def _needs_step_up(step_up: StepUp | None, actor: Actor) -> bool:
+    if step_up is StepUp.ADMINS:
+        return actor.may(Permission.USERS_MANAGE)
+    if step_up is StepUp.EXPORTS:
+        return report_format.is_export(dict(request.args.items(multi=True)).get("format"))
+    return step_up is StepUp.ALWAYS
+
+
+def _enrolment_required() -> ClinicError:
+    message = "Your role needs a second factor. Set one up with POST /auth/mfa/totp or as a passkey."
+    return ClinicError("mfa_enrolment_required", message)
 
 
 def _verified(context: RequestContext) -> Actor:
@@ -119,7 +141,10 @@ def _verified(context: RequestContext) -> Actor:
 
 
 def optional_actor() -> Actor | None:
-    """Return the caller of a public route, None without a token. A bad token is refused."""
+    """Return the caller of a public route, None without a token. A bad token is refused.
+
+    An administrator may do more here than a visitor, and needs a step-up for it.
+    """
     context = current_context()
     if context.token_error is not None:
         raise context.token_error
@@ -128,4 +153,8 @@ def optional_actor() -> Actor | None:
     actor = _verified(context)
     if context.token_from_cookie:
         check_origin()
+    if actor.must_enrol:
+        raise _enrolment_required()
+    if _needs_step_up(StepUp.ADMINS, actor):
+        factor_policy.require_step_up(actor)
     return actor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -16,6 +17,14 @@ from security.permissions import Permission
 from services.listing.spec import ListSpec
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class StepUp(StrEnum):
+    """The requests to an endpoint that need a step-up. The value is for the documentation."""
+
+    ALWAYS = "all requests"
+    ADMINS = "requests of administrators"
+    EXPORTS = "requests for a CSV file"
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,14 @@ class EndpointSpec:
     - `returns`: the serializer or the schema of the response.
     - `resource`: the schema of the row that the body describes, if `returns` is another one.
     - `dry_run_returns`: the schema of the response to `?dry_run=true`, which has status 200.
+    - `or_returns`: the schema of another response with the same status.
     - `status`: the status of a success.
     - `media_types`: the media types of a success.
     - `errors`: codes that this endpoint adds to the common ones, for the documentation.
     - `idempotent`: a POST accepts `Idempotency-Key`.
     - `secret`: the response contains a secret. It is not stored, so a repeat is 409 `already_done`.
+    - `step_up`: requests that need a fresh proof of the second factor, if the caller has one.
+    - `before_enrolment`: open to a caller who must set up a second factor before anything else.
     - `summary`, `description`: the docstring of the method.
     """
 
@@ -57,11 +69,14 @@ class EndpointSpec:
     returns: Serializer | type[Out] | None = None
     resource: type[Out] | None = None
     dry_run_returns: type[Out] | None = None
+    or_returns: type[Out] | None = None
     status: int = 200
     media_types: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()
     idempotent: bool = True
     secret: bool = False
+    step_up: StepUp | None = None
+    before_enrolment: bool = False
     summary: str = ""
     description: str = ""
 

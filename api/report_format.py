@@ -7,6 +7,12 @@ from flask import request
 from services.charts import svg
 
 MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "svg": svg.MEDIA_TYPE}
+EXPORTS = ("csv",)  # a file to keep, not a view in a page
+
+
+def is_export(name: str | None) -> bool:
+    """Return True for a request of a file, by the query parameter `format` or by `Accept`."""
+    return requested_format(name) in EXPORTS
 
 
 def requested_format(name: str | None) -> str:

@@ -46,6 +46,7 @@ from services.users.blocked_attempts import BlockedAction, blocked_attempts
 log = structlog.get_logger()
 ATTEMPTS = 5
 RETRY_WITHIN = 2.0  # seconds from the start of a request
+SIGN_INS = ("/auth/login", "/auth/login/mfa")
 REPLAYED_HEADERS = ("Location", "ETag", "X-Ignored-Members")
 
 Method = Callable[..., Any]
@@ -86,12 +87,12 @@ def _attempt(
     committing = False
     try:
         try:
-            identify(context, spec.permission)
+            identify(context, spec)
             if context.actor is not None:
                 currency.record()
             response = _perform(method, spec, context, members)
             if context.session_idle and context.actor is not None and context.actor.session_id is not None:
-                sessions.touch(context.actor.session_id)
+                sessions.touch(context.actor, context.actor.session_id)
             if not audit_log.append_pending(context.actor or visitor(), context.route):
                 sessions.verify_remembered()
         except ClinicError:
@@ -353,7 +354,7 @@ def _audit_refusal(context: RequestContext, refusal: ClinicError) -> None:
         return
     if not _is_audited(refusal):
         return
-    action = "login" if str(request.url_rule) == "/auth/login" else "refused"
+    action = "login" if str(request.url_rule) in SIGN_INS else "refused"
     _commit_entries(
         lambda: audit_log.append_refusal(
             context.actor or visitor(), context.route, refusal, action, context.path

@@ -91,9 +91,13 @@ class BlockedError(Exception):
 
 @dataclass
 class Attempt:
-    """An attempt that counts as failed unless `succeeded` is set."""
+    """An attempt that counts as failed unless `succeeded` or `withdrawn` is set.
+
+    A withdrawn attempt changes no counter. It is one step of several, or has no outcome.
+    """
 
     succeeded: bool = False
+    withdrawn: bool = False
 
 
 class Attempts:
@@ -118,7 +122,7 @@ class Attempts:
 
     @contextmanager
     def count(self, counters: Sequence[Counter], *, since: float = 0) -> Iterator[Attempt]:
-        """Count an attempt as failed with all counters, unless the block sets `succeeded`.
+        """Count an attempt as failed with all counters, unless the block sets `succeeded` or `withdrawn`.
 
         A success also reverses, in all counters, the failures that the first counter contains. While a
         counter is full only because of attempts in progress, wait for their outcome. Raises `BlockedError`.
@@ -133,8 +137,9 @@ class Attempts:
         try:
             yield attempt
         finally:
-            old: Collection[str] = members[0] if attempt.succeeded else [OPEN + number]
-            new = {} if attempt.succeeded else {FAILED + number: started}
+            is_success = attempt.succeeded and not attempt.withdrawn
+            old: Collection[str] = members[0] if is_success else [OPEN + number]
+            new = {} if attempt.succeeded or attempt.withdrawn else {FAILED + number: started}
             self._replace(counters, old, new)
             for counter, found in zip(counters, members, strict=True):
                 left = {name: at for name, at in found.items() if name not in old} | new

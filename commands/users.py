@@ -14,12 +14,16 @@ from enums import Role
 from extensions import db
 from models import User
 from schemas.account import UserCreate
+from schemas.second_factor import MfaResetIn
 from services import clock
-from services.users import accounts, sign_in
+from services.users import accounts, second_factors, sign_in
 
 ROLES = click.Choice([role.value for role in Role])
 
-users = AppGroup("users", help="List, create, activate, deactivate and unlock users, reset passwords.")
+users = AppGroup(
+    "users",
+    help="List, create, activate, deactivate and unlock users, reset passwords and second factors.",
+)
 
 
 @users.command("list")
@@ -136,3 +140,18 @@ def reset_password(user: str) -> None:
         message = f"One-time token for {row.email}, valid until {until}, for POST /auth/reset-password:"
     click.echo(message, err=True)
     click.echo(token)
+
+
+@users.command("mfa-reset")
+@click.argument("user", metavar="USER")
+@click.option("--reason", prompt="Reason", help="The reason, for the audit log: at most 100 characters.")
+def mfa_reset(user: str, reason: str) -> None:
+    """Remove the second factors of a user who has lost them. USER is an id or an e-mail address.
+
+    Ends the sessions of the user. The password remains.
+    """
+    data = validate(MfaResetIn, reason=reason)
+    with audited_transaction("flask users mfa-reset") as actor:
+        row = second_factors.reset(actor, accounts.get_by_id_or_email(actor, user), reason=data.reason)
+        message = f"{row.email} has no second factor. The sessions have ended."
+    click.echo(message)

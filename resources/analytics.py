@@ -9,7 +9,7 @@ from flask import Response
 
 from api import csv_export
 from api.cached_document import private_response
-from api.endpoint import endpoint
+from api.endpoint import StepUp, endpoint
 from api.report_format import MEDIA_TYPES, requested_format
 from api.request_context import current_actor
 from api.resource import ApiResource
@@ -54,6 +54,7 @@ class RevenueReport(ApiResource):
         returns=RevenueOut,
         media_types=tuple(MEDIA_TYPES.values()),
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: RevenueQuery) -> RevenueOut | Response:
         """Report revenue by period, payment method and doctor, and the open amounts."""
@@ -83,6 +84,7 @@ class DoctorPerformance(ApiResource):
         many=True,
         media_types=tuple(MEDIA_TYPES.values()),
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: PerformanceQuery) -> list[PerformanceOut] | Response:
         """Report appointments, visits and revenue of doctors. Doctors: own only."""
@@ -112,6 +114,7 @@ class PatientStats(ApiResource):
         returns=PatientStatsOut,
         media_types=tuple(MEDIA_TYPES.values()),
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: DateRangeQuery) -> PatientStatsOut | Response:
         """Report the number of patients, their demographics, growth and frequent diagnoses."""
@@ -134,6 +137,7 @@ class Dashboard(ApiResource):
         returns=DashboardOut,
         media_types=tuple(MEDIA_TYPES.values()),
         report=True,
+        step_up=StepUp.EXPORTS,
     )
     def get(self, query: DateRangeQuery) -> DashboardOut | Response:
         """Report the key figures of today and of a period, as far as the role may read them."""

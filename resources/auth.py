@@ -8,7 +8,7 @@ from flask import Response, current_app, request
 from flask_jwt_extended import set_access_cookies, set_refresh_cookies, unset_jwt_cookies
 
 from api.authentication import DEVICE_COOKIE, bearer_token, check_origin, device_tokens, optional_actor
-from api.endpoint import endpoint
+from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor, current_context, set_actor, visitor
 from api.resource import ApiResource
 from api.serialization import EndpointResult, Serializer
@@ -29,11 +29,13 @@ from schemas.account import (
     UserPatch,
 )
 from schemas.base import Message
+from schemas.second_factor import MfaRequiredOut
 from security import tokens
 from security.permissions import Permission
 from security.tokens import Claims, Pair
 from services.listing.spec import ListQuery, Page
 from services.users import accounts, sessions, sign_in
+from services.users.sign_in import FactorRequired, SignedIn
 
 SESSION = Serializer(SessionOut, computed_fields=sessions.add_computed_fields)
 ACCESS_COOKIE, REFRESH_COOKIE = "access_token_cookie", "refresh_token_cookie"
@@ -83,7 +85,8 @@ class Register(ApiResource):
         resource=UserOut,
         status=201,
         idempotent=False,
-        errors=("registration_closed", "already_exists"),
+        errors=("registration_closed", "already_exists", "mfa_enrolment_required"),
+        step_up=StepUp.ADMINS,
     )
     def post(self, data: RegisterIn) -> EndpointResult:
         """Register a user account.
@@ -103,6 +106,7 @@ class Login(ApiResource):
         Permission.PUBLIC,
         body=LoginIn,
         returns=SignedInOut,
+        or_returns=MfaRequiredOut,
         idempotent=False,
         errors=("invalid_credentials", "account_inactive"),
     )
@@ -112,16 +116,25 @@ class Login(ApiResource):
         The tokens of the new session are in the body and in HttpOnly cookies. After too many failures the
         response is 429. Send the `device_token` of an earlier sign-in as `X-Device-Token`, or the cookie
         `clinic_device`: failures on other devices then do not count.
+
+        A user with a second factor gets no tokens yet, but an `mfa_token` for `POST /auth/login/mfa`.
         """
-        signed_in = sign_in.sign_in(
+        result = sign_in.sign_in(
             visitor(),
             email=data.email,
             password=data.password,
             user_agent=request.user_agent.string,
             device_tokens=device_tokens(),
         )
-        set_actor(signed_in.actor)
-        return _token_result("Signed in.", signed_in.user, signed_in.pair, signed_in.device_token)
+        if isinstance(result, FactorRequired):
+            return EndpointResult(MfaRequiredOut(mfa_token=result.mfa_token, methods=result.methods))
+        return signed_in_result(result)
+
+
+def signed_in_result(signed_in: SignedIn) -> EndpointResult:
+    """Return the tokens of a new session, and name its user to the audit log."""
+    set_actor(signed_in.actor)
+    return _token_result("Signed in.", signed_in.user, signed_in.pair, signed_in.device_token)
 
 
 def _refresh_claims(body_token: str | None) -> Claims:
@@ -205,7 +218,7 @@ class Logout(ApiResource):
 class CurrentUser(ApiResource):
     """Route `/auth/me`."""
 
-    @endpoint(Permission.SIGNED_IN, load=accounts.me, returns=USER)
+    @endpoint(Permission.SIGNED_IN, load=accounts.me, returns=USER, before_enrolment=True)
     def get(self, row: User) -> User:
         """Show the signed-in user."""
         return row
@@ -219,7 +232,9 @@ class CurrentUser(ApiResource):
 class ChangePassword(ApiResource):
     """Route `/auth/change-password`."""
 
-    @endpoint(Permission.SIGNED_IN, body=ChangePasswordIn, returns=Message, idempotent=False)
+    @endpoint(
+        Permission.SIGNED_IN, body=ChangePasswordIn, returns=Message, idempotent=False, before_enrolment=True
+    )
     def post(self, data: ChangePasswordIn) -> dict[str, str]:
         """Change the password of the signed-in user and end their other sessions."""
         sign_in.change_password(current_actor(), **data.model_dump())

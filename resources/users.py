@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.endpoint import endpoint
+from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from models import User
 from schemas.account import PasswordResetOut, UserCreate, UserOut, UserPatch
+from schemas.second_factor import MfaResetIn
 from security.permissions import Permission
 from services.listing.spec import ListQuery, Page
-from services.users import accounts, sign_in
+from services.users import accounts, second_factors, sign_in
 
 USER = Serializer(UserOut)
 
@@ -25,7 +26,14 @@ class UserList(ApiResource):
         """List users."""
         return accounts.find(current_actor(), query)
 
-    @endpoint(Permission.USERS_MANAGE, body=UserCreate, returns=USER, status=201, errors=("already_exists",))
+    @endpoint(
+        Permission.USERS_MANAGE,
+        body=UserCreate,
+        returns=USER,
+        status=201,
+        errors=("already_exists",),
+        step_up=StepUp.ALWAYS,
+    )
     def post(self, data: UserCreate) -> User:
         """Add a user."""
         return accounts.create_user(current_actor(), **data.model_dump())
@@ -45,6 +53,7 @@ class UserItem(ApiResource):
         body=UserPatch,
         returns=USER,
         errors=("already_exists", "last_admin"),
+        step_up=StepUp.ADMINS,
     )
     def patch(self, row: User, data: Any) -> User:
         """Change a user. All but administrators: own name and phone only.
@@ -54,7 +63,13 @@ class UserItem(ApiResource):
         """
         return accounts.update(current_actor(), row, **data.model_dump(exclude_unset=True))
 
-    @endpoint(Permission.USERS_MANAGE, load=accounts.get, returns=USER, errors=("last_admin",))
+    @endpoint(
+        Permission.USERS_MANAGE,
+        load=accounts.get,
+        returns=USER,
+        errors=("last_admin",),
+        step_up=StepUp.ALWAYS,
+    )
     def delete(self, row: User) -> User:
         """Deactivate a user and end their sessions."""
         return accounts.deactivate(current_actor(), row)
@@ -63,9 +78,34 @@ class UserItem(ApiResource):
 class UserPasswordReset(ApiResource):
     """Route `/users/<user_id>/password-reset`."""
 
-    @endpoint(Permission.USERS_MANAGE, load=accounts.get, returns=PasswordResetOut, secret=True)
+    @endpoint(
+        Permission.USERS_MANAGE,
+        load=accounts.get,
+        returns=PasswordResetOut,
+        secret=True,
+        step_up=StepUp.ALWAYS,
+    )
     def post(self, row: User) -> dict[str, Any]:
         """Issue a one-time token for a new password. It is valid for one hour."""
         token, reset = sign_in.issue_reset(current_actor(), row)
         message = "Give this token to the user. It is not shown again."
         return {"id": reset.id, "message": message, "token": token, "expires_at": reset.expires_at}
+
+
+class UserMfaReset(ApiResource):
+    """Route `/users/<user_id>/mfa-reset`."""
+
+    @endpoint(
+        Permission.USERS_MANAGE,
+        load=accounts.get,
+        body=MfaResetIn,
+        returns=USER,
+        step_up=StepUp.ALWAYS,
+    )
+    def post(self, row: User, data: MfaResetIn) -> User:
+        """Remove the second factors of a user and end their sessions.
+
+        For a user who has lost them. The user then signs in with the password only. The audit log has the
+        reason.
+        """
+        return second_factors.reset(current_actor(), row, reason=data.reason)

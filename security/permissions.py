@@ -24,6 +24,7 @@ class Permission(StrEnum):
     METRICS_READ = "metrics.read"
     CLINIC_READ = "clinic.read"
     CLINIC_WRITE = "clinic.write"
+    MESSAGES_CONFIGURE = "messages.configure"
     DOCTORS_READ = "doctors.read"
     DOCTORS_WRITE = "doctors.write"
     DOCTORS_MANAGE = "doctors.manage"
@@ -76,6 +77,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.METRICS_READ: (A,),
     P.CLINIC_READ: (A, D, R, T),
     P.CLINIC_WRITE: (A,),
+    P.MESSAGES_CONFIGURE: (A,),  # settings and templates
     P.DOCTORS_READ: (A, D, R, T),
     P.DOCTORS_WRITE: (A, D),  # D: own, but not licence, fee, user_id, is_active
     P.DOCTORS_MANAGE: (A,),
@@ -160,6 +162,7 @@ class Actor:
     A signed-in user has a `user_id` and a role. A command has the role admin and no `user_id`. An anonymous
     caller has neither and may do nothing. Limits count the `network`, which is known even if the `address` is
     not. `emergency_patients` are the patients to whose clinical fields the user has emergency access.
+    `must_enrol`: the user must set up a second factor before anything else.
     """
 
     user_id: int | None
@@ -170,6 +173,7 @@ class Actor:
     address: str | None = None
     network: str = "unknown"
     request_id: str | None = None
+    must_enrol: bool = False
     emergency_patients: frozenset[int] = frozenset()
 
     def covered_patients(self, permission: Permission) -> frozenset[int] | None:

@@ -14,12 +14,15 @@ from config import settings
 
 # Values that only the caller knows, and where to find them. `curl` lines read them from shell variables.
 VARIABLES = {
+    "CREDENTIAL": "the credential that the browser returns, as JSON",
+    "MFA_TOKEN": "the `mfa_token` from `POST /auth/login` of a user with a second factor",
     "PASSWORD": "your password",
     "REFRESH_TOKEN": "the `refresh_token` of your last sign-in or refresh; it can be used once",
     "RESET_TOKEN": "the `token` from `POST /users/{user_id}/password-reset`; it can be used once",
     "JOB_ID": "the id of a job, from `GET /jobs?state=dead`",
     "CALENDAR_TOKEN": "the part before `.ics` in a `url` from `POST /doctors/{doctor_id}/calendar-feeds`",
     "SESSION_ID": "the id of one of your sessions, from `GET /auth/sessions`",
+    "TOTP_CODE": "the present code of your authenticator app; it can be used once",
 }
 
 
@@ -27,11 +30,13 @@ VARIABLES = {
 class Example:
     """The example of a request: path ids other than 1, the body, and name of a member -> its variable."""
 
-    ids: dict[str, int] = field(default_factory=dict)
+    ids: dict[str, int | str] = field(default_factory=dict)
     body: Any = None
     variables: dict[str, str] = field(default_factory=dict)
 
 
+_TEMPLATE: dict[str, int | str] = {"kind": "reminder", "channel": "sms", "locale": "en"}
+_TEXT = "{clinic}: see you on {date} at {time}.\nConfirm or cancel: {link}"
 _PHONE = "+254 712 345 678"
 _PASSWORD = "three green boats at noon"  # noqa: S105 - for documentation
 EXAMPLES: dict[str, Example] = {
@@ -56,6 +61,20 @@ EXAMPLES: dict[str, Example] = {
     "GET /jobs/{job_id}": Example(variables={"job_id": "JOB_ID"}),
     "POST /jobs/{job_id}/retry": Example(variables={"job_id": "JOB_ID"}),
     "DELETE /auth/sessions/{session_id}": Example(variables={"session_id": "SESSION_ID"}),
+    "DELETE /auth/mfa/totp": Example(body={}),
+    "POST /auth/mfa/totp/confirm": Example(body={"code": "123456"}, variables={"code": "TOTP_CODE"}),
+    "POST /auth/step-up": Example(body={"code": "123456"}, variables={"code": "TOTP_CODE"}),
+    "POST /auth/mfa/passkeys": Example(
+        body={"name": "Phone of Grace", "credential": {"id": "AQID", "type": "public-key"}},
+        variables={"credential": "CREDENTIAL"},
+    ),
+    "POST /auth/login/mfa/options": Example(
+        body={"mfa_token": "kq0T5mJ3"}, variables={"mfa_token": "MFA_TOKEN"}
+    ),
+    "POST /auth/login/mfa": Example(
+        body={"mfa_token": "kq0T5mJ3", "code": "123456"},
+        variables={"mfa_token": "MFA_TOKEN", "code": "TOTP_CODE"},
+    ),
     "POST /users": Example(
         body={
             "name": "Grace Mwangi",
@@ -68,6 +87,10 @@ EXAMPLES: dict[str, Example] = {
     "PATCH /users/{user_id}": Example({"user_id": 2}, {"phone": _PHONE}),
     "DELETE /users/{user_id}": Example({"user_id": 3}),
     "POST /users/{user_id}/password-reset": Example({"user_id": 2}),
+    "PATCH /clinic": Example(
+        body={"name": "Lakeside Clinic", "phones": ["+254 20 555 0123"], "locale": "en_KE"}
+    ),
+    "POST /users/{user_id}/mfa-reset": Example({"user_id": 2}, {"reason": "Lost the phone"}),
     "POST /patients": Example(
         body={
             "name": "Wanjiku Kamau",
@@ -75,6 +98,7 @@ EXAMPLES: dict[str, Example] = {
             "date_of_birth": "1988-04-12",
             "phone": _PHONE,
             "blood_type": "O+",
+            "language": "sw",
         }
     ),
     "PATCH /patients/{patient_id}": Example(
@@ -210,6 +234,15 @@ EXAMPLES: dict[str, Example] = {
     "POST /billings/{billing_id}/claims": Example(
         body={"insurer": "Acme Health", "policy_number": "AH-104-22", "amount": "60.00"}
     ),
+}
+
+
+EXAMPLES |= {
+    "PATCH /messages/settings": Example(body={"channels": ["sms", "email"], "reminder_hours": [48, 3]}),
+    "GET /messages/templates/{kind}/{channel}/{locale}": Example(_TEMPLATE),
+    "PATCH /messages/templates/{kind}/{channel}/{locale}": Example(_TEMPLATE, {"text": _TEXT}),
+    "DELETE /messages/templates/{kind}/{channel}/{locale}": Example(_TEMPLATE),
+    "POST /messages/templates/{kind}/{channel}/{locale}/preview": Example(_TEMPLATE, {"text": _TEXT}),
 }
 
 

@@ -114,6 +114,8 @@ def _endpoint_members(endpoint: RegisteredEndpoint, definitions: Schema) -> dict
     }
     if spec.description:
         members["description"] = spec.description
+    if spec.step_up is not None:
+        members["step_up"] = spec.step_up
     body = None
     if spec.body is not None:
         schema = schema_of(spec.body, output=False, definitions=definitions)
@@ -153,10 +155,14 @@ def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], bod
     command = f"curl -X {endpoint.method} {url if stated.variables else shlex.quote(url)}"
     if not endpoint.public:
         command += ' -H "Authorization: Bearer $TOKEN"'
+    if not endpoint.spec.accepts.has_members:
+        media_type = endpoint.spec.accepts.media_types[0]
+        command += f' -H "Content-Type: {media_type}" --data-binary @file.{media_type.partition("/")[2]}'
     if body is not None:
         data = shlex.quote(json.dumps(body, ensure_ascii=False))
         for name, variable in stated.variables.items():
             # the shell replaces a variable outside single quotes only
-            data = data.replace(json.dumps(body[name]), f'"\'"${variable}"\'"')
+            quote = '"' if isinstance(body[name], str) else ""
+            data = data.replace(json.dumps(body[name]), f"{quote}'\"${variable}\"'{quote}")
         command += f' -H "Content-Type: application/json" -d {data}'
     return command

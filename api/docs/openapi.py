@@ -172,6 +172,8 @@ def _description(endpoint: RegisteredEndpoint) -> str:
     parts = [endpoint.spec.description, "The same as PATCH." if endpoint.is_put_alias else ""]
     if endpoint.spec.list_spec is not None:
         parts.append(LIST_DESCRIPTION)
+    if endpoint.spec.step_up is not None:
+        parts.append(f"Callers with a second factor need a step-up: {endpoint.spec.step_up}.")
     parts.append(f"Roles: {', '.join(endpoint.roles)}.")
     return "\n\n".join(part for part in parts if part)
 
@@ -199,6 +201,9 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
             for media in spec.media_types
         },
     }
+    if spec.or_returns is not None:
+        other = schema_of(spec.or_returns, output=True, definitions=definitions)
+        success["content"]["application/json"] = {"schema": {"anyOf": [schema, other]}}
     responses = {str(spec.status): success}
     if spec.dry_run_returns is not None:
         dry_run = schema_of(spec.dry_run_returns, output=True, definitions=definitions)

@@ -37,7 +37,7 @@ DOMAINS = {
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
     "jobs": "Background work, for administrators.",
-    "messages": "Messages to patients, and the callbacks of gateways.",
+    "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
     "a": "The public page to confirm or cancel an appointment.",
     "u": "The public page to end messages.",
 }
@@ -111,6 +111,10 @@ class RegisteredEndpoint:
             codes.append("too_many_requests")
         if not self.public:
             codes += ["unauthorized", "token_invalid", "token_expired", "token_revoked", "forbidden"]
+            if not self.spec.before_enrolment:
+                codes.append("mfa_enrolment_required")
+        if self.spec.step_up is not None:
+            codes.append("step_up_required")
         if self.unsafe:
             codes += ["origin_not_allowed", "conflict"]
         if self.path_ids:

@@ -35,7 +35,7 @@ from security.key_rings import Key, KeyRing, ring
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.audit.audit_log import CHAINS, PendingEntry, signing_key
+from services.audit.audit_log import CHAINS, PendingEntry, is_mac_under
 
 log = structlog.get_logger()
 
@@ -166,10 +166,12 @@ class _ChainCheck:
             return Fault(self.chain, row["number"], "was inserted: numbers begin with 1")
         if row["number"] > expected:
             return Fault(self.chain, expected, "is missing")
-        if row["key_id"] is not None and not ring("AUDIT_KEY").candidates(row["key_id"]):
+        candidates = ring("AUDIT_KEY").candidates(row["key_id"])
+        if not candidates:
             problem = f"was changed, or its key {row['key_id']} is not in AUDIT_KEY or AUDIT_KEYS_PREVIOUS"
             return Fault(self.chain, expected, problem)
-        if signing_key(self.last.mac, {str(name): value for name, value in row.items()}) is None:
+        entry = {str(name): value for name, value in row.items()}
+        if not any(is_mac_under(key, self.last.mac, entry) for key in candidates):
             return Fault(
                 self.chain, expected, "was changed or inserted, or does not follow the entry before it"
             )
@@ -205,20 +207,44 @@ def _file_mac(key: Key, content: Mapping[str, Any]) -> str:
 
 def read_heads(path: Path, keys: KeyRing) -> Heads | None:
     """Return the exported heads, None without a file. Raise `HeadsFileError` if the file is not valid."""
+    content = _read_file(path)
+    if content is None:
+        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         mac = content.pop("seal")
         heads = {
             int(chain): Head(int(number), str(head)) for chain, (number, head) in content["heads"].items()
         }
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise HeadsFileError(f"{path}: not a file of exported heads ({type(error).__name__})") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _not_heads(path, error) from None
     candidates = keys.candidates(content.get("key_id"))
-    if not any(hmac.compare_digest(_file_mac(key, content), str(mac)) for key in candidates):
+    if not any(
+        hmac.compare_digest(_file_mac(key, content).encode(), str(mac).encode()) for key in candidates
+    ):
         raise HeadsFileError(f"{path}: was changed, or written under another AUDIT_KEY")
     return heads
+
+
+def heads_key_id(path: Path) -> str | None:
+    """Return the id of the key of the exported heads, None without a file or an id."""
+    content = _read_file(path)
+    return content.get("key_id") if content is not None else None
+
+
+def _read_file(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _not_heads(path, error) from None
+    if not isinstance(content, dict):
+        raise _not_heads(path, TypeError())
+    return content
+
+
+def _not_heads(path: Path, error: Exception) -> HeadsFileError:
+    return HeadsFileError(f"{path}: not a file of exported heads ({type(error).__name__})")
 
 
 @contextmanager

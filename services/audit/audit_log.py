@@ -365,10 +365,7 @@ def compute_mac(key: Key, previous: str, entry: str) -> str:
     return hmac.digest(key.secret, f"{previous}\n{entry}".encode(), "sha256").hex()
 
 
-def signing_key(previous: str, entry: Mapping[str, Any]) -> Key | None:
-    """Return the key of the ring under which a stored entry has its MAC, or None."""
-    text, mac = canonical_json(entry), str(entry["mac"]).encode()
-    for key in ring("AUDIT_KEY").candidates(entry["key_id"]):
-        if hmac.compare_digest(compute_mac(key, previous, text).encode(), mac):
-            return key
-    return None
+def is_mac_under(key: Key, previous: str, entry: Mapping[str, Any]) -> bool:
+    """Return True if a stored entry has its MAC under this key."""
+    mac = compute_mac(key, previous, canonical_json(entry))
+    return hmac.compare_digest(mac.encode(), str(entry["mac"]).encode())

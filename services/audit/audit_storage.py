@@ -96,7 +96,7 @@ def insert_entries(
 
 
 def _caller_values(caller: Row[Any], at: datetime) -> dict[str, Any]:
-    names = ("session_id", "user_id", "name", "role", "doctor_id", "emergency_until")
+    names = ("session_id", "user_id", "name", "role", "mfa_enabled_at", "doctor_id", "emergency_until")
     opened_since, idle = at - tokens.maximum_lifetime(), tokens.idle_lifetime()
     return {name: getattr(caller, name) for name in names} | {
         "opened_since": opened_since,
@@ -134,6 +134,7 @@ _CALLER_IS_UNCHANGED = exists(
         User.is_active,
         User.name == bindparam("name"),
         User.role == bindparam("role"),
+        User.mfa_enabled_at.is_not_distinct_from(bindparam("mfa_enabled_at", type_=InstantType())),
         Doctor.id.is_not_distinct_from(bindparam("doctor_id", type_=BigInteger)),
         EMERGENCY_UNTIL.is_not_distinct_from(bindparam("emergency_until", type_=InstantType())),
     )

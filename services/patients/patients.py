@@ -31,7 +31,7 @@ from services.rows import (
     get_or_404,
     lock_rows,
 )
-from services.scheduling import appointments
+from services.scheduling import appointments, future_appointments
 from services.search_key import search_key
 
 ZERO = Decimal("0.00")
@@ -81,10 +81,10 @@ def get(_actor: Actor, patient_id: int, *, lock: bool = False, with_booked_docto
     """
     if not with_booked_doctors:
         return get_or_404(Patient, patient_id, lock=lock)
-    doctor_ids = appointments.doctors_of_future(patient_id)
+    doctor_ids = future_appointments.doctors_of_patient(patient_id)
     lock_rows(Doctor, doctor_ids)
     patient = get_or_404(Patient, patient_id, lock=True)
-    if appointments.doctors_of_future(patient_id) - doctor_ids:
+    if future_appointments.doctors_of_patient(patient_id) - doctor_ids:
         # booked before the lock on the patient was granted: the request is retried
         raise StaleDataError("an appointment was booked while the doctors were locked")
     return patient
@@ -342,7 +342,7 @@ def _set_active(patient: Patient, is_active: bool) -> None:
 
 def _resolve_appointments_of_deceased(patient: Patient, on_conflict: str | None) -> None:
     """Cancel the future appointments if the request says so. Otherwise raise 409 that lists them."""
-    booked = appointments.future_of_patient(patient.id)
+    booked = future_appointments.of_patient(patient.id)
     if not booked:
         return
     if on_conflict != "cancel":
@@ -367,7 +367,7 @@ def _list_appointments(booked: Sequence[Appointment]) -> list[dict[str, Any]]:
 
 def _check_archivable(patient: Patient) -> None:
     """Raise 409 `in_use` with all reasons: future appointments, debt, credit."""
-    booked = appointments.future_of_patient(patient.id)
+    booked = future_appointments.of_patient(patient.id)
     balance = db.session.execute(
         select(func.coalesce(func.sum(LedgerEntry.amount), ZERO)).where(LedgerEntry.patient_id == patient.id)
     ).scalar_one()

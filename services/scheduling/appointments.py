@@ -6,12 +6,12 @@ doctor's row, no other one can book, move or free that doctor's time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
@@ -106,25 +106,6 @@ def _lock_doctor_and_patient(doctor_id: int, patient_id: int) -> tuple[Doctor, P
         return row
     get_referenced(Doctor, doctor_id, "doctor_id")
     raise no_such_row(Patient, "patient_id")
-
-
-def future_of_patient(patient_id: int) -> Sequence[Appointment]:
-    """Return the scheduled appointments of a patient that are not over, soonest first."""
-    statement = select(Appointment).where(*_is_future_of(patient_id))
-    return db.session.execute(statement.order_by(Appointment.start, Appointment.id)).scalars().all()
-
-
-def doctors_of_future(patient_id: int) -> set[int]:
-    """Return the ids of the doctors of these appointments."""
-    return set(db.session.execute(select(Appointment.doctor_id).where(*_is_future_of(patient_id))).scalars())
-
-
-def _is_future_of(patient_id: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        Appointment.patient_id == patient_id,
-        Appointment.status == SCHEDULED,
-        Appointment.end > clock.now(),
-    )
 
 
 # --- Booking -------------------------------------------------------------------------------------------

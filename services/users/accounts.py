@@ -58,7 +58,7 @@ LIST: ListSpec[User] = ListSpec(
     main_date="created_at",
     text=matches,
     options=(joinedload(User.doctor).load_only(Doctor.id),),
-    omit=frozenset({"unlocked_at"}),
+    omit=frozenset({"unlocked_at", "mfa_enabled_at", "mfa_required_since"}),
     computed={
         "doctor_id": ListColumn(
             Kind.ID, select(Doctor.id).where(Doctor.user_id == User.id).correlate(User).scalar_subquery()

@@ -1,11 +1,14 @@
-"""Limits of password checks: counters of failures, the queue of hashes, and the audit of blocked attempts."""
+"""Limits of password checks: counters of failures, the queue of hashes, and the audit of blocked attempts.
+
+The checks of a second factor have limits too: a code has six digits only.
+"""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cache.attempts import Attempt, BlockedError, Counter, attempts
@@ -17,10 +20,13 @@ from security.key_rings import ring
 from security.password_queue import Group, password_queue
 from services.users.blocked_attempts import BlockedAction
 
+# NIST SP 800-63B section 3.2.2 allows at most 100 consecutive failures for an account.
+FACTOR_RATE = "100 per day"
+
 
 @dataclass(frozen=True)
 class Check:
-    """The limits of one password check.
+    """The limits of one check of a password or a second factor.
 
     `group` is its group in the queue of hashes. Failures before `unlocked_at` are ignored.
     """
@@ -58,6 +64,27 @@ def of_sign_in(
     return Check(blocked, Group(network), counters, unlocked_at)
 
 
+def of_second_factor(
+    user_id: int, network: str, *, device_id: str | None, unlocked_at: datetime | None
+) -> Check:
+    """Return the limits of the second step of a sign-in: those of the first step, and a limit for each day.
+
+    Without the last one, many networks could guess a code slowly.
+    """
+    check = of_sign_in("", network, user_id=user_id, device_id=device_id, unlocked_at=unlocked_at)
+    key = ("factor", str(user_id)) if device_id is None else ("factor-device", device_id)
+    return replace(check, counters=[*check.counters, Counter(FACTOR_RATE, key, "second-factor")])
+
+
+def of_step_up(user_id: int) -> Check:
+    """Return the limits of proofs in a session. A stolen session cannot block the sign-in of its user."""
+    counters = (
+        Counter(settings().rate_limit_login_account, ("step-up", str(user_id)), "step-up"),
+        Counter(FACTOR_RATE, ("step-up-day", str(user_id)), "second-factor"),
+    )
+    return Check(BlockedAction("step_up", user_id), queue_group(user_id), counters)
+
+
 def of_password_change(user_id: int) -> Check:
     """Return the limits of a password change: the failures of the signed-in user."""
     counter = Counter(
@@ -83,16 +110,17 @@ def _account_key(user_id: int | None, email: str) -> str:
 
 
 @contextmanager
-def counted(check: Check) -> Iterator[Attempt]:
-    """Wait for a turn to hash, and count a failure until the block sets `succeeded`.
+def counted(check: Check, *, hashes: bool = True) -> Iterator[Attempt]:
+    """Wait for a turn to hash, and count a failure until the block sets `succeeded` or `withdrawn`.
 
     Raises 429 `too_many_requests` if there were too many failures, and 503 `unavailable` while too many
-    hashes wait, which counts nothing.
+    hashes wait, which counts nothing. Without `hashes` the block needs no turn.
     """
     since = check.unlocked_at.timestamp() if check.unlocked_at else 0
+    turn = password_queue.turn(check.group) if hashes else nullcontext()
     try:
         attempts.check(check.counters, since=since)
-        with password_queue.turn(check.group), attempts.count(check.counters, since=since) as attempt:
+        with turn, attempts.count(check.counters, since=since) as attempt:
             yield attempt
     except BlockedError as blocked:
         raise _refusal(check.blocked, blocked.seconds) from None

@@ -40,7 +40,7 @@ from services.audit.audit_storage import EMERGENCY_UNTIL
 from services.listing import paging
 from services.listing.spec import ListQuery, ListSpec, Page
 from services.rows import execute_core, get_or_404
-from services.users import emergency_access
+from services.users import emergency_access, factor_policy
 
 GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair
 
@@ -88,7 +88,10 @@ def verify_remembered() -> None:
     if caller is None:
         return
     row = execute_core(_SESSION, session_id=caller.session_id, user_id=caller.user_id).one_or_none()
-    names = ("name", "role", "is_active", "doctor_id", "emergency_until")
+    names = (
+        *("name", "role", "is_active", "doctor_id"),
+        *("mfa_enabled_at", "mfa_required_since", "emergency_until"),
+    )
     if row is None or _is_over(row) or any(getattr(row, name) != getattr(caller, name) for name in names):
         remembered.forget_caller((caller.session_id, caller.user_id))
         raise StaleDataError("the caller has changed")
@@ -133,6 +136,8 @@ _SESSION = (
         User.name,
         User.role,
         User.is_active,
+        User.mfa_enabled_at,
+        User.mfa_required_since,
         Doctor.id.label("doctor_id"),
         EMERGENCY_UNTIL.label("emergency_until"),
     )
@@ -143,15 +148,21 @@ _SESSION = (
 )
 
 
-def touch(session_id: int) -> None:
-    """Set the last use of the session to now."""
+def touch(actor: Actor, session_id: int) -> None:
+    """Set the last use of the session to now. Start the grace period of a user who needs a second factor."""
+    factor_policy.start_grace(actor)
     db.session.execute(
         update(UserSession).where(UserSession.id == session_id).values(last_used_at=clock.now())
     )
 
 
-def open_session(user: User, *, device: str | None, address: str | None) -> tuple[UserSession, Pair]:
-    """Create a session and its first tokens. Delete the expired sessions of the user."""
+def open_session(
+    user: User, *, device: str | None, address: str | None, with_factor: bool = False
+) -> tuple[UserSession, Pair]:
+    """Create a session and its first tokens. Delete the expired sessions of the user.
+
+    `with_factor`: the user has just proved a second factor.
+    """
     now = clock.now()
     db.session.execute(
         delete(UserSession).where(UserSession.user_id == user.id, UserSession.expires_at <= now)
@@ -163,6 +174,7 @@ def open_session(user: User, *, device: str | None, address: str | None) -> tupl
         created_at=now,
         last_used_at=now,
         expires_at=now + min(tokens.refresh_lifetime(), tokens.maximum_lifetime()),
+        stepped_up_at=now if with_factor else None,
     )
     db.session.add(session)
     db.session.flush()
@@ -183,6 +195,7 @@ def actor_of(visitor: Actor, user: User | Row[Any], session_id: int) -> Actor:
         role=user.role,
         doctor_id=doctor_id,
         session_id=session_id,
+        must_enrol=factor_policy.must_enrol(user),
     )
 
 
@@ -265,7 +278,7 @@ LIST: ListSpec[UserSession] = ListSpec(
     area="session",
     main_date="created_at",
     scope=_own_valid,
-    omit=frozenset({"user_id", "counter", "rotated_at"}),
+    omit=frozenset({"user_id", "counter", "rotated_at", "stepped_up_at"}),
     excluded={
         "is_current": "it depends on the request",
         "ends_at": "it depends on the settings; use last_used_at",

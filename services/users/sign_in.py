@@ -10,23 +10,24 @@ import hashlib
 import secrets
 from collections.abc import Collection
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, delete, select, update
 
 from column_types import unique_key
-from enums import AuditOutcome
+from enums import AuditOutcome, FactorMethod, FactorPurpose
 from errors import ClinicError, invalid
 from extensions import db
-from models import PasswordReset, User
+from models import FactorChallenge, PasswordReset, User
 from security import passwords, tokens
 from security.password_queue import Group, password_queue
 from security.permissions import Actor, Permission
-from security.tokens import Pair
+from security.tokens import Device, Pair
 from services import clock, remembered
 from services.audit import audit_log
 from services.rows import get_or_404, read_outside_transaction
-from services.users import password_checks, sessions
+from services.users import factor_policy, factor_proofs, password_checks, second_factors, sessions
+from services.users.factor_proofs import Proof
 
 RESET_LIFETIME = timedelta(hours=1)
 
@@ -40,10 +41,17 @@ class SignedIn(NamedTuple):
     device_token: str
 
 
+class FactorRequired(NamedTuple):
+    """The result of the first step of a sign-in: the token of the second step, and its methods."""
+
+    mfa_token: str
+    methods: list[FactorMethod]
+
+
 def sign_in(
     visitor: Actor, *, email: str, password: str, user_agent: str | None, device_tokens: Collection[str] = ()
-) -> SignedIn:
-    """Sign in and open a session.
+) -> SignedIn | FactorRequired:
+    """Sign in and open a session. A user with a second factor must also prove it (`complete`).
 
     Raises 401 `invalid_credentials`. An unknown e-mail address and a wrong password give the same response in
     the same time. Raises 403 `account_inactive` only for the right password. Raises 429 `too_many_requests`
@@ -52,13 +60,12 @@ def sign_in(
     """
     devices = [tokens.read_device(token) for token in device_tokens]  # in the same time for every account
     row = read_outside_transaction(
-        select(User.id, User.password_hash, User.unlocked_at).where(User.email_key == unique_key(email))
+        select(User.id, User.password_hash, User.unlocked_at, User.mfa_enabled_at).where(
+            User.email_key == unique_key(email)
+        )
     )
     user_id, password_hash = (row.id, row.password_hash) if row else (None, None)
-    known = (
-        device.id for device in devices if device and row and device.belongs_to(row.id, row.password_hash)
-    )
-    device_id = next(known, None)
+    device_id = _known_device(devices, row)
     check = password_checks.of_sign_in(
         email,
         visitor.network,
@@ -68,21 +75,84 @@ def sign_in(
     )
     with password_checks.counted(check) as attempt:
         attempt.succeeded = passwords.verify(password_hash, password)
+        # The first step alone must not reverse failures of the second one: it would allow endless guesses.
+        attempt.withdrawn = attempt.succeeded and row is not None and row.mfa_enabled_at is not None
     if not attempt.succeeded or user_id is None:
         raise _invalid_credentials().about("user", user_id)
     remembered.begin(recalls=False)  # an outdated memory would run the request again, and hash again
     user = get_or_404(User, user_id, lock=True)
     if user.password_hash != password_hash:  # changed in the meantime
         raise _invalid_credentials().about("user", user.id)
+    _check_active(user)
+    if user.mfa_enabled_at is not None:
+        token = secrets.token_urlsafe(32)
+        factor_proofs.new_challenge(user.id, FactorPurpose.SIGN_IN, token=token)
+        audit_log.set_action(user, "login_password")
+        return FactorRequired(token, second_factors.methods(user.id))
+    return _open(visitor, user, user_agent, device_id)
+
+
+def complete(
+    visitor: Actor,
+    *,
+    mfa_token: str,
+    proof: Proof,
+    user_agent: str | None,
+    device_tokens: Collection[str] = (),
+) -> SignedIn:
+    """Complete a sign-in with the second factor, and open a session.
+
+    Raises 401 `token_invalid` for a token that is used or expired, and 401 `invalid_code` for a wrong or used
+    proof, which counts as a failed sign-in. Raises 403 `account_inactive` and 429 `too_many_requests`.
+    """
+    row = factor_proofs.pending_user(mfa_token)
+    device_id = _known_device([tokens.read_device(token) for token in device_tokens], row)
+    check = password_checks.of_second_factor(
+        row.id, visitor.network, device_id=device_id, unlocked_at=row.unlocked_at
+    )
+    with password_checks.counted(check, hashes=False) as attempt:
+        attempt.withdrawn = True  # until there is an outcome
+        remembered.begin(recalls=False)
+        user, challenge = factor_proofs.pending_sign_in(mfa_token)
+        method = factor_proofs.prove(user, proof, challenge)
+        attempt.succeeded, attempt.withdrawn = method is not None, False
+    if method is None:
+        wrong = ClinicError("invalid_code", "The second factor is wrong or was used already. Try again.")
+        raise factor_proofs.refused(user.id, "login", wrong)
+    _check_active(user)
+    db.session.delete(challenge)
+    signed_in = _open(visitor, user, user_agent, device_id, with_factor=True)
+    audit_log.pending_entries().entry("user", user.id, "login").detail = method
+    return signed_in
+
+
+def _known_device(devices: Collection[Device | None], row: Row[Any] | None) -> str | None:
+    """Return the id of the device on which the user has signed in before, or None."""
+    known = (
+        device.id for device in devices if device and row and device.belongs_to(row.id, row.password_hash)
+    )
+    return next(known, None)
+
+
+def _check_active(user: User) -> None:
     if not user.is_active:
         message = "This account is not active; an administrator can activate it."
         raise ClinicError("account_inactive", message).about("user", user.id)
-    session, pair = sessions.open_session(user, device=user_agent, address=visitor.address)
+
+
+def _open(
+    visitor: Actor, user: User, user_agent: str | None, device_id: str | None, *, with_factor: bool = False
+) -> SignedIn:
+    session, pair = sessions.open_session(
+        user, device=user_agent, address=visitor.address, with_factor=with_factor
+    )
     # not through the ORM, because a sign-in must not change the version of the user
     db.session.execute(update(User).where(User.id == user.id).values(last_login_at=session.created_at))
     audit_log.set_action(user, "login")
+    actor = sessions.actor_of(visitor, user, session.id)
+    factor_policy.start_grace(actor)
     device_token = tokens.issue_device(user.id, user.password_hash, device_id=device_id)
-    return SignedIn(sessions.actor_of(visitor, user, session.id), user, pair, device_token)
+    return SignedIn(actor, user, pair, device_token)
 
 
 def _invalid_credentials() -> ClinicError:
@@ -117,7 +187,7 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     user = get_or_404(User, user_id, lock=True)
     if user.password_hash != row.password_hash:  # changed in the meantime
         raise _refuse_current_password(user_id)
-    user.password_hash = hashed
+    _set_password(user, hashed)
     audit_log.set_action(user, "change_password")
     sessions.end_all(user.id, except_id=actor.session_id)
 
@@ -132,6 +202,16 @@ def _refuse_current_password(user_id: int) -> ClinicError:
     entry.outcome, entry.detail = AuditOutcome.REFUSED, "invalid_credentials"
     refusal.commits_changes = True
     return refusal
+
+
+def _set_password(user: User, hashed: str) -> None:
+    """Set the hash. Sign-ins with the password before, which wait for a second factor, end."""
+    user.password_hash = hashed
+    db.session.execute(
+        delete(FactorChallenge).where(
+            FactorChallenge.user_id == user.id, FactorChallenge.purpose == FactorPurpose.SIGN_IN
+        )
+    )
 
 
 def _check_new_password(password: str, name: str, email: str) -> None:
@@ -195,7 +275,7 @@ def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
     if reset is None:
         raise _invalid_reset_token()
     reset.used_at = user.unlocked_at = clock.now()
-    user.password_hash = hashed
+    _set_password(user, hashed)
     audit_log.set_action(user, "reset_password")
     sessions.end_all(user.id)
 

@@ -9,12 +9,14 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pyotp
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -26,9 +28,11 @@ from create_admin import create_admin
 from errors import CODES, CONSTRAINTS
 from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import ENGINES, NewDatabase, settings_for
+from tests.support.authenticator import Authenticator
 from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.furnished import add_dead_job
+from tests.support.pictures import small_png
 from tests.support.servers import ROOT
 
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
@@ -240,6 +244,7 @@ def test_every_example_of_a_body_is_valid(document: dict[str, Any]) -> None:
         ]
         for operation in operations(document).values()
         for content in operation.get("requestBody", {}).get("content", {}).values()
+        if content["schema"].get("format") != "binary"
         for schema, example in [(content["schema"], content["example"])]
     }
 
@@ -274,15 +279,15 @@ def send(caller: Caller, line: str) -> Any:
             name, _, text = value.partition(": ")
             headers[name] = text
         else:
-            assert option == "-d", line
-            data = value
+            assert option == "-d" or (option, value) == ("--data-binary", "@file.png"), line
+            data = value if option == "-d" else small_png()
     path = re.sub(r"^http://localhost(:5000)?", "", url)
     return caller.clinic.nobody.send(method, path, headers=headers, data=data)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, engine: str) -> None:
-    clinic = Clinic(settings_for(new_database(engine)))
+    clinic = Clinic(settings_for(new_database(engine), public_url="http://localhost"))
     if engine == "sqlite":  # the admin is the first user, or the last one
         create_admin_and_demo(clinic, "admin", "demo")
     else:
@@ -292,13 +297,21 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     other_session = clinic.nobody.post("/auth/login", email).get_json()
     caller = Caller(clinic, signed_in["access_token"])
     sessions = caller.get("/auth/sessions").get_json()
-    values = {
-        "$PASSWORD": PASSWORD,
-        "$REFRESH_TOKEN": other_session["refresh_token"],
-        "$RESET_TOKEN": caller.post("/users/2/password-reset").get_json()["token"],
-        "$JOB_ID": str(add_dead_job(clinic)),
-        "$CALENDAR_TOKEN": calendar_token(caller.make("/doctors/1/calendar-feeds")),
-        "$SESSION_ID": str(next(session["id"] for session in sessions if not session["is_current"])),
+    factors = SecondFactors(caller)
+    reset_token = caller.post("/users/2/password-reset").get_json()["token"]
+    session_id = str(next(session["id"] for session in sessions if not session["is_current"]))
+    calendar = calendar_token(caller.make("/doctors/1/calendar-feeds"))
+    job_id = str(add_dead_job(clinic))
+    values: dict[str, Callable[[], str]] = {
+        "$CALENDAR_TOKEN": lambda: calendar,
+        "$CREDENTIAL": factors.credential,
+        "$JOB_ID": lambda: job_id,
+        "$MFA_TOKEN": factors.mfa_token,
+        "$PASSWORD": lambda: PASSWORD,
+        "$REFRESH_TOKEN": lambda: other_session["refresh_token"],
+        "$RESET_TOKEN": lambda: reset_token,
+        "$SESSION_ID": lambda: session_id,
+        "$TOTP_CODE": factors.totp_code,
     }
 
     statuses, expected = {}, {}
@@ -307,7 +320,7 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
         line = endpoint["curl"]
         for variable in endpoint.get("variables", {}):
             assert variable in line
-            line = line.replace(variable, values[variable])
+            line = line.replace(variable, values[variable]().replace('"', r"\""))
         response = send(caller, line)
         body = response.get_json(silent=True)
         statuses[key] = (response.status_code, body["message"] if response.status_code >= 400 else "")
@@ -316,6 +329,30 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
 
     assert statuses == expected
     assert len(statuses) > 100
+
+
+class SecondFactors:
+    """The values of the examples of second factors, for a caller whose password the examples change."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.secret = ""
+        self.steps = iter((-1, 0, 1))  # a code is accepted once, and within one time step
+
+    def totp_code(self) -> str:
+        if not self.secret:
+            uri = self.caller.post("/auth/mfa/totp").get_json()["otpauth_uri"]
+            self.secret = pyotp.parse_uri(uri).secret
+        return pyotp.TOTP(self.secret).at(datetime.now(UTC), counter_offset=next(self.steps))
+
+    def mfa_token(self) -> str:
+        body = {"email": "admin@clinic.com", "password": "a quiet harbour at dusk"}
+        token: str = self.caller.clinic.nobody.post("/auth/login", body).get_json()["mfa_token"]
+        return token
+
+    def credential(self) -> str:
+        options = self.caller.post("/auth/mfa/passkeys/options").get_json()["public_key"]
+        return json.dumps(Authenticator("http://localhost").create(options))
 
 
 def create_admin_and_demo(clinic: Clinic, *parts: str) -> None:
@@ -339,8 +376,9 @@ def test_the_example_of_a_path_is_the_one_of_the_curl_line(
         line = described[method, path]["curl"]
         if None not in ids.values():
             assert re.search(rf" http://localhost{re.escape(path.format(**ids))}( |\?|$)", line), line
-        for content in operation.get("requestBody", {}).get("content", {}).values():
-            assert content["example"] == described[method, path]["body"]["example"]
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        if body is not None:
+            assert body["example"] == described[method, path]["body"]["example"]
 
 
 def test_the_curl_lines_of_the_readme_work(shared_clinic: Clinic) -> None:

@@ -60,6 +60,9 @@ SERVER_ASSIGNED = {
     "uq_medical_histories_patient_id",
     "uq_messages_dedupe_key",
     "uq_password_resets_token_hash",
+    "uq_factor_challenges_token_hash",
+    "uq_recovery_codes_user_id_code_hash",
+    "uq_totp_secrets_user_id",
 }
 # Values that no amount may have, as each engine would store them.
 INVALID_AMOUNTS = {

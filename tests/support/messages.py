@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from enums import MessageChannel
-from models import Job, Message
+from enums import MessageKind
+from models import Job, Message, MessageSettings
 from services.jobs.worker import Worker
 from services.messages import sending
 from services.messages.providers import OutgoingMessage, Receipt
@@ -34,9 +34,17 @@ class Outbox:
         return sorted(message.recipient for message in self.sent)
 
 
+def enable_all(clinic: Clinic, **values: Any) -> None:
+    """Send every kind of message, on every channel. `values` are further settings."""
+    every = {"kinds": [kind.value for kind in MessageKind], "channels": ["email", "sms", "whatsapp"]}
+    with clinic.inside() as session:
+        session.execute(update(MessageSettings).values(**every | values))
+
+
 @pytest.fixture
-def outbox(monkeypatch: pytest.MonkeyPatch) -> Outbox:
-    """Send every message of the test to an outbox."""
+def outbox(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> Outbox:
+    """Send every message of the test to an outbox, on all channels."""
+    enable_all(clinic)
     outbox = Outbox()
     monkeypatch.setattr(sending, "provider_of", lambda _channel: outbox)
     return outbox
@@ -85,6 +93,3 @@ def stored(clinic: Clinic, message_id: int) -> Message:
         row: Message = session.scalars(select(Message).where(Message.id == message_id)).one()
         session.expunge(row)
         return row
-
-
-CHANNELS = tuple(MessageChannel)

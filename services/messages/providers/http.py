@@ -107,7 +107,7 @@ def _read_id(body: bytes, path: tuple[str, ...]) -> str:
         value: Any = json.loads(body)
         for part in path:
             value = value[int(part)] if isinstance(value, list) else value[part]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         value = None
     text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     if text.strip().lower() in NO_IDS or len(text) > 200:

@@ -172,7 +172,7 @@ def test_a_message_goes_to_the_present_address(clinic: Clinic, outbox: Outbox) -
 
 
 def test_a_move_during_the_call_waits_for_no_lock(clinic: Clinic, outbox: Outbox) -> None:
-    """No transaction is open during the call: the move succeeds, and the new time is told."""
+    """No transaction is open during the call: the move succeeds, and the new time is in a second message."""
     row = book(clinic)
 
     def move_meanwhile(_message: OutgoingMessage) -> Receipt:
