@@ -59,8 +59,10 @@ from models import (
 from services import clock
 from services.billing import claims, ledger
 from services.calendar_feeds.feeds import MAX_FEEDS
+from services.clinic.integrity import clinic_checks
 from services.integrity_rule import IntegrityCheck
 from services.jobs.integrity import job_checks
+from services.messages.integrity import message_checks
 from services.users import emergency_access
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
@@ -149,6 +151,8 @@ def all_checks() -> list[IntegrityCheck]:
         *_stock_checks(),
         *_session_checks(),
         *job_checks(),
+        *clinic_checks(),
+        *message_checks(),
         *_calendar_feed_checks(),
         *_emergency_checks(),
     ]

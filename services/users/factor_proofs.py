@@ -31,6 +31,7 @@ from services.rows import get_or_404, read_outside_transaction
 from services.users import password_checks, sessions
 
 log = structlog.get_logger()
+
 CHALLENGE_LIFETIME = timedelta(minutes=5)
 SECRET_PURPOSE = "totp secret"  # noqa: S105 - the purpose of the encryption, no secret
 FAILURES = Metric("clinic_second_factor_failures", "Wrong second factors.", ("action",))
@@ -60,21 +61,29 @@ def digest(text: str) -> str:
 
 def encrypt_secret(user_id: int, secret: str) -> bytes:
     """Return the secret of an authenticator app as it is stored, bound to its user."""
-    return encrypt(SECRET_PURPOSE, secret.encode(), context=str(user_id).encode())
+    return encrypt(SECRET_PURPOSE, secret.encode(), context=_context(user_id))
 
 
 def matching_step(stored: TotpSecret, code: str) -> int | None:
-    """Return the time step of a code that is right now, or None. Without the key no code is right."""
-    secret = _read_secret(stored)
-    return totp.matching_step(secret, code, clock.now().timestamp()) if secret else None
-
-
-def _read_secret(stored: TotpSecret) -> str | None:
+    """Return the time step of a code that is right at present, or None. An unreadable secret has none."""
     try:
-        return decrypt(SECRET_PURPOSE, stored.secret, context=str(stored.user_id).encode()).decode()
-    except DecryptionError as error:
-        log.error("totp_secret_unreadable", user_id=stored.user_id, reason=str(error))  # noqa: TRY400 - no traceback needed
+        secret = decrypt(SECRET_PURPOSE, stored.secret, context=_context(stored.user_id))
+    except DecryptionError as error:  # its key was lost: an admin resets the second factor
+        log.error("totp_secret_unreadable", user_id=stored.user_id, reason=str(error))  # noqa: TRY400
         return None
+    return totp.matching_step(secret.decode(), code, clock.now().timestamp())
+
+
+def under_current_key(stored: TotpSecret) -> bytes:
+    """Return the stored secret under the current key, so that an earlier key can be removed some day."""
+    if is_current(stored.secret):
+        return stored.secret
+    context = _context(stored.user_id)
+    return encrypt(SECRET_PURPOSE, decrypt(SECRET_PURPOSE, stored.secret, context=context), context=context)
+
+
+def _context(user_id: int) -> bytes:
+    return str(user_id).encode()
 
 
 # --- Challenges ----------------------------------------------------------------------------------------
@@ -197,10 +206,7 @@ def _use_totp(user: User, code: str) -> bool:
     if stored is None or step is None:
         return False
     unused = update(TotpSecret).where(TotpSecret.id == stored.id, TotpSecret.last_step < step)
-    values: dict[str, Any] = {"last_step": step}
-    if not is_current(stored.secret) and (secret := _read_secret(stored)):
-        values["secret"] = encrypt_secret(user.id, secret)  # so that the earlier key can be removed
-    return _changes_one_row(unused.values(values))
+    return _changes_one_row(unused.values(last_step=step, secret=under_current_key(stored)))
 
 
 def _use_recovery_code(user: User, code: str) -> bool:
