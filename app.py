@@ -59,7 +59,7 @@ from resources.billings import (
     ClaimList,
 )
 from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, CalendarFeedList
-from resources.clinic import ClinicItem
+from resources.clinic import ClinicItem, ClinicLogo
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.documents import BillingDocument
 from resources.emergency_access import (
@@ -77,6 +77,12 @@ from resources.message import (
     MessageItem,
     MessageList,
     PatientContactPreferences,
+)
+from resources.message_templates import (
+    MessageSettingsItem,
+    MessageTemplateItem,
+    MessageTemplateList,
+    MessageTemplatePreview,
 )
 from resources.patient import (
     AccountRefundItem,
@@ -162,6 +168,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (UserPasswordReset, "/users/<int:user_id>/password-reset"),
     (UserMfaReset, "/users/<int:user_id>/mfa-reset"),
     (ClinicItem, "/clinic"),
+    (ClinicLogo, "/clinic/logo"),
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),
     (PatientItem, "/patients/<int:patient_id>"),
@@ -217,6 +224,10 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (BillingDocument, "/billings/<int:billing_id>/document"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
     (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
+    (MessageSettingsItem, "/messages/settings"),
+    (MessageTemplateList, "/messages/templates"),
+    (MessageTemplateItem, "/messages/templates/<kind>/<channel>/<locale>"),
+    (MessageTemplatePreview, "/messages/templates/<kind>/<channel>/<locale>/preview"),
     (RevenueReport, "/analytics/revenue"),
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),

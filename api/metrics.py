@@ -24,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from config import settings
 from errors import CODES, ClinicError
 from services.jobs import figures
+from services.messages import figures as message_figures
 
 REQUESTS = Counter("clinic_requests", "Requests answered.", ("method", "route", "status"))
 SECONDS = Histogram(
@@ -93,7 +94,7 @@ def exposition() -> bytes:
 
 
 class QueueCollector(Collector):
-    """Reads the figures of events and jobs from the database at each export, since no process counts them."""
+    """Reads the figures of events, jobs and messages from the database: no process counts them."""
 
     def describe(self) -> list[Metric]:
         """Return the families without values."""
@@ -102,21 +103,28 @@ class QueueCollector(Collector):
             GaugeMetricFamily("clinic_oldest_due_job_seconds", "Time since the oldest queued job was due."),
             GaugeMetricFamily("clinic_events_waiting", "Events that are not dispatched, at most 100,000."),
             GaugeMetricFamily("clinic_oldest_waiting_event_seconds", "Age of the oldest waiting event."),
+            GaugeMetricFamily(
+                "clinic_messages",
+                "Messages to patients that were due in the last 24 hours.",
+                labels=("state", "channel", "kind"),
+            ),
         ]
 
     def collect(self) -> list[Metric]:
         """Return the families with their values, and none while the database is away."""
         try:
-            queue = figures.read()
+            queue, counts = figures.read(), message_figures.read()
         except (DBAPIError, PoolTimeout):
             return []
-        jobs, due, waiting, oldest = self.describe()
+        jobs, due, waiting, oldest, messages = self.describe()
         for (state, kind), count in queue.jobs.items():
             jobs.add_sample(jobs.name, {"state": state, "kind": kind}, count)
         due.add_sample(due.name, {}, queue.oldest_due_job)
         waiting.add_sample(waiting.name, {}, queue.waiting_events)
         oldest.add_sample(oldest.name, {}, queue.oldest_waiting_event)
-        return [jobs, due, waiting, oldest]
+        for (state, channel, kind), count in counts.items():
+            messages.add_sample(messages.name, {"state": state, "channel": channel, "kind": kind}, count)
+        return [jobs, due, waiting, oldest, messages]
 
 
 def _time_of(file: Path) -> float:

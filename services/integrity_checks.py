@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Select, String, and_, cast, exists, func, literal, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import aliased
 
 from config import settings
@@ -31,11 +43,14 @@ from models import (
     LedgerCurrency,
     LedgerEntry,
     MedicalHistory,
+    Passkey,
     Patient,
     PrescribedMedication,
     Prescription,
+    RecoveryCode,
     Refund,
     StockMovement,
+    TotpSecret,
     Treatment,
     User,
     UserSession,
@@ -44,8 +59,10 @@ from models import (
 from services import clock
 from services.billing import claims, ledger
 from services.calendar_feeds.feeds import MAX_FEEDS
+from services.clinic.integrity import clinic_checks
 from services.integrity_rule import IntegrityCheck
 from services.jobs.integrity import job_checks
+from services.messages.integrity import message_checks
 from services.users import emergency_access
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
@@ -134,6 +151,8 @@ def all_checks() -> list[IntegrityCheck]:
         *_stock_checks(),
         *_session_checks(),
         *job_checks(),
+        *clinic_checks(),
+        *message_checks(),
         *_calendar_feed_checks(),
         *_emergency_checks(),
     ]
@@ -426,6 +445,12 @@ def _stock_checks() -> list[IntegrityCheck]:
     ]
 
 
+def _has_factor() -> ColumnElement[bool]:
+    """Return True for a user with an authenticator app or a passkey."""
+    has_app = exists().where(TotpSecret.user_id == User.id, TotpSecret.confirmed_at.is_not(None))
+    return or_(has_app, exists().where(Passkey.user_id == User.id))
+
+
 def _session_checks() -> list[IntegrityCheck]:
     return [
         IntegrityCheck(
@@ -433,6 +458,14 @@ def _session_checks() -> list[IntegrityCheck]:
             select(UserSession.id)
             .join(User, User.id == UserSession.user_id)
             .where(User.is_active.is_(False), UserSession.ended_at.is_(None)),
+        ),
+        IntegrityCheck(
+            "A user needs a second factor at the sign-in exactly if there is one.",
+            select(User.id).where(User.mfa_enabled_at.is_not(None) != _has_factor()),
+        ),
+        IntegrityCheck(
+            "Only a user with a second factor has recovery codes.",
+            select(RecoveryCode.id).join(User).where(User.mfa_enabled_at.is_(None)),
         ),
         IntegrityCheck(
             "Every idempotency key has a response.",

@@ -29,6 +29,8 @@ class LoadLevel:
     tamperings: int  # of the audit log, both engines together
     damages: int  # truncated or changed backups, both engines together
     demo_patients: int  # of the synthetic clinic in the backup test
+    messages: int  # reminders while workers of the queue are killed, per engine
+    message_kills: int  # of these workers, per engine
 
     @property
     def long(self) -> bool:
@@ -55,6 +57,8 @@ SHORT = LoadLevel(
     tamperings=200,
     damages=50,
     demo_patients=6,
+    messages=30,
+    message_kills=2,
 )
 LONG = LoadLevel(
     workers=4,
@@ -75,6 +79,8 @@ LONG = LoadLevel(
     tamperings=400,
     damages=60,
     demo_patients=int(os.environ.get("CLINIC_DRILL_PATIENTS", "615")),
+    messages=1_000,
+    message_kills=50,
 )
 
 
