@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import config
 from config import SECRETS, Settings, SettingsError, load
 from tests.support.servers import ROOT
 
