@@ -197,7 +197,8 @@ def test_a_first_change_waits_for_another_one_and_then_sees_it(clinic: Clinic) -
         other.execute(
             text(
                 "INSERT INTO message_templates "
-                "(kind, channel, locale, text, version, created_at, updated_at) VALUES ('reminder', 'sms', 'en', '{date}', 1, now(), now())"
+                "(kind, channel, locale, text, version, created_at, updated_at) "
+                "VALUES ('reminder', 'sms', 'en', '{date}', 1, now(), now())"
             )
         )
         other.commit()
