@@ -1,4 +1,4 @@
-"""Settings of messages to patients: mail server, gateways of SMS and WhatsApp, links and callbacks."""
+"""Settings of messages to patients: mail server, gateways of SMS and WhatsApp, and their callbacks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ class Gateway(BaseModel):
 class DeliverySettings(BaseModel):
     """The settings of messages. They do not depend on the environment."""
 
-    public_url: str | None = None  # of this server, for the links in messages
     smtp_url: str | None = None  # unset: e-mail is only logged
     mail_from: str | None = None
     sms_provider: ProviderName = "log"
@@ -91,16 +90,6 @@ class DeliverySettings(BaseModel):
             is_form=is_form,
             id_path=tuple(path.split(".")) if path else (),
         )
-
-    @field_validator("public_url")
-    @classmethod
-    def _check_public_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        url = _http_url(value, "write the address of this server, such as https://clinic.example")
-        if url.query or url.fragment:
-            raise ValueError("must not have a query or a fragment")
-        return value.rstrip("/")
 
     @field_validator("smtp_url")
     @classmethod

@@ -155,9 +155,13 @@ def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], bod
     command = f"curl -X {endpoint.method} {url if stated.variables else shlex.quote(url)}"
     if not endpoint.public:
         command += ' -H "Authorization: Bearer $TOKEN"'
-    if body is not None:
+    if body is not None and "application/json" not in endpoint.spec.accepts.media_types:
+        command += f" -d {shlex.quote(urlencode(body))}"
+    elif body is not None:
         data = shlex.quote(json.dumps(body, ensure_ascii=False))
         for name, variable in stated.variables.items():
+            if name not in body:
+                continue  # it is in the path
             # the shell replaces a variable outside single quotes only
             quote = '"' if isinstance(body[name], str) else ""
             data = data.replace(json.dumps(body[name]), f"{quote}'\"${variable}\"'{quote}")
