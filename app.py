@@ -26,6 +26,7 @@ from commands.keys import keys
 from commands.users import users
 from commands.verify import verify
 from config import Settings
+from config_secrets import SettingsError
 from database import engine
 from resources.analytics import Dashboard, DoctorPerformance, PatientStats, RevenueReport
 from resources.appointment import (
@@ -59,7 +60,7 @@ from resources.billings import (
     ClaimList,
 )
 from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, CalendarFeedList
-from resources.clinic import ClinicItem
+from resources.clinic import ClinicItem, ClinicLogo
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
 from resources.documents import BillingDocument
 from resources.emergency_access import (
@@ -77,6 +78,12 @@ from resources.message import (
     MessageItem,
     MessageList,
     PatientContactPreferences,
+)
+from resources.message_templates import (
+    MessageSettingsItem,
+    MessageTemplateItem,
+    MessageTemplateList,
+    MessageTemplatePreview,
 )
 from resources.patient import (
     AccountRefundItem,
@@ -162,6 +169,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (UserPasswordReset, "/users/<int:user_id>/password-reset"),
     (UserMfaReset, "/users/<int:user_id>/mfa-reset"),
     (ClinicItem, "/clinic"),
+    (ClinicLogo, "/clinic/logo"),
     (PatientList, "/patients"),
     (PatientSearch, "/patients/search"),
     (PatientItem, "/patients/<int:patient_id>"),
@@ -217,6 +225,10 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (BillingDocument, "/billings/<int:billing_id>/document"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
     (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
+    (MessageSettingsItem, "/messages/settings"),
+    (MessageTemplateList, "/messages/templates"),
+    (MessageTemplateItem, "/messages/templates/<kind>/<channel>/<locale>"),
+    (MessageTemplatePreview, "/messages/templates/<kind>/<channel>/<locale>/preview"),
     (RevenueReport, "/analytics/revenue"),
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
@@ -236,7 +248,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
 def create_app(settings: Settings | None = None) -> Flask:
     """Create the WSGI application. Without `settings`, read them from the environment.
 
-    Raises `config.SettingsError` with every invalid setting.
+    Raises `SettingsError` with every invalid setting.
     """
     settings = settings or config.load()
     config.use(settings)
@@ -298,7 +310,7 @@ def register_commands(app: Flask) -> None:
 if __name__ == "__main__":
     try:
         application = create_app()
-    except config.SettingsError as error:
+    except SettingsError as error:
         raise SystemExit(f"The settings are wrong:\n{error}") from None
     server = config.settings()
     application.run(host=server.host, port=server.port, debug=server.flask_debug, threaded=True)

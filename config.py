@@ -7,12 +7,9 @@ Why this does not use pydantic-settings: docs/adr/0004-settings-reader.md.
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 import re
-import secrets
-from collections.abc import Mapping
 from decimal import Decimal
 from functools import cache, cached_property
 from ipaddress import AddressValueError, IPv6Address
@@ -21,7 +18,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from babel import Locale, UnknownLocaleError
-from dotenv import dotenv_values, set_key
+from dotenv import dotenv_values
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -30,24 +27,18 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from config_messages import DeliverySettings
+from config_secrets import (
+    MIN_SECRET_BYTES,
+    PREVIOUS,
+    SECRETS,
+    SettingsError,
+    development_secrets,
+    is_guessable,
+    non_empty,
+)
 
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
-# Each of them is the current key of a ring. Earlier keys, which only verify and decrypt, are in a variable of
-# their own with the ending S_PREVIOUS.
-SECRETS = ("JWT_SECRET_KEY", "AUDIT_KEY", "DATA_KEY", "BACKUP_KEY")
-PREVIOUS = "S_PREVIOUS"
-MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: at least as long as the hash output
-# Words in the secrets of examples and tutorials. A random secret loses few characters without them.
-GUESSABLE_WORDS = re.compile(
-    "your|change|secret|example|default|password|jwt|super|key|token|here|this|that|value|very|long|string|"
-    "random|replace|with|please|must|should|least|bytes|characters|character|secure|insecure|production|"
-    "development|dev|testing|test|flask|clinic|management|system|server|backend|local|only|not|use|for|the|"
-    "and|app|own|audit|in|is|it|at|be|me|my|to|of|or|do|a|1234567890|123456789|12345678|12345|1234|123|"
-    "[-_ .!]",
-    re.I,
-)
-MIN_DISTINCT = 8  # different characters that are left without those words
 MIN_METRICS_TOKEN = 32  # characters, in production
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
@@ -73,10 +64,6 @@ def _currencies() -> dict[str, int]:
     """Return the decimal places of each currency of ISO 4217 that has them (see data/NOTICE.md)."""
     with (ROOT / "data" / "currencies.csv").open(encoding="ascii", newline="") as file:
         return {row["code"]: int(row["decimals"]) for row in csv.DictReader(file)}
-
-
-class SettingsError(Exception):
-    """Invalid settings: one line per environment variable, which never contains its value."""
 
 
 class Settings(DeliverySettings):
@@ -214,7 +201,7 @@ class Settings(DeliverySettings):
         if len(value.encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"missing or shorter than {MIN_SECRET_BYTES} bytes")
         if _in_production(info):
-            if _is_guessable(value):
+            if is_guessable(value):
                 raise ValueError("a well-known or guessable value; use a random one")
             same = [name for name in SECRETS if info.data.get(name.lower()) == value]
             if same:
@@ -240,7 +227,7 @@ class Settings(DeliverySettings):
         for number, key in enumerate(value, 1):
             if len(key.encode()) < MIN_SECRET_BYTES:
                 raise ValueError(f"entry {number} is shorter than {MIN_SECRET_BYTES} bytes")
-            if _in_production(info) and _is_guessable(key):
+            if _in_production(info) and is_guessable(key):
                 raise ValueError(f"entry {number} is a well-known or guessable value")
             if key == info.data.get(current) or key in value[: number - 1]:
                 raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
@@ -384,10 +371,6 @@ class Settings(DeliverySettings):
         return value
 
 
-def _is_guessable(secret: str) -> bool:
-    return len(set(GUESSABLE_WORDS.sub("", secret))) < MIN_DISTINCT
-
-
 def canonical_locale(text: str) -> str:
     """Return a locale as Babel writes it, such as `en_KE`. Raises ValueError for an unknown one."""
     try:
@@ -441,11 +424,11 @@ def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
     except (OSError, UnicodeDecodeError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
         raise SettingsError(f"{env_file} cannot be read: {reason}.") from None
-    values = _non_empty({**stored, **os.environ})
+    values = non_empty({**stored, **os.environ})
     environments = {values.get(name, "").strip().lower() for name in ("ENVIRONMENT", "FLASK_ENV")}
     missing = [name for name in SECRETS if name not in values]
     if missing and env_file is not None and "production" not in environments:
-        values |= _development_secrets(env_file, missing)
+        values |= development_secrets(env_file, missing)
     values = {name: values[name.upper()] for name in Settings.model_fields if name.upper() in values}
     try:
         return Settings(**(values | overrides))
@@ -455,42 +438,6 @@ def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
             variable = str(error["loc"][0]).upper()
             lines.append(f"{variable}: {error['msg'].removeprefix('Value error, ')}")
         raise SettingsError("\n".join(lines)) from None
-
-
-def _non_empty(values: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value and value.strip()}
-
-
-def _development_secrets(env_file: Path, names: list[str]) -> dict[str, str]:
-    """Return these secrets from `env_file`. Generate the missing ones and store them there.
-
-    Raises `SettingsError` if they cannot be stored.
-    """
-    stored = _non_empty(dotenv_values(env_file))
-    if any(name not in stored for name in names):
-        try:
-            stored = _store_secrets(env_file, names)
-        except OSError as failure:
-            missing = ", ".join(name for name in names if name not in stored)
-            raise SettingsError(f"{missing}: missing, and cannot be stored: {failure}") from None
-    return {name: stored[name] for name in names}
-
-
-def _store_secrets(env_file: Path, names: list[str]) -> dict[str, str]:
-    """Generate the missing secrets in `env_file`, readable by its owner only. Return its variables."""
-    folder = os.open(env_file.parent, os.O_RDONLY)
-    try:
-        # Of several processes that start together, one generates the secrets. The lock is on the folder:
-        # set_key replaces the file, so that a lock on the file would stay with the old one.
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        env_file.touch(mode=0o600)
-        for name in names:
-            if name not in _non_empty(dotenv_values(env_file)):
-                set_key(env_file, name, secrets.token_urlsafe(48), quote_mode="never")
-        env_file.chmod(0o600)
-        return _non_empty(dotenv_values(env_file))
-    finally:
-        os.close(folder)  # releases the lock
 
 
 _active: list[Settings] = []  # empty before `use`

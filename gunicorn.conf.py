@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gc_freeze
 import metrics_directory
 from api.logging import server_config
-from config import SERVER_THREADS, SettingsError, load
+from config import SERVER_THREADS, load
+from config_secrets import SettingsError
 
 try:
     _settings = load()

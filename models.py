@@ -1500,7 +1500,7 @@ class TotpSecret(Base):
 
     id: Mapped[Id]
     user_id: Mapped[int] = _ref("users", index=False, unique=True)
-    secret: Mapped[bytes] = mapped_column(LargeBinary())
+    secret: Mapped[bytes] = mapped_column(EncryptedType())
     last_step: Mapped[int] = mapped_column(BigInteger(), default=0)
     created_at: Mapped[Instant]
     confirmed_at: Mapped[Instant | None]

@@ -30,7 +30,8 @@ import config
 import gc_freeze
 import metrics_directory
 from api.logging import server_config
-from config import SERVER_THREADS, Settings, SettingsError
+from config import SERVER_THREADS, Settings
+from config_secrets import SettingsError
 from worker_process import WorkerProcess
 
 APPLICATION = "app:create_app"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import secrets
 from datetime import date, timedelta
 from decimal import Decimal
+from io import BytesIO
 
+from PIL import Image, ImageDraw
 from sqlalchemy import select
 
 from enums import CalendarDetail, Gender, MessageKind, PaymentMethod, Role, TreatmentStatus
@@ -20,6 +22,8 @@ from services import clock
 from services.billing import bills, claims, payments, refunds
 from services.billing.bill_items import BillLine
 from services.calendar_feeds import feeds
+from services.clinic import logo, record
+from services.clinic.record import clinic_record
 from services.clinical import prescriptions, treatments, visits
 from services.inventory import items
 from services.messages import planning
@@ -39,6 +43,7 @@ def create(actor: Actor) -> bool:
     """Create the rows, and return True. Return False in a clinic that has doctors or patients."""
     if db.session.scalar(select(Doctor.id).limit(1)) or db.session.scalar(select(Patient.id).limit(1)):
         return False
+    _describe_clinic()
     receptionist = _create_staff(actor)
     patient, other_patient = _create_patients(actor)
     doctor_id = _create_doctors(actor)
@@ -49,6 +54,26 @@ def create(actor: Actor) -> bool:
     _create_bills(actor, receptionist, patient, other_patient)
     emergency_access.grant(receptionist, patient, reason="The patient fell in the waiting room")
     return True
+
+
+def _describe_clinic() -> None:
+    """Fill the clinic record, with a white cross as the logo."""
+    clinic = clinic_record()
+    record.update(
+        clinic,
+        name="Lakeside Demo Clinic",
+        address="12 Harbour Road",
+        phones=["+254 20 555 0100"],
+        email="desk@clinic.example",
+        invoice_footer="Thank you for your visit.",
+    )
+    picture = Image.new("RGB", (120, 120), "#0f766e")
+    cross = ImageDraw.Draw(picture)
+    cross.rectangle((48, 20, 72, 100), "white")
+    cross.rectangle((20, 48, 100, 72), "white")
+    file = BytesIO()
+    picture.save(file, "PNG")
+    logo.set_logo(clinic, file.getvalue())
 
 
 def _create_staff(actor: Actor) -> Actor:

@@ -13,8 +13,9 @@ from flask.cli import AppGroup
 import config
 from commands import env_file
 from commands.terminal import ConflictError, audited_transaction
+from extensions import db
 from security.key_rings import RING_NAMES, Key, KeyRing, RingName, previous_name, ring
-from services import key_usage
+from services import idempotency, key_usage
 from services.audit import audit_log
 from services.audit.audit_log import PendingEntry
 
@@ -89,12 +90,15 @@ def remove(name: RingName, key_id: str, folders: Sequence[Path], dry_run: bool) 
     if name == "BACKUP_KEY" and not folders:
         raise click.ClickException("Name the folders that have backups: --backups FOLDER")
     with audited_transaction("flask keys remove"):
+        idempotency.delete_expired()
         numbers = key_usage.count_under(name, key, _files(folders))
         if numbers:
             needed_by = " and ".join(f"{number} {kind}" for kind, number in numbers.items())
             raise ConflictError(f"{name} {key.id} is needed by {needed_by}. Nothing was changed.")
         changed = KeyRing(name, keys.current, tuple(other for other in keys.previous if other != key))
         _change(keys, changed, key, "remove", dry_run=dry_run)
+        if dry_run:
+            db.session.rollback()
     click.echo("next: reload all processes", err=True)
 
 

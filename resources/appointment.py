@@ -26,6 +26,7 @@ from schemas.appointment import (
 from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.calendar_feeds import ical
+from services.clinic.record import clinic_record
 from services.listing.spec import ListQuery, Page
 from services.scheduling import appointment_search, appointments
 from services.scheduling.booking_rules import BookingCheck
@@ -174,10 +175,14 @@ class AppointmentCalendar(ApiResource):
     def get(self, row: Appointment) -> Response:
         """Download an appointment for a calendar program.
 
-        The file shows the doctor and the time, and nothing about the patient.
+        The file shows the clinic and the time, and nothing about the patient.
         """
         audit_log.record_read("read", "appointment", [row.id], {row.patient_id})
+        clinic = clinic_record()
         content = ical.appointment_calendar(
-            row, clinic_name=row.doctor.name, cancelled=row.status is AppointmentStatus.CANCELLED
+            row,
+            clinic_name=clinic.name,
+            cancelled=row.status is AppointmentStatus.CANCELLED,
+            organizer=clinic.email,
         )
         return private_response(content, ical.MEDIA_TYPE, file_name=f"appointment-{row.id}.ics")

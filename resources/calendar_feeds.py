@@ -10,6 +10,7 @@ from api.request_context import current_actor, visitor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from api.server_url import server_url
+from config import settings
 from models import CalendarFeed, Doctor
 from schemas.calendar_feed import CalendarFeedIn, CalendarFeedOut, NewCalendarFeedOut
 from security.permissions import Permission
@@ -44,7 +45,7 @@ class CalendarFeedList(ApiResource):
         ends. A doctor has at most 5 feeds. `detail` is `busy`, `initials` or `names`.
         """
         feed, token = feeds.create(current_actor(), row, **data.model_dump())
-        feed.url = f"{server_url()}/calendar/{token}.ics"
+        feed.url = f"{settings().public_url or server_url()}/calendar/{token}.ics"
         return feed
 
 

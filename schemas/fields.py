@@ -418,3 +418,31 @@ _BIRTH_DATE_SCHEMA = WithJsonSchema(
 )
 BirthDateIn = Annotated[str, BeforeValidator(parse_birth_date), _BIRTH_DATE_SCHEMA]
 BirthDateOut = Annotated[str, _BIRTH_DATE_SCHEMA]
+
+
+def _parse_clock_time(value: Any) -> time:
+    match = re.fullmatch(r"(\d\d):(\d\d)(?::(\d\d))?", value, re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a time of the day as HH:MM")
+    hour, minute, second = int(match[1]), int(match[2]), int(match[3] or 0)
+    if (hour, minute, second) == (24, 0, 0):
+        return time.max  # `time` cannot represent 24:00, the end of the day
+    try:
+        return time(hour, minute, second)
+    except ValueError:
+        raise ValueError("this time of the day does not exist") from None
+
+
+def _format_clock_time(value: time) -> str:
+    if value == time.max:
+        return "24:00"
+    return value.strftime("%H:%M:%S" if value.second else "%H:%M")
+
+
+_CLOCK_SCHEMA = {"type": "string", "pattern": r"^([01]\d|2[0-4]):[0-5]\d(:[0-5]\d)?$", "examples": ["09:00"]}
+ClockTime = Annotated[
+    time,
+    BeforeValidator(lambda value: value if isinstance(value, time) else _parse_clock_time(value)),
+    PlainSerializer(_format_clock_time, return_type=str, when_used="json"),
+    WithJsonSchema(_CLOCK_SCHEMA),
+]

@@ -24,6 +24,7 @@ class Permission(StrEnum):
     METRICS_READ = "metrics.read"
     CLINIC_READ = "clinic.read"
     CLINIC_WRITE = "clinic.write"
+    MESSAGES_CONFIGURE = "messages.configure"
     DOCTORS_READ = "doctors.read"
     DOCTORS_WRITE = "doctors.write"
     DOCTORS_MANAGE = "doctors.manage"
@@ -76,6 +77,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.METRICS_READ: (A,),
     P.CLINIC_READ: (A, D, R, T),
     P.CLINIC_WRITE: (A,),
+    P.MESSAGES_CONFIGURE: (A,),  # settings and templates
     P.DOCTORS_READ: (A, D, R, T),
     P.DOCTORS_WRITE: (A, D),  # D: own, but not licence, fee, user_id, is_active
     P.DOCTORS_MANAGE: (A,),

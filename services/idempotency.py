@@ -61,6 +61,11 @@ def begin(user_id: int, key: str, request_fingerprint: str) -> IdempotencyKey:
     return row
 
 
+def delete_expired() -> None:
+    """Delete the expired keys of all users, whose responses nobody can get any more."""
+    db.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at <= clock.now() - RETENTION))
+
+
 def finish(row: IdempotencyKey, status: int, headers: dict[str, Any], body: str) -> None:
     """Store the response of the request."""
     row.status = status

@@ -163,6 +163,10 @@ def test_every_line_of_the_log_is_json_without_secrets(start: StartServer, gunic
     psutil.Process(main_pid(server)).send_signal(signal.SIGHUP)
     wait_until(lambda: not before & worker_pids(server) and server.answers())
     requests.get(server.url + "/patients?name=Byron")
+    requests.get(server.url + "/calendar/Byron.ics")
+    with closing(connect(server)) as client:  # a server quotes a request line that it cannot read
+        client.sendall(b"GET /calendar/Byron x HTTP/1.1\r\nHost: clinic\r\n\r\n")
+        read_all(client)
     psutil.Process(main_pid(server)).terminate()
     assert server.process.process is not None
     server.process.process.wait()

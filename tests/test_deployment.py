@@ -246,6 +246,18 @@ def test_both_proxies_share_the_locations_and_log_no_request(path: str) -> None:
     assert re.findall(r"error_log \S+ (\w+);", proxy) == ["crit"]
 
 
+def test_the_proxy_logs_nothing_about_paths_with_secrets() -> None:
+    blocks = dict(re.findall(r"^location (.+?) {\n(.+?)^}", read("deploy/nginx-locations.conf"), re.M | re.S))
+    (pattern,) = [name.removeprefix("~ ") for name in blocks if name.startswith("~ ")]
+
+    assert "access_log off;" in blocks[f"~ {pattern}"]
+    assert "error_log /dev/null crit;" in blocks[f"~ {pattern}"]
+    assert "proxy_pass http://clinic;" in blocks[f"~ {pattern}"]
+    for path in ("/calendar/token.ics", "/a/token", "/u/token", "/messages/callbacks/http/secret"):
+        assert re.match(pattern, path)
+    assert not any(re.match(pattern, path) for path in ("/appointments/1.ics", "/messages", "/users", "/"))
+
+
 def test_the_proxy_of_debian_uses_no_newer_directive() -> None:
     site = read("deploy/nginx-site.conf")
 

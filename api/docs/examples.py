@@ -38,6 +38,8 @@ class Example:
     variables: dict[str, str] = field(default_factory=dict)
 
 
+_TEMPLATE: dict[str, int | str] = {"kind": "reminder", "channel": "sms", "locale": "en"}
+_TEXT = "{clinic}: see you on {date} at {time}.\nConfirm or cancel: {link}"
 _PHONE = "+254 712 345 678"
 _PASSWORD = "three green boats at noon"  # noqa: S105 - for documentation
 EXAMPLES: dict[str, Example] = {
@@ -88,6 +90,9 @@ EXAMPLES: dict[str, Example] = {
     "PATCH /users/{user_id}": Example({"user_id": 2}, {"phone": _PHONE}),
     "DELETE /users/{user_id}": Example({"user_id": 3}),
     "POST /users/{user_id}/password-reset": Example({"user_id": 2}),
+    "PATCH /clinic": Example(
+        body={"name": "Lakeside Clinic", "phones": ["+254 20 555 0123"], "locale": "en_KE"}
+    ),
     "POST /users/{user_id}/mfa-reset": Example({"user_id": 2}, {"reason": "Lost the phone"}),
     "POST /patients": Example(
         body={
@@ -96,6 +101,7 @@ EXAMPLES: dict[str, Example] = {
             "date_of_birth": "1988-04-12",
             "phone": _PHONE,
             "blood_type": "O+",
+            "language": "sw",
         }
     ),
     "PATCH /patients/{patient_id}": Example(
@@ -244,6 +250,15 @@ EXAMPLES: dict[str, Example] = {
     "POST /billings/{billing_id}/claims": Example(
         body={"insurer": "Acme Health", "policy_number": "AH-104-22", "amount": "60.00"}
     ),
+}
+
+
+EXAMPLES |= {
+    "PATCH /messages/settings": Example(body={"channels": ["sms", "email"], "reminder_hours": [48, 3]}),
+    "GET /messages/templates/{kind}/{channel}/{locale}": Example(_TEMPLATE),
+    "PATCH /messages/templates/{kind}/{channel}/{locale}": Example(_TEMPLATE, {"text": _TEXT}),
+    "DELETE /messages/templates/{kind}/{channel}/{locale}": Example(_TEMPLATE),
+    "POST /messages/templates/{kind}/{channel}/{locale}/preview": Example(_TEMPLATE, {"text": _TEXT}),
 }
 
 

@@ -155,6 +155,9 @@ def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], bod
     command = f"curl -X {endpoint.method} {url if stated.variables else shlex.quote(url)}"
     if not endpoint.public:
         command += ' -H "Authorization: Bearer $TOKEN"'
+    if not endpoint.spec.accepts.has_members:
+        media_type = endpoint.spec.accepts.media_types[0]
+        command += f' -H "Content-Type: {media_type}" --data-binary @file.{media_type.partition("/")[2]}'
     if body is not None and "application/json" not in endpoint.spec.accepts.media_types:
         command += f" -d {shlex.quote(urlencode(body))}"
     elif body is not None:

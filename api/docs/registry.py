@@ -37,7 +37,7 @@ DOMAINS = {
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
     "jobs": "Background work, for administrators.",
-    "messages": "Messages to patients, and the callbacks of gateways.",
+    "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
     "a": "The public page to confirm or cancel an appointment.",
     "u": "The public page to end messages.",
 }

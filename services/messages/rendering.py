@@ -12,6 +12,7 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_skeleton, format_time, get_timezone_name
 
 from enums import MessageChannel, MessageKind
+from models import ClinicRecord
 from services import clock
 from services.clinic.record import clinic_record
 from services.messages import segments
@@ -62,7 +63,7 @@ def render(
 ) -> RenderedMessage:
     """Return a message in the language of the patient, or in the nearest one that has a text.
 
-    Raises ValueError if a variable that the text needs has no value.
+    Raises ValueError without a start and a day.
     """
     text_locale, template = find_text(kind, channel, locale, clinic_record().locale)
     return render_text(template, channel, (text_locale, locale), variables)
@@ -88,9 +89,9 @@ def render_text(
 def _fill(template: str, values: Mapping[str, str | None]) -> str:
     """Return the template with its values. A line with a variable without a value is left out."""
     lines = [
-        VARIABLE.sub(lambda match: values[match[1]] or "", line)
+        VARIABLE.sub(lambda match: values.get(match[1]) or "", line)
         for line in template.splitlines()
-        if all(values[name] for name in VARIABLE.findall(line))
+        if all(values.get(name) for name in VARIABLE.findall(line))
     ]
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
 
@@ -167,9 +168,8 @@ LONG_PHONE = "+999 999 999 999"
 _YEAR = [date(2028, 1, 1) + timedelta(days=number) for number in range(366)]
 
 
-def longest_sms(template: Text, locale: str) -> RenderedMessage:
+def longest_sms(template: Text, locale: str, record: ClinicRecord) -> RenderedMessage:
     """Return an SMS with the longest values that are plausible, in the locale of a template."""
-    record = clinic_record()
     formats = formatting_locale(locale, None, record.locale)
     day = _longest_day(formats)
     start = clock.day_start(day) + timedelta(hours=22, minutes=30)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from prometheus_client import Counter as Metric
 from sqlalchemy import ColumnElement, Row, delete, select, update
 
@@ -21,13 +22,15 @@ from errors import ClinicError, invalid
 from extensions import db
 from models import FactorChallenge, Passkey, RecoveryCode, TotpSecret, User
 from security import passkeys, totp
-from security.encryption import decrypt, encrypt
+from security.encryption import DecryptionError, decrypt, encrypt, is_current
 from security.permissions import Actor
 from services import clock, remembered
 from services.audit import audit_log
 from services.audit.audit_log import PendingEntry
 from services.rows import get_or_404, read_outside_transaction
 from services.users import password_checks, sessions
+
+log = structlog.get_logger()
 
 CHALLENGE_LIFETIME = timedelta(minutes=5)
 SECRET_PURPOSE = "totp secret"  # noqa: S105 - the purpose of the encryption, no secret
@@ -58,13 +61,29 @@ def digest(text: str) -> str:
 
 def encrypt_secret(user_id: int, secret: str) -> bytes:
     """Return the secret of an authenticator app as it is stored, bound to its user."""
-    return encrypt(SECRET_PURPOSE, secret.encode(), context=str(user_id).encode())
+    return encrypt(SECRET_PURPOSE, secret.encode(), context=_context(user_id))
 
 
 def matching_step(stored: TotpSecret, code: str) -> int | None:
-    """Return the time step of a code that is right at present, or None."""
-    secret = decrypt(SECRET_PURPOSE, stored.secret, context=str(stored.user_id).encode()).decode()
-    return totp.matching_step(secret, code, clock.now().timestamp())
+    """Return the time step of a code that is right at present, or None. An unreadable secret has none."""
+    try:
+        secret = decrypt(SECRET_PURPOSE, stored.secret, context=_context(stored.user_id))
+    except DecryptionError as error:  # its key was lost: an admin resets the second factor
+        log.error("totp_secret_unreadable", user_id=stored.user_id, reason=str(error))  # noqa: TRY400
+        return None
+    return totp.matching_step(secret.decode(), code, clock.now().timestamp())
+
+
+def under_current_key(stored: TotpSecret) -> bytes:
+    """Return the stored secret under the current key, so that an earlier key can be removed some day."""
+    if is_current(stored.secret):
+        return stored.secret
+    context = _context(stored.user_id)
+    return encrypt(SECRET_PURPOSE, decrypt(SECRET_PURPOSE, stored.secret, context=context), context=context)
+
+
+def _context(user_id: int) -> bytes:
+    return str(user_id).encode()
 
 
 # --- Challenges ----------------------------------------------------------------------------------------
@@ -187,7 +206,7 @@ def _use_totp(user: User, code: str) -> bool:
     if stored is None or step is None:
         return False
     unused = update(TotpSecret).where(TotpSecret.id == stored.id, TotpSecret.last_step < step)
-    return _changes_one_row(unused.values(last_step=step))
+    return _changes_one_row(unused.values(last_step=step, secret=under_current_key(stored)))
 
 
 def _use_recovery_code(user: User, code: str) -> bool:

@@ -45,6 +45,8 @@ class Paths:
         self.refund = f"{self.bill}/refunds/{ids[('billing_id', 'refund_id')][1]}"
         self.items = (self.user, self.patient, self.history, self.doctor, self.appointment, self.visit)
         self.items += (self.treatment, self.prescription, self.bill, self.claim, self.item, "/auth/me")
+        self.items += ("/clinic", "/messages/settings", "/messages/templates/booked/sms/en")
+        self.items += ("/messages/templates/reminder/email/ar",)
 
 
 def read(caller: Caller, path: str) -> Row:

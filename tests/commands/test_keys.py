@@ -5,22 +5,24 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 import commands.env_file
 import config
 from config import load
-from models import AuditLog
+from models import AuditLog, IdempotencyKey
 from security.key_rings import Key
 from tests.conftest import settings_for
 from tests.services.audit.test_audit_chain import remove_key_ids
 from tests.support.clinic import Clinic
 from tests.support.keys import secrets_of
+from tests.support.second_factors import Clock, Member
 
 MakeClinic = Callable[..., Clinic]
 NEW, OLD, UNUSED = (f"{word}-key-" * 6 for word in ("new", "old", "unused"))
@@ -197,18 +199,44 @@ def test_the_key_of_the_exported_heads_stays(make_clinic: MakeClinic, tmp_path: 
     assert "1 files of exported heads" in refused.output
 
 
-def test_a_key_with_encrypted_values_stays(make_clinic: MakeClinic) -> None:
+def test_a_key_with_stored_responses_stays_until_they_expire(make_clinic: MakeClinic) -> None:
     before = make_clinic(data_key=OLD)
     before.admin.post("/patients", {"name": "Ada"}, headers={"Idempotency-Key": "client-1"})
     clinic = make_clinic(data_key=NEW, data_keys_previous=[OLD])
+    arguments = ("remove", "DATA_KEY", Key.of(OLD).id)
 
-    refused = flask(clinic, "remove", "DATA_KEY", Key.of(OLD).id)
+    refused = flask(clinic, *arguments)
     with clinic.inside() as session:
-        session.execute(text("DELETE FROM idempotency_keys"))
-    removed = flask(clinic, "remove", "DATA_KEY", Key.of(OLD).id)
+        session.query(IdempotencyKey).one().created_at = datetime.now(UTC) - timedelta(hours=25)
+    dry = flask(clinic, *arguments, "--dry-run")
+    with clinic.inside() as session:
+        assert session.query(IdempotencyKey).count() == 1
+    removed = flask(clinic, *arguments)
+
+    assert (refused.exit_code, dry.exit_code, removed.exit_code) == (1, 0, 0)
+    assert "needed by 1 values in idempotency_keys" in refused.output
+
+
+def test_a_secret_of_a_second_factor_moves_to_the_current_key_when_it_is_used(
+    make_clinic: MakeClinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = Member(make_clinic(data_key=OLD), Clock(monkeypatch))
+    member.enrol(member.caller())
+    member.clinic = make_clinic(data_key=NEW, data_keys_previous=[OLD])
+    arguments = ("remove", "DATA_KEY", Key.of(OLD).id)
+
+    refused = flask(member.clinic, *arguments)
+    member.signed_in()
+    removed = flask(member.clinic, *arguments)
+    member.clinic = make_clinic(data_key=NEW)
+    member.signed_in()
+    member.clinic = make_clinic(data_key=UNUSED)
+    unreadable = member.prove()
 
     assert (refused.exit_code, removed.exit_code) == (1, 0)
-    assert "needed by 1 values in idempotency_keys" in refused.output
+    assert "needed by 1 values in totp_secrets" in refused.output
+    assert 400 <= unreadable.status_code < 500
+    assert member.prove(code=member.recovery_codes[0]).status_code == 200
 
 
 def test_a_key_with_backups_stays(make_clinic: MakeClinic, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import make_url
 
 from app import create_app
-from config import Settings, SettingsError
+from config import Settings
+from config_secrets import SettingsError
 from database import roles
 from models import Base, Patient
 from tests.conftest import settings_for

@@ -7,12 +7,13 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from enums import LedgerKind
 from models import (
     Allergy,
     Appointment,
+    CalendarFeed,
     EmergencyAccess,
     InventoryItem,
     LedgerEntry,
@@ -21,6 +22,7 @@ from models import (
     UserSession,
 )
 from services import integrity_checks
+from tests.support.calendars import fetch
 from tests.support.clinic import Clinic, soon
 from tests.support.prescriptions import dispense, prescribe, tablets
 
@@ -68,6 +70,23 @@ def add_single_credit_entry(clinic: Clinic) -> str:
             )
         )
     return "credit entries of a patient sum to zero"
+
+
+def add_calendar_feeds(clinic: Clinic) -> str:
+    feed = clinic.doctor.make(f"/doctors/{clinic.doctor.doctor_id}/calendar-feeds")
+    with clinic.inside() as session:
+        columns = session.execute(select(CalendarFeed.__table__)).mappings().one()
+        for number in range(5):
+            session.add(CalendarFeed(**{**columns, "id": feed["id"] + 1 + number, "token_hash": str(number)}))
+    return "has more than 5 calendar feeds"
+
+
+def forget_calendar_digest(clinic: Clinic) -> str:
+    feed = clinic.doctor.make(f"/doctors/{clinic.doctor.doctor_id}/calendar-feeds")
+    fetch(clinic, feed)
+    with clinic.inside() as session:
+        session.get(CalendarFeed, feed["id"]).content_digest = None
+    return "was read has a digest of its content"
 
 
 def rename_patient(clinic: Clinic) -> str:
@@ -180,6 +199,8 @@ def add_allergy_beside_none_known(clinic: Clinic) -> str:
 
 DAMAGES = [
     rename_patient,
+    add_calendar_feeds,
+    forget_calendar_digest,
     change_quantity,
     add_single_credit_entry,
     reopen_session,

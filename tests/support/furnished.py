@@ -12,6 +12,7 @@ from services.calendar_feeds.feeds import MAX_FEEDS
 from services.jobs import storage
 from tests.support.calendars import calendar_token
 from tests.support.clinic import Clinic, soon
+from tests.support.pictures import small_png
 
 COPIES = 3
 # path parameters of one path -> ids that belong together; a token is a text
@@ -24,6 +25,10 @@ def furnish(clinic: Clinic, first: int = 1) -> Rows:
     for number in range(first, first + COPIES):
         for names, ids in _create_one_of_each(clinic, number).items():
             rows[names].append(ids)
+    clinic.admin.patch("/clinic", {"name": f"Clinic {first}", "phones": ["+1 555 767 7400"]})
+    clinic.admin.put("/clinic/logo", data=small_png(), content_type="image/png")
+    clinic.admin.put("/messages/templates/booked/sms/en", {"text": f"{{clinic}}: {{date}}, room {first}"})
+    rows[("kind", "channel", "locale")] = [("booked", "sms", "en"), ("reminder", "email", "sw")]
     rows[("user_id",)] = [(clinic.caller("technician").user_id,), (clinic.sign_in("receptionist").user_id,)]
     return dict(rows)
 

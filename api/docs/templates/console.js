@@ -2,6 +2,7 @@
 const element = (id) => document.getElementById(id);
 let ui;
 let session = null; // the answer of the sign-in. It is not stored: a reload signs out.
+let mfaToken = null; // of a sign-in that waits for the second factor
 let timer;
 
 async function call(path, body, headers = {}) {
@@ -12,7 +13,7 @@ async function call(path, body, headers = {}) {
     body: JSON.stringify(body),
   });
   const answer = await response.json();
-  if (!response.ok) throw new Error(answer.message);
+  if (!response.ok) throw Object.assign(new Error(answer.message), { code: answer.error });
   return answer;
 }
 
@@ -42,13 +43,32 @@ function show(text, failed = false) {
   element("message").className = failed ? "error" : "";
 }
 
+function waitForCode(token) {
+  mfaToken = token;
+  element("email").hidden = element("password").hidden = token !== null;
+  element("code").hidden = token === null;
+  element("code").required = token !== null;
+  element("code").value = "";
+}
+
 element("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
   show("");
+  const credentials = { email: element("email").value, password: element("password").value };
   try {
-    use(await call("/auth/login", { email: element("email").value, password: element("password").value }));
+    const answer = mfaToken
+      ? await call("/auth/login/mfa", { mfa_token: mfaToken, code: element("code").value })
+      : await call("/auth/login", credentials);
+    waitForCode(answer.mfa_token ?? null);
+    if (answer.mfa_required) {
+      show("Enter the code of your authenticator app, or a recovery code.");
+      element("code").focus();
+      return;
+    }
+    use(answer);
     element("password").value = "";
   } catch (error) {
+    if (error.code === "token_invalid") waitForCode(null);
     show(error.message, true);
   }
 });

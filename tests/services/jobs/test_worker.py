@@ -194,7 +194,7 @@ def test_a_rolled_back_transaction_leaves_no_job(clinic: Clinic) -> None:
 def test_a_worker_that_lost_its_lease_changes_nothing(clinic: Clinic, handle: Register) -> None:
     (job_id,) = add(clinic)
     patient_id = clinic.patient(name="Ada")["id"]
-    refused = []
+    refused, ended = [], threading.Event()
 
     def lose(_payload: dict[str, Any]) -> None:
         with clinic.inside() as session:
@@ -205,16 +205,18 @@ def test_a_worker_that_lost_its_lease_changes_nothing(clinic: Clinic, handle: Re
         except LeaseLost:
             refused.append(True)
             raise
+        finally:
+            ended.set()
 
     handle(lose)
     run_worker = Worker(clinic.app.app_context)
     thread = threading.Thread(target=run_worker.run)
     thread.start()
-    while not refused:
-        time.sleep(0.01)
+    ended.wait()
     run_worker.stop()
     thread.join()
 
+    assert refused == [True]
     row = job(clinic, job_id)
     assert (row.state, row.locked_by, row.attempts) == (JobState.RUNNING, "another worker", 2)
     assert clinic.admin.get(f"/patients/{patient_id}").get_json()["name"] == "Ada"
@@ -271,8 +273,8 @@ def test_a_leap_of_the_clock_never_runs_a_job_twice_at_once(
     clinic: Clinic, handle: Register, monkeypatch: pytest.MonkeyPatch, leap: timedelta
 ) -> None:
     """The lease of a living worker stays, whatever the clock says, since its renewals are seen."""
-    monkeypatch.setattr(leases, "CONFIRMATION", 0.6)
-    monkeypatch.setattr(leases, "RENEWAL_INTERVAL", 0.1)
+    monkeypatch.setattr(leases, "CONFIRMATION", 1.2)
+    monkeypatch.setattr(leases, "RENEWAL_INTERVAL", 0.5)
     monkeypatch.setattr("services.jobs.worker.POLL_INTERVAL", 0.05)
     starts, proceed = [], threading.Event()
 
@@ -290,7 +292,7 @@ def test_a_leap_of_the_clock_never_runs_a_job_twice_at_once(
         time.sleep(0.01)
     real = clock.now
     monkeypatch.setattr(clock, "now", lambda: real() + leap)
-    time.sleep(1.5)  # twice the time in which a lease without renewals would be taken over
+    time.sleep(2.0)  # longer than a lease without renewals would last
     proceed.set()
     for worker in workers:
         worker.stop()
@@ -345,3 +347,11 @@ def test_the_worker_waits_for_a_database_that_is_away(
     run_once(clinic)
 
     assert (job(clinic, job_id).state, job(clinic, job_id).attempts) == (JobState.DONE, 1)
+
+
+def test_a_worker_ends_without_its_parent(clinic: Clinic) -> None:
+    (job_id,) = add(clinic)
+
+    Worker(clinic.app.app_context, is_orphan=lambda: True).run()
+
+    assert job(clinic, job_id).attempts == 0
