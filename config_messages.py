@@ -110,7 +110,7 @@ class DeliverySettings(BaseModel):
 
     @field_validator(*GATEWAY_FIELDS["provider"], mode="before")
     @classmethod
-    def _to_lower_case(cls, value: Any) -> Any:
+    def _read_provider(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator(*GATEWAY_FIELDS["http_url"])

@@ -171,7 +171,9 @@ def has_example(parameter: dict[str, Any]) -> bool:
     schemas = parameter["schema"].get("anyOf", [parameter["schema"]])
     if any("examples" in schema or "enum" in schema for schema in schemas):
         return True
-    return "example" in parameter or any(known in parameter["description"] for known in VARIABLES.values())
+    return "example" in parameter or any(
+        known in parameter.get("description", "") for known in VARIABLES.values()
+    )
 
 
 def test_missing_descriptions_are_detected(document: dict[str, Any]) -> None:
