@@ -4,6 +4,8 @@ SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$name -c '$(SUPPORTED)' 2>/dev/null && command -v $$name && break; done)
 PIPENV_VERSION = 2026.10.3
+PIP_AUDIT_VERSION = 2.10.1
+CYCLONEDX_VERSION = 7.5.0
 VENV = .venv
 PY = $(VENV)/bin/python
 # Every file is checked against the hashes of the lock. Python compiles a module when it first imports it:
@@ -14,7 +16,7 @@ RUNTIME = $(VENV)/.runtime
 DEVELOPMENT = $(VENV)/.development
 
 .DEFAULT_GOAL := help
-.PHONY: help setup migrate run demo test test-all drill check bench robustness lock clean
+.PHONY: help setup migrate run demo test test-all drill check audit sbom bench robustness lock clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST)
@@ -65,8 +67,27 @@ check: setup  ## Run every check that a change must pass
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy --strict
+	@$(MAKE) --no-print-directory audit
 	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term:skip-covered"
 	@$(MAKE) --no-print-directory drill PATIENTS=60
+
+# The advisories are read from PyPI. An old release with known vulnerabilities shows whether they can be read:
+# a mirror of packages has none, and every package would then look safe.
+ADVISORIES = https://pypi.org/pypi/flask/0.12/json
+READABLE = import json, urllib.request as r; assert json.load(r.urlopen("$(ADVISORIES)", timeout=10))["vulnerabilities"]
+audit:  ## Look for known vulnerabilities of the locked packages; skipped without advisories
+	@if ! "$(PYTHON)" -c '$(READABLE)' 2>/dev/null; then \
+		echo "SKIPPED: audit of the dependencies. $(ADVISORIES) shows no advisories from here."; exit 0; fi; \
+	set -e; test -x .venv-audit/bin/pip-audit || "$(PYTHON)" -m venv .venv-audit; \
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==$(PIP_AUDIT_VERSION); \
+	.venv-audit/bin/pip-audit --strict --progress-spinner=off --disable-pip --require-hashes -r requirements.txt
+
+sbom:  ## Write the list of the packages of the server (CycloneDX) to sbom.json
+	@test -x .venv-sbom/bin/cyclonedx-py || "$(PYTHON)" -m venv .venv-sbom
+	@.venv-sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==$(CYCLONEDX_VERSION)
+	@.venv-sbom/bin/cyclonedx-py requirements requirements.txt --output-reproducible \
+		--of JSON --output-file sbom.json
+	@echo "Written: sbom.json"
 
 robustness: setup  ## Run the long robustness tests, for hours; ARGS="-k races" selects some
 	@CLINIC_ROBUSTNESS=long $(PY) -m pytest tests/robustness -n 0 -p no:cacheprovider -o faulthandler_timeout=0 $(ARGS)

@@ -25,8 +25,7 @@ from commands.jobs import jobs
 from commands.keys import keys
 from commands.users import users
 from commands.verify import verify
-from config import Settings
-from config_secrets import SettingsError
+from config import Settings, SettingsError
 from database import engine
 from resources.analytics import Dashboard, DoctorPerformance, PatientStats, RevenueReport
 from resources.appointment import (

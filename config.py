@@ -7,9 +7,11 @@ Why this does not use pydantic-settings: docs/adr/0004-settings-reader.md.
 from __future__ import annotations
 
 import csv
-import json
+import fcntl
 import os
 import re
+import secrets
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import cache, cached_property
 from ipaddress import AddressValueError, IPv6Address
@@ -18,7 +20,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from babel import Locale, UnknownLocaleError
-from dotenv import dotenv_values
+from dotenv import dotenv_values, set_key
 from limits import parse_many
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -26,16 +28,8 @@ from redis import ConnectionPool
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from config_keys import SECRETS, KeySettings, in_production
 from config_messages import DeliverySettings
-from config_secrets import (
-    MIN_SECRET_BYTES,
-    PREVIOUS,
-    SECRETS,
-    SettingsError,
-    development_secrets,
-    is_guessable,
-    non_empty,
-)
 
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
@@ -49,7 +43,6 @@ LOCALE = re.compile(r"[a-z]{2,3}(_[A-Z][a-z]{3})?(_([A-Z]{2}|[0-9]{3}))?", re.AS
 DEFAULT_PORTS = {"http": 80, "https": 443}  # browsers leave them out
 MAX_PORT = 65535
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
-Environment = Literal["development", "production", "testing"]
 MAX_CURRENCY_PLACES = 2  # the ledger stores two
 ROLES = ("admin", "doctor", "receptionist", "technician")  # a test compares them with `enums.Role`
 # Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
@@ -66,11 +59,15 @@ def _currencies() -> dict[str, int]:
         return {row["code"]: int(row["decimals"]) for row in csv.DictReader(file)}
 
 
-class Settings(DeliverySettings):
+class SettingsError(Exception):
+    """Invalid settings: one line per environment variable, which never contains its value."""
+
+
+class Settings(KeySettings, DeliverySettings):
     """All settings. The environment variable of a field is its name in capitals.
 
-    `environment` and `flask_env` come first: pydantic validates fields in order, and the checks of production
-    read these two.
+    Those of `KeySettings` come before the others: pydantic validates fields in order, and the checks of
+    production read `environment` and `flask_env`.
     """
 
     model_config = ConfigDict(
@@ -80,21 +77,11 @@ class Settings(DeliverySettings):
         frozen=True,
     )
 
-    environment: Environment | None = None
-    flask_env: Environment = "development"
     flask_debug: bool = False
     database_uri: str | None = None
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
     migration_database_uri: str | None = None
-    jwt_secret_key: str = ""
-    audit_key: str = ""
-    data_key: str = ""
-    backup_key: str = ""
-    jwt_secret_keys_previous: tuple[str, ...] = ()
-    audit_keys_previous: tuple[str, ...] = ()
-    data_keys_previous: tuple[str, ...] = ()
-    backup_keys_previous: tuple[str, ...] = ()
     jwt_access_token_expires_minutes: int = Field(15, ge=1, le=24 * 60)
     jwt_refresh_token_expires_days: int = Field(30, ge=1, le=365)
     session_idle_minutes: int = Field(0, ge=0, le=365 * 24 * 60)  # 0: sessions do not end without use
@@ -126,11 +113,6 @@ class Settings(DeliverySettings):
     # Per worker. The upper limit leaves threads for every other request.
     password_check_queue: int = Field(20, ge=1, le=SERVER_THREADS - 10)
     web_concurrency: int = Field(2, ge=1, le=64)  # worker processes of the server
-
-    @property
-    def production(self) -> bool:
-        """Return True if one of the two variables is `production`: the stricter one wins."""
-        return "production" in (self.environment, self.flask_env)
 
     @property
     def database_url(self) -> str:
@@ -183,54 +165,11 @@ class Settings(DeliverySettings):
         """Return the file whose time of change is the time of the last verification. It has no content."""
         return self.heads_file.with_suffix(".last-verification")
 
-    @field_validator("environment", "flask_env", mode="before")
-    @classmethod
-    def _to_lower_case(cls, value: Any) -> Any:
-        return value.strip().lower() if isinstance(value, str) else value
-
     @field_validator("flask_debug")
     @classmethod
     def _check_debug(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and _in_production(info):
+        if value and in_production(info):
             raise ValueError("must be off in production")
-        return value
-
-    @field_validator(*map(str.lower, SECRETS))
-    @classmethod
-    def _check_secret(cls, value: str, info: ValidationInfo) -> str:
-        if len(value.encode()) < MIN_SECRET_BYTES:
-            raise ValueError(f"missing or shorter than {MIN_SECRET_BYTES} bytes")
-        if _in_production(info):
-            if is_guessable(value):
-                raise ValueError("a well-known or guessable value; use a random one")
-            same = [name for name in SECRETS if info.data.get(name.lower()) == value]
-            if same:
-                raise ValueError(f"the same value as {same[0]}; use a random one of its own")
-        return value
-
-    @field_validator(*(name.lower() + PREVIOUS.lower() for name in SECRETS), mode="before")
-    @classmethod
-    def _read_keys(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                value = None
-        if not isinstance(value, list | tuple) or not all(isinstance(key, str) for key in value):
-            raise ValueError('write a JSON array of earlier keys, such as ["key", "key"]')
-        return tuple(value)
-
-    @field_validator(*(name.lower() + PREVIOUS.lower() for name in SECRETS))
-    @classmethod
-    def _check_keys(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        current = (info.field_name or "").removesuffix(PREVIOUS.lower())
-        for number, key in enumerate(value, 1):
-            if len(key.encode()) < MIN_SECRET_BYTES:
-                raise ValueError(f"entry {number} is shorter than {MIN_SECRET_BYTES} bytes")
-            if _in_production(info) and is_guessable(key):
-                raise ValueError(f"entry {number} is a well-known or guessable value")
-            if key == info.data.get(current) or key in value[: number - 1]:
-                raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
         return value
 
     @field_validator("font_paths", mode="before")
@@ -286,7 +225,7 @@ class Settings(DeliverySettings):
     @field_validator("metrics_token")
     @classmethod
     def _check_metrics_token(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and _in_production(info) and len(value) < MIN_METRICS_TOKEN:
+        if value is not None and in_production(info) and len(value) < MIN_METRICS_TOKEN:
             raise ValueError(f"shorter than {MIN_METRICS_TOKEN} characters; use a random one")
         return value
 
@@ -365,7 +304,7 @@ class Settings(DeliverySettings):
     @classmethod
     def _check_postgresql(cls, value: str | None, info: ValidationInfo) -> str | None:
         uris = info.data.get("database_uri"), info.data.get("supabase_uri")
-        primary = _primary_uri(*uris, production=_in_production(info))
+        primary = _primary_uri(*uris, production=in_production(info))
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
             raise ValueError("only PostgreSQL has read replicas and roles")
         return value
@@ -407,11 +346,6 @@ def _sqlalchemy_url(url: str) -> str:
     return "postgresql://" + url.removeprefix("postgres://") if url.startswith("postgres://") else url
 
 
-def _in_production(info: ValidationInfo) -> bool:
-    # An invalid variable is absent from `info.data`. Then the strict checks of production apply.
-    return "production" in (info.data.get(name, "production") for name in ("environment", "flask_env"))
-
-
 def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
     """Read and check all settings. The environment overrides `.env`, and `overrides` override both.
 
@@ -424,11 +358,11 @@ def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
     except (OSError, UnicodeDecodeError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
         raise SettingsError(f"{env_file} cannot be read: {reason}.") from None
-    values = non_empty({**stored, **os.environ})
+    values = _non_empty({**stored, **os.environ})
     environments = {values.get(name, "").strip().lower() for name in ("ENVIRONMENT", "FLASK_ENV")}
     missing = [name for name in SECRETS if name not in values]
     if missing and env_file is not None and "production" not in environments:
-        values |= development_secrets(env_file, missing)
+        values |= _development_secrets(env_file, missing)
     values = {name: values[name.upper()] for name in Settings.model_fields if name.upper() in values}
     try:
         return Settings(**(values | overrides))
@@ -438,6 +372,42 @@ def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:
             variable = str(error["loc"][0]).upper()
             lines.append(f"{variable}: {error['msg'].removeprefix('Value error, ')}")
         raise SettingsError("\n".join(lines)) from None
+
+
+def _non_empty(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value and value.strip()}
+
+
+def _development_secrets(env_file: Path, names: list[str]) -> dict[str, str]:
+    """Return these secrets from `env_file`. Generate the missing ones and store them there.
+
+    Raises `SettingsError` if they cannot be stored.
+    """
+    stored = _non_empty(dotenv_values(env_file))
+    if any(name not in stored for name in names):
+        try:
+            stored = _store_secrets(env_file, names)
+        except OSError as failure:
+            missing = ", ".join(name for name in names if name not in stored)
+            raise SettingsError(f"{missing}: missing, and cannot be stored: {failure}") from None
+    return {name: stored[name] for name in names}
+
+
+def _store_secrets(env_file: Path, names: list[str]) -> dict[str, str]:
+    """Generate the missing secrets in `env_file`, readable by its owner only. Return its variables."""
+    folder = os.open(env_file.parent, os.O_RDONLY)
+    try:
+        # Of several processes that start together, one generates the secrets. The lock is on the folder:
+        # set_key replaces the file, so that a lock on the file would stay with the old one.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        env_file.touch(mode=0o600)
+        for name in names:
+            if name not in _non_empty(dotenv_values(env_file)):
+                set_key(env_file, name, secrets.token_urlsafe(48), quote_mode="never")
+        env_file.chmod(0o600)
+        return _non_empty(dotenv_values(env_file))
+    finally:
+        os.close(folder)  # releases the lock
 
 
 _active: list[Settings] = []  # empty before `use`

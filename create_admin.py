@@ -8,7 +8,7 @@ import click
 
 from app import create_app
 from commands.terminal import ConflictError, audited_transaction, read_password, validate
-from config_secrets import SettingsError
+from config import SettingsError
 from enums import Role
 from schemas.account import UserCreate
 from services.users import accounts

@@ -14,8 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gc_freeze
 import metrics_directory
 from api.logging import server_config
-from config import SERVER_THREADS, load
-from config_secrets import SettingsError
+from config import SERVER_THREADS, SettingsError, load
 
 try:
     _settings = load()

@@ -22,8 +22,7 @@ import flask_migrate
 import config
 import server
 from app import create_app
-from config import Settings
-from config_secrets import SettingsError
+from config import Settings, SettingsError
 from create_admin import FIRST_EMAIL, create_first_admin
 
 SERVER = Path(server.__file__)

@@ -34,7 +34,13 @@ EXPOSED_HEADERS = (
     "X-Total-Count, X-Total-Count-Capped, Content-Range, Content-Disposition, Link, ETag, Location, "
     "Retry-After, Idempotency-Replayed, X-Request-ID, X-Ignored-Members, RateLimit, RateLimit-Policy"
 ).split(", ")
-SECURITY_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"))
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    # Requests with CORS are not affected. Pages of other sites cannot embed a response without CORS.
+    ("Cross-Origin-Resource-Policy", "same-site"),
+)
 # Responses are data: a browser must not run, load or frame anything in them.
 CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from config import Settings, settings
-from config_secrets import PREVIOUS
+from config_keys import PREVIOUS
 
 RingName = Literal["JWT_SECRET_KEY", "AUDIT_KEY", "DATA_KEY", "BACKUP_KEY"]
 RING_NAMES: tuple[RingName, ...] = get_args(RingName)

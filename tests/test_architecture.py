@@ -12,19 +12,29 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
 MODULES = (
-    *("app", "column_types", "config", "config_messages", "config_secrets", "create_admin", "enums"),
-    *("errors", "extensions", "gc_freeze", "metrics_directory", "models", "run", "server", "worker_process"),
+    *(
+        "app",
+        "column_types",
+        "config",
+        "config_keys",
+        "config_messages",
+        "create_admin",
+        "enums",
+        "errors",
+        "extensions",
+    ),
+    *("gc_freeze", "metrics_directory", "models", "run", "server", "worker_process"),
 )
 PROJECT = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
 # The modules of the project that a layer may import. Dependencies point down.
-LOWEST = {"column_types", "config", "config_messages", "config_secrets", "enums", "errors"}
+LOWEST = {"column_types", "config", "config_keys", "config_messages", "enums", "errors"}
 LOWER = LOWEST | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
     "app": PROJECT - {"tests", "app", "create_admin"},
-    "server": {"api.logging", "config", "config_secrets", "gc_freeze", "metrics_directory", "worker_process"},
+    "server": {"api.logging", "config", "gc_freeze", "metrics_directory", "worker_process"},
     "worker_process": set(),
-    "run": {"app", "config", "config_secrets", "create_admin", "server"},
+    "run": {"app", "config", "create_admin", "server"},
     "gc_freeze": set(),
     "metrics_directory": set(),
     "create_admin": LOWER | {"app", "schemas", "services", "commands"},
@@ -41,8 +51,8 @@ ALLOWED = {
     "column_types": set(),
     "enums": set(),
     "errors": set(),
-    "config": {"config_messages", "config_secrets"},
-    "config_secrets": set(),
+    "config": {"config_keys", "config_messages"},
+    "config_keys": set(),
     "config_messages": set(),
 }
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "dao", "repositories", "interfaces"}

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-import config_secrets
-from config import SECRETS, Settings, load
-from config_secrets import SettingsError
+import config
+from config import SECRETS, Settings, SettingsError, load
 from tests.support.servers import ROOT
 
 JWT, AUDIT = "k7Q2x9Zr" * 3 + "Lm4pT8wB", "m4W8v1Lt" * 3 + "Qz6nR3yD"
@@ -377,7 +376,7 @@ def test_processes_that_start_together_use_the_same_secrets(tmp_path: Path) -> N
 def test_a_process_that_starts_between_two_secrets_waits_for_both(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file, set_key, first_is_stored = tmp_path / ".env", config_secrets.set_key, threading.Event()
+    file, set_key, first_is_stored = tmp_path / ".env", config.set_key, threading.Event()
 
     def set_key_slowly(path: Path, name: str, value: str, **options: Any) -> None:
         if name == SECRETS[1]:
@@ -385,7 +384,7 @@ def test_a_process_that_starts_between_two_secrets_waits_for_both(
         set_key(path, name, value, **options)
         first_is_stored.set()
 
-    monkeypatch.setattr(config_secrets, "set_key", set_key_slowly)
+    monkeypatch.setattr(config, "set_key", set_key_slowly)
     with ThreadPoolExecutor() as executor:
         first = executor.submit(load, file)
         assert first_is_stored.wait(10)

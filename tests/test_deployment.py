@@ -26,6 +26,7 @@ from tests.support.keys import new_secrets
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = "https://pypi.org/simple"
 NOT_SERVED = {"deploy", "docs", "instance", "tests", "run.py"}  # what the server does not use
+DIGEST = "@sha256:[0-9a-f]{64}"
 SETTINGS = {name.upper() for name in Settings.model_fields}
 NO_DEFAULTS = {*SECRETS, "METRICS_TOKEN"}
 
@@ -183,7 +184,8 @@ def test_the_build_context_excludes_files_by_default() -> None:
 def test_the_image_runs_the_server_without_root_and_without_secrets() -> None:
     text = read("Dockerfile")
 
-    assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"python:3.11-slim"}
+    [image] = set(re.findall(r"^FROM (\S+)", text, re.M))
+    assert re.fullmatch(rf"python:3\.11-slim{DIGEST}", image)
     assert re.findall(r"^USER (\S+)", text, re.M) == ["clinic"]
     assert "--require-hashes -r requirements.txt" in text
     assert "/health/live" in text[text.index("HEALTHCHECK") :]
@@ -225,7 +227,56 @@ def test_the_composed_server_gets_known_settings_and_no_default_secret() -> None
     assert environment["ENVIRONMENT"] == "production"
     for name in (*SECRETS, "ALLOWED_ORIGINS"):
         assert environment[name] == f"${{{name}:?}}"
-    assert "${POSTGRES_PASSWORD:?}" in environment["DATABASE_URI"]
+    assert environment["DATABASE_URI"].startswith("postgresql://clinic_app:${POSTGRES_SERVER_PASSWORD:?}@")
+    assert environment["REDIS_URL"] == "redis://:${REDIS_PASSWORD:?}@redis:6379/0"
+
+
+def test_only_migrations_connect_as_the_owner_of_the_tables() -> None:
+    services = compose()["services"]
+    owner = {
+        name: service.get("environment", {}).get("MIGRATION_DATABASE_URI")
+        for name, service in services.items()
+    }
+
+    assert {name for name, url in owner.items() if url} == {"migrate"}
+    assert owner["migrate"].startswith("postgresql://clinic:${POSTGRES_PASSWORD:?}@")
+    assert services["migrate"]["environment"].items() >= services["app"]["environment"].items()
+    assert (
+        "./deploy/server-role.sh:/docker-entrypoint-initdb.d/server-role.sh:ro"
+        in services["postgres"]["volumes"]
+    )
+    assert unit("clinic-migrate.service")["Service"]["EnvironmentFile"] == ["-/srv/clinic/.env.migrate"]
+    assert unit("clinic.service")["Unit"]["Requires"] == ["clinic-migrate.service"]
+    for name in ("clinic", "clinic-worker", "clinic-verify", "clinic-backup"):
+        assert "EnvironmentFile" not in unit(f"{name}.service")["Service"]
+
+
+def test_every_service_has_limits_and_an_image_by_digest() -> None:
+    for name, service in compose()["services"].items():
+        assert service["mem_limit"], name
+        assert service["pids_limit"], name
+        if "build" not in service:
+            assert re.search(rf"{DIGEST}$", service["image"]), name
+
+
+def test_redis_requires_its_password() -> None:
+    redis = compose()["services"]["redis"]
+
+    command = redis["command"]
+    assert command[command.index("--requirepass") + 1] == "${REDIS_PASSWORD:?}"
+    assert redis["environment"]["REDISCLI_AUTH"] == "${REDIS_PASSWORD:?}"
+
+
+@pytest.mark.parametrize("path", ["deploy/nginx.conf", "deploy/nginx-site.conf"])
+def test_the_proxy_limits_the_requests_of_an_address(path: str) -> None:
+    zone, shared = (
+        "limit_req_zone $binary_remote_addr zone=clinic:10m rate=50r/s;",
+        read("deploy/nginx-locations.conf"),
+    )
+
+    assert zone in read(path)
+    assert "limit_req zone=clinic burst=300 nodelay;" in shared
+    assert '"error":"too_many_requests"' in shared
 
 
 def test_the_proxy_overwrites_the_forwarded_address_of_the_client() -> None:
@@ -280,10 +331,12 @@ def unit(name: str) -> dict[str, dict[str, list[str]]]:
     return sections
 
 
-@pytest.mark.parametrize("name", ["clinic", "clinic-worker", "clinic-verify", "clinic-backup"])
+@pytest.mark.parametrize(
+    "name", ["clinic", "clinic-migrate", "clinic-worker", "clinic-verify", "clinic-backup"]
+)
 def test_every_unit_runs_existing_code_without_rights(name: str) -> None:
     service = unit(f"{name}.service")["Service"]
-    own = {"Type", "KillMode", "TimeoutStopSec", "Restart", "RestartSec", "ReadWritePaths"}
+    own = {"Type", "KillMode", "TimeoutStopSec", "Restart", "RestartSec", "ReadWritePaths", "EnvironmentFile"}
     commands = [value for option, values in service.items() if option.startswith("Exec") for value in values]
 
     shared = {

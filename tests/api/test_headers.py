@@ -116,6 +116,8 @@ def test_responses_are_not_cached_and_have_security_headers(clinic: Clinic) -> N
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-site"
     assert "no-store" not in clinic.nobody.get("/health/live").headers.get("Cache-Control", "")
 
 

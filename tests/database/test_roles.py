@@ -11,8 +11,7 @@ import pytest
 from sqlalchemy import make_url
 
 from app import create_app
-from config import Settings
-from config_secrets import SettingsError
+from config import Settings, SettingsError
 from database import roles
 from models import Base, Patient
 from tests.conftest import settings_for

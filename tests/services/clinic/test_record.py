@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
-from config_secrets import SettingsError
+from config import SettingsError
 from models import AuditLog
 from tests.conftest import settings_for
 from tests.support.clinic import Clinic
