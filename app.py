@@ -25,7 +25,7 @@ from commands.jobs import jobs
 from commands.keys import keys
 from commands.users import users
 from commands.verify import verify
-from config import Settings
+from config import Settings, SettingsError
 from database import engine
 from resources.analytics import Dashboard, DoctorPerformance, PatientStats, RevenueReport
 from resources.appointment import (
@@ -247,7 +247,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
 def create_app(settings: Settings | None = None) -> Flask:
     """Create the WSGI application. Without `settings`, read them from the environment.
 
-    Raises `config.SettingsError` with every invalid setting.
+    Raises `SettingsError` with every invalid setting.
     """
     settings = settings or config.load()
     config.use(settings)
@@ -309,7 +309,7 @@ def register_commands(app: Flask) -> None:
 if __name__ == "__main__":
     try:
         application = create_app()
-    except config.SettingsError as error:
+    except SettingsError as error:
         raise SystemExit(f"The settings are wrong:\n{error}") from None
     server = config.settings()
     application.run(host=server.host, port=server.port, debug=server.flask_debug, threaded=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import json
 import os
 import re
 import secrets
@@ -29,25 +28,11 @@ from redis import ConnectionPool
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from config_keys import SECRETS, KeySettings, in_production
 from config_messages import DeliverySettings
 
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
-# Each of them is the current key of a ring. Earlier keys, which only verify and decrypt, are in a variable of
-# their own with the ending S_PREVIOUS.
-SECRETS = ("JWT_SECRET_KEY", "AUDIT_KEY", "DATA_KEY", "BACKUP_KEY")
-PREVIOUS = "S_PREVIOUS"
-MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: at least as long as the hash output
-# Words in the secrets of examples and tutorials. A random secret loses few characters without them.
-GUESSABLE_WORDS = re.compile(
-    "your|change|secret|example|default|password|jwt|super|key|token|here|this|that|value|very|long|string|"
-    "random|replace|with|please|must|should|least|bytes|characters|character|secure|insecure|production|"
-    "development|dev|testing|test|flask|clinic|management|system|server|backend|local|only|not|use|for|the|"
-    "and|app|own|audit|in|is|it|at|be|me|my|to|of|or|do|a|1234567890|123456789|12345678|12345|1234|123|"
-    "[-_ .!]",
-    re.I,
-)
-MIN_DISTINCT = 8  # different characters that are left without those words
 MIN_METRICS_TOKEN = 32  # characters, in production
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
@@ -58,7 +43,6 @@ LOCALE = re.compile(r"[a-z]{2,3}(_[A-Z][a-z]{3})?(_([A-Z]{2}|[0-9]{3}))?", re.AS
 DEFAULT_PORTS = {"http": 80, "https": 443}  # browsers leave them out
 MAX_PORT = 65535
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2", "sqlite", "sqlite+pysqlite")
-Environment = Literal["development", "production", "testing"]
 MAX_CURRENCY_PLACES = 2  # the ledger stores two
 ROLES = ("admin", "doctor", "receptionist", "technician")  # a test compares them with `enums.Role`
 # Threads of one server worker. More than its 20 database connections: a slow request body and a waiting
@@ -79,11 +63,11 @@ class SettingsError(Exception):
     """Invalid settings: one line per environment variable, which never contains its value."""
 
 
-class Settings(DeliverySettings):
+class Settings(KeySettings, DeliverySettings):
     """All settings. The environment variable of a field is its name in capitals.
 
-    `environment` and `flask_env` come first: pydantic validates fields in order, and the checks of production
-    read these two.
+    Those of `KeySettings` come before the others: pydantic validates fields in order, and the checks of
+    production read `environment` and `flask_env`.
     """
 
     model_config = ConfigDict(
@@ -93,21 +77,11 @@ class Settings(DeliverySettings):
         frozen=True,
     )
 
-    environment: Environment | None = None
-    flask_env: Environment = "development"
     flask_debug: bool = False
     database_uri: str | None = None
     supabase_uri: str | None = None
     analytics_database_uri: str | None = None
     migration_database_uri: str | None = None
-    jwt_secret_key: str = ""
-    audit_key: str = ""
-    data_key: str = ""
-    backup_key: str = ""
-    jwt_secret_keys_previous: tuple[str, ...] = ()
-    audit_keys_previous: tuple[str, ...] = ()
-    data_keys_previous: tuple[str, ...] = ()
-    backup_keys_previous: tuple[str, ...] = ()
     jwt_access_token_expires_minutes: int = Field(15, ge=1, le=24 * 60)
     jwt_refresh_token_expires_days: int = Field(30, ge=1, le=365)
     session_idle_minutes: int = Field(0, ge=0, le=365 * 24 * 60)  # 0: sessions do not end without use
@@ -139,11 +113,6 @@ class Settings(DeliverySettings):
     # Per worker. The upper limit leaves threads for every other request.
     password_check_queue: int = Field(20, ge=1, le=SERVER_THREADS - 10)
     web_concurrency: int = Field(2, ge=1, le=64)  # worker processes of the server
-
-    @property
-    def production(self) -> bool:
-        """Return True if one of the two variables is `production`: the stricter one wins."""
-        return "production" in (self.environment, self.flask_env)
 
     @property
     def database_url(self) -> str:
@@ -196,54 +165,11 @@ class Settings(DeliverySettings):
         """Return the file whose time of change is the time of the last verification. It has no content."""
         return self.heads_file.with_suffix(".last-verification")
 
-    @field_validator("environment", "flask_env", mode="before")
-    @classmethod
-    def _to_lower_case(cls, value: Any) -> Any:
-        return value.strip().lower() if isinstance(value, str) else value
-
     @field_validator("flask_debug")
     @classmethod
     def _check_debug(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and _in_production(info):
+        if value and in_production(info):
             raise ValueError("must be off in production")
-        return value
-
-    @field_validator(*map(str.lower, SECRETS))
-    @classmethod
-    def _check_secret(cls, value: str, info: ValidationInfo) -> str:
-        if len(value.encode()) < MIN_SECRET_BYTES:
-            raise ValueError(f"missing or shorter than {MIN_SECRET_BYTES} bytes")
-        if _in_production(info):
-            if _is_guessable(value):
-                raise ValueError("a well-known or guessable value; use a random one")
-            same = [name for name in SECRETS if info.data.get(name.lower()) == value]
-            if same:
-                raise ValueError(f"the same value as {same[0]}; use a random one of its own")
-        return value
-
-    @field_validator(*(name.lower() + PREVIOUS.lower() for name in SECRETS), mode="before")
-    @classmethod
-    def _read_keys(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                value = None
-        if not isinstance(value, list | tuple) or not all(isinstance(key, str) for key in value):
-            raise ValueError('write a JSON array of earlier keys, such as ["key", "key"]')
-        return tuple(value)
-
-    @field_validator(*(name.lower() + PREVIOUS.lower() for name in SECRETS))
-    @classmethod
-    def _check_keys(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        current = (info.field_name or "").removesuffix(PREVIOUS.lower())
-        for number, key in enumerate(value, 1):
-            if len(key.encode()) < MIN_SECRET_BYTES:
-                raise ValueError(f"entry {number} is shorter than {MIN_SECRET_BYTES} bytes")
-            if _in_production(info) and _is_guessable(key):
-                raise ValueError(f"entry {number} is a well-known or guessable value")
-            if key == info.data.get(current) or key in value[: number - 1]:
-                raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
         return value
 
     @field_validator("font_paths", mode="before")
@@ -299,7 +225,7 @@ class Settings(DeliverySettings):
     @field_validator("metrics_token")
     @classmethod
     def _check_metrics_token(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and _in_production(info) and len(value) < MIN_METRICS_TOKEN:
+        if value is not None and in_production(info) and len(value) < MIN_METRICS_TOKEN:
             raise ValueError(f"shorter than {MIN_METRICS_TOKEN} characters; use a random one")
         return value
 
@@ -378,14 +304,10 @@ class Settings(DeliverySettings):
     @classmethod
     def _check_postgresql(cls, value: str | None, info: ValidationInfo) -> str | None:
         uris = info.data.get("database_uri"), info.data.get("supabase_uri")
-        primary = _primary_uri(*uris, production=_in_production(info))
+        primary = _primary_uri(*uris, production=in_production(info))
         if value is not None and any(uri.startswith("sqlite") for uri in (value, primary)):
             raise ValueError("only PostgreSQL has read replicas and roles")
         return value
-
-
-def _is_guessable(secret: str) -> bool:
-    return len(set(GUESSABLE_WORDS.sub("", secret))) < MIN_DISTINCT
 
 
 def canonical_locale(text: str) -> str:
@@ -422,11 +344,6 @@ def _primary_uri(database_uri: str | None, supabase_uri: str | None, *, producti
 def _sqlalchemy_url(url: str) -> str:
     # PostgreSQL hosts write postgres://, which SQLAlchemy does not accept
     return "postgresql://" + url.removeprefix("postgres://") if url.startswith("postgres://") else url
-
-
-def _in_production(info: ValidationInfo) -> bool:
-    # An invalid variable is absent from `info.data`. Then the strict checks of production apply.
-    return "production" in (info.data.get(name, "production") for name in ("environment", "flask_env"))
 
 
 def load(env_file: Path | None = ENV_FILE, **overrides: Any) -> Settings:

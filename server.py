@@ -41,7 +41,7 @@ STOP_TIMEOUT_S = 30  # for the requests in flight
 RELOAD_INTERVAL_S = 10.0  # from the start of a new worker to the end of the old one; loading takes about 2 s
 PR_SET_PDEATHSIG = 1  # prctl(2)
 # `load_application` imports them again: after SIGHUP the main process may have an old version.
-IMPORTED_BY_MAIN_PROCESS = ("config", "api", "api.logging")
+IMPORTED_BY_MAIN_PROCESS = ("config", "config_keys", "config_messages", "api", "api.logging")
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ DESCRIPTIONS = {
     "too_short": "must have at least {min_length} elements",
     "too_long": "must have at most {max_length} elements",
     "model_type": "must be an object",
+    "dict_type": "must be an object",
     "model_attributes_type": "must be an object",
     "json_invalid": "contains a number that is too large",
 }

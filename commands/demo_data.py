@@ -116,7 +116,7 @@ COLUMNS: dict[type[Base], tuple[str, ...]] = {
         InventoryUsage: "id treatment_id item_id quantity",
         StockMovement: "id item_id lot_id type quantity treatment_id created_at",
         AuditLog: "id chain number at user_id user_name role action entity entity_id entity_ids patient_ids "
-        "fields outcome detail operation address request_id mac",
+        "fields outcome detail operation address request_id key_id mac",
         AuditSubject: "patient_id audit_id",
     }.items()
 }

@@ -94,6 +94,7 @@ def _create_patients(actor: Actor) -> tuple[Patient, Patient]:
         phone="+254 722 000 111",
         insurance_provider="Acme Health",
         insurance_id="AH-104-22",
+        language="sw",
     )
     patients.register(actor, name="Baraka Mutua", gender=Gender.MALE, date_of_birth=date(1979, 11, 3))
     return patient, patients.register(actor, name="Imani Wekesa", date_of_birth=date(2015, 6, 20))

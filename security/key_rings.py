@@ -15,7 +15,8 @@ from typing import Literal, get_args
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from config import PREVIOUS, Settings, settings
+from config import Settings, settings
+from config_keys import PREVIOUS
 
 RingName = Literal["JWT_SECRET_KEY", "AUDIT_KEY", "DATA_KEY", "BACKUP_KEY"]
 RING_NAMES: tuple[RingName, ...] = get_args(RingName)

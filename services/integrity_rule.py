@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Select, func, select
 
 
 @dataclass(frozen=True)
@@ -14,3 +14,8 @@ class IntegrityCheck:
 
     rule: str
     query: Select[Any]
+
+
+def sum_of(column: Any, *conditions: Any) -> Any:
+    """Return the sum of a column over rows with the conditions, 0 without rows, as a subquery."""
+    return select(func.coalesce(func.sum(column), 0)).where(*conditions).scalar_subquery()

@@ -12,13 +12,23 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("api", "cache", "commands", "database", "resources", "schemas", "security", "services")
 MODULES = (
-    *("app", "column_types", "config", "config_messages", "create_admin", "enums", "errors", "extensions"),
+    *(
+        "app",
+        "column_types",
+        "config",
+        "config_keys",
+        "config_messages",
+        "create_admin",
+        "enums",
+        "errors",
+        "extensions",
+    ),
     *("gc_freeze", "metrics_directory", "models", "run", "server", "worker_process"),
 )
 PROJECT = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
 # The modules of the project that a layer may import. Dependencies point down.
-LOWEST = {"column_types", "config", "config_messages", "enums", "errors"}
+LOWEST = {"column_types", "config", "config_keys", "config_messages", "enums", "errors"}
 LOWER = LOWEST | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
     "app": PROJECT - {"tests", "app", "create_admin"},
@@ -41,7 +51,8 @@ ALLOWED = {
     "column_types": set(),
     "enums": set(),
     "errors": set(),
-    "config": {"config_messages"},
+    "config": {"config_keys", "config_messages"},
+    "config_keys": set(),
     "config_messages": set(),
 }
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "dao", "repositories", "interfaces"}

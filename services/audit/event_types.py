@@ -4,49 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+# Actions whose past tense does not follow from their first word.
 PAST_TENSE = {
-    "activate": "activated",
     "addendum": "addendum_added",
-    "archive": "archived",
+    "check_in": "checked_in",
+    "login": "signed_in",
+    "logout": "signed_out",
+    "no_show": "missed",
+    "reassign": "moved",
+    "reschedule": "moved",
+    "step_up": "stepped_up",
+    "write_off": "written_off",
+}
+IRREGULAR_VERBS = {
     "begin": "begun",
     "cancel": "cancelled",
-    "change_password": "password_changed",
-    "check_in": "checked_in",
-    "complete": "completed",
-    "confirm": "confirmed",
-    "create": "created",
-    "deactivate": "deactivated",
-    "delete": "deleted",
-    "deliver": "delivered",
-    "dispense": "dispensed",
-    "grant": "granted",
-    "fail": "failed",
-    "issue_reset": "password_reset_issued",
-    "login": "signed_in",
-    "lose": "lost",
-    "no_show": "missed",
+    "enrol": "enrolled",
+    "login": "login",
     "pay": "paid",
-    "reassign": "moved",
-    "refund": "refunded",
-    "register": "registered",
-    "reject_refund": "refund_rejected",
-    "reopen": "reopened",
-    "request_refund": "refund_requested",
-    "reschedule": "moved",
-    "reset_password": "password_reset",
-    "restore": "restored",
-    "retry": "retried",
-    "review": "reviewed",
+    "reset": "reset",
     "send": "sent",
-    "sign": "signed",
-    "start": "started",
     "stop": "stopped",
-    "suppress": "suppressed",
-    "unlock": "unlocked",
-    "unsubscribe": "unsubscribed",
-    "update": "updated",
-    "void": "voided",
-    "write_off": "written_off",
 }
 OWN_WORDS = {("appointment", "create"): "booked", ("billing", "create"): "issued"}
 # Actions that name how something was done. The changed fields tell what was done, the first one that matches.
@@ -66,4 +44,21 @@ def event_type(entity: str, change: str, action: str, fields: Collection[str]) -
         if change == "update":
             done = (done for of, name, done in DONE_BY_FIELD if of == entity and name in fields)
             action = next(done, change)
-    return f"{entity}.{OWN_WORDS.get((entity, action)) or PAST_TENSE.get(action, action)}"
+    return f"{entity}.{OWN_WORDS.get((entity, action)) or past_tense(action)}"
+
+
+def past_tense(action: str) -> str:
+    """Return the past tense of an action, such as `password_changed` for `change_password`."""
+    if action in PAST_TENSE:
+        return PAST_TENSE[action]
+    verb, _, what = action.partition("_")
+    past = IRREGULAR_VERBS.get(verb) or _regular_past(verb)
+    return f"{what}_{past}" if what else past
+
+
+def _regular_past(verb: str) -> str:
+    if verb.endswith("e"):
+        return f"{verb}d"
+    if verb.endswith("y"):
+        return f"{verb[:-1]}ied"
+    return f"{verb}ed"

@@ -151,6 +151,7 @@ def counts_all(condition: str) -> bool:
     )
 
 
+SAMPLES_BY_NAME = {"language": "sw"}  # a filter that accepts only some texts
 SAMPLES = {
     Kind.ID: "3",
     Kind.INTEGER: "40",
@@ -179,7 +180,8 @@ def queries(listing: ListSpec[Any]) -> Iterator[str]:
         if column.kind is Kind.ID and name != "id":
             yield f"{name}=3"
     for name, condition in listing.filters.items():
-        yield f"{name}={condition.values[0] if condition.values else SAMPLES[condition.kind]}"
+        sample = SAMPLES_BY_NAME.get(name, SAMPLES[condition.kind])
+        yield f"{name}={condition.values[0] if condition.values else sample}"
 
 
 def lists(clinic: Clinic) -> list[RegisteredEndpoint]:

@@ -77,7 +77,7 @@ def subscription(
         clinic=clinic,
         server=server,
         readers=readers,
-        name=f"{engine} {zone}".replace("/", " "),
+        name=feed["url"].rpartition("/")[2][:20],
         first=first,
         url=feed["url"].replace("http://localhost", server.url),
     )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from enums import JobState
+from models import Passkey
 from services import clock
 from services.calendar_feeds.feeds import MAX_FEEDS
 from services.jobs import storage
@@ -104,8 +105,26 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("doctor_id", "calendar_feed_id"): (doctor_id, feed["id"]),
         ("calendar_token",): (calendar_token(feed),),
         ("session_id",): (number,),
+        ("passkey_id",): (add_passkey(clinic, number),),
         ("job_id",): (add_dead_job(clinic),),
     }
+
+
+def add_passkey(clinic: Clinic, number: int) -> int:
+    """Add a passkey of the admin, and return its id. It is no second factor: no example needs a step-up."""
+    with clinic.inside() as session:
+        passkey = Passkey(
+            user_id=clinic.admin.user_id,
+            name=f"Phone {number}",
+            credential_id=f"key-{number}",
+            public_key=b"",
+            sign_count=0,
+            created_at=clock.now() - timedelta(days=number),
+            last_used_at=clock.now() - timedelta(hours=number),
+        )
+        session.add(passkey)
+        session.flush()
+        return passkey.id
 
 
 def add_dead_job(clinic: Clinic) -> int:

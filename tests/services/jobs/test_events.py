@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import func, select
 
 from extensions import db
-from models import Event, Job
-from services.audit.event_types import PAST_TENSE, QUALIFIERS, event_type
+from models import Base, Event, Job
+from services.audit.event_types import event_type, past_tense
 from services.jobs import dispatcher, queue
 from services.jobs.registry import SUBSCRIBERS
 from services.jobs.worker import Worker
+from services.scheduling.appointments import AUDIT_ACTIONS
 from tests.support.clinic import Clinic, soon
 from tests.support.concurrency import run_concurrently
 from tests.support.servers import ROOT
@@ -108,9 +109,26 @@ def test_a_rolled_back_change_leaves_no_event(clinic: Clinic) -> None:
     assert types(clinic) == [*before, "patient.created"]
 
 
-def test_every_action_has_a_past_tense() -> None:
-    """The literals that services pass to `set_action`."""
-    actions = {
+@pytest.mark.parametrize(
+    ("action", "past"),
+    [
+        ("activate", "activated"),
+        ("retry", "retried"),
+        ("void", "voided"),
+        ("send", "sent"),
+        ("change_password", "password_changed"),
+        ("reset_mfa", "mfa_reset"),
+        ("request_refund", "refund_requested"),
+        ("check_in", "checked_in"),
+    ],
+)
+def test_past_tense(action: str, past: str) -> None:
+    assert past_tense(action) == past
+
+
+def test_every_subscription_is_to_an_event_that_a_service_produces() -> None:
+    """The entities, and the literals that services pass to `set_action`."""
+    actions = {"create", "update", "delete"} | {
         literal.value
         for path in (ROOT / "services").rglob("*.py")
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -118,9 +136,13 @@ def test_every_action_has_a_past_tense() -> None:
         for literal in ast.walk(call.args[1])
         if isinstance(literal, ast.Constant)
     }
+    actions |= set(AUDIT_ACTIONS.values())
+    entities = {mapper.class_.__entity__ for mapper in Base.registry.mappers} - {None}
 
-    assert len(actions) > 15
-    assert actions - set(PAST_TENSE) - set(QUALIFIERS) == set()
+    produced = {event_type(entity, "update", action, ()) for entity in entities for action in actions}
+
+    assert len(actions) > 30
+    assert set(SUBSCRIBERS) <= produced
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from services.clinic.record import clinic_record
 from services.messages.rendering import MessageVariables, RenderedMessage, longest_sms, render
 from services.messages.templates import OPTIONAL, VARIABLE, VARIABLES, built_in, built_in_locales, fallbacks
 from tests.support.clinic import Clinic
+from tests.support.servers import ROOT
 
 MakeClinic = Callable[..., Clinic]
 LOCALES = ("ar", "en", "es", "fr", "pt", "sw")
@@ -48,6 +49,23 @@ def test_every_kind_and_channel_has_a_text_in_six_languages() -> None:
             # the first line stays, whatever has no value
             assert not set(VARIABLE.findall(text.splitlines()[0])) & OPTIONAL, where
     assert {name for names in VARIABLES.values() for name in names} >= OPTIONAL
+
+
+def test_the_documentation_shows_the_texts(make_clinic: MakeClinic) -> None:
+    clinic = make_clinic(clinic_locale="en_KE", clinic_timezone="Africa/Nairobi")
+    clinic.admin.patch("/clinic", {"phones": ["+254 20 555 0100"]})
+    page = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
+    values = MessageVariables(
+        clinic="Lakeside Clinic",
+        start=START,
+        old_start=datetime(2026, 8, 4, 12, 30, tzinfo=UTC),
+        link="https://clinic.example/a/…",
+    )
+
+    for kind in MessageKind:
+        # GSM-7 has no ellipsis
+        shown = message(clinic, kind, MessageChannel.SMS, "en", values).text.replace("...", "…")
+        assert f"| `{kind}` | {shown.replace(chr(10), '<br>')} |" in page, shown
 
 
 def test_texts_of_languages_differ() -> None:
