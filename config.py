@@ -87,6 +87,7 @@ class Settings(KeySettings, DeliverySettings):
     session_idle_minutes: int = Field(0, ge=0, le=365 * 24 * 60)  # 0: sessions do not end without use
     session_max_hours: int = Field(720, ge=1, le=365 * 24)
     allowed_origins: tuple[str, ...] = ()
+    public_url: str | None = None  # scheme and host by which browsers reach this server
     port: int = Field(5000, ge=1, le=MAX_PORT)
     host: str = "127.0.0.1"
     redis_url: str | None = None
@@ -204,6 +205,14 @@ class Settings(KeySettings, DeliverySettings):
                 "pattern; write a name with other than ASCII letters in its xn-- form"
             )
         return tuple(dict.fromkeys(origin for origin in origins if origin is not None))
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str | None) -> str | None:
+        origin = _exact_origin(value) if value is not None else None
+        if value is not None and (origin is None or not origin.startswith(("http://", "https://"))):
+            raise ValueError("write https://host[:port], without a path")
+        return origin
 
     @field_validator("mfa_required_roles")
     @classmethod
