@@ -212,6 +212,17 @@ def set_action(row: Base, action: str) -> None:
         entry.patient_ids.add(patient_id)
 
 
+def record_creation(row: Base) -> None:
+    """Add the entry of a row that was inserted without the unit of work."""
+    entry = pending_entries().entry(row.__entity__ or "record", row.id, "create")  # type: ignore[attr-defined]
+    entry.change = "create"
+    columns = _field_names(type(row))
+    entry.fields |= {name for column, name in columns.items() if getattr(row, column) is not None}
+    patient_id = patient_of(row)
+    if patient_id is not None:
+        entry.patient_ids.add(patient_id)
+
+
 def record_read(action: str, entity: str | None, ids: Sequence[int], patient_ids: Iterable[int]) -> None:
     """Add an entry for a read of patient records.
 
