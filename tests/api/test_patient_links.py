@@ -182,7 +182,12 @@ def preferences(clinic: Clinic, patient_id: int) -> list[bool]:
 
 @pytest.mark.parametrize(
     ("language", "expected", "direction"),
-    [("fr", "jeudi 4 mars 2027", "ltr"), ("ar", "2027", "rtl"), ("pt-BR", "4 de março de 2027", "ltr")],
+    [
+        ("fr", "jeudi 4 mars 2027", "ltr"),
+        ("sw", "10:00 asubuhi", "ltr"),
+        ("ar", "2027", "rtl"),
+        ("pt-BR", "4 de março de 2027", "ltr"),
+    ],
 )
 def test_the_page_is_in_the_language_of_the_patient(
     clinic: Clinic, language: str, expected: str, direction: str
