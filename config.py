@@ -106,7 +106,6 @@ class Settings(KeySettings, DeliverySettings):
     rate_limit_register: str = "10 per hour"
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
-    public_url: str | None = None  # scheme and host by which browsers reach this server
     mfa_required_roles: tuple[str, ...] = ()
     mfa_grace_days: int = Field(14, ge=0, le=365)
     bcrypt_cost: int = Field(12, ge=4, le=15)
@@ -205,14 +204,6 @@ class Settings(KeySettings, DeliverySettings):
                 "pattern; write a name with other than ASCII letters in its xn-- form"
             )
         return tuple(dict.fromkeys(origin for origin in origins if origin is not None))
-
-    @field_validator("public_url")
-    @classmethod
-    def _check_public_url(cls, value: str | None) -> str | None:
-        origin = _exact_origin(value) if value is not None else None
-        if value is not None and (origin is None or not origin.startswith(("http://", "https://"))):
-            raise ValueError("write https://host[:port], without a path")
-        return origin
 
     @field_validator("mfa_required_roles")
     @classmethod

@@ -1,4 +1,4 @@
-"""Settings of messages to patients: mail server, gateways of SMS and WhatsApp, links and callbacks."""
+"""Settings of messages to patients: mail server, gateways of SMS and WhatsApp, and their callbacks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ class Gateway(BaseModel):
 class DeliverySettings(BaseModel):
     """The settings of messages. They do not depend on the environment."""
 
-    public_url: str | None = None  # of this server, for the links in messages
     smtp_url: str | None = None  # unset: e-mail is only logged
     mail_from: str | None = None
     sms_provider: ProviderName = "log"
@@ -92,16 +91,6 @@ class DeliverySettings(BaseModel):
             id_path=tuple(path.split(".")) if path else (),
         )
 
-    @field_validator("public_url")
-    @classmethod
-    def _check_public_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        url = _http_url(value, "write the address of this server, such as https://clinic.example")
-        if url.query or url.fragment:
-            raise ValueError("must not have a query or a fragment")
-        return value.rstrip("/")
-
     @field_validator("smtp_url")
     @classmethod
     def _check_smtp_url(cls, value: str | None) -> str | None:
@@ -121,7 +110,7 @@ class DeliverySettings(BaseModel):
 
     @field_validator(*GATEWAY_FIELDS["provider"], mode="before")
     @classmethod
-    def _to_lower_case(cls, value: Any) -> Any:
+    def _read_provider(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator(*GATEWAY_FIELDS["http_url"])

@@ -14,7 +14,7 @@ from io import BytesIO
 from PIL import Image, ImageDraw
 from sqlalchemy import select
 
-from enums import CalendarDetail, Gender, PaymentMethod, Role, TreatmentStatus
+from enums import CalendarDetail, Gender, MessageKind, PaymentMethod, Role, TreatmentStatus
 from extensions import db
 from models import Billing, Doctor, Patient, User
 from security.permissions import Actor
@@ -26,6 +26,8 @@ from services.clinic import logo, record
 from services.clinic.record import clinic_record
 from services.clinical import prescriptions, treatments, visits
 from services.inventory import items
+from services.messages import planning
+from services.messages.planning import Plan
 from services.patients import patients
 from services.scheduling import appointments, doctors, time_off
 from services.users import accounts, emergency_access
@@ -114,12 +116,16 @@ def _create_doctors(actor: Actor) -> int:
 
 
 def _create_appointments(actor: Actor, patient_id: int, doctor_id: int) -> None:
-    """Create an appointment to change, one to cancel, and one of today to check in."""
+    """Create appointments to change, to cancel, and of today to check in, and a message to cancel."""
     now = clock.now().replace(microsecond=0)
-    for start in (now + timedelta(days=30), now + timedelta(days=31), now + timedelta(seconds=30)):
+    first, *_others = [
         appointments.book(
             actor, patient_id=patient_id, doctor_id=doctor_id, date=start, duration=15, reason="Cough"
         )
+        for start in (now + timedelta(days=30), now + timedelta(days=31), now + timedelta(seconds=30))
+    ]
+    reminded_at = first.start - timedelta(days=2)
+    planning.plan(Plan(MessageKind.REMINDER, first.patient, "example", reminded_at, appointment=first))
 
 
 def _create_visits(actor: Actor, patient_id: int, doctor_id: int, item_id: int) -> None:

@@ -420,3 +420,79 @@ def test_the_places_of_a_currency_are_those_of_iso_4217(currency: str, places: i
     settings = load(None, **GOOD, currency=currency)
 
     assert settings.currency_places == places
+
+
+# --- Messages ------------------------------------------------------------------------------------------
+
+
+GATEWAY = {"sms_http_url": "https://gateway.example/send", "sms_http_body": "to={to}&text={text}"}
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://mail.example", ("mail.example", 587, False, None, None)),
+        ("smtps://mail.example", ("mail.example", 465, True, None, None)),
+        ("smtp://u%40x:p%3Aw%2F@mail.example:25", ("mail.example", 25, False, "u@x", "p:w/")),
+        ("smtp://[::1]:2525", ("::1", 2525, False, None, None)),
+    ],
+)
+def test_a_mail_server_is_read_from_its_url(url: str, server: tuple[Any, ...]) -> None:
+    read = load(None, smtp_url=url, mail_from="clinic@example.com", **GOOD).mail_server
+
+    assert read is not None
+    assert (read.host, read.port, read.implicit_tls, read.user, read.password) == server
+
+
+@pytest.mark.parametrize(
+    ("values", "variable"),
+    [
+        ({"smtp_url": "http://mail.example"}, "SMTP_URL"),
+        ({"smtp_url": "smtp://"}, "SMTP_URL"),
+        ({"smtp_url": "smtp://mail.example:port"}, "SMTP_URL"),
+        ({"smtp_url": "smtp://user@mail.example"}, "SMTP_URL"),
+        ({"smtp_url": "smtp://mail.example/path"}, "SMTP_URL"),
+        ({"smtp_url": "smtp://mail.example"}, "MAIL_FROM"),
+        ({"mail_from": "clinic"}, "MAIL_FROM"),
+        ({"mail_from": "a@example.com\nBcc: b@example.com"}, "MAIL_FROM"),
+        ({"sms_provider": "twilio"}, "SMS_PROVIDER"),
+        ({"sms_provider": "http", "sms_http_body": "to={to}&text={text}"}, "SMS_HTTP_URL"),
+        ({"sms_provider": "http", "sms_http_url": "https://gateway.example"}, "SMS_HTTP_BODY"),
+        ({"whatsapp_provider": "http", "whatsapp_http_url": "https://g.example"}, "WHATSAPP_HTTP_BODY"),
+        ({"sms_http_url": "ftp://gateway.example"}, "SMS_HTTP_URL"),
+        ({"sms_http_url": "https://user:pw@gateway.example"}, "SMS_HTTP_URL"),
+        ({"sms_http_url": "https://gateway.example/a b"}, "SMS_HTTP_URL"),
+        ({"sms_http_headers": "apiKey: x"}, "SMS_HTTP_HEADERS"),
+        ({"sms_http_headers": '["x"]'}, "SMS_HTTP_HEADERS"),
+        ({"sms_http_headers": '{"a": "x\\r\\nHost: y"}'}, "SMS_HTTP_HEADERS"),
+        ({"sms_http_body": '{"to": "{to}"'}, "SMS_HTTP_BODY"),
+        ({"sms_http_body": "to={to}"}, "SMS_HTTP_BODY"),
+        ({"sms_http_body": "text={text}"}, "SMS_HTTP_BODY"),
+        ({"sms_http_body": "to={to}&text={text}&x={patient}"}, "SMS_HTTP_BODY"),
+        ({"sms_http_id_path": "messages[0].id"}, "SMS_HTTP_ID_PATH"),
+        ({"sms_callback_secret": "short"}, "SMS_CALLBACK_SECRET"),
+        ({"sms_callback_secret": "x" * 40 + "/"}, "SMS_CALLBACK_SECRET"),
+    ],
+)
+def test_a_wrong_setting_of_messages_is_named_without_its_value(
+    values: dict[str, str], variable: str
+) -> None:
+    wrong = problems(**GOOD, **values)
+
+    assert set(wrong) == {variable}
+    assert not any(value in wrong[variable] for value in values.values() if len(value) > 12)
+
+
+def test_all_wrong_settings_of_messages_are_reported_together() -> None:
+    wrong = problems(**GOOD, smtp_url="mail", sms_provider="http", whatsapp_callback_secret="x")
+
+    assert set(wrong) == {"SMTP_URL", "SMS_HTTP_URL", "SMS_HTTP_BODY", "WHATSAPP_CALLBACK_SECRET"}
+
+
+def test_a_gateway_is_used_only_if_its_provider_is_http() -> None:
+    assert load(None, **GATEWAY, **GOOD).gateway("sms") is None
+
+    gateway = load(None, sms_provider=" HTTP ", **GATEWAY, **GOOD).gateway("sms")
+
+    assert gateway is not None
+    assert (gateway.is_form, gateway.body, gateway.id_path) == (True, {"to": "{to}", "text": "{text}"}, ())

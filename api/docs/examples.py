@@ -14,6 +14,7 @@ from config import settings
 
 # Values that only the caller knows, and where to find them. `curl` lines read them from shell variables.
 VARIABLES = {
+    "APPOINTMENT_TOKEN": "the last part of the link in a message about an appointment",
     "CREDENTIAL": "the credential that the browser returns, as JSON",
     "MFA_TOKEN": "the `mfa_token` from `POST /auth/login` of a user with a second factor",
     "PASSWORD": "your password",
@@ -21,6 +22,8 @@ VARIABLES = {
     "RESET_TOKEN": "the `token` from `POST /users/{user_id}/password-reset`; it can be used once",
     "JOB_ID": "the id of a job, from `GET /jobs?state=dead`",
     "CALENDAR_TOKEN": "the part before `.ics` in a `url` from `POST /doctors/{doctor_id}/calendar-feeds`",
+    "SMS_CALLBACK_SECRET": "the value of this setting",
+    "UNSUBSCRIBE_TOKEN": "the last part of the link `List-Unsubscribe` in an e-mail",
     "SESSION_ID": "the id of one of your sessions, from `GET /auth/sessions`",
     "TOTP_CODE": "the present code of your authenticator app; it can be used once",
 }
@@ -28,7 +31,7 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Example:
-    """The example of a request: path ids other than 1, the body, and name of a member -> its variable."""
+    """The example of a request: values of the path other than 1, the body, and member -> its variable."""
 
     ids: dict[str, int | str] = field(default_factory=dict)
     body: Any = None
@@ -231,6 +234,19 @@ EXAMPLES: dict[str, Example] = {
     "PATCH /billings/{billing_id}/refunds/{refund_id}": Example({"billing_id": 2, "refund_id": 2}),
     "POST /billings/{billing_id}/write-off": Example(body={"amount": "5.00", "reason": "Hardship"}),
     "POST /billings/{billing_id}/void": Example({"billing_id": 3}, {"reason": "Wrong patient"}),
+    "POST /appointments/{appointment_id}/messages": Example(body={"kind": "reminder", "channel": "sms"}),
+    "PATCH /patients/{patient_id}/contact-preferences": Example(
+        body={"whatsapp": False, "preferred_channel": "sms"}
+    ),
+    "POST /messages/callbacks/{provider}/{secret}": Example(
+        {"provider": "sms"},
+        {"id": "ATXid_4711", "status": "Success"},
+        variables={"secret": "SMS_CALLBACK_SECRET"},
+    ),
+    "GET /a/{token}": Example(variables={"token": "APPOINTMENT_TOKEN"}),
+    "POST /a/{token}": Example(body={"action": "confirm"}, variables={"token": "APPOINTMENT_TOKEN"}),
+    "GET /u/{token}": Example(variables={"token": "UNSUBSCRIBE_TOKEN"}),
+    "POST /u/{token}": Example(variables={"token": "UNSUBSCRIBE_TOKEN"}),
     "POST /billings/{billing_id}/claims": Example(
         body={"insurer": "Acme Health", "policy_number": "AH-104-22", "amount": "60.00"}
     ),

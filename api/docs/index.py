@@ -158,9 +158,13 @@ def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], bod
     if not endpoint.spec.accepts.has_members:
         media_type = endpoint.spec.accepts.media_types[0]
         command += f' -H "Content-Type: {media_type}" --data-binary @file.{media_type.partition("/")[2]}'
-    if body is not None:
+    if body is not None and "application/json" not in endpoint.spec.accepts.media_types:
+        command += f" -d {shlex.quote(urlencode(body))}"
+    elif body is not None:
         data = shlex.quote(json.dumps(body, ensure_ascii=False))
         for name, variable in stated.variables.items():
+            if name not in body:
+                continue  # it is in the path
             # the shell replaces a variable outside single quotes only
             quote = '"' if isinstance(body[name], str) else ""
             data = data.replace(json.dumps(body[name]), f"{quote}'\"${variable}\"'{quote}")

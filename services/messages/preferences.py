@@ -14,7 +14,6 @@ from models import ContactPreferences, ContactStop, Patient
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.messages import contacts
 from services.patients import patients
 from services.rows import assign, changed_members, for_update
 
@@ -43,13 +42,9 @@ def get(actor: Actor, patient_id: int, *, lock: bool = False) -> ContactPreferen
 def add_computed_fields(_actor: Actor, rows: Sequence[ContactPreferences]) -> None:
     """Set the channels that the owner of the patient's number has stopped."""
     for row in rows:
-        patient = db.session.get(Patient, row.patient_id)
-        number = patient.phone_e164 if patient is not None else None
-        row.stopped = [
-            channel.value
-            for channel in PHONE_CHANNELS
-            if number is not None and contacts.is_stopped(channel, number)
-        ]
+        patient = db.session.get_one(Patient, row.patient_id)
+        stops = select(ContactStop.channel).where(ContactStop.number == patient.phone_e164)
+        row.stopped = sorted(channel.value for channel in db.session.scalars(stops))
 
 
 def update(

@@ -107,6 +107,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("session_id",): (number,),
         ("passkey_id",): (add_passkey(clinic, number),),
         ("job_id",): (add_dead_job(clinic),),
+        ("message_id",): (_message(clinic, appointment),),
     }
 
 
@@ -138,6 +139,13 @@ def add_dead_job(clinic: Clinic) -> int:
             )
             or 0
         )
+
+
+def _message(clinic: Clinic, appointment_id: int) -> int:
+    """Queue a reminder by hand and return its id."""
+    row = clinic.receptionist.make(f"/appointments/{appointment_id}/messages", kind="reminder", channel="sms")
+    message_id: int = row["id"]
+    return message_id
 
 
 def _newest_id(body: dict[str, Any], kind: str) -> int:
