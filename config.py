@@ -87,6 +87,7 @@ class Settings(KeySettings, DeliverySettings):
     session_idle_minutes: int = Field(0, ge=0, le=365 * 24 * 60)  # 0: sessions do not end without use
     session_max_hours: int = Field(720, ge=1, le=365 * 24)
     allowed_origins: tuple[str, ...] = ()
+    public_url: str | None = None  # scheme and host by which browsers reach this server
     port: int = Field(5000, ge=1, le=MAX_PORT)
     host: str = "127.0.0.1"
     redis_url: str | None = None
@@ -106,7 +107,6 @@ class Settings(KeySettings, DeliverySettings):
     rate_limit_register: str = "10 per hour"
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
-    public_url: str | None = None  # scheme and host by which browsers reach this server
     mfa_required_roles: tuple[str, ...] = ()
     mfa_grace_days: int = Field(14, ge=0, le=365)
     bcrypt_cost: int = Field(12, ge=4, le=15)

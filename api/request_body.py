@@ -73,11 +73,13 @@ def _decode(body: bytes) -> dict[str, Any]:
 def body_content() -> bytes:
     """Return a body that has no members, such as an image, as it was sent.
 
-    Raises 413 for a large one, and 415 for another media type. An empty body has no media type.
+    Raises 400 without one, 413 for a large one, and 415 for another media type.
     """
     body = raw_body()
-    if body:
-        _check_media_type()
+    if not body:
+        accepted = " or ".join(current_context().body_format.media_types)
+        raise ClinicError("bad_request", f"Send a body with Content-Type: {accepted}.")
+    _check_media_type()
     return body
 
 

@@ -49,7 +49,7 @@ class ClinicLogo(ApiResource):
         load=record.get,
         accepts=BodyFormat((PNG,), logo.MAX_BYTES),
         returns=CLINIC,
-        errors=("payload_too_large", "unsupported_media_type"),
+        errors=("bad_request", "payload_too_large", "unsupported_media_type"),
     )
     def put(self, row: ClinicRecord, content: bytes) -> ClinicRecord:
         """Set the logo of the clinic, a PNG image of at most 200 kB and 2,000 x 2,000 pixels.

@@ -16,6 +16,7 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 TIMEOUT = 300_000  # milliseconds, as long as the challenge is valid
 
 
@@ -29,6 +30,12 @@ class NewPasskey(NamedTuple):
     credential_id: str
     public_key: bytes
     sign_count: int
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of a URL as browsers send it: scheme, host, and a port that is not the default."""
+    parts = urlsplit(url.lower())
+    return f"{parts.scheme}://{parts.netloc.removesuffix(DEFAULT_PORTS.get(parts.scheme, ''))}"
 
 
 def rp_id(origin: str) -> str:

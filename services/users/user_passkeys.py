@@ -37,8 +37,9 @@ def allowed_origin(sent: str | None) -> str:
 
     Raises 403 `origin_not_allowed`.
     """
-    public = settings().public_url
-    origin = (sent or public or "").lower()
+    url = settings().public_url
+    public = passkeys.origin_of(url) if url else ""
+    origin = (sent or public).lower()
     if not origin or origin not in (*settings().allowed_origins, public):
         message = "Use a passkey on a page of an allowed origin (ALLOWED_ORIGINS, PUBLIC_URL)."
         raise ClinicError("origin_not_allowed", message)

@@ -96,7 +96,6 @@ def test_other_files_are_refused(clinic: Clinic) -> None:
     large = BytesIO()
     noise.save(large, "PNG")
     wrong = [
-        b"",
         b"\x89PNG\r\n\x1a\n",
         jpeg.getvalue(),
         b"<svg onload=alert(1)>",
@@ -113,6 +112,7 @@ def test_other_files_are_refused(clinic: Clinic) -> None:
         response = put(clinic.admin, content)
         assert response.status_code == 422, (content[:60], response.get_data(as_text=True))
         assert list(response.get_json()["errors"]) == ["logo"]
+    assert put(clinic.admin, b"", **{"If-Match": '"9"'}).status_code == 400
     assert put(clinic.admin, jpeg.getvalue(), "image/jpeg").status_code == 415
     assert put(clinic.admin, b"{}", "application/json").status_code == 415
     assert put(clinic.admin, large.getvalue()).status_code == 413

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from enums import MessageChannel, MessageKind
+from extensions import db
 from services.messages.rendering import MessageVariables, render
 from services.messages.templates import built_in
 from tests.services.messages.test_rendering import START
+from tests.services.scheduling.test_booking_locks import WAITING
 from tests.support.clinic import Clinic
-from tests.support.concurrency import run_concurrently
 
 PATH = "/messages/templates/reminder/sms/en"
 TEXT = "{clinic}: see you on {date} at {time}."
@@ -176,16 +179,33 @@ def test_an_unknown_template_does_not_exist(clinic: Clinic, path: str) -> None:
     assert clinic.admin.put(f"/messages/templates/{path}", {"text": TEXT}).status_code == 404
 
 
-def test_two_first_changes_at_once_do_not_fail(clinic: Clinic) -> None:
-    admins = [clinic.sign_in("admin") for _ in range(4)]
+@pytest.mark.parametrize("engine_name", ["postgresql"])  # SQLite locks the whole database
+def test_a_first_change_waits_for_another_one_and_then_sees_it(clinic: Clinic) -> None:
+    statuses: list[int] = []
+    caller = clinic.admin
+    headers = token(clinic, If_Match='"0"')
+    change = threading.Thread(
+        target=lambda: statuses.append(caller.put(PATH, {"text": TEXT}, headers=headers).status_code)
+    )
+    with clinic.inside():
+        engine = db.engine
+    with engine.connect() as other, engine.connect() as watcher:
+        other.execute(text("SELECT id FROM message_settings FOR NO KEY UPDATE"))
+        change.start()
+        while change.is_alive() and not watcher.execute(WAITING).scalar_one():
+            watcher.rollback()
+        other.execute(
+            text(
+                "INSERT INTO message_templates "
+                "(kind, channel, locale, text, version, created_at, updated_at) "
+                "VALUES ('reminder', 'sms', 'en', '{date}', 1, now(), now())"
+            )
+        )
+        other.commit()
+    change.join()
 
-    calls = [
-        lambda admin=admin, n=n: admin.put(PATH, {"text": f"{TEXT} {n}"}) for n, admin in enumerate(admins)
-    ]
-    responses = run_concurrently(calls)
-
-    assert [response.status_code for response in responses] == [200] * 4
-    assert clinic.admin.get(PATH).headers["ETag"] == '"4"'
+    assert statuses == [412]
+    assert clinic.admin.get(PATH).get_json()["text"] == "{date}"
 
 
 def test_only_an_admin_reads_and_writes_templates(clinic: Clinic) -> None:
