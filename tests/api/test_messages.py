@@ -266,7 +266,20 @@ def test_a_gateway_without_a_secret_has_no_callback(make_clinic: Any) -> None:
     assert clinic.nobody.post("/messages/callbacks/sms/None", {}).status_code == 404
 
 
-STOPS = ["STOP", " stop. ", "Arrêt", "ARRET", "توقف", "الغاء الاشتراك", "Baja", "SAIR", "Acha", "stop all"]
+STOPS = [
+    "STOP",
+    " stop. ",
+    "Arrêt",
+    "ARRET",
+    "توقف",
+    "الغاء الاشتراك",
+    "Baja",
+    "SAIR",
+    "Acha",
+    "stop all",
+    "Cancel",
+    "revoke",
+]
 STARTS = ["START", "Unstop", "ANZA", "DÉMARRER", "ابدأ", "INICIAR", "Começar"]
 OTHERS = ["", "Please stop the pain", "STOPP", "yes", "I will be there, do not cancel"]
 
