@@ -313,7 +313,11 @@ def append(actor: Actor | None, operation: str, pending: Sequence[PendingEntry])
         columns = common | {"number": number} | _entry_columns(entry)
         mac = columns["mac"] = compute_mac(key, mac, canonical_json(columns))
         entries.append(columns)
-    events = [_event_columns(entry) for entry in pending if entry.change is not None]
+    events = [
+        _event_columns(entry)
+        for entry in pending
+        if entry.change is not None and entry.outcome is AuditOutcome.SUCCESS
+    ]
     if not audit_storage.insert_entries(connection, entries, events, head, assumed.caller):
         if assumed.caller is not None:
             remembered.forget_caller((assumed.caller.session_id, assumed.caller.user_id))
