@@ -176,6 +176,24 @@ def test_a_backup_of_the_server_is_restored_by_the_owner(
     target.close()
 
 
+def test_the_owner_updates_the_statistics_of_a_grown_clinic(postgres: PostgresServer) -> None:
+    created = Roles(postgres)
+    settings = created.settings()
+    grow = ["demo", "grow", "--patients", "1"]
+    with create_app(settings).app_context():
+        flask_migrate.upgrade()
+
+    server = create_app(settings_for(created.runtime_url)).test_cli_runner().invoke(args=grow)
+    both = create_app(settings).test_cli_runner().invoke(args=grow)
+
+    assert (server.exit_code, both.exit_code) == (1, 0), (server.output, both.output)
+    assert "Set MIGRATION_DATABASE_URI" in server.output
+    clinic = Clinic(settings)
+    assert clinic.patient()["id"] == 2  # the sequences continue
+    clinic.close()
+    created.close()
+
+
 def test_one_role_for_both_is_refused(two_roles: Roles, caplog: pytest.LogCaptureFixture) -> None:
     settings = settings_for(two_roles.owner_url, migration_database_uri=two_roles.owner_url)
 
