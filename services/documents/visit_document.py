@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import select
+
 from enums import TreatmentStatus
+from extensions import db
 from models import Prescription, Treatment, Visit
 from security.permissions import Actor, hidden
 from services.audit import audit_log
+from services.clinical import visits
 from services.documents.blocks import Block, entries, fact_grid, paragraph, signature, table
 from services.documents.language import DocumentLanguage
 from services.documents.pages import DocumentOptions, birth_line, patient_lines, stationery
@@ -27,6 +31,7 @@ UNITS = {
 
 def visit_document(actor: Actor, visit: Visit, options: DocumentOptions) -> bytes:
     """Return the summary of a visit as PDF. An unsigned visit prints DRAFT, a voided one VOID."""
+    _load_related(visit)
     paper = stationery(actor, options, visit.patient)
     language = paper.language
     mark = {"open": "draft", "void": "void"}.get(visit.status)
@@ -49,6 +54,12 @@ def visit_document(actor: Actor, visit: Visit, options: DocumentOptions) -> byte
     )
     audit_log.record_read("read", "visit", [visit.id], [visit.patient_id])
     return document
+
+
+def _load_related(visit: Visit) -> None:
+    """Load the related rows with one statement for each kind, not one for each row."""
+    statement = select(Visit).where(Visit.id == visit.id).options(*visits.LIST.options)
+    db.session.execute(statement).unique().scalar_one()
 
 
 def _clinical_blocks(actor: Actor, visit: Visit, language: DocumentLanguage) -> list[Block]:

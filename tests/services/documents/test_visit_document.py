@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support import pdf
+from tests.support import pdf, queries
 from tests.support.clinic import Caller, Clinic
 
 # The texts of the visit, by the member that hides them from a role.
@@ -81,6 +81,19 @@ def test_an_unsigned_visit_prints_draft_and_a_voided_one_void(clinic: Clinic) ->
     assert ("DRAFT" in void, "VOID" in void, "recorded by mistake" in void) == (False, True, True)
     assert "Amoxicillin 500 mg – cancelled" in void
     assert "Ear rinse – cancelled" in void
+
+
+def test_more_rows_of_a_visit_need_no_more_statements(clinic: Clinic) -> None:
+    treatment = {"name": "Ear rinse", "cost": "10"}
+    prescription = {"medications": [{"name": "Amoxicillin"}], "override_reason": "asked"}
+    visits = [
+        clinic.visit(treatments=[treatment] * number, prescriptions=[prescription] * number)
+        for number in (1, 4)
+    ]
+
+    few, many = (queries.count(clinic, clinic.admin, f"/visits/{row['id']}/document") for row in visits)
+
+    assert few == many
 
 
 def test_a_visit_without_members_and_one_of_many_pages_are_printed(clinic: Clinic) -> None:
