@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from sqlalchemy import select
@@ -91,20 +91,19 @@ def settlements(bill: Billing) -> Sequence[LedgerEntry]:
 
 
 def payment_table(
-    postings: Iterable[LedgerEntry], language: DocumentLanguage, *, heading: str | None = None
+    postings: Sequence[LedgerEntry], language: DocumentLanguage, *, heading: str | None = None
 ) -> list[Block]:
     """Return a table of payments. Money that went back to the payer is negative."""
-    rows = [
-        (
-            language.local_day(posting.occurred_at),
-            method_of(posting, language),
-            posting.reference or "",
-            language.amount(-posting.amount),
-        )
-        for posting in postings
-    ]
-    header = [language.text(name) for name in ("date", "method", "reference", "amount")]
-    return table(header, rows, heading=heading, wide=1)
+    columns: dict[str, Callable[[LedgerEntry], str]] = {
+        "date": lambda posting: language.local_day(posting.occurred_at),
+        "method": lambda posting: method_of(posting, language),
+        "reference": lambda posting: posting.reference or "",
+        "amount": lambda posting: language.amount(-posting.amount),
+    }
+    if not any(posting.reference for posting in postings):
+        del columns["reference"]
+    rows = [[value(posting) for value in columns.values()] for posting in postings]
+    return table([language.text(name) for name in columns], rows, heading=heading, wide=1)
 
 
 def method_of(posting: LedgerEntry, language: DocumentLanguage) -> str:

@@ -71,6 +71,8 @@ class Stationery:
                 "clinic": self._letterhead(),
                 "facts": facts(facts_of),
                 "addressee": list(addressee),
+                # a second page that was separated still says what it is about
+                "running_title": [self.clinic.legal_name or self.clinic.name, title, *addressee[:1]],
                 "blocks": list(blocks),
             },
         )
@@ -92,7 +94,6 @@ class Stationery:
             "name": clinic.name,
             "logo": _as_svg(clinic.logo),
             "lines": [line for line in lines if line],
-            "footer": clinic.legal_name or clinic.name,
         }
 
 

@@ -76,7 +76,10 @@ def _clinical_blocks(actor: Actor, visit: Visit, language: DocumentLanguage) -> 
         "vitals": fact_grid(language.text("vitals"), _vitals(visit.vitals or {}, language)),
         "diagnoses": entries(
             language.text("diagnoses"),
-            [(row.description, [row.icd10] if row.icd10 else []) for row in visit.diagnoses],
+            [
+                (f"{row.description} ({row.icd10})" if row.icd10 else row.description, ())
+                for row in visit.diagnoses
+            ],
         ),
         "summary": text("summary"),
         "procedure_details": text("procedure_details"),

@@ -104,4 +104,5 @@ def test_a_visit_without_members_and_one_of_many_pages_are_printed(clinic: Clini
     text = document(clinic.admin, long, "paper=a5")
     assert text.count("A line of the notes.") == 150
     assert "120/– mmHg" in text
-    assert "Page 3 of" in text
+    name = clinic.admin.get(f"/patients/{long['patient_id']}").get_json()["name"]
+    assert f"Visit summary · {name} Page 3 of" in text
