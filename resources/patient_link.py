@@ -36,7 +36,7 @@ def _patient() -> Actor:
 
 def _appointment_page(row: Appointment, *notices: str, status: int = 200) -> Response:
     clinic = clinic_record()
-    locale = row.patient.language or clinic.locale
+    locale = html.locale_of(row.patient.language, clinic.locale)
     texts = html.texts_of(locale)
     is_open = row.status is AppointmentStatus.SCHEDULED
     names = [*notices]
@@ -61,7 +61,7 @@ def _appointment_page(row: Appointment, *notices: str, status: int = 200) -> Res
 
 def _unsubscription_page(link: Unsubscription) -> Response:
     clinic = clinic_record()
-    locale = link.patient.language or clinic.locale
+    locale = html.locale_of(link.patient.language, clinic.locale)
     texts = html.texts_of(locale)
     text = texts["unsubscribed" if link.is_off else "unsubscribe_question"]
     page = Page(

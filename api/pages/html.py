@@ -12,13 +12,14 @@ from functools import cache
 from pathlib import Path
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date, format_time
+from babel.dates import format_date
 from flask import Response, request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from config import ROOT, settings
+from config import ROOT
 from errors import ClinicError
 from services import clock
+from services.messages.rendering import format_clock_time, formatting_locale
 
 # First parts of the paths whose responses are pages, also for errors.
 PAGES = frozenset({"a", "u"})
@@ -80,6 +81,13 @@ def texts_of(locale: str) -> dict[str, str]:
     return all_texts().get(locale.replace("-", "_").split("_")[0], all_texts()[FALLBACK])
 
 
+def locale_of(patient_language: str | None, clinic_locale: str) -> str:
+    """Return the locale of a page: the language of the patient, with the country of the patient or clinic."""
+    language = (patient_language or clinic_locale).replace("-", "_").split("_")[0]
+    language = language if language in all_texts() else FALLBACK
+    return str(formatting_locale(language, patient_language, clinic_locale))
+
+
 def response(page: Page, status: int = 200) -> Response:
     """Return a page as a response. A browser must not store it: it is about one patient."""
     language = page.locale.replace("-", "_").split("_")[0]
@@ -94,9 +102,7 @@ def response(page: Page, status: int = 200) -> Response:
         clinic=page.clinic,
         instant="" if local is None else local.isoformat(),
         day="" if local is None else format_date(local.date(), "full", locale),
-        clock_time=""
-        if local is None
-        else format_time(local, "short", locale=locale, tzinfo=settings().zone),
+        clock_time="" if local is None else format_clock_time(local, locale),
         paragraphs=page.paragraphs,
         buttons=page.buttons,
         hidden=page.hidden,
@@ -113,10 +119,6 @@ def _babel_locale(locale: str, language: str) -> Locale:
     except (ValueError, UnknownLocaleError):
         return Locale(language)
     return parsed if parsed.language == language else Locale(language)
-
-
-def _time_of(local: datetime, locale: Locale) -> str:
-    return format_time(local, "short", tzinfo=settings().zone, locale=locale)
 
 
 def is_page() -> bool:

@@ -212,6 +212,17 @@ def set_action(row: Base, action: str) -> None:
         entry.patient_ids.add(patient_id)
 
 
+def record_creation(row: Base) -> None:
+    """Add the entry of a row that was inserted without the unit of work."""
+    entry = pending_entries().entry(row.__entity__ or "record", row.id, "create")  # type: ignore[attr-defined]
+    entry.change = "create"
+    columns = _field_names(type(row))
+    entry.fields |= {name for column, name in columns.items() if getattr(row, column) is not None}
+    patient_id = patient_of(row)
+    if patient_id is not None:
+        entry.patient_ids.add(patient_id)
+
+
 def record_read(action: str, entity: str | None, ids: Sequence[int], patient_ids: Iterable[int]) -> None:
     """Add an entry for a read of patient records.
 
@@ -302,7 +313,11 @@ def append(actor: Actor | None, operation: str, pending: Sequence[PendingEntry])
         columns = common | {"number": number} | _entry_columns(entry)
         mac = columns["mac"] = compute_mac(key, mac, canonical_json(columns))
         entries.append(columns)
-    events = [_event_columns(entry) for entry in pending if entry.change is not None]
+    events = [
+        _event_columns(entry)
+        for entry in pending
+        if entry.change is not None and entry.outcome is AuditOutcome.SUCCESS
+    ]
     if not audit_storage.insert_entries(connection, entries, events, head, assumed.caller):
         if assumed.caller is not None:
             remembered.forget_caller((assumed.caller.session_id, assumed.caller.user_id))

@@ -14,10 +14,17 @@ from services import clock
 from services.audit import audit_log
 from services.jobs import storage
 from services.listing import paging
-from services.listing.spec import ListQuery, ListSpec, Page
+from services.listing.spec import Kind, ListColumn, ListQuery, ListSpec, Page
 from services.rows import get_or_404
 
-LIST: ListSpec[Job] = ListSpec(name="jobs", model=Job, area="jobs", main_date="created_at", newest_first=True)
+LIST: ListSpec[Job] = ListSpec(
+    name="jobs",
+    model=Job,
+    area="jobs",
+    main_date="created_at",
+    newest_first=True,
+    computed={"dedupe_key": ListColumn(Kind.TEXT, Job.dedupe_key)},
+)
 
 
 def enqueue(

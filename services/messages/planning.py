@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-from sqlalchemy import exists, select
-from sqlalchemy.exc import IntegrityError
+from typing import Any
 
 from config import settings
+from database.functions import insert_unless_exists
 from enums import AppointmentStatus, MessageChannel, MessageKind, MessageReason, MessageState
 from extensions import db
 from models import Appointment, Billing, Event, Message, Patient, Visit
 from services import clock
+from services.audit import audit_log
 from services.jobs import queue
 from services.messages import contacts
 from services.messages.conditions import is_active, needs_follow_up
@@ -57,10 +57,17 @@ def plan(request: Plan) -> Message | None:
     expires_at = send_at + timedelta(hours=policy.expiry_hours)
     if request.appointment is not None:
         expires_at = min(expires_at, request.appointment.start)
-    message = Message(
+    if send_at >= expires_at:
+        state, reason = MessageState.CANCELLED, MessageReason.QUIET_HOURS
+    elif refusal is not None and send_at <= clock.now():
+        state, reason = MessageState.SUPPRESSED, refusal
+    else:
+        state, reason = MessageState.QUEUED, None
+    message = _insert(
         kind=request.kind,
         channel=channel,
-        state=MessageState.QUEUED,
+        state=state,
+        reason=reason,
         recipient=recipient,
         patient_id=request.patient.id,
         appointment_id=request.appointment.id if request.appointment else None,
@@ -72,14 +79,25 @@ def plan(request: Plan) -> Message | None:
         expires_at=expires_at,
         created_by_id=request.created_by_id,
     )
-    if send_at >= expires_at:
-        message.state, message.reason = MessageState.CANCELLED, MessageReason.QUIET_HOURS
-    elif refusal is not None and send_at <= clock.now():
-        message.state, message.reason = MessageState.SUPPRESSED, refusal
-    if not _insert(message):
-        return None
-    if message.state is MessageState.QUEUED:
+    if message is not None and state is MessageState.QUEUED:
         enqueue(message)
+    return message
+
+
+def _insert(**values: Any) -> Message | None:
+    """Insert a message, or return None if its dedupe key exists.
+
+    A Core statement: savepoints, which the ORM needs for a violated key, are slow in a large transaction.
+    """
+    now = clock.now()
+    values |= {"attempts": 0, "version": 1, "created_at": now, "updated_at": now}
+    connection = db.session().connection()
+    statement = insert_unless_exists(connection, Message, key="dedupe_key").returning(Message.id)
+    message_id = connection.execute(statement, values).scalar_one_or_none()
+    if message_id is None:
+        return None
+    message = db.session.get_one(Message, message_id)
+    audit_log.record_creation(message)
     return message
 
 
@@ -101,20 +119,6 @@ def after_quiet_hours(kind: MessageKind, instant: datetime, appointment: Appoint
     starts = (appointment.previous_start, appointment.start)
     passes_start = any(start is not None and instant < start <= end for start in starts)
     return instant if passes_start else end
-
-
-def _insert(message: Message) -> bool:
-    """Insert the message unless its dedupe key exists. Another transaction may insert it meanwhile."""
-    is_planned = exists().where(Message.dedupe_key == message.dedupe_key)
-    if db.session.scalar(select(is_planned)):
-        return False
-    try:
-        with db.session.begin_nested():
-            db.session.add(message)
-            db.session.flush()
-    except IntegrityError:
-        return False
-    return True
 
 
 # --- Events --------------------------------------------------------------------------------------------

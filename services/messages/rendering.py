@@ -112,9 +112,9 @@ def _values(
         "clinic": " ".join(variables.clinic.split()),
         "phone": phone,
         "date": _format_day(day, formats, channel),
-        "time": None if start is None else _format_time(start, formats),
+        "time": None if start is None else format_clock_time(start, formats),
         "old_date": None if old_start is None else _format_day(old_start.date(), formats, channel),
-        "old_time": None if old_start is None else _format_time(old_start, formats),
+        "old_time": None if old_start is None else format_clock_time(old_start, formats),
         "link": variables.link,
         "unsubscribe": variables.unsubscribe,
     }
@@ -151,7 +151,7 @@ def _format_day(day: date, formats: Locale, channel: MessageChannel) -> str:
     return _BLANK.sub(" ", format_date(day, "full", locale=formats))
 
 
-def _format_time(local: datetime, formats: Locale) -> str:
+def format_clock_time(local: datetime, formats: Locale) -> str:
     """Return a time of the day. The hour that occurs twice when the clocks change has its time zone."""
     pattern = _TIME_WITH_PART_OF_DAY.get(formats.language, "short")
     text = _BLANK.sub(" ", format_time(local, pattern, locale=formats))

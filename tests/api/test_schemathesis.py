@@ -32,6 +32,13 @@ from tests.support.furnished import Rows, furnish
 EXAMPLES = int(os.environ.get("CLINIC_FUZZ_EXAMPLES", "0"))  # 0: the fixed cases of the suite
 ROLES = ("admin", "doctor", "receptionist", "technician")
 ENGINE_OF = {"admin": "sqlite", "doctor": "postgresql", "receptionist": "postgresql", "technician": "sqlite"}
+# The role that runs `fuzzing` besides each main role: on the other engine.
+SECOND_ROLE = {
+    "admin": "doctor",
+    "doctor": "technician",
+    "technician": "receptionist",
+    "receptionist": "admin",
+}
 # Descriptions of the format of a value, which the document must contain. Services also refuse a null.
 FORMAT_MESSAGE = re.compile(
     "|".join(
@@ -66,16 +73,19 @@ CHECKS = {
 def configuration(endpoints: list[RegisteredEndpoint], role: str) -> SchemathesisConfig:
     """Return a configuration with all phases and checks. In the suite, the cases are the same every time.
 
-    In the suite, every role runs `fuzzing` and `stateful` for each operation. One permitted role runs
-    `examples` and `coverage`, whose hundred cases for each operation do not depend on the role.
+    In the suite, every role runs `stateful` for each operation, and two roles run `fuzzing`. One permitted
+    role runs `examples` and `coverage`, whose hundred cases for each operation do not depend on the role.
     """
     in_suite = not EXAMPLES
-    aliases = [endpoint for endpoint in endpoints if endpoint.is_put_alias and role != "admin"]
-    reduced = [endpoint for endpoint in endpoints if not _runs_all_phases(endpoint, role)]
     off = {"enabled": False}
-    exceptions = (
-        [(aliases, off), (reduced, {"phases": {"examples": off, "coverage": off}})] if in_suite else []
-    )
+    exceptions = []
+    for endpoint in endpoints if in_suite else ():
+        phases = {} if _runs_all_phases(endpoint, role) else {"examples": off, "coverage": off}
+        if role not in (_main_role(endpoint), SECOND_ROLE[_main_role(endpoint)]):
+            phases["fuzzing"] = off
+        exceptions.append(
+            (endpoint, off if endpoint.is_put_alias and role != "admin" else {"phases": phases})
+        )
     return SchemathesisConfig.from_dict(
         {
             **({"seed": 1} if in_suite else {}),
@@ -87,9 +97,8 @@ def configuration(endpoints: list[RegisteredEndpoint], role: str) -> Schemathesi
             },
             "checks": CHECKS,
             "operations": [
-                {"include-name": [f"{each.method} {each.path}" for each in group]} | options
-                for group, options in exceptions
-                if group
+                {"include-name": f"{endpoint.method} {endpoint.path}"} | options
+                for endpoint, options in exceptions
             ],
         }
     )
@@ -99,8 +108,13 @@ def _runs_all_phases(endpoint: RegisteredEndpoint, role: str) -> bool:
     """Return True if this role runs all phases for an operation in the suite."""
     if endpoint.is_put_alias or (endpoint.spec.list_spec is not None and endpoint.path != "/patients"):
         return False  # the same code as PATCH, or as another list
+    return _main_role(endpoint) == role
+
+
+def _main_role(endpoint: RegisteredEndpoint) -> str:
+    """Return the permitted role that runs the most phases for an operation in the suite."""
     roles = ROLES if endpoint.public else endpoint.roles
-    return roles[zlib.crc32(endpoint.operation_id.encode()) % len(roles)] == role
+    return roles[zlib.crc32(endpoint.operation_id.encode()) % len(roles)]
 
 
 class RoleSession:

@@ -158,9 +158,10 @@ class Sender:
     def _problem(
         self, request: InvalidRequest, response: TestResponse, after: list[tuple[Any, ...]]
     ) -> str | None:
-        status, text = response.status_code, response.get_data(as_text=True)
+        status = response.status_code
         if status < 400:
             return "accepted" if request.never else None
+        text = response.get_data(as_text=True)
         if status >= 500:
             return f"server error: {text[:300]}"
         problem = response.get_json(silent=True)

@@ -61,6 +61,8 @@ def queue_reminders(clinic: Clinic, count: int) -> None:
             session.add_all([patient, row])
             session.flush()
             planning.plan(Plan(MessageKind.REMINDER, patient, "test", clock.now(), appointment=row))
+            if number % 100 == 99:
+                session.commit()
 
 
 class WorkerPool:

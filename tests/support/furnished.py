@@ -109,6 +109,8 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("passkey_id",): (add_passkey(clinic, number),),
         ("job_id",): (add_dead_job(clinic),),
         ("message_id",): (_message(clinic, appointment),),
+        ("provider", "secret"): ("sms", "a-secret-that-is-not-the-right-one-12345"),
+        ("token",): ("a-token-that-is-not-genuine",),
     }
 
 

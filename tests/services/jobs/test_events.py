@@ -109,6 +109,15 @@ def test_a_rolled_back_change_leaves_no_event(clinic: Clinic) -> None:
     assert types(clinic) == [*before, "patient.created"]
 
 
+def test_an_audited_refusal_is_no_event(clinic: Clinic) -> None:
+    caller = clinic.admin
+    before = types(clinic)
+    wrong = {"current_password": "not the password", "new_password": "A-new-password-77"}
+
+    assert caller.post("/auth/change-password", wrong).status_code == 422
+    assert types(clinic) == before
+
+
 @pytest.mark.parametrize(
     ("action", "past"),
     [

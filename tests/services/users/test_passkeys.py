@@ -216,7 +216,7 @@ def test_a_wrong_registration_is_refused(front: Clinic, clock: Clock) -> None:
 
 
 def test_a_passkey_needs_a_page_of_an_allowed_origin(make_clinic: MakeClinic, clock: Clock) -> None:
-    clinic = make_clinic(allowed_origins=(ORIGIN,), public_url="https://Clinic.example:443/api/")
+    clinic = make_clinic(allowed_origins=(ORIGIN,), public_url="https://Clinic.example:443/")
     caller = Member(clinic, clock).caller()
     path = "/auth/mfa/passkeys/options"
 
