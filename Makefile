@@ -46,9 +46,10 @@ run: $(RUNTIME)  ## Serve on 127.0.0.1; the first run creates secrets, database 
 demo: migrate  ## Load synthetic patients, visits and bills into the database
 	@$(FLASK) demo load
 
-# More processes than cores: many tests wait for servers, locks and timeouts.
+# More processes than cores: many tests wait for servers, locks and timeouts. With `worksteal` a process gets
+# whole files: fewer processes start the servers of the robustness tests. Compiled modules are kept.
 test: setup  ## Run the tests; ARGS="-k word" selects some
-	@$(PY) -m pytest -n 4 $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 test-all:  ## Run the tests on each Python 3.11 to 3.14 of this machine
 	@for version in 3.11 3.12 3.13 3.14; do \

@@ -61,7 +61,14 @@ from resources.billings import (
 from resources.calendar_feeds import CalendarDocument, CalendarFeedItem, CalendarFeedList
 from resources.clinic import ClinicItem, ClinicLogo
 from resources.doctor import DoctorItem, DoctorList, DoctorSearch
-from resources.documents import BillingDocument
+from resources.documents import (
+    AccountStatementDocument,
+    BillingDocument,
+    MonthlyReport,
+    PaymentReceipt,
+    PrescriptionDocument,
+    VisitDocument,
+)
 from resources.emergency_access import (
     EmergencyAccessItem,
     EmergencyAccessList,
@@ -174,6 +181,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientItem, "/patients/<int:patient_id>"),
     (PatientMedicalHistory, "/patients/<int:patient_id>/medical-history"),
     (PatientAccount, "/patients/<int:patient_id>/account"),
+    (AccountStatementDocument, "/patients/<int:patient_id>/account/statement"),
     (AccountRefundList, "/patients/<int:patient_id>/account/refunds"),
     (AccountRefundItem, "/patients/<int:patient_id>/account/refunds/<int:refund_id>"),
     (PatientContactPreferences, "/patients/<int:patient_id>/contact-preferences"),
@@ -204,12 +212,14 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (VisitItem, "/visits/<int:visit_id>"),
     (VisitSign, "/visits/<int:visit_id>/sign"),
     (VisitAddendumList, "/visits/<int:visit_id>/addenda"),
+    (VisitDocument, "/visits/<int:visit_id>/document"),
     (TreatmentList, "/treatments"),
     (TreatmentItem, "/treatments/<int:treatment_id>"),
     (PrescriptionList, "/prescriptions"),
     (PrescriptionItem, "/prescriptions/<int:prescription_id>"),
     (PrescriptionDispense, "/prescriptions/<int:prescription_id>/dispense"),
     (PrescriptionStop, "/prescriptions/<int:prescription_id>/stop"),
+    (PrescriptionDocument, "/prescriptions/<int:prescription_id>/document"),
     (InventoryList, "/inventory"),
     (InventoryAlerts, "/inventory/alerts"),
     (InventoryItemResource, "/inventory/<int:item_id>"),
@@ -222,6 +232,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (BillingWriteOff, "/billings/<int:billing_id>/write-off"),
     (BillingVoid, "/billings/<int:billing_id>/void"),
     (BillingDocument, "/billings/<int:billing_id>/document"),
+    (PaymentReceipt, "/billings/<int:billing_id>/payments/<int:payment_id>/receipt"),
     (ClaimList, "/billings/<int:billing_id>/claims"),
     (ClaimItem, "/billings/<int:billing_id>/claims/<int:claim_id>"),
     (MessageSettingsItem, "/messages/settings"),
@@ -232,6 +243,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
+    (MonthlyReport, "/analytics/report"),
     (JobList, "/jobs"),
     (JobItem, "/jobs/<int:job_id>"),
     (JobRetry, "/jobs/<int:job_id>/retry"),

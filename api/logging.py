@@ -35,6 +35,8 @@ class LossyStream:
 
 
 _stream = cast(TextIO, LossyStream())
+# One list: a logger keeps the list of its first line, and must follow a later configuration.
+_line_processors: list[structlog.typing.Processor] = []
 # What libraries and the server write with the module `logging` gets the format of the application.
 _library_lines = logging.StreamHandler(_stream)
 
@@ -44,8 +46,9 @@ def configure(*, production: bool) -> None:
 
     Tracebacks contain no local variables, and in production no exception messages.
     """
+    _line_processors[:] = [structlog.contextvars.merge_contextvars, *_processors(production=production)]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *_processors(production=production)],
+        processors=_line_processors,
         logger_factory=structlog.WriteLoggerFactory(file=_stream),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,

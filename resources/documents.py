@@ -8,13 +8,33 @@ from api.cached_document import private_response
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from models import Billing
-from schemas.documents import BillingDocumentQuery
+from models import Billing, Prescription, Visit
+from schemas.documents import (
+    BillingDocumentQuery,
+    DocumentQuery,
+    MonthlyReportQuery,
+    StatementQuery,
+)
 from security.permissions import Permission
 from services.billing import bills
-from services.documents.billing_documents import bill_document
+from services.clinical import prescriptions, visits
+from services.documents import billing_documents
+from services.documents.account_document import account_document
+from services.documents.monthly_report import last_month, monthly_report
+from services.documents.pages import DocumentOptions
+from services.documents.prescription_document import prescription_document
+from services.documents.visit_document import visit_document
 
 PDF = "application/pdf"
+UNPRINTABLE = "unprintable_characters"
+
+
+def _pdf(document: bytes, name: str) -> Response:
+    return private_response(document, PDF, file_name=f"{name}.pdf")
+
+
+def _options(query: DocumentQuery) -> DocumentOptions:
+    return {"locale": query.locale, "paper": query.paper}
 
 
 class BillingDocument(ApiResource):
@@ -25,9 +45,88 @@ class BillingDocument(ApiResource):
         load=bills.get,
         query=BillingDocumentQuery,
         media_types=(PDF,),
-        errors=("unprintable_characters",),
+        errors=(UNPRINTABLE, "conflict"),
     )
     def get(self, row: Billing, query: BillingDocumentQuery) -> Response:
-        """Print the invoice of a bill."""
-        document = bill_document(current_actor(), row, locale=query.locale, paper=query.paper)
-        return private_response(document, PDF, file_name=f"{row.invoice_number}.pdf")
+        """Print the invoice of a bill, or the receipt of all its payments. Doctors: own only."""
+        document = billing_documents.bill_document(current_actor(), row, query.type, _options(query))
+        suffix = "" if query.type == "invoice" else f"-{query.type}"
+        return _pdf(document, f"{row.invoice_number}{suffix}")
+
+
+class PaymentReceipt(ApiResource):
+    """Route `/billings/<billing_id>/payments/<payment_id>/receipt`."""
+
+    @endpoint(Permission.BILLINGS_READ, query=DocumentQuery, media_types=(PDF,), errors=(UNPRINTABLE,))
+    def get(self, billing_id: int, payment_id: int, query: DocumentQuery) -> Response:
+        """Print the receipt of one payment of a bill, with its refunds. Doctors: own only."""
+        actor = current_actor()
+        bill = bills.get(actor, billing_id)
+        document = billing_documents.payment_document(actor, bill, payment_id, _options(query))
+        return _pdf(document, f"{bill.invoice_number}-receipt-{payment_id}")
+
+
+class AccountStatementDocument(ApiResource):
+    """Route `/patients/<patient_id>/account/statement`."""
+
+    @endpoint(Permission.BILLINGS_READ, query=StatementQuery, media_types=(PDF,), errors=(UNPRINTABLE,))
+    def get(self, patient_id: int, query: StatementQuery) -> Response:
+        """Print the account statement of a patient, of all days or of a range of days.
+
+        Doctors: bills of their own visits only.
+        """
+        document = account_document(
+            current_actor(),
+            patient_id,
+            _options(query),
+            start_date=query.start_date,
+            end_date=query.end_date,
+        )
+        return _pdf(document, f"account-{patient_id}")
+
+
+class PrescriptionDocument(ApiResource):
+    """Route `/prescriptions/<prescription_id>/document`."""
+
+    @endpoint(
+        Permission.PRESCRIPTIONS_READ,
+        load=prescriptions.get,
+        query=DocumentQuery,
+        media_types=(PDF,),
+        errors=(UNPRINTABLE,),
+    )
+    def get(self, row: Prescription, query: DocumentQuery) -> Response:
+        """Print a prescription with a line for the signature of the doctor."""
+        return _pdf(prescription_document(current_actor(), row, _options(query)), f"prescription-{row.id}")
+
+
+class VisitDocument(ApiResource):
+    """Route `/visits/<visit_id>/document`."""
+
+    @endpoint(
+        Permission.VISITS_READ,
+        load=visits.get,
+        query=DocumentQuery,
+        media_types=(PDF,),
+        errors=(UNPRINTABLE,),
+    )
+    def get(self, row: Visit, query: DocumentQuery) -> Response:
+        """Print the summary of a visit, with the members that the role may read."""
+        return _pdf(visit_document(current_actor(), row, _options(query)), f"visit-{row.id}")
+
+
+class MonthlyReport(ApiResource):
+    """Route `/analytics/report`."""
+
+    @endpoint(
+        Permission.ANALYTICS_FINANCE,
+        query=MonthlyReportQuery,
+        media_types=(PDF,),
+        report=True,
+        errors=(UNPRINTABLE,),
+    )
+    def get(self, query: MonthlyReportQuery) -> Response:
+        """Print the report of a month: key figures, revenue, doctors and patients, with charts."""
+        month = query.month or last_month()
+        document = monthly_report(current_actor(), month, _options(query))
+        return _pdf(document, f"report-{month:%Y-%m}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from schemas.fields import DayIn, parse_day
 
 
 class DocumentQuery(BaseModel):
@@ -29,4 +33,40 @@ class DocumentQuery(BaseModel):
 class BillingDocumentQuery(DocumentQuery):
     """A document of a bill."""
 
-    type: Annotated[Literal["invoice"], Field(description="The kind of the document.")] = "invoice"
+    type: Annotated[
+        Literal["invoice", "receipt"],
+        Field(description="The kind of the document. A receipt lists all payments of the bill."),
+    ] = "invoice"
+
+
+class StatementQuery(DocumentQuery):
+    """An account statement of all days, or of a range of days."""
+
+    start_date: Annotated[
+        DayIn | None, Field(description="The first day. Default: the day of the first posting.")
+    ] = None
+    end_date: Annotated[DayIn | None, Field(description="The last day, included. Default: today.")] = None
+
+
+def _parse_month(value: Any) -> Any:
+    """Return the first day of a month."""
+    if not isinstance(value, str) or not re.fullmatch(_MONTH, value):
+        raise ValueError("must be a month as YYYY-MM")
+    return parse_day(f"{value}-01")
+
+
+_MONTH = "[0-9]{4}-(0[1-9]|1[0-2])"
+
+
+class MonthlyReportQuery(DocumentQuery):
+    """The report of a month."""
+
+    month: Annotated[
+        Annotated[
+            date,
+            BeforeValidator(_parse_month),
+            WithJsonSchema({"type": "string", "pattern": f"^{_MONTH}$", "examples": ["2026-11"]}),
+        ]
+        | None,
+        Field(description="The month. Default: the last complete month."),
+    ] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -12,11 +13,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from app import create_app
+import gc_freeze
 from config import Settings, load
-from services import remembered
-from services.listing.totals import forget_totals
-from tests.support.clinic import Clinic
+from tests.support.clinic import Clinic, application_key
 from tests.support.database import ReusedDatabase, migrate
 from tests.support.servers import PostgresServer, start_postgres
 
@@ -141,36 +140,53 @@ def settings_for(database_url: str, **overrides: object) -> Settings:
 
 @pytest.fixture(scope="session")
 def applications() -> dict[str, Flask]:
-    """Return the applications of this test process by database URL: each is created once."""
+    """Return the applications of this test process: an application keeps the statements that it compiled."""
     return {}
 
 
 @pytest.fixture
 def clinic(database_url: str, applications: dict[str, Flask]) -> Iterator[Clinic]:
     """Return a test clinic on an empty database."""
-    settings = settings_for(database_url)
-    if database_url not in applications:
-        applications[database_url] = create_app(settings)
-    with applications[database_url].app_context():
-        forget_totals()
-        remembered.forget_all()  # its database was emptied
-    clinic = Clinic(settings, applications[database_url])
+    clinic = Clinic(settings_for(database_url), applications.get(database_url))
+    applications[database_url] = clinic.app
     yield clinic
     clinic.close()
 
 
 @pytest.fixture
-def make_clinic(database_url: str) -> Iterator[object]:
-    """Return a function that creates a clinic with settings: `make_clinic(currency="JPY")`."""
-    clinics: list[Clinic] = []
+def make_clinic(database_url: str, applications: dict[str, Flask]) -> Iterator[object]:
+    """Return a function that creates a clinic with settings: `make_clinic(currency="JPY")`.
+
+    Each clinic of a test has its own application, as two processes of a server have.
+    """
+    clinics: dict[str, Clinic] = {}
 
     def make(**overrides: object) -> Clinic:
-        clinics.append(Clinic(settings_for(database_url, **overrides)))
-        return clinics[-1]
+        settings = settings_for(database_url, **overrides)
+        key = application_key(settings)
+        while key in clinics:
+            key += " another"
+        clinics[key] = Clinic(settings, applications.get(key))
+        applications[key] = clinics[key].app
+        return clinics[key]
 
     yield make
-    for clinic in clinics:
+    for clinic in clinics.values():
         clinic.close()
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was loaded out of later garbage collections, and collect less often."""
+    gc_freeze.freeze_loaded_objects()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count the covered lines on PostgreSQL: SQLite takes the same ones, and counting doubles the time."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and callspec.params.get("engine_name") == "sqlite":
+            item.add_marker(pytest.mark.no_cover)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -228,6 +228,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "PATCH /billings/{billing_id}": Example(body={"notes": "Send a copy to the insurer"}),
     "POST /billings/{billing_id}/payments": Example(body={"amount": "25.00", "method": "cash"}),
+    "GET /billings/{billing_id}/payments/{payment_id}/receipt": Example({"billing_id": 2, "payment_id": 4}),
     "POST /billings/{billing_id}/refunds": Example(
         {"billing_id": 2}, {"amount": "5.00", "reason": "Billed twice"}
     ),

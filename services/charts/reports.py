@@ -13,9 +13,10 @@ from config import settings
 from enums import AppointmentStatus
 from services.charts.panels import Frame, Series, draw_bars, draw_columns, draw_tile
 from services.charts.svg import ACCENT, INK, PAPER, QUIET, SECOND, Drawing, shortened
+from services.documents.language import DocumentLanguage, english
 from services.reports.dashboard import Dashboard
 from services.reports.doctor_performance import Performance
-from services.reports.patient_stats import PatientStats
+from services.reports.patient_stats import UNKNOWN, PatientStats
 from services.reports.revenue import Revenue
 
 WIDTH = 960
@@ -37,12 +38,8 @@ def _money(amount: Decimal) -> str:
     return f"{amount:,.{settings().currency_places}f}"
 
 
-def _with_currency(amount: Decimal) -> str:
-    return f"{_money(amount)} {settings().currency}"
-
-
-def _rate(rate: float | None) -> str:
-    return "–" if rate is None else f"{rate:.0%}"
+def _with_currency(amount: Decimal, language: DocumentLanguage) -> str:
+    return f"{language.amount(amount)} {settings().currency}"
 
 
 def _draw_heading(drawing: Drawing, title: str, subtitle: str) -> None:
@@ -50,47 +47,64 @@ def _draw_heading(drawing: Drawing, title: str, subtitle: str) -> None:
     drawing.text(MARGIN, 66, shortened(subtitle, WIDTH - 2 * MARGIN), fill=QUIET)
 
 
-def _counts(name: str, numbers: Sequence[int]) -> Series:
-    return Series(name, numbers, [f"{number:,}" for number in numbers])
+def _counts(name: str, numbers: Sequence[int], language: DocumentLanguage) -> Series:
+    return Series(name, numbers, [language.number(number) for number in numbers])
 
 
-def _amounts(name: str, amounts: Sequence[Decimal]) -> Series:
-    return Series(name, amounts, [_money(amount) for amount in amounts])
+def _amounts(name: str, amounts: Sequence[Decimal], language: DocumentLanguage) -> Series:
+    return Series(name, amounts, [language.amount(amount) for amount in amounts])
 
 
-def revenue_chart(report: Revenue) -> bytes:
-    """Return billed money and net revenue of each period as SVG."""
+def revenue_chart(report: Revenue, language: DocumentLanguage | None = None) -> bytes:
+    """Return billed money and net revenue of each period as SVG, by default in English."""
+    language = language or english()
     data, totals = report.data, report.totals
-    text = (
-        f"{data[0]['start']} to {data[-1]['end']} · billed {_with_currency(totals['billed'])}, "
-        f"net revenue {_with_currency(totals['net'])}"
+    text = language.text(
+        "chart_revenue_text",
+        start=str(data[0]["start"]),
+        end=str(data[-1]["end"]),
+        billed=_with_currency(totals["billed"], language),
+        net=_with_currency(totals["net"], language),
     )
-    drawing = Drawing(WIDTH, 460, title="Revenue by period", description=text)
-    _draw_heading(drawing, "Revenue by period", text)
+    title = language.text("chart_revenue")
+    drawing = Drawing(WIDTH, 460, title=title, description=text)
+    _draw_heading(drawing, title, text)
     series = [
-        _amounts("Billed", [row["billed"] for row in data]),
-        _amounts("Net revenue", [row["net"] for row in data]),
+        _amounts(language.text("billed"), [row["billed"] for row in data], language),
+        _amounts(language.text("net"), [row["net"] for row in data], language),
     ]
     frame = Frame(MARGIN + 44, 128, WIDTH - MARGIN, 412)
     draw_columns(drawing, frame, [row["period"] for row in data], series)
     return drawing.content()
 
 
-def doctors_chart(report: Sequence[Performance]) -> bytes:
+def doctors_chart(report: Sequence[Performance], language: DocumentLanguage | None = None) -> bytes:
     """Return appointments, visits, revenue and utilisation of doctors side by side as SVG."""
+    language = language or english()
     best = max(report, key=lambda line: line.sums.net, default=None)
-    text = "No doctors."
+    text = language.text("chart_no_doctors")
     if best is not None:
-        number = f"{len(report)} doctor{'s' if len(report) > 1 else ''}"
-        text = f"{number} · highest revenue: {best.doctor.name}, {_with_currency(best.sums.net)}"
-    drawing = Drawing(WIDTH, 144 + ROW * len(report), title="Doctors side by side", description=text)
-    _draw_heading(drawing, "Doctors side by side", text)
+        text = language.text(
+            "chart_doctors_text",
+            count=language.number(len(report)),
+            doctor=best.doctor.name,
+            amount=_with_currency(best.sums.net, language),
+        )
+    title = language.text("chart_doctors")
+    drawing = Drawing(WIDTH, 144 + ROW * len(report), title=title, description=text)
+    _draw_heading(drawing, title, text)
     rates = [line.utilisation for line in report]
+    shares = Series(
+        language.text("utilisation"),
+        [rate or 0.0 for rate in rates],
+        [language.share(rate) for rate in rates],
+    )
+    revenue = f"{language.text('revenue')}, {settings().currency}"
     columns = (
-        (370, _counts("Appointments", [line.attendance.total for line in report])),
-        (170, _counts("Visits", [line.visit_count for line in report])),
-        (200, _amounts(f"Revenue, {settings().currency}", [line.sums.net for line in report])),
-        (156, Series("Utilisation", [rate or 0.0 for rate in rates], [_rate(rate) for rate in rates])),
+        (370, _counts(language.text("appointments"), [line.attendance.total for line in report], language)),
+        (170, _counts(language.text("visits"), [line.visit_count for line in report], language)),
+        (200, _amounts(revenue, [line.sums.net for line in report], language)),
+        (156, shares),
     )
     names = [line.doctor.name for line in report]
     left, labels = float(MARGIN), 200
@@ -102,26 +116,35 @@ def doctors_chart(report: Sequence[Performance]) -> bytes:
     return drawing.content()
 
 
-def patients_chart(report: PatientStats) -> bytes:
+def patients_chart(report: PatientStats, language: DocumentLanguage | None = None) -> bytes:
     """Return the growth of the number of patients and the age structure as SVG."""
+    language = language or english()
     growth, ages = report.growth_history, report.age_distribution
-    text = (
-        f"{report.total_patients:,} patients, {report.active_patients:,} of them active, "
-        f"{report.new_patients:,} new in these days"
+    text = language.text(
+        "chart_patients_text",
+        total=language.number(report.total_patients),
+        active=language.number(report.active_patients),
+        new=language.number(report.new_patients),
     )
-    drawing = Drawing(WIDTH, 460, title="Patients: growth and age", description=text)
-    _draw_heading(drawing, "Patients: growth and age", text)
+    title = language.text("chart_patients")
+    drawing = Drawing(WIDTH, 460, title=title, description=text)
+    _draw_heading(drawing, title, text)
     series = [
-        _counts("All patients", [month.total_patients for month in growth]),
-        _counts("New patients", [month.new_patients for month in growth]),
+        _counts(language.text("all_patients"), [month.total_patients for month in growth], language),
+        _counts(language.text("new_patients"), [month.new_patients for month in growth], language),
     ]
     months = [month.month for month in growth]
     draw_columns(drawing, Frame(MARGIN + 44, 128, 570, 412), months, series, whole=True)
-    drawing.text(690, 100, "Age in years", fill=QUIET)
+    heading = language.text("age_in_years")
+    drawing.text(690, 100, heading, fill=QUIET)
     total = sum(ages.values())
-    shares = [f"{number:,} ({_rate(number / total if total else None)})" for number in ages.values()]
+    shares = [
+        f"{language.number(number)} ({language.share(number / total if total else None)})"
+        for number in ages.values()
+    ]
+    labels = [language.text("unknown_age") if group == UNKNOWN else group for group in ages]
     frame = Frame(610, 120, WIDTH - MARGIN, 412)
-    draw_bars(drawing, frame, list(ages), Series("Age", list(ages.values()), shares), label_width=80)
+    draw_bars(drawing, frame, labels, Series(heading, list(ages.values()), shares), label_width=80)
     return drawing.content()
 
 

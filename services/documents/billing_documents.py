@@ -1,24 +1,39 @@
-"""The documents of a bill."""
+"""The documents of a bill. Each one is audited as a read of the bill."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from models import Billing
 from security.permissions import Actor
 from services.audit import audit_log
 from services.billing import bills
-from services.clinic.record import clinic_record
 from services.documents.invoice import invoice
-from services.documents.language import document_language, requested_language
-from services.documents.pages import Paper
+from services.documents.pages import DocumentOptions, Stationery, stationery
+from services.documents.receipt import receipt_of_bill, receipt_of_payment
+
+DocumentType = Literal["invoice", "receipt"]
 
 
-def bill_document(actor: Actor, bill: Billing, *, locale: str | None, paper: Paper | None) -> bytes:
-    """Return the invoice of a bill as PDF. It is audited as a read of the bill."""
+def bill_document(
+    actor: Actor, bill: Billing, document_type: DocumentType, options: DocumentOptions
+) -> bytes:
+    """Return the invoice of a bill, or the receipt of all its payments, as PDF."""
+    paper = _prepared(actor, bill, options)
+    document = invoice(bill, paper) if document_type == "invoice" else receipt_of_bill(bill, paper)
+    return _read(bill, document)
+
+
+def payment_document(actor: Actor, bill: Billing, payment_id: int, options: DocumentOptions) -> bytes:
+    """Return the receipt of one payment of a bill as PDF."""
+    return _read(bill, receipt_of_payment(bill, payment_id, _prepared(actor, bill, options)))
+
+
+def _prepared(actor: Actor, bill: Billing, options: DocumentOptions) -> Stationery:
     bills.add_computed_fields(actor, [bill])
-    clinic = clinic_record()
-    language = document_language(
-        requested_language(locale), bill.patient.language, clinic_locale=clinic.locale
-    )
-    document = invoice(bill, clinic, language, paper)
+    return stationery(actor, options, bill.patient)
+
+
+def _read(bill: Billing, document: bytes) -> bytes:
     audit_log.record_read("read", "billing", [bill.id], [bill.patient_id])
     return document

@@ -1,66 +1,52 @@
-"""The invoice of a bill."""
+"""The invoice of a bill, and the list of its payments."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
 
-from models import Billing, ClinicRecord
+from sqlalchemy import select
+
+from enums import LedgerKind
+from extensions import db
+from models import Billing, LedgerEntry
+from services.billing import ledger
 from services.billing.ledger import ZERO
+from services.documents.blocks import Block, paragraph, sums, table
 from services.documents.language import DocumentLanguage
-from services.documents.pages import Paper, facts, page_data, sums, table
-from services.documents.typesetting import typeset
+from services.documents.pages import Stationery, patient_lines
 
 
-def invoice(bill: Billing, clinic: ClinicRecord, language: DocumentLanguage, paper: Paper | None) -> bytes:
+def invoice(bill: Billing, paper: Stationery) -> bytes:
     """Return the invoice of a bill with its computed fields as PDF. A void bill prints VOID."""
-    is_void = bill.voided_at is not None
-    patient = bill.patient
-    page = page_data(
-        language,
-        clinic,
-        title=f"{language.text('invoice')} {bill.invoice_number}",
-        paper=paper,
-        watermark=language.text("void") if is_void else None,
+    language, is_void = paper.language, bill.voided_at is not None
+    is_open = (bill.balance or ZERO) > ZERO
+    return paper.typeset(
+        f"{language.text('invoice')} {bill.invoice_number}",
+        [
+            *_items(bill, language),
+            *_sums(bill, language),
+            *payment_table(settlements(bill), language, heading=language.text("payments")),
+            *paragraph(language.text("notes"), bill.notes),
+            *paragraph(language.text("payment_details"), paper.shown("bank_details") if is_open else None),
+            *paragraph(None, paper.clinic.invoice_footer),
+        ],
+        facts_of=(
+            (language.text("date"), language.day(bill.date)),
+            (language.text("due_date"), language.day(bill.due_date) if bill.due_date else None),
+            (language.text("doctor"), bill.doctor.name if bill.doctor else None),
+            (language.text("insurer_reference"), bill.insurer_reference),
+        ),
+        addressee=[
+            *patient_lines(bill.patient, language),
+            *(bill.patient.address or "").splitlines(),
+        ],
+        mark="void" if is_void else None,
         banner=language.text("void_banner") if is_void else None,
     )
-    return typeset(
-        "invoice",
-        page
-        | {
-            "facts": facts(
-                (
-                    (language.text("date"), language.day(bill.date)),
-                    (language.text("due_date"), language.day(bill.due_date) if bill.due_date else None),
-                    (language.text("doctor"), bill.doctor.name if bill.doctor else None),
-                    (language.text("insurer_reference"), bill.insurer_reference),
-                )
-            ),
-            "addressee": [
-                patient.name,
-                f"{language.text('file_number')} {patient.file_number}",
-                *(patient.address or "").splitlines(),
-            ],
-            "items": _items(bill, language),
-            "sums": _sums(bill, language),
-            "payments": _payments(bill, language),
-            "notes": facts(
-                (
-                    (language.text("notes"), bill.notes),
-                    (language.text("payment_details"), clinic.bank_details if _is_open(bill) else None),
-                    ("", clinic.invoice_footer),
-                )
-            ),
-            "qr": None,
-        },
-    )
 
 
-def _is_open(bill: Billing) -> bool:
-    return (bill.balance or ZERO) > ZERO
-
-
-def _items(bill: Billing, language: DocumentLanguage) -> Any:
+def _items(bill: Billing, language: DocumentLanguage) -> list[Block]:
     header = [language.text(name) for name in ("description", "quantity", "unit_price", "amount")]
     rows = [
         (
@@ -74,7 +60,7 @@ def _items(bill: Billing, language: DocumentLanguage) -> Any:
     return table(header, rows)
 
 
-def _sums(bill: Billing, language: DocumentLanguage) -> list[dict[str, Any]]:
+def _sums(bill: Billing, language: DocumentLanguage) -> list[Block]:
     """Return the sums from subtotal to balance. One of zero is left out, except total and balance."""
     parts: list[tuple[str, Decimal | None, int]] = [
         (language.text("subtotal"), bill.subtotal, 1),
@@ -96,13 +82,36 @@ def _sums(bill: Billing, language: DocumentLanguage) -> list[dict[str, Any]]:
     )
 
 
-def _payments(bill: Billing, language: DocumentLanguage) -> Any:
-    rows = [
-        (
-            language.local_day(payment.occurred_at),
-            language.text(f"method_{payment.method.value if payment.method else 'other'}"),
-            language.amount(-payment.amount),
-        )
-        for payment in bill.payments or ()
-    ]
-    return table([language.text(name) for name in ("date", "method", "amount")], rows) if rows else None
+def settlements(bill: Billing) -> Sequence[LedgerEntry]:
+    """Return the entries whose sum is the paid amount of a bill: payments, and money that went back."""
+    statement = select(LedgerEntry).where(
+        LedgerEntry.billing_id == bill.id, LedgerEntry.kind.in_(ledger.PAID)
+    )
+    return db.session.execute(statement.order_by(LedgerEntry.occurred_at, LedgerEntry.id)).scalars().all()
+
+
+def payment_table(
+    postings: Sequence[LedgerEntry], language: DocumentLanguage, *, heading: str | None = None
+) -> list[Block]:
+    """Return a table of payments. Money that went back to the payer is negative."""
+    columns: dict[str, Callable[[LedgerEntry], str]] = {
+        "date": lambda posting: language.local_day(posting.occurred_at),
+        "method": lambda posting: method_of(posting, language),
+        "reference": lambda posting: posting.reference or "",
+        "amount": lambda posting: language.amount(-posting.amount),
+    }
+    if not any(posting.reference for posting in postings):
+        del columns["reference"]
+    rows = [[value(posting) for value in columns.values()] for posting in postings]
+    return table([language.text(name) for name in columns], rows, heading=heading, wide=1)
+
+
+def method_of(posting: LedgerEntry, language: DocumentLanguage) -> str:
+    """Return the method of a payment, after its kind if it is no payment of a bill by the payer."""
+    method = language.text(f"method_{posting.method.value if posting.method else 'other'}")
+    if posting.overpaid_billing_id is not None:
+        return f"{language.text('kept_as_credit')} · {method}"
+    if posting.amount < ZERO:
+        return method
+    kind = LedgerKind.REFUND if posting.kind is LedgerKind.CREDIT else posting.kind
+    return f"{language.text(f'kind_{kind.value}')} · {method}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,8 +11,9 @@ from decimal import Decimal
 from functools import cache
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date
+from babel.dates import format_date, format_skeleton
 from babel.numbers import format_currency, format_decimal, format_percent
+from babel.units import format_unit
 
 from config import ROOT, settings
 from errors import ClinicError
@@ -30,10 +32,8 @@ class DocumentLanguage:
 
     def text(self, name: str, **values: str) -> str:
         """Return a text with the values in place of their names in braces."""
-        text = self.texts[name]
-        for key, value in values.items():
-            text = text.replace(f"{{{key}}}", value)
-        return text
+        # in one pass: a value may contain braces
+        return re.sub(r"{(\w+)}", lambda match: values.get(match[1], match[0]), self.texts[name])
 
     def money(self, amount: Decimal) -> str:
         """Return an amount with its currency."""
@@ -44,7 +44,7 @@ class DocumentLanguage:
         places = settings().currency_places
         return format_decimal(amount, f"#,##0.{'0' * places}".rstrip("."), locale=self.locale)
 
-    def number(self, number: Decimal | int) -> str:
+    def number(self, number: Decimal | float) -> str:
         """Return a quantity with at most three places."""
         return format_decimal(number, locale=self.locale)
 
@@ -55,6 +55,26 @@ class DocumentLanguage:
     def day(self, day: date) -> str:
         """Return a date with the name of its month."""
         return format_date(day, "long", locale=self.locale)
+
+    def short_day(self, day: date) -> str:
+        """Return a date with the abbreviated name of its month, for tables with many columns.
+
+        The short forms of Arabic contain marks of direction, which move the day in a cell of digits.
+        """
+        is_rtl = self.locale.text_direction == "rtl"
+        return format_date(day, "long" if is_rtl else "medium", locale=self.locale)
+
+    def month(self, day: date) -> str:
+        """Return the month of a date, such as `November 2026`."""
+        return format_skeleton("yMMMM", day, locale=self.locale)
+
+    def days(self, number: int) -> str:
+        """Return a number of days, such as `7 days`."""
+        return format_unit(number, "duration-day", locale=self.locale)
+
+    def share(self, share: float | None) -> str:
+        """Return a share from 0 to 1 as a percentage, or a dash without one."""
+        return "–" if share is None else format_percent(share, "#,##0%", locale=self.locale)
 
     def local_day(self, instant: datetime) -> str:
         """Return the date of an instant in the time zone of the clinic."""
@@ -75,6 +95,12 @@ def document_language(*preferred: str | None, clinic_locale: str) -> DocumentLan
                 _in_country(locale.language, locale.territory or country), _texts(locale.language)
             )
     raise AssertionError("the last tag is a language of documents")
+
+
+@cache
+def english() -> DocumentLanguage:
+    """Return English with the formats of no special country."""
+    return DocumentLanguage(Locale("en"), _texts("en"))
 
 
 def requested_language(tag: str | None) -> str | None:

@@ -1,65 +1,132 @@
-"""The data that every template needs: page, language, letterhead."""
+"""The page of a document: paper, language, letterhead, and the facts beside the title."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
 
-from models import ClinicRecord
-from services.documents.language import DocumentLanguage
+from enums import BirthDatePrecision
+from models import ClinicRecord, Patient
+from security.permissions import Actor, hidden
+from services.clinic.record import clinic_record
+from services.documents.blocks import Block, facts
+from services.documents.language import DocumentLanguage, document_language, requested_language
+from services.documents.typesetting import typeset
 
 Paper = Literal["a4", "a5", "letter"]
 LETTER_COUNTRIES = frozenset({"US", "CA"})
 
 
-def default_paper(language: DocumentLanguage) -> Paper:
-    """Return the usual paper of the country of a language."""
-    return "letter" if language.locale.territory in LETTER_COUNTRIES else "a4"
+class DocumentOptions(TypedDict):
+    """The wishes of a request. None means the usual language or paper."""
+
+    locale: str | None
+    paper: Paper | None
 
 
-def page_data(
-    language: DocumentLanguage,
-    clinic: ClinicRecord,
-    *,
-    title: str,
-    paper: Paper | None,
-    watermark: str | None = None,
-    banner: str | None = None,
-) -> dict[str, Any]:
-    """Return the members that `base.typ` reads.
+@dataclass(frozen=True)
+class Stationery:
+    """The language, the paper and the clinic of a document, as its reader may see them."""
 
-    `watermark` is a word behind the text of every page, `banner` the sentence that explains it.
-    """
-    return {
-        "language": language.locale.language,
-        "is_right_to_left": language.locale.text_direction == "rtl",
-        "texts": dict(language.texts),
-        "title": title,
-        "paper": paper or default_paper(language),
-        "watermark": watermark,
-        "banner": banner,
-        "clinic": _letterhead(language, clinic),
-    }
+    actor: Actor
+    clinic: ClinicRecord
+    language: DocumentLanguage
+    paper: Paper
 
+    def shown(self, member: str) -> str | None:
+        """Return a member of the clinic record, or None if the role may not see it."""
+        if member in hidden("clinic", self.actor.role):
+            return None
+        value: str | None = getattr(self.clinic, member)
+        return value
 
-def _letterhead(language: DocumentLanguage, clinic: ClinicRecord) -> dict[str, Any]:
-    contact = [*clinic.phones, clinic.email, clinic.website]
-    numbers = [
-        f"{language.text(name)} {value}"
-        for name, value in (
-            ("tax_number", clinic.tax_number),
-            ("registration_number", clinic.registration_number),
+    def typeset(
+        self,
+        title: str,
+        blocks: Iterable[Block],
+        *,
+        facts_of: Iterable[tuple[str, str | None]] = (),
+        addressee: Sequence[str] = (),
+        mark: str | None = None,
+        banner: str | None = None,
+    ) -> bytes:
+        """Return a document as PDF.
+
+        `mark` is the name of a word behind the text of every page, such as `void`. `banner` is the sentence
+        that explains it.
+        """
+        language = self.language
+        return typeset(
+            "document",
+            {
+                "language": language.locale.language,
+                "is_right_to_left": language.locale.text_direction == "rtl",
+                "page_text": language.texts["page"],
+                "title": title,
+                "paper": self.paper,
+                "watermark": language.text(mark) if mark else None,
+                "banner": banner,
+                "clinic": self._letterhead(),
+                "facts": facts(facts_of),
+                "addressee": list(addressee),
+                # a second page that was separated still says what it is about
+                "running_title": [self.clinic.legal_name or self.clinic.name, title, *addressee[:1]],
+                "blocks": list(blocks),
+            },
         )
-        if value
-    ]
-    lines = [*(clinic.address or "").splitlines(), " · ".join(part for part in contact if part), *numbers]
-    return {
-        "name": clinic.name,
-        "logo": _as_svg(clinic.logo),
-        "lines": [line for line in lines if line],
-        "footer": clinic.legal_name or clinic.name,
+
+    def _letterhead(self) -> dict[str, Any]:
+        clinic = self.clinic
+        contact = [*clinic.phones, clinic.email, clinic.website]
+        numbers = [
+            f"{self.language.text(name)} {value}"
+            for name in ("tax_number", "registration_number")
+            if (value := self.shown(name))
+        ]
+        lines = [
+            *(clinic.address or "").splitlines(),
+            " · ".join(part for part in contact if part),
+            *numbers,
+        ]
+        return {
+            "name": clinic.name,
+            "logo": _as_svg(clinic.logo),
+            "lines": [line for line in lines if line],
+        }
+
+
+def stationery(actor: Actor, options: DocumentOptions, patient: Patient | None = None) -> Stationery:
+    """Return the stationery of a request. Raise 422 for a language in which there are no documents."""
+    clinic = clinic_record()
+    language = document_language(
+        requested_language(options["locale"]),
+        patient.language if patient else None,
+        clinic_locale=clinic.locale,
+    )
+    usual: Paper = "letter" if language.locale.territory in LETTER_COUNTRIES else "a4"
+    return Stationery(actor, clinic, language, options["paper"] or usual)
+
+
+def patient_lines(patient: Patient, language: DocumentLanguage, *further: str | None) -> list[str]:
+    """Return the lines that name a patient."""
+    lines = [patient.name, f"{language.text('file_number')} {patient.file_number}", *further]
+    return [line for line in lines if line]
+
+
+def birth_line(patient: Patient, language: DocumentLanguage) -> str | None:
+    """Return the known part of the date of birth of a patient, with its name."""
+    born, precision = patient.date_of_birth, patient.birth_date_precision
+    if born is None:
+        return None
+    shown = {
+        None: language.day,
+        BirthDatePrecision.DAY: language.day,
+        BirthDatePrecision.MONTH: language.month,
     }
+    text = shown[precision](born) if precision in shown else str(born.year)
+    return f"{language.text('date_of_birth')} {text}"
 
 
 def _as_svg(png: bytes | None) -> str | None:
@@ -72,18 +139,3 @@ def _as_svg(png: bytes | None) -> str | None:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
         f'<image width="{width}" height="{height}" href="data:image/png;base64,{data}"/></svg>'
     )
-
-
-def facts(pairs: Iterable[tuple[str, str | None]]) -> list[dict[str, str]]:
-    """Return names and values as a template reads them, without those that have no value."""
-    return [{"name": name, "value": value} for name, value in pairs if value]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Mapping[str, Any]:
-    """Return a table as a template reads it."""
-    return {"header": list(header), "rows": [list(row) for row in rows]}
-
-
-def sums(rows: Iterable[tuple[str, str, bool]]) -> list[dict[str, Any]]:
-    """Return the sums under a table. The third part says that a row is a result."""
-    return [{"name": name, "value": value, "is_result": is_result} for name, value, is_result in rows]

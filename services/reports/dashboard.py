@@ -55,8 +55,8 @@ def show(actor: Actor, *, start_date: date | None = None, end_date: date | None 
     sees_bills = actor.may(Permission.BILLINGS_READ)
     return Dashboard(
         role=actor.role,
-        today=_key_figures(actor, today, doctor_id),
-        period=_key_figures(actor, periods.span(start_date, end_date), doctor_id),
+        today=key_figures(actor, today, doctor_id),
+        period=key_figures(actor, periods.span(start_date, end_date), doctor_id),
         outstanding=sum(revenue.ageing(today, doctor_id).values(), ZERO) if sees_bills else None,
         refund_requests=_count_refund_requests() if actor.may(Permission.REFUNDS_ASK) else None,
         unsigned_visits=_count_unsigned_visits(doctor_id) if actor.may(Permission.VISITS_DOCUMENT) else None,
@@ -64,7 +64,8 @@ def show(actor: Actor, *, start_date: date | None = None, end_date: date | None 
     )
 
 
-def _key_figures(actor: Actor, span: Span, doctor_id: int | None) -> KeyFigures:
+def key_figures(actor: Actor, span: Span, doctor_id: int | None = None) -> KeyFigures:
+    """Return the key figures of a span, of the whole clinic or of one doctor."""
     attendance = Attendance()
     for key, of_doctor in doctor_performance.attendance(span).items():
         if doctor_id in (None, key):

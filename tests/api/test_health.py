@@ -181,10 +181,8 @@ def test_an_unknown_method_gets_no_time_series_of_its_own(clinic: Clinic) -> Non
     assert sample_value(response, "clinic_requests_total", method="other", status="405") > 0
 
 
-def test_the_metrics_show_the_connections_in_use(
-    make_clinic: Callable[..., Clinic], engine_name: str
-) -> None:
-    clinic = make_clinic(metrics_token=METRICS_TOKEN)
+def test_the_metrics_show_the_connections_in_use(database_url: str, engine_name: str) -> None:
+    clinic = Clinic(settings_for(database_url, metrics_token=METRICS_TOKEN))  # a new pool sets its maximum
 
     def read() -> TestResponse:
         return clinic.nobody.get("/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})
@@ -200,6 +198,7 @@ def test_the_metrics_show_the_connections_in_use(
     assert (one, two, in_use()) == (1, 2, 0)
     maximum = sample_value(read(), "clinic_database_connections_max", database="primary")
     assert maximum == (20 if engine_name == "postgresql" else math.inf)
+    clinic.close()
 
 
 def test_the_metrics_show_the_waiting_password_checks(clinic: Clinic) -> None:

@@ -6,6 +6,7 @@ from logging import ERROR, LogRecord
 
 import pytest
 import structlog
+import structlog.testing
 
 from api import logging
 
@@ -44,3 +45,14 @@ def test_the_secrets_in_paths_are_not_written(capsys: pytest.CaptureFixture[str]
     logging.configure(production=production)
     structlog.get_logger().error("unexpected", exc_info=ValueError("no route: /calendar/s3cret.ics"))
     assert "s3cret" not in capsys.readouterr().err
+
+
+def test_a_logger_follows_a_later_configuration() -> None:
+    logging.configure(production=False)
+    log = structlog.get_logger().bind()
+    logging.configure(production=False)
+
+    with structlog.testing.capture_logs() as entries:
+        log.warning("captured line")
+
+    assert [entry["event"] for entry in entries] == ["captured line"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,11 +12,11 @@ from flask_restful import Resource
 from api.docs.registry import RegisteredEndpoint, registered_endpoints
 from api.endpoint import endpoint
 from api.resource import ApiResource
+from app import create_app
 from enums import Role
 from security.permissions import TABLE, Permission
+from tests.conftest import settings_for
 from tests.support.clinic import Caller, Clinic
-
-MakeClinic = Callable[..., Clinic]
 
 CALLERS = ("admin", "doctor", "receptionist", "technician", "nobody", "deactivated")
 FORBIDDEN_MESSAGE = "Your role may not do this."
@@ -98,8 +97,8 @@ def test_a_permission_that_is_not_in_the_table_fails_the_import(monkeypatch: pyt
                 """Return nothing."""
 
 
-def test_a_route_without_declaration_stops_the_application(make_clinic: MakeClinic) -> None:
-    app: Flask = make_clinic().app
+def test_a_route_without_declaration_stops_the_application(database_url: str) -> None:
+    app = create_app(settings_for(database_url))
 
     class PlainResource(Resource):
         def get(self) -> str:

@@ -13,7 +13,8 @@ from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 import config
-from app import create_app
+from api import logging
+from app import create_app, flask_settings
 from cache.attempts import attempts
 from cache.rate_limits import limits
 from cache.redis import redis_store
@@ -21,6 +22,9 @@ from config import Settings
 from enums import Role
 from extensions import db
 from models import Appointment, Doctor, User
+from services import remembered
+from services.audit import audit_chain
+from services.listing.totals import forget_totals
 from services.search_key import search_key
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
@@ -78,16 +82,24 @@ class Clinic:
             app = create_app(settings)
         else:
             config.use(settings)
+            logging.configure(production=settings.production)
             redis_store.init(settings.redis_url)
             limits.init(enabled=settings.rate_limit_enabled, redis_url=settings.redis_url)
             attempts.init(enabled=settings.rate_limit_enabled)
             blocked_attempts.clear()
+            with app.app_context():
+                forget_totals()
+                remembered.forget_all()  # its database was emptied
         self.app = app
         self.numbers = itertools.count(1)
         self.nobody = Caller(self, None)
         self._callers: dict[str, Caller] = {}
 
     def close(self) -> None:
+        # The thread must not open a connection to the database of this test during the next one.
+        if audit_chain._exporter is not None:
+            audit_chain._exporter.replaced.set()
+            audit_chain._exporter.join(timeout=10)
         with self.app.app_context():
             db.session.remove()
             db.engine.dispose()
@@ -220,6 +232,11 @@ class Clinic:
         """Create an inventory item with one lot that does not expire."""
         members.setdefault("name", f"Item {next(self.numbers)}")
         return self.admin.make("/inventory", quantity=quantity, **members)
+
+
+def application_key(settings: Settings) -> str:
+    """Return the settings that `create_app` builds into an application. Requests read all others."""
+    return repr((flask_settings(settings), settings.trusted_proxies, settings.allowed_origins))
 
 
 def soon(*, days: int = 1, hours: int = 0) -> str:

@@ -71,7 +71,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     )["id"]
     bill = clinic.bill("500.00", patient_id=patient)["id"]
     path = f"/billings/{bill}"
-    admin.make(f"{path}/payments", amount="150.00", method="cash")
+    paid = admin.make(f"{path}/payments", amount="150.00", method="cash")
     refunds = clinic.receptionist.make(f"{path}/refunds", amount="5.00", reason="Billed twice")
     credit = {"amount": "5.00", "method": "cash", "reason": "Paid twice"}
     credit_refund = clinic.receptionist.make(f"/patients/{patient}/account/refunds", **credit)["id"]
@@ -98,6 +98,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("treatment_id",): (treatment,),
         ("prescription_id",): (prescription,),
         ("billing_id",): (bill,),
+        ("billing_id", "payment_id"): (bill, _newest_id(paid, "payments")),
         ("billing_id", "refund_id"): (bill, _newest_id(refunds, "refunds")),
         ("patient_id", "refund_id"): (patient, credit_refund),
         ("billing_id", "claim_id"): (bill, _newest_id(claims, "claims")),

@@ -22,3 +22,9 @@ def codes_of(document: bytes) -> list[str]:
     """Return the contents of the QR codes on the first page, read from its picture."""
     picture = pypdfium2.PdfDocument(document)[0].render(scale=3).to_pil()
     return [code.text for code in zxingcpp.read_barcodes(picture)]
+
+
+def page_size(document: bytes) -> tuple[int, int]:
+    """Return the width and the height of the first page in millimetres."""
+    width, height = pypdfium2.PdfDocument(document)[0].get_size()
+    return round(width / 72 * 25.4), round(height / 72 * 25.4)

@@ -1,0 +1,79 @@
+"""Receipts: of one payment of a bill, and of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Select, select
+
+from errors import ClinicError, not_found
+from extensions import db
+from models import Billing, LedgerEntry, Refund
+from services.billing import ledger
+from services.billing.ledger import ZERO
+from services.documents.blocks import Block, sums
+from services.documents.invoice import payment_table, settlements
+from services.documents.pages import Stationery, patient_lines
+
+
+def receipt_of_bill(bill: Billing, paper: Stationery) -> bytes:
+    """Return the receipt of all payments of a bill as PDF. Raise 409 `conflict` without a payment."""
+    excess = db.session.execute(_excess_of(bill)).scalars()
+    postings = sorted([*settlements(bill), *excess], key=lambda posting: posting.id)
+    if not postings:
+        raise ClinicError("conflict", "This bill has no payment yet. Print its invoice instead.")
+    return _receipt(bill, postings, paper, number=bill.invoice_number)
+
+
+def receipt_of_payment(bill: Billing, payment_id: int, paper: Stationery) -> bytes:
+    """Return the receipt of one payment with its refunds as PDF. Raise 404 for a payment of another bill."""
+    payment = next((each for each in bill.payments or () if each.id == payment_id), None)
+    if payment is None:
+        raise not_found("payment")
+    refunds = (
+        select(LedgerEntry)
+        .join(Refund, Refund.entry_id == LedgerEntry.id)
+        .where(Refund.payment_id == payment_id)
+        .order_by(LedgerEntry.id)
+    )
+    # one flush wrote both parts of the payment, so they have the same time stamp
+    excess = _excess_of(bill).where(LedgerEntry.created_at == payment.created_at)
+    postings = [payment, *db.session.execute(excess).scalars(), *db.session.execute(refunds).scalars()]
+    return _receipt(bill, postings, paper, number=f"{bill.invoice_number}/{payment_id}")
+
+
+def _excess_of(bill: Billing) -> Select[tuple[LedgerEntry]]:
+    """Select the parts of payments above the balance of a bill, which became credit of the patient."""
+    statement = select(LedgerEntry).where(LedgerEntry.patient_id == bill.patient_id)
+    return statement.where(LedgerEntry.overpaid_billing_id == bill.id).order_by(LedgerEntry.id)
+
+
+def _receipt(bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery, *, number: str) -> bytes:
+    language, is_void = paper.language, bill.voided_at is not None
+    received_by = {posting.created_by.name: None for posting in postings if posting.created_by}
+    return paper.typeset(
+        f"{language.text('receipt')} {number}",
+        [*payment_table(postings, language), *_sums(bill, postings, paper)],
+        facts_of=(
+            (language.text("invoice"), bill.invoice_number),
+            (language.text("invoice_date"), language.day(bill.date)),
+            (language.text("doctor"), bill.doctor.name if bill.doctor else None),
+            (language.text("recorded_by"), ", ".join(received_by)),
+        ),
+        addressee=patient_lines(bill.patient, language),
+        mark="void" if is_void else None,
+        banner=language.text("void_receipt_banner") if is_void else None,
+    )
+
+
+def _sums(bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery) -> list[Block]:
+    """Return the received amount, and the state of the bill."""
+    language = paper.language
+    received = -sum((posting.amount for posting in postings), ledger.ZERO)
+    return sums(
+        (
+            (language.text("amount_received"), language.money(received), True),
+            (language.text("invoice_total"), language.money(bill.amount or ZERO), False),
+            (language.text("balance_due"), language.money(bill.balance or ZERO), False),
+        )
+    )
