@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from app import create_app
 from config import Settings, SettingsError
 from database import roles
-from models import Base, Passkey, Patient
+from models import Base, Patient
 from tests.conftest import settings_for
 from tests.support.clinic import Clinic
 from tests.support.database import objects_at
@@ -126,8 +126,6 @@ def test_the_server_has_exactly_the_privileges_of_the_table(two_roles: Roles) ->
 def test_the_requests_work_with_the_role_of_the_server(two_roles: Roles) -> None:
     clinic = Clinic(two_roles.settings())
     furnish(clinic)
-    with clinic.inside() as session:
-        session.query(Passkey).delete()  # of `furnish`, without an enabled second factor
     patient, doctor = clinic.patient()["id"], clinic.sign_in("doctor")
 
     removed = [

@@ -38,6 +38,7 @@ from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
 from tests.support.furnished import COPIES, furnish
 
+PAGES = ("/a/", "/u/")  # public pages, whose errors are pages
 INTERNAL_WORDS = ("Traceback", "sqlalchemy", "psycopg2", "sqlite3", "SELECT ", "INSERT INTO", 'File "')
 
 
@@ -164,6 +165,8 @@ class Sender:
         text = response.get_data(as_text=True)
         if status >= 500:
             return f"server error: {text[:300]}"
+        if request.target.path.startswith(PAGES):
+            return None if response.mimetype == "text/html" else f"no page: {text[:300]}"
         problem = response.get_json(silent=True)
         if response.mimetype != "application/problem+json" or not isinstance(problem, dict):
             return f"not problem+json: {text[:300]}"

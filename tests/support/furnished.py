@@ -6,8 +6,10 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import update
+
 from enums import JobState
-from models import Passkey
+from models import Passkey, User, UserSession
 from services import clock
 from services.calendar_feeds.feeds import MAX_FEEDS
 from services.jobs import storage
@@ -115,10 +117,13 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
 
 
 def add_passkey(clinic: Clinic, number: int) -> int:
-    """Add a passkey of the admin, and return its id. It is no second factor: no example needs a step-up."""
+    """Add a passkey of the admin, who has just proved it in the open sessions. Return its id."""
+    admin, now = clinic.admin.user_id, clock.now()
     with clinic.inside() as session:
+        session.execute(update(User).where(User.id == admin).values(mfa_enabled_at=now))
+        session.execute(update(UserSession).where(UserSession.user_id == admin).values(stepped_up_at=now))
         passkey = Passkey(
-            user_id=clinic.admin.user_id,
+            user_id=admin,
             name=f"Phone {number}",
             credential_id=f"key-{number}",
             public_key=b"",
