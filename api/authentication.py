@@ -112,10 +112,11 @@ def identify(context: RequestContext, spec: EndpointSpec) -> None:
     if spec.permission is Permission.PUBLIC or context.token is None:
         return
     actor = _verified(context)
+    needs_step_up = _needs_step_up(spec.step_up, actor)
     if actor.must_enrol and not spec.before_enrolment:
-        raise _enrolment_required()
+        raise _enrolment_required(needs_step_up)
     actor.require(spec.permission)
-    if _needs_step_up(spec.step_up, actor):
+    if needs_step_up:
         factor_policy.require_step_up(actor)
 
 
@@ -127,9 +128,13 @@ def _needs_step_up(step_up: StepUp | None, actor: Actor) -> bool:
     return step_up is StepUp.ALWAYS
 
 
-def _enrolment_required() -> ClinicError:
+def _enrolment_required(needs_step_up: bool) -> ClinicError:
+    """Return the 403 for a user without the second factor that the role needs.
+
+    The code is `step_up_required` where users with a second factor get it too.
+    """
     message = "Your role needs a second factor. Set one up with POST /auth/mfa/totp or as a passkey."
-    return ClinicError("mfa_enrolment_required", message)
+    return ClinicError("step_up_required" if needs_step_up else "mfa_enrolment_required", message)
 
 
 def _verified(context: RequestContext) -> Actor:
@@ -153,8 +158,9 @@ def optional_actor() -> Actor | None:
     actor = _verified(context)
     if context.token_from_cookie:
         check_origin()
+    needs_step_up = _needs_step_up(StepUp.ADMINS, actor)
     if actor.must_enrol:
-        raise _enrolment_required()
-    if _needs_step_up(StepUp.ADMINS, actor):
+        raise _enrolment_required(needs_step_up)
+    if needs_step_up:
         factor_policy.require_step_up(actor)
     return actor

@@ -212,7 +212,7 @@ def _read(source: IO[bytes]) -> tuple[BackupHeader, IO[bytes]]:
         data = io.BufferedReader(_SignedReader(line, source), CHUNK_SIZE)
     try:
         return BackupHeader(**json.loads(header_line)), data
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise EncryptedFileError("not a backup, or damaged") from None
 
 

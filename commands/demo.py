@@ -161,7 +161,7 @@ class Loader:
         return db.session.scalar(query.limit(1)) is not None
 
     def _register(self, row: Row) -> Patient:
-        return patients.register(
+        patient = patients.register(
             CLERK,
             file_number=file_number(row),
             name=f"{row['given']} {row['family']}",
@@ -171,6 +171,8 @@ class Loader:
             address=f"{row['line']}, {row['city']}, {row['state']} {row['postal']}".strip(),
             insurance_provider=row["insurance"].replace("_", " ") or None,
         )
+        demo_examples.forbid_messages(CLERK, patient)
+        return patient
 
     def _fill_history(self, row: Row, patient_id: int) -> None:
         severity = {"low": AllergySeverity.MILD, "high": AllergySeverity.SEVERE}

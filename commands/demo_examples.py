@@ -26,7 +26,7 @@ from services.clinic import logo, record
 from services.clinic.record import clinic_record
 from services.clinical import prescriptions, treatments, visits
 from services.inventory import items
-from services.messages import planning
+from services.messages import planning, preferences
 from services.messages.planning import Plan
 from services.patients import patients
 from services.scheduling import appointments, doctors, time_off
@@ -98,8 +98,14 @@ def _create_patients(actor: Actor) -> tuple[Patient, Patient]:
         insurance_id="AH-104-22",
         language="sw",
     )
+    forbid_messages(actor, patient)
     patients.register(actor, name="Baraka Mutua", gender=Gender.MALE, date_of_birth=date(1979, 11, 3))
     return patient, patients.register(actor, name="Imani Wekesa", date_of_birth=date(2015, 6, 20))
+
+
+def forbid_messages(actor: Actor, patient: Patient) -> None:
+    """Turn off the channels by phone: the number of a fictitious patient may belong to somebody."""
+    preferences.update(actor, preferences.get(actor, patient.id), sms=False, whatsapp=False)
 
 
 def _create_doctors(actor: Actor) -> int:

@@ -38,6 +38,7 @@ from commands.demo_data import (
     InitialState,
     Row,
 )
+from database.roles import owner_engine, owns_tables
 from extensions import db
 from models import (
     AuditHead,
@@ -76,6 +77,15 @@ def grow(count: int, seed: int) -> None:
         raise click.ClickException(
             "The database has patients. The command needs a database without patients."
         )
+    with owner_engine(db.engine) as owner:
+        with owner.connect() as connection:
+            if owner.dialect.name == "postgresql" and not owns_tables(connection):
+                raise click.ClickException("Only the owner can do this. Set MIGRATION_DATABASE_URI.")
+        _write_rows(count, seed)
+        update_statistics(owner)
+
+
+def _write_rows(count: int, seed: int) -> None:
     initial = create_initial_rows()
     generator = DemoGenerator(initial, count, seed, clock.now())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -85,7 +95,6 @@ def grow(count: int, seed: int) -> None:
         task = progress.add_task("patients", total=count)
         for patients in write(engine, initial, generator.batches()):
             progress.advance(task, patients)
-    update_statistics(engine)
 
 
 # --- Before and after ----------------------------------------------------------------------------------

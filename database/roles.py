@@ -108,8 +108,11 @@ def grant_privileges(connection: Connection, role: str) -> None:
     A table that is not in `PRIVILEGES` gets none. Temporary tables are refused too: one with the name of a
     table would hide it from the functions of triggers.
     """
-    if role == connection.execute(text("SELECT current_user")).scalar_one():
-        raise RuntimeError("MIGRATION_DATABASE_URI and DATABASE_URI have the same role: use two roles")
+    if connection.execute(text("SELECT pg_has_role(:role, current_user, 'MEMBER')"), {"role": role}).scalar():
+        raise RuntimeError(
+            f"The role {role} of DATABASE_URI has the rights of the owner in MIGRATION_DATABASE_URI: "
+            "use two roles, of which it is neither a member of the owner nor a superuser"
+        )
     quote = connection.dialect.identifier_preparer.quote
     schema, database = connection.execute(text("SELECT current_schema(), current_database()")).one()
     name = quote(role)
@@ -137,11 +140,18 @@ _SEQUENCE = text(
 
 
 def owns_tables(connection: Connection) -> bool:
-    """Return True if the role of the connection may alter the tables and disable triggers."""
+    """Return True if the role of the connection may alter the tables, disable triggers, or drop tables.
+
+    These are the owners of the tables, of their schema and of the database, and the members of these roles:
+    `SET ROLE` gives their rights to members that do not inherit them.
+    """
     if connection.dialect.name != "postgresql":
         return False
     statement = (
-        "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class "
-        "WHERE oid = to_regclass('audit_logs')"
+        "SELECT bool_or(pg_has_role(current_user, owner, 'MEMBER')) FROM pg_class "
+        "JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        "JOIN pg_database ON datname = current_database() "
+        "CROSS JOIN LATERAL (VALUES (relowner), (nspowner), (datdba)) AS owners (owner) "
+        "WHERE pg_class.oid = to_regclass('audit_logs')"
     )
     return bool(connection.execute(text(statement)).scalar())

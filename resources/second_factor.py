@@ -157,12 +157,14 @@ class TotpConfirm(ApiResource):
         body=TotpConfirmIn,
         returns=RecoveryCodesOut,
         idempotent=False,
+        errors=("step_up_required",),
         before_enrolment=True,
     )
     def post(self, data: TotpConfirmIn) -> dict[str, Any]:
         """Confirm the authenticator app with its present code.
 
-        From then on, a sign-in needs a second factor. The ten recovery codes are shown only once.
+        From then on, a sign-in needs a second factor. The ten recovery codes are shown only once. A user with
+        a passkey needs a step-up.
         """
         return {"recovery_codes": second_factors.confirm_totp(current_actor(), data.code)}
 

@@ -123,7 +123,7 @@ def key_id(header_line: bytes) -> str | None:
     """Return the key id of an encrypted file, None for a file of another kind."""
     try:
         header = json.loads(header_line)
-    except ValueError:
+    except (ValueError, RecursionError):  # a deeply nested line
         return None
     found = header.get("key_id") if isinstance(header, dict) else None
     return found if isinstance(found, str) else None

@@ -18,6 +18,7 @@ from webauthn.helpers.structs import (
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 TIMEOUT = 300_000  # milliseconds, as long as the challenge is valid
+MAX_ID_BYTES = 1023  # of a credential id (section 7.1)
 
 
 class PasskeyError(Exception):
@@ -98,6 +99,8 @@ def verify_registration(credential: dict[str, Any], *, challenge: str, origin: s
         )
     except Exception as error:  # the parsers raise many kinds of errors for a response that is no response
         raise PasskeyError from error
+    if len(verified.credential_id) > MAX_ID_BYTES:
+        raise PasskeyError
     credential_id = bytes_to_base64url(verified.credential_id)
     return NewPasskey(credential_id, verified.credential_public_key, verified.sign_count)
 

@@ -65,7 +65,10 @@ def test_run_prints_the_first_steps_and_stops_quietly(server: AppServer, stop: s
 def test_run_starts_one_worker_which_ends_with_the_server(
     server: AppServer, environment: dict[str, str], stop: signal.Signals
 ) -> None:
-    """The worker dispatches the event of the first admin. It notices that a killed server is gone."""
+    """The worker dispatches the event of the first admin. It notices that a killed server is gone.
+
+    A worker that was killed is started again.
+    """
     assert server.process is not None
     assert server.process.process is not None
     process = psutil.Process(server.process.process.pid)
@@ -76,10 +79,15 @@ def test_run_starts_one_worker_which_ends_with_the_server(
             time.sleep(0.05)
         assert connection.execute("SELECT type FROM events").fetchall() == [("user.created",)]
 
+    worker.kill()
+    worker.wait(60)
+    while not (others := [child for child in process.children() if "jobs" in child.cmdline()]):
+        time.sleep(0.05)
     process.send_signal(stop)
 
-    _, alive = psutil.wait_procs([worker, process], timeout=60)
+    _, alive = psutil.wait_procs([*others, process], timeout=60)
     assert alive == []
+    assert "The worker of jobs has ended with status -9. It is started again." in server.log()
     assert "Traceback" not in server.log()
 
 

@@ -16,6 +16,7 @@ MAX_BYTES = 200_000
 MAX_SIDE = 2_000  # pixels; a small file may describe an image of many gigabytes
 _SIGNATURE = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # and the first chunk, which begins with the size
 _SIZE = struct.Struct(">II")
+DAMAGES = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 _KEPT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
@@ -55,10 +56,12 @@ def _write_again(content: bytes) -> bytes:
         raise invalid("logo", f"send an image of at most {MAX_SIDE} x {MAX_SIDE} pixels")
     try:
         with Image.open(BytesIO(content), formats=("PNG",)) as image:
+            if image.size != (width, height):  # a second header
+                raise ValueError(image.size)
             image.verify()  # the checksums; an image must be opened again afterwards
         with Image.open(BytesIO(content), formats=("PNG",)) as image:
             pixels = image.copy() if image.mode in _KEPT_MODES else _to_8_bits(image)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error):
+    except (*DAMAGES, Image.DecompressionBombError):
         raise invalid("logo", "the PNG image is damaged; export it again") from None
     # the information about an image also has texts and the colour profile
     pixels.info = {name: value for name, value in pixels.info.items() if name == "transparency"}

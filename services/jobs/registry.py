@@ -16,11 +16,15 @@ from typing import Any
 
 from models import Event
 from services.messages import planning, sending
+from services.users import emergency_alerts
 
 Handler = Callable[[dict[str, Any]], None]
 Subscriber = Callable[[Event], None]
 
-HANDLERS: dict[str, Handler] = {planning.SEND: sending.send}  # kind of the job -> function
+HANDLERS: dict[str, Handler] = {  # kind of the job -> function
+    planning.SEND: sending.send,
+    emergency_alerts.ALERT: emergency_alerts.send,
+}
 SUBSCRIBERS: dict[str, list[Subscriber]] = {  # type of the event -> functions
     "appointment.booked": [planning.plan_for_appointment],
     "appointment.moved": [planning.plan_for_appointment],
@@ -30,4 +34,5 @@ SUBSCRIBERS: dict[str, list[Subscriber]] = {  # type of the event -> functions
     "visit.created": [planning.plan_for_visit],
     "visit.updated": [planning.plan_for_visit],
     "billing.issued": [planning.plan_for_bill],
+    "emergency_access.granted": [emergency_alerts.plan],
 }

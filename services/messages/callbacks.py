@@ -47,6 +47,7 @@ STOP_WORDS = frozenset(
         search_key,
         (
             *("STOP", "STOPALL", "STOP ALL", "UNSUBSCRIBE", "QUIT", "END", "OPT OUT", "OPTOUT"),
+            *("REVOKE", "CANCEL"),  # of American law too: 47 CFR 64.1200(a)(10)
             *("ACHA", "SIMAMA", "SIMAMISHA", "SITISHA", "KOMESHA"),
             *("ARRET", "ARRÊT", "ARRETER", "ARRÊTER", "DESABONNER", "DÉSABONNEMENT"),
             *("توقف", "أوقف", "اوقف", "إيقاف", "ايقاف", "قف", "إلغاء الاشتراك", "الغاء الاشتراك"),

@@ -16,7 +16,9 @@ CALLED = (*SENT, MessageState.SENDING, MessageState.UNKNOWN)
 
 def message_checks() -> list[IntegrityCheck]:
     """Return the checks of messages."""
-    jobs = select(Job.payload["message_id"].as_integer()).where(Job.kind == SEND, Job.state != JobState.DONE)
+    sent_id = Job.payload["message_id"].as_integer()
+    # a payload without an id would make NOT IN find nothing
+    jobs = select(sent_id).where(Job.kind == SEND, Job.state != JobState.DONE, sent_id.is_not(None))
     delivered = Message.state == MessageState.DELIVERED
     return [
         IntegrityCheck(

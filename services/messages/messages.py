@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import joinedload
 
 from enums import AppointmentStatus, MessageChannel, MessageKind, MessageReason, MessageState
@@ -94,13 +94,21 @@ def send_now(
 
 
 def _refuse_repeat(appointment: Appointment, kind: MessageKind, channel: MessageChannel | None) -> None:
-    """Raise 409 if an equal message by hand waits: a second click must not send a second message."""
+    """Raise 409 if an equal message is sent now, at the end of the quiet hours, or again after a failure.
+
+    A second click must not send a second message. A reminder that is planned for later does not count.
+    """
+    now = clock.now()
     conditions = [
         Message.appointment_id == appointment.id,
         Message.kind == kind,
         Message.appointment_start == appointment.start,
         Message.state.in_(WAITING),
-        Message.send_at <= clock.now(),
+        or_(
+            Message.send_at <= planning.after_quiet_hours(kind, now, appointment),
+            Message.attempts > 0,
+            Message.created_by_id.is_not(None),
+        ),
     ]
     if channel is not None:
         conditions.append(Message.channel == channel)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import ColumnElement, select, true
+
 from config import settings
 from database.functions import insert_unless_exists
 from enums import AppointmentStatus, MessageChannel, MessageKind, MessageReason, MessageState
@@ -124,6 +126,38 @@ def after_quiet_hours(kind: MessageKind, instant: datetime, appointment: Appoint
 # --- Events --------------------------------------------------------------------------------------------
 
 
+def _cancel_replaced(*conditions: ColumnElement[bool]) -> None:
+    """Cancel the planned messages that wait, and that another one replaces: nobody gets the same twice.
+
+    A locked one is being sent at this moment.
+    """
+    waiting = select(Message).where(
+        Message.state == MessageState.QUEUED, Message.created_by_id.is_(None), *conditions
+    )
+    for message in db.session.scalars(waiting.order_by(Message.id).with_for_update(skip_locked=True)).all():
+        message.state, message.reason = MessageState.CANCELLED, MessageReason.NOT_NEEDED
+        audit_log.set_action(message, "cancel")
+
+
+def _plan_about(row: Appointment, kind: MessageKind, cause: str, send_at: datetime) -> None:
+    """Plan a message about an appointment in place of a waiting one with the same content.
+
+    The waiting one may be to an earlier address or on another channel.
+    """
+    message = plan(Plan(kind, row.patient, cause, send_at, appointment=row))
+    if message is not None:
+        same_reminder = Message.dedupe_key.startswith(
+            f"{kind}:appointment:{row.id}:{cause}:", autoescape=True
+        )
+        _cancel_replaced(
+            Message.appointment_id == row.id,
+            Message.kind == kind,
+            Message.appointment_start == row.start,
+            Message.id != message.id,
+            same_reminder if kind is MessageKind.REMINDER else true(),
+        )
+
+
 def plan_for_appointment(event: Event) -> None:
     """Plan the messages about a booked, moved, reopened or cancelled appointment."""
     row = db.session.get(Appointment, event.entity_id)
@@ -135,7 +169,7 @@ def plan_for_appointment(event: Event) -> None:
     if kind is None or row.status is not expected or moved_again:
         return  # if it has changed again, another event follows
     if _is_on(kind):
-        plan(Plan(kind, row.patient, str(event.id), clock.now(), appointment=row))
+        _plan_about(row, kind, str(event.id), clock.now())
     if kind is not MessageKind.CANCELLED and _is_on(MessageKind.REMINDER):
         _plan_reminders(row)
 
@@ -156,25 +190,36 @@ def _is_on(kind: MessageKind) -> bool:
 
 
 def _plan_reminders(row: Appointment) -> None:
-    for hours in message_settings().reminder_hours:
-        send_at = row.start - timedelta(hours=hours)
-        if send_at > clock.now():
-            cause = f"{row.start:%Y-%m-%dT%H:%MZ}:{hours}h"
-            plan(Plan(MessageKind.REMINDER, row.patient, cause, send_at, appointment=row))
+    times = ((hours, row.start - timedelta(hours=hours)) for hours in message_settings().reminder_hours)
+    # of those that wait for the same end of the quiet hours, the one nearest to the start
+    due = {
+        after_quiet_hours(MessageKind.REMINDER, send_at, row): (hours, send_at)
+        for hours, send_at in times
+        if send_at > clock.now()
+    }
+    for hours, send_at in due.values():
+        _plan_about(row, MessageKind.REMINDER, f"{row.start:%Y-%m-%dT%H:%MZ}:{hours}h", send_at)
 
 
 def plan_for_visit(event: Event) -> None:
     """Plan the message about the follow-up of a visit, if its date is new."""
-    if "follow_up_date" not in event.fields or not _is_on(MessageKind.FOLLOW_UP_DUE):
+    if "follow_up_date" not in event.fields:
         return
+    # a message about an earlier date
+    _cancel_replaced(Message.visit_id == event.entity_id, Message.kind == MessageKind.FOLLOW_UP_DUE)
     visit = db.session.get(Visit, event.entity_id)
-    if visit is None or visit.follow_up_date is None or not is_active(visit.patient):
+    if (
+        not _is_on(MessageKind.FOLLOW_UP_DUE)
+        or visit is None
+        or visit.follow_up_date is None
+        or not is_active(visit.patient)
+    ):
         return
     if not needs_follow_up(visit.id) or visit.follow_up_date < clock.today():
         return
     notice = clock.day_start(visit.follow_up_date) - FOLLOW_UP_NOTICE
-    cause, send_at = visit.follow_up_date.isoformat(), max(notice, clock.now())
-    plan(Plan(MessageKind.FOLLOW_UP_DUE, visit.patient, cause, send_at, visit=visit))
+    send_at = max(notice, clock.now())
+    plan(Plan(MessageKind.FOLLOW_UP_DUE, visit.patient, str(event.id), send_at, visit=visit))
 
 
 def plan_for_bill(event: Event) -> None:

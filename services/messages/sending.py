@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import update
 
 from config import settings
@@ -38,6 +39,8 @@ from services.messages.providers import (
 from services.messages.providers.selection import provider_of
 from services.messages.rendering import MessageVariables, render
 from services.rows import execute_core, get_or_404
+
+log = structlog.get_logger()
 
 OPERATION = f"job {planning.SEND}"
 FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=1)
@@ -64,6 +67,10 @@ def send(payload: dict[str, Any]) -> None:
         result = provider.send(outgoing)
     except (TemporaryFailure, PermanentFailure, NoAnswer) as failure:
         result = failure
+    except Exception as fault:  # of ours: the message must not stay in `sending`
+        log.exception("provider_failed", message_id=message_id)
+        may_repeat = bool(outgoing.message_id_header)
+        result = (TemporaryFailure if may_repeat else NoAnswer)(type(fault).__name__)
     with transaction(OPERATION, finishes_job=True):
         _store(message_id, attempt, result)
 
@@ -90,8 +97,7 @@ def _begin(message_id: int, attempt: int) -> tuple[OutgoingMessage | None, Provi
     holds = still_holds(message)
     message = get_or_404(Message, message_id, lock=True)
     if message.state is MessageState.SENDING and message.attempts == attempt:
-        if message.channel is not EMAIL or not holds:
-            _end(message, MessageState.UNKNOWN, MessageReason.INTERRUPTED)
+        if not _may_repeat(message, holds=holds):
             return None, provider
     elif (
         message.state is not MessageState.QUEUED
@@ -100,6 +106,24 @@ def _begin(message_id: int, attempt: int) -> tuple[OutgoingMessage | None, Provi
     ):
         return None, provider
     return _start(message, attempt, provider), provider
+
+
+def _may_repeat(message: Message, *, holds: bool) -> bool:
+    """Return True if a message whose call was interrupted may be sent again now: only an e-mail.
+
+    Otherwise queue it for the end of the quiet hours, or set it to `unknown`.
+    """
+    now = clock.now()
+    due_at = planning.after_quiet_hours(message.kind, now, _appointment_of(message))
+    is_allowed = is_active(message.patient) and contacts.refusal_of(message.patient, message.channel) is None
+    if message.channel is not EMAIL or not holds or not is_allowed or due_at >= message.expires_at:
+        _end(message, MessageState.UNKNOWN, MessageReason.INTERRUPTED)
+        return False
+    if due_at > now:
+        message.state, message.reason, message.send_at = MessageState.QUEUED, MessageReason.TEMPORARY, due_at
+        message.attempts -= 1  # the same attempt follows
+        return False
+    return True
 
 
 def _is_due(message: Message, *, holds: bool) -> bool:

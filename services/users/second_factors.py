@@ -133,12 +133,14 @@ def enrol_totp(actor: Actor) -> Enrolment:
 def confirm_totp(actor: Actor, code: str) -> list[str] | None:
     """Make the authenticator app a second factor. Return new recovery codes if it is the first one.
 
-    Raises 409 `conflict` without an unconfirmed secret, and 422 `validation_failed` for a wrong code.
+    Raises 409 `conflict` without an unconfirmed secret, and 422 `validation_failed` for a wrong code. Raises
+    403 `step_up_required` for a user who has a passkey: the secret may be from a stolen session.
     """
     user = lock_caller(actor)
     stored = _totp(user.id)
     if stored is None or stored.confirmed_at is not None:
         raise ClinicError("conflict", "There is nothing to confirm. Begin with POST /auth/mfa/totp.")
+    factor_policy.require_step_up(actor)
     step = matching_step(stored, normal_code(code))
     if step is None:
         raise invalid("code", "is wrong; check the clock of the device, and send the present code")
@@ -159,8 +161,8 @@ def remove_totp(actor: Actor, proof: Proof) -> None:
     if stored.confirmed_at is not None and (proof.code is not None or proof.credential is not None):
         user = prove_in_session(actor, proof, "remove_totp")
     else:
+        user = lock_caller(actor)  # before the check: another request may confirm the app meanwhile
         factor_policy.require_step_up(actor)
-        user = lock_caller(actor)
     db.session.execute(delete(TotpSecret).where(TotpSecret.user_id == user.id))
     disable_without_factor(user)
     audit_log.set_action(user, "remove_totp")

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from models import AuditLog, ContactStop
+from services.messages.providers import OutgoingMessage, Receipt, TemporaryFailure
 from tests.support.booking import later, monday_morning
 from tests.support.clinic import Clinic
 from tests.support.messages import Outbox, enable_all, messages_of, outbox, run_worker, set_message
@@ -87,6 +88,25 @@ def test_a_message_by_hand_is_sent_at_once_and_a_second_click_is_refused(
     assert [message.recipient for message in outbox.sent if message.reference == f"clinic-{first['id']}"] == [
         PHONE
     ]
+
+
+def test_a_second_click_is_refused_in_quiet_hours_and_before_a_repeat(clinic: Clinic, outbox: Outbox) -> None:
+    row = booked(clinic)
+    run_worker(clinic)
+    path, body = f"/appointments/{row['id']}/messages", {"kind": "reminder", "channel": "sms"}
+    with later(hours=13):
+        night = [clinic.sign_in("receptionist").post(path, body).status_code for _number in range(2)]
+    outbox.answer = temporary_failure
+    with later(hours=23.6):
+        run_worker(clinic)
+        morning = clinic.sign_in("receptionist").post(path, body)
+
+    assert night == [201, 409]
+    assert (morning.status_code, morning.get_json()["error"]) == (409, "already_done")
+
+
+def temporary_failure(_message: OutgoingMessage) -> Receipt:
+    raise TemporaryFailure("HTTP 503")
 
 
 def test_an_idempotency_key_sends_one_message_by_hand(clinic: Clinic, outbox: Outbox) -> None:
@@ -246,7 +266,20 @@ def test_a_gateway_without_a_secret_has_no_callback(make_clinic: Any) -> None:
     assert clinic.nobody.post("/messages/callbacks/sms/None", {}).status_code == 404
 
 
-STOPS = ["STOP", " stop. ", "Arrêt", "ARRET", "توقف", "الغاء الاشتراك", "Baja", "SAIR", "Acha", "stop all"]
+STOPS = [
+    "STOP",
+    " stop. ",
+    "Arrêt",
+    "ARRET",
+    "توقف",
+    "الغاء الاشتراك",
+    "Baja",
+    "SAIR",
+    "Acha",
+    "stop all",
+    "Cancel",
+    "revoke",
+]
 STARTS = ["START", "Unstop", "ANZA", "DÉMARRER", "ابدأ", "INICIAR", "Começar"]
 OTHERS = ["", "Please stop the pain", "STOPP", "yes", "I will be there, do not cancel"]
 

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import func, select
 
 from commands import demo
-from enums import LedgerKind
+from enums import LedgerKind, MessageChannel, MessageReason
 from models import Appointment, LedgerEntry, Patient, Visit
+from services.messages import contacts
 from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.support.clinic import Clinic
 
@@ -100,3 +101,17 @@ def test_the_synthetic_data_is_complete_and_has_its_licence() -> None:
     assert "Apache License" in (demo.FOLDER / "LICENSE").read_text(encoding="utf-8")
     with gzip.open(demo.FOLDER / "encounters.csv.gz", "rt", encoding="utf-8") as file:
         assert sum(1 for _ in file) == 18_099
+
+
+def test_no_message_reaches_the_phone_of_a_fictitious_patient(loaded: tuple[Clinic, str]) -> None:
+    """Their numbers look real: a demo clinic may have a real gateway."""
+    clinic, _output = loaded
+    with clinic.inside() as session:
+        patients = session.scalars(select(Patient).where(Patient.phone.is_not(None))).all()
+        phones = [MessageChannel.SMS, MessageChannel.WHATSAPP]
+        reasons = {contacts.refusal_of(patient, channel) for patient in patients for channel in phones}
+        emails = session.scalars(select(Patient.email).where(Patient.email.is_not(None))).all()
+
+    assert len(patients) > PATIENTS // 2
+    assert reasons <= {MessageReason.NOT_ALLOWED, MessageReason.NO_ADDRESS}
+    assert [email for email in emails if not email.endswith(".example")] == []

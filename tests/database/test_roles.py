@@ -176,25 +176,65 @@ def test_a_backup_of_the_server_is_restored_by_the_owner(
     target.close()
 
 
+def test_the_owner_updates_the_statistics_of_a_grown_clinic(postgres: PostgresServer) -> None:
+    created = Roles(postgres)
+    settings = created.settings()
+    grow = ["demo", "grow", "--patients", "1"]
+    with create_app(settings).app_context():
+        flask_migrate.upgrade()
+
+    server = create_app(settings_for(created.runtime_url)).test_cli_runner().invoke(args=grow)
+    both = create_app(settings).test_cli_runner().invoke(args=grow)
+
+    assert (server.exit_code, both.exit_code) == (1, 0), (server.output, both.output)
+    assert "Set MIGRATION_DATABASE_URI" in server.output
+    clinic = Clinic(settings)
+    assert clinic.patient()["id"] == 2  # the sequences continue
+    clinic.close()
+    created.close()
+
+
 def test_one_role_for_both_is_refused(two_roles: Roles, caplog: pytest.LogCaptureFixture) -> None:
     settings = settings_for(two_roles.owner_url, migration_database_uri=two_roles.owner_url)
 
     with create_app(settings).app_context(), pytest.raises(SystemExit):
         flask_migrate.upgrade()
-    assert "have the same role: use two roles" in caplog.text
+    assert "has the rights of the owner" in caplog.text
 
 
-@pytest.mark.parametrize(("owner", "warnings"), [(True, 1), (False, 0)])
-def test_verify_warns_in_production_if_the_server_owns_its_tables(
-    two_roles: Roles, owner: bool, warnings: int
+@pytest.mark.parametrize("grant", ['GRANT "{owner}" TO "{server}"', 'ALTER ROLE "{server}" SUPERUSER'])
+def test_a_server_that_can_become_the_owner_is_refused(
+    two_roles: Roles, caplog: pytest.LogCaptureFixture, grant: str
 ) -> None:
-    url = two_roles.owner_url if owner else two_roles.runtime_url
+    names = {"owner": two_roles.owner, "server": two_roles.runtime}
+    two_roles.server._run('ALTER ROLE "{server}" NOINHERIT'.format(**names))
+    two_roles.server._run(grant.format(**names))
+    try:
+        with create_app(two_roles.settings()).app_context(), pytest.raises(SystemExit):
+            flask_migrate.upgrade()
+        assert "has the rights of the owner" in caplog.text
+        assert _warnings_of_verify(two_roles.runtime_url) == 1
+    finally:
+        two_roles.server._run('REVOKE "{owner}" FROM "{server}"'.format(**names))
+        two_roles.server._run('ALTER ROLE "{server}" INHERIT NOSUPERUSER'.format(**names))
+
+
+def test_verify_warns_in_production_if_the_server_owns_its_tables(two_roles: Roles) -> None:
+    change = f'ALTER DATABASE "{two_roles.database}" OWNER TO '
+    assert _warnings_of_verify(two_roles.owner_url) == 1
+    assert _warnings_of_verify(two_roles.runtime_url) == 0
+    two_roles.server._run(f'{change} "{two_roles.runtime}"')  # which also owns the schema `public`
+    try:
+        assert _warnings_of_verify(two_roles.runtime_url) == 1
+    finally:
+        two_roles.server._run(f'{change} "{two_roles.owner}"')
+
+
+def _warnings_of_verify(url: str) -> int:
     app = create_app(settings_for(url, environment="production", allowed_origins="https://a.example"))
-
     result = app.test_cli_runner().invoke(args=["verify"])
-
     assert result.exit_code == 0
-    assert result.output.count("MIGRATION_DATABASE_URI") == warnings
+    return result.output.count("MIGRATION_DATABASE_URI")
 
 
 def test_sqlite_has_no_roles() -> None:

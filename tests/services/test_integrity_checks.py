@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
@@ -16,12 +17,14 @@ from models import (
     CalendarFeed,
     EmergencyAccess,
     InventoryItem,
+    Job,
     LedgerEntry,
+    Message,
     Patient,
     Prescription,
     UserSession,
 )
-from services import integrity_checks
+from services import clock, integrity_checks
 from tests.support.calendars import fetch
 from tests.support.clinic import Clinic, soon
 from tests.support.prescriptions import dispense, prescribe, tablets
@@ -87,6 +90,46 @@ def forget_calendar_digest(clinic: Clinic) -> str:
     with clinic.inside() as session:
         session.get(CalendarFeed, feed["id"]).content_digest = None
     return "was read has a digest of its content"
+
+
+def add_job(clinic: Clinic, **values: Any) -> None:
+    now = clock.now()
+    with clinic.inside() as session:
+        session.add(Job(**{"kind": "test", "run_at": now, "created_at": now, "state": "queued"} | values))
+
+
+def start_job_too_often(clinic: Clinic) -> str:
+    add_job(clinic, attempts=11)
+    return "A job has at most 10 attempts"
+
+
+def finish_job_without_attempt(clinic: Clinic) -> str:
+    add_job(clinic, state="done", finished_at=clock.now(), attempts=0)
+    return "at least one after its start"
+
+
+def rename_event(clinic: Clinic) -> str:
+    clinic.patient()
+    with clinic.inside() as session:
+        session.execute(text("UPDATE events SET entity = 'visit' WHERE type LIKE 'patient.%'"))
+    return "type of an event begins with its entity"
+
+
+def give_message_to_another_patient(clinic: Clinic) -> str:
+    bill, other, now = clinic.bill("10.00"), clinic.patient()["id"], clock.now()
+    members = {"kind": "invoice", "channel": "email", "state": "cancelled", "reason": "not_needed"}
+    with clinic.inside() as session:
+        session.add(
+            Message(
+                **members,
+                patient_id=other,
+                billing_id=bill["id"],
+                dedupe_key="x",
+                send_at=now,
+                expires_at=now,
+            )
+        )
+    return "about a visit or a bill is to its patient"
 
 
 def rename_patient(clinic: Clinic) -> str:
@@ -201,6 +244,10 @@ DAMAGES = [
     rename_patient,
     add_calendar_feeds,
     forget_calendar_digest,
+    start_job_too_often,
+    finish_job_without_attempt,
+    rename_event,
+    give_message_to_another_patient,
     change_quantity,
     add_single_credit_entry,
     reopen_session,

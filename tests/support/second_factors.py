@@ -56,12 +56,15 @@ class Member:
 
     def enrol(self, caller: Caller) -> Caller:
         """Set up an authenticator app in the session of the caller."""
-        enrolment = caller.post("/auth/mfa/totp").get_json()
-        self.secret = parse_qs(urlsplit(enrolment["otpauth_uri"]).query)["secret"][0]
+        self.read_secret(caller.post("/auth/mfa/totp"))
         confirmed = caller.post("/auth/mfa/totp/confirm", {"code": self.code()})
         assert confirmed.status_code == 200, confirmed.get_data(as_text=True)
         self.recovery_codes = confirmed.get_json()["recovery_codes"]
         return caller
+
+    def read_secret(self, enrolment: TestResponse) -> None:
+        """Store the secret of an authenticator app."""
+        self.secret = parse_qs(urlsplit(enrolment.get_json()["otpauth_uri"]).query)["secret"][0]
 
     def code(self, steps: int = 0) -> str:
         """Return the code of the present time step, or of another one."""

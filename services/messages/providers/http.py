@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 import time
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -26,6 +25,8 @@ CONNECT_TIMEOUT = 10.0  # seconds
 ANSWER_TIMEOUT = 25.0  # seconds from the request to the end of the answer
 MAX_ANSWER = 64 * 1024  # bytes
 RETRY_STATUSES = (408, 429)
+# A proxy got no answer from the gateway behind it, which may have accepted the message.
+LOST_STATUSES = (502, 504, 520, 524)
 NO_IDS = ("", "none", "null")  # some gateways write these in place of an id
 
 
@@ -40,6 +41,8 @@ class HttpProvider:
     def send(self, message: OutgoingMessage) -> Receipt:
         """Send one request. Redirects are not followed: they would carry the secret to another host."""
         status, body = self._post(*self._request(message))
+        if status in LOST_STATUSES:
+            raise NoAnswer(f"HTTP {status}")
         if status in RETRY_STATUSES or status >= 500:
             raise TemporaryFailure(f"HTTP {status}")
         if not 200 <= status < 300:
@@ -71,7 +74,7 @@ class HttpProvider:
         try:
             try:
                 connection.connect()
-            except (OSError, ssl.SSLError) as error:
+            except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot exist
                 raise TemporaryFailure(type(error).__name__) from None
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
             try:

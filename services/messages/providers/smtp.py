@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email import policy
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.utils import format_datetime
 
@@ -24,9 +24,20 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 AUTHENTICATION_CODES = (530, 534, 535, 538)  # a fault of the settings: the message itself is not refused
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
 _METHOD = re.compile(rb"^METHOD:([A-Z]+)\r?$", re.MULTILINE)
+
+
+class _UnfoldedHeader(UnstructuredHeader, BaseHeader):
+    """A header with one URL. The standard library would encode a long URL, and mail programs decode none."""
+
+    def fold(self, *, policy: policy.EmailPolicy) -> str:  # type: ignore[override]
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+_HEADERS = HeaderRegistry()
+_HEADERS.map_to_type("list-unsubscribe", _UnfoldedHeader)
 # Lines of 7-bit text pass every server.
-_ASCII = policy.SMTP.clone(cte_type="7bit")
-_UTF8 = policy.SMTPUTF8.clone(cte_type="8bit")
+_ASCII = policy.SMTP.clone(cte_type="7bit", header_factory=_HEADERS)
+_UTF8 = policy.SMTPUTF8.clone(cte_type="8bit", header_factory=_HEADERS)
 
 
 class SmtpProvider:
@@ -80,10 +91,18 @@ class SmtpProvider:
             elif not server.implicit_tls and server.user is not None and not is_local:
                 raise TemporaryFailure("the server offers no TLS, and the password needs it")
             if server.user is not None and server.password is not None:
-                connection.login(server.user, server.password)
+                _login(connection, server.user, server.password)
             yield connection
         finally:
             _close(connection.quit, connection.close)
+
+
+def _login(connection: smtplib.SMTP, user: str, password: str) -> None:
+    """Sign in. A server without AUTH, and a password that it cannot take, are faults of the settings."""
+    try:
+        connection.login(user, password)
+    except (smtplib.SMTPNotSupportedError, UnicodeError) as error:
+        raise TemporaryFailure(f"AUTH: {type(error).__name__}") from None
 
 
 def _close(quit_connection: Callable[[], object], close: Callable[[], object]) -> None:
@@ -118,7 +137,7 @@ def compose(message: OutgoingMessage) -> EmailMessage:
     is_ascii = recipient.addr_spec.isascii()
     mail = EmailMessage(policy=_ASCII if is_ascii else _UTF8)
     sender = settings().sender
-    name = sender.display_name or _one_line(message.sender_name)
+    name = _one_line(sender.display_name or message.sender_name)
     mail["From"] = Address(name, sender.username, sender.domain)
     mail["To"] = recipient
     mail["Subject"] = _one_line(message.subject)
@@ -149,4 +168,5 @@ def _address(text: str) -> Address:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(_CONTROL.sub(" ", text).split())
+    """Return a text for a header: one line, and no encoded word (RFC 2047), which may hide a line break."""
+    return " ".join(_CONTROL.sub(" ", text).replace("=?", "= ?").split())

@@ -106,6 +106,8 @@ def test_other_files_are_refused(clinic: Clinic) -> None:
         png_header(60_000, 60_000),
         png_header(0, 5),
         small_png((MAX_SIDE + 1, 1)),
+        png[:33] + png_header(60_000, 60_000)[8:] + png[33:],
+        png[:33] + small_png((MAX_SIDE + 1, 6))[8:],
     ]
 
     for content in wrong:

@@ -91,6 +91,8 @@ def test_a_form_has_every_value_unchanged(gateway: tuple[Gateway, str]) -> None:
         (500, b"", TemporaryFailure),
         (503, b"", TemporaryFailure),
         # accepted, or not: the answer does not say
+        (502, b"", NoAnswer),
+        (504, b"", NoAnswer),
         (200, b"", NoAnswer),
         (200, b"<html>", NoAnswer),
         (200, b"[]", NoAnswer),
@@ -131,6 +133,11 @@ def test_without_a_connection_the_message_is_sent_again() -> None:
         for host in ("127.0.0.1", "host.invalid"):
             with pytest.raises(TemporaryFailure):
                 provider(f"http://{host}:{port}/").send(MESSAGE)
+
+
+def test_a_host_name_that_cannot_exist_is_a_temporary_failure() -> None:
+    with pytest.raises(TemporaryFailure):
+        provider("http://gateway..example/send").send(MESSAGE)
 
 
 def test_without_a_path_of_the_id_every_answer_of_success_is_accepted(gateway: tuple[Gateway, str]) -> None:

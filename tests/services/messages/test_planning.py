@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.booking import later, monday_morning
 from tests.support.clinic import Clinic
-from tests.support.messages import Outbox, messages_of, outbox, run_worker, summary
+from tests.support.messages import Outbox, enable_all, messages_of, outbox, run_worker, summary
 
 __all__ = ["monday_morning", "outbox"]
 EMAIL = "zawadi@example.com"
@@ -106,6 +106,59 @@ def test_another_doctor_at_the_same_time_is_no_message(clinic: Clinic, outbox: O
     assert len(messages_of(clinic)) == 3
 
 
+def test_moves_back_and_forth_in_quiet_hours_cause_one_message(clinic: Clinic, outbox: Outbox) -> None:
+    row = clinic.appointment(patient_id=patient(clinic), date=THURSDAY)
+    run_worker(clinic)
+    with later(hours=13):
+        admin = clinic.sign_in("admin")
+        for date in ("2027-03-05T10:00:00+00:00", THURSDAY, "2027-03-05T10:00:00+00:00"):
+            assert admin.patch(f"/appointments/{row['id']}", {"date": date}).status_code == 200
+            run_worker(clinic)
+
+    with later(hours=23.6):
+        run_worker(clinic)
+
+    assert [message[0] for message in summary(clinic, state="sent")] == ["booked", "moved"]
+
+
+def test_a_new_address_or_channel_does_not_double_a_reminder(clinic: Clinic, outbox: Outbox) -> None:
+    patient_id = patient(clinic)
+    row = clinic.appointment(patient_id=patient_id, date=THURSDAY)
+    changes = [
+        (f"/patients/{patient_id}", {"email": "new@example.com"}),
+        (f"/patients/{patient_id}/contact-preferences", {"preferred_channel": "sms"}),
+    ]
+    for path, change in changes:
+        run_worker(clinic)
+        assert clinic.admin.patch(path, change).status_code == 200
+        for date in ("2027-03-05T10:00:00+00:00", THURSDAY):
+            assert clinic.admin.patch(f"/appointments/{row['id']}", {"date": date}).status_code == 200
+
+    for hours in (0.1, 50, 72):
+        with later(hours=hours):
+            run_worker(clinic)
+
+    assert [row[:3] for row in summary(clinic, kind="reminder", state="sent")] == [
+        ("reminder", "sms", "sent")
+    ] * 2
+    assert [message.recipient for message in outbox.sent] == [
+        EMAIL,
+        "new@example.com",
+        *["+15557677476"] * 3,
+    ]
+
+
+def test_reminders_that_wait_for_the_same_morning_are_one(clinic: Clinic, outbox: Outbox) -> None:
+    enable_all(clinic, reminder_hours=[3, 2, 1])
+    clinic.appointment(patient_id=patient(clinic), date="2027-03-04T08:15:00+00:00")
+
+    for hours in (0, 71.6):
+        with later(hours=hours):
+            run_worker(clinic)
+
+    assert [row[0::2][:2] for row in summary(clinic)] == [("booked", "sent"), ("reminder", "sent")]
+
+
 def test_a_cancellation_is_told_and_ends_the_reminders(clinic: Clinic, outbox: Outbox) -> None:
     row = clinic.appointment(patient_id=patient(clinic), date=THURSDAY)
     run_worker(clinic)
@@ -173,6 +226,21 @@ def test_follow_ups_are_announced_a_week_before_unless_an_appointment_is_booked(
         (first, "sent", None, "2027-03-13T07:30:00+00:00"),
         (second, "cancelled", "not_needed", "2027-03-13T07:30:00+00:00"),
     ]
+
+
+def test_a_changed_follow_up_is_announced_once_for_its_new_date(clinic: Clinic, outbox: Outbox) -> None:
+    visit = clinic.visit(patient_id=patient(clinic), follow_up_date="2027-03-20")
+    for day in ("2027-04-10", "2027-03-20", "2027-04-10"):
+        run_worker(clinic)
+        assert clinic.admin.patch(f"/visits/{visit['id']}", {"follow_up_date": day}).status_code == 200
+
+    for days in (0.1, 12.1, 33.1):
+        with later(days=days):
+            run_worker(clinic)
+
+    sent = messages_of(clinic, kind="follow_up_due", state="sent")
+    assert [row["send_at"][:10] for row in sent] == ["2027-04-03"]
+    assert len(outbox.sent) == 1
 
 
 def test_a_bill_is_announced_unless_it_is_void(clinic: Clinic, outbox: Outbox) -> None:

@@ -14,6 +14,7 @@ import config
 from enums import MessageChannel
 from models import ContactStop, Job
 from services import clock, integrity_checks
+from services.messages import planning
 from services.messages.providers import OutgoingMessage
 from services.messages.providers.log import LogProvider
 from tests.conftest import settings_for
@@ -52,6 +53,7 @@ def remove_jobs(clinic: Clinic) -> None:
     sent(clinic)
     with clinic.inside() as session:
         session.execute(delete(Job))
+        session.add(Job(kind=planning.SEND, state="queued", run_at=clock.now(), created_at=clock.now()))
 
 
 def send_after_stop(clinic: Clinic) -> None:

@@ -290,6 +290,59 @@ def test_after_a_crash_an_email_is_sent_again_and_an_sms_is_not(
     assert len({message.message_id_header for message in outbox.sent}) == 1
 
 
+def interrupted(clinic: Clinic, outbox: Outbox) -> dict[str, Any]:
+    """Interrupt the call for an e-mail by hand. Return its row."""
+    row = by_hand(clinic, "email")
+    outbox.answer = fail(Killed())  # type: ignore[arg-type]
+    with clinic.app.app_context(), pytest.raises(Killed):
+        sending.send({"message_id": row["id"], "attempt": 1})
+    outbox.answer = lambda _message: Receipt()
+    return row
+
+
+def test_an_interrupted_email_is_not_repeated_after_the_patient_has_ended_them(
+    clinic: Clinic, outbox: Outbox
+) -> None:
+    row = interrupted(clinic, outbox)
+    path = f"/patients/{row['patient_id']}/contact-preferences"
+    assert clinic.receptionist.patch(path, {"email": False}).status_code == 200
+
+    with clinic.app.app_context():
+        sending.send({"message_id": row["id"], "attempt": 1})
+
+    assert stored(clinic, row["id"]).state is MessageState.UNKNOWN
+    assert len(outbox.sent) == 1
+
+
+def test_an_interrupted_email_is_repeated_after_the_quiet_hours(clinic: Clinic, outbox: Outbox) -> None:
+    row = interrupted(clinic, outbox)
+
+    with later(hours=13), clinic.app.app_context():
+        sending.send({"message_id": row["id"], "attempt": 1})
+    assert (stored(clinic, row["id"]).state, len(outbox.sent)) == (MessageState.QUEUED, 1)
+    with later(hours=23.6), clinic.app.app_context():
+        sending.send({"message_id": row["id"], "attempt": 1})
+
+    mails = [message for message in outbox.sent if message.reference == f"clinic-{row['id']}"]
+    assert stored(clinic, row["id"]).state is MessageState.SENT
+    assert len(mails) == 2
+    assert len({message.message_id_header for message in mails}) == 1
+
+
+@pytest.mark.parametrize(("channel", "state"), [("email", "queued"), ("sms", "unknown")])
+def test_a_fault_in_a_provider_leaves_no_message_in_sending(
+    clinic: Clinic, outbox: Outbox, channel: str, state: str
+) -> None:
+    row = by_hand(clinic, channel)
+    outbox.answer = fail(IndexError("a fault"))
+
+    with clinic.app.app_context():
+        sending.send({"message_id": row["id"], "attempt": 1})
+
+    after = stored(clinic, row["id"])
+    assert (after.state, after.detail) == (state, "IndexError")
+
+
 def test_an_email_is_not_repeated_for_a_time_that_is_no_longer_booked(clinic: Clinic, outbox: Outbox) -> None:
     row = by_hand(clinic, "email")
     outbox.answer = fail(Killed())  # type: ignore[arg-type]

@@ -131,6 +131,23 @@ def test_a_password_is_not_sent_without_tls(monkeypatch: pytest.MonkeyPatch) -> 
             provider.send(MESSAGE)
 
 
+def test_a_password_for_a_server_without_sign_in_is_a_fault_of_the_settings() -> None:
+    with mail_server() as (_server, url):
+        for password in ("secret", "gehe%C3%AFm"):
+            provider = provider_at(url.replace("smtp://", f"smtp://user:{password}@"))
+            with pytest.raises(TemporaryFailure, match="AUTH"):
+                provider.send(MESSAGE)
+
+
+@pytest.mark.parametrize("length", [20, 40, 200])
+def test_a_long_link_to_unsubscribe_is_not_encoded(length: int) -> None:
+    url = f"https://{'appointments.' * (length // 10)}example/u/abc"
+
+    mail = compose(replace(MESSAGE, unsubscribe_url=url)).as_bytes()
+
+    assert f"\r\nList-Unsubscribe: <{url}>\r\n".encode() in mail
+
+
 @pytest.mark.parametrize(
     "recipient", ["zoë@example.com", "zawadi@kliník.example", "用户@例え.example", "o'brien+x@example.com"]
 )
@@ -147,6 +164,9 @@ INJECTIONS = [
     {"subject": "Hello\r\nBcc: thief@example.com"},
     {"subject": "Hello\nBcc: thief@example.com\n\nbody"},
     {"subject": "Hello\u2028Bcc: thief@example.com"},
+    {"subject": "=?utf-8?q?=0ABcc:_thief=40example.com?= Hello"},
+    {"sender_name": "=?utf-8?q?=0ABcc:_thief=40example.com?="},
+    {"sender_name": "=?utf-8?q??="},
     {"sender_name": 'Clinic"\r\nBcc: thief@example.com'},
     {"sender_name": "Clinic <thief@example.com>, x"},
     {"text": ".\r\n.\r\nMAIL FROM:<thief@example.com>\r\n"},

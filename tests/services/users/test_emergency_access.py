@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from models import EmergencyAccess, Event
+from services.messages.providers import OutgoingMessage, PermanentFailure, Receipt, TemporaryFailure
+from services.users import emergency_alerts
 from tests.support.clinic import Caller, Clinic
 from tests.support.concurrency import run_concurrently
+from tests.support.messages import Outbox, run_worker
 
 CLINICAL = {"summary", "chief_complaint", "notes", "diagnoses", "vitals", "prescriptions", "addenda"}
 REASON = {"reason": "Unconscious after a fall"}
@@ -234,6 +237,43 @@ def test_another_admin_reviews_an_access_once(ward: Ward) -> None:
     assert first.get_json()["outcome"] == "justified"
     assert (second.status_code, second.get_json()["error"]) == (409, "already_done")
     assert clinic.admin.get(path).headers["ETag"] == first.headers["ETag"]
+
+
+def test_each_other_admin_gets_an_e_mail_at_once(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    clinic, outbox = ward.clinic, Outbox()
+    monkeypatch.setattr(emergency_alerts, "provider_of", lambda _channel: outbox)
+    asking, other, inactive = (clinic.sign_in("admin") for _number in range(3))
+    assert clinic.admin.delete(f"/users/{inactive.user_id}").status_code == 200
+    emails = {row["id"]: row["email"] for row in clinic.admin.get("/users?role=admin").get_json()}
+    row = ward.ask(asking)
+
+    run_worker(clinic)
+
+    assert outbox.recipients() == sorted([emails[clinic.admin.user_id], emails[other.user_id]])
+    assert row["user_name"] in outbox.sent[0].text
+    assert f"/emergency-access/{row['id']}\n" in outbox.sent[0].text
+    assert REASON["reason"] not in outbox.sent[0].text
+    assert row["patient_name"] not in outbox.sent[0].text
+
+
+@pytest.mark.parametrize(
+    ("failure", "state"), [(TemporaryFailure("451"), "queued"), (PermanentFailure("550"), "dead")]
+)
+def test_an_alert_that_was_not_accepted_stays_in_the_queue(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch, failure: Exception, state: str
+) -> None:
+    def refuse(_message: OutgoingMessage) -> Receipt:
+        raise failure
+
+    outbox = Outbox()
+    outbox.answer = refuse
+    monkeypatch.setattr(emergency_alerts, "provider_of", lambda _channel: outbox)
+    ward.ask()
+
+    run_worker(ward.clinic)
+
+    jobs = ward.clinic.admin.get(f"/jobs?kind={emergency_alerts.ALERT}").get_json()
+    assert [job["state"] for job in jobs] == [state]
 
 
 def test_an_access_that_is_not_justified_ends(ward: Ward) -> None:

@@ -187,7 +187,8 @@ def test_a_changed_response_is_refused(front: Clinic, clock: Clock) -> None:
 
 
 def test_a_wrong_registration_is_refused(front: Clinic, clock: Clock) -> None:
-    member, key = Member(front, clock), Authenticator()
+    member, key, long = Member(front, clock), Authenticator(), Authenticator()
+    long.credential_id = bytes(1024)  # one byte too many
     caller = member.caller()
     path = "/auth/mfa/passkeys"
     assert error(caller.post(path, {"name": "Phone", "credential": {}})) == (422, "validation_failed")
@@ -204,6 +205,7 @@ def test_a_wrong_registration_is_refused(front: Clinic, clock: Clock) -> None:
             422,
             "validation_failed",
         )
+    assert add(caller, long).status_code == 422
     options = caller.post(f"{path}/options", **FROM).get_json()["public_key"]
     other = member.caller()  # the challenge belongs to the session
     assert other.post(path, {"name": "Phone", "credential": key.create(options)}).status_code == 422
@@ -213,6 +215,20 @@ def test_a_wrong_registration_is_refused(front: Clinic, clock: Clock) -> None:
     someone = Member(front, clock, "doctor").caller()
     assert error(add(someone, key)) == (409, "already_exists")
     assert someone.get(path).get_json() == []
+
+
+def test_an_app_of_another_session_is_no_factor_beside_a_passkey(front: Clinic, clock: Clock) -> None:
+    member, key = Member(front, clock), Authenticator()
+    stolen, caller = member.caller(), member.caller()
+    member.read_secret(stolen.post("/auth/mfa/totp"))
+    assert add(caller, key).status_code == 201
+    code = {"code": member.code()}
+
+    assert error(stolen.post("/auth/mfa/totp/confirm", code)) == (403, "step_up_required")
+
+    options = caller.post("/auth/step-up/options", **FROM).get_json()["public_key"]
+    assert caller.post("/auth/step-up", {"credential": key.get(options)}).status_code == 200
+    assert caller.post("/auth/mfa/totp/confirm", code).get_json() == {"recovery_codes": None}
 
 
 def test_a_passkey_needs_a_page_of_an_allowed_origin(make_clinic: MakeClinic, clock: Clock) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pyotp
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from models import AuditLog, FactorChallenge, RecoveryCode, TotpSecret
+from extensions import db
+from models import AuditLog, FactorChallenge, RecoveryCode, TotpSecret, User
 from security import totp
+from security.permissions import Actor
 from services import integrity_checks
+from services.users import second_factors
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.concurrency import run_concurrently
 from tests.support.second_factors import Clock, Member
@@ -319,6 +322,24 @@ def test_the_app_is_removed_with_a_code_or_a_fresh_step_up(member: Member, clini
         ("remove_totp", "success", None),
         ("remove_totp", "success", None),
     ]
+
+
+def test_an_app_that_is_confirmed_meanwhile_is_not_removed(
+    clinic: Clinic, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = Member(clinic, clock)
+    caller = member.caller()
+    member.read_secret(caller.post("/auth/mfa/totp"))
+    lock = second_factors.lock_caller
+
+    def lock_after_a_confirmation(actor: Actor) -> User:
+        db.session.execute(update(TotpSecret).values(confirmed_at=clock.time))
+        db.session.execute(update(User).where(User.id == actor.user_id).values(mfa_enabled_at=clock.time))
+        return lock(actor)
+
+    monkeypatch.setattr(second_factors, "lock_caller", lock_after_a_confirmation)
+
+    assert error(caller.delete("/auth/mfa/totp")) == (403, "step_up_required")
 
 
 def test_an_admin_resets_the_factors_of_a_user(member: Member, clinic: Clinic) -> None:

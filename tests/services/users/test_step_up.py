@@ -194,11 +194,19 @@ def test_the_grace_period_of_an_open_session_starts_with_its_next_use(
     assert error(session.get("/patients")) == (403, "mfa_enrolment_required")
 
 
-def test_an_admin_who_must_enrol_creates_no_account(make_clinic: MakeClinic, clock: Clock) -> None:
+def test_an_admin_who_must_enrol_creates_no_account_before_a_step_up(
+    make_clinic: MakeClinic, clock: Clock
+) -> None:
     clinic = make_clinic(mfa_required_roles=("admin",), mfa_grace_days=1)
     member = Member(clinic, clock)
     session = member.caller()
     clock.move(days=1)
 
     for path in ("/users", "/auth/register"):
-        assert error(session.post(path, NEW)) == (403, "mfa_enrolment_required")
+        assert error(session.post(path, NEW)) == (403, "step_up_required")
+    assert error(session.get("/analytics/revenue?format=csv")) == (403, "step_up_required")
+    assert error(session.get("/analytics/revenue")) == (403, "mfa_enrolment_required")
+    member.enrol(session)
+    assert error(session.post("/users", NEW)) == (403, "step_up_required")
+    assert session.post("/auth/step-up", {"code": member.next_code()}).status_code == 200
+    assert session.post("/users", NEW).status_code == 201
