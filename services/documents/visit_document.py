@@ -117,11 +117,15 @@ def _vitals(vitals: Mapping[str, Any], language: DocumentLanguage) -> list[tuple
     return measured
 
 
+def _with_code(name: str, code: str | None) -> str:
+    return f"{name} ({code})" if code else name
+
+
 def _treatment_entry(
     row: Treatment, language: DocumentLanguage, *, with_notes: bool
 ) -> tuple[str, list[str]]:
     """Return a treatment. Its state is named if it is not completed."""
-    title = f"{row.name} ({row.procedure_code})" if row.procedure_code else row.name
+    title = _with_code(row.name, row.procedure_code)
     if row.status is not TreatmentStatus.COMPLETED:
         title = f"{title} – {language.text(f'treatment_{row.status.value}')}"
     return title, [line for line in (row.description, row.notes if with_notes else None) if line]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from services import clock
 from tests.support import pdf
 from tests.support.clinic import Caller, Clinic
@@ -60,3 +62,18 @@ def test_a_long_statement_has_its_header_on_each_page(clinic: Clinic) -> None:
     assert text.index("Item 0 ") < text.index("Item 59 ")
     assert "Closing balance $60.00" in text
     assert clinic.technician.get(f"/patients/{patient_id}/account/statement").status_code == 403
+
+
+def test_a_statement_with_too_many_postings_asks_for_fewer_days(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.billing.account_statement.MAX_POSTINGS", 2)
+    patient_id = clinic.patient()["id"]
+    clinic.bill("10.00", patient_id=patient_id, tax_rate="10")
+    complete = statement(clinic.receptionist, patient_id)
+    clinic.bill("10.00", patient_id=patient_id)
+
+    refused = clinic.receptionist.get(f"/patients/{patient_id}/account/statement")
+
+    assert "Closing balance $11.00" in complete
+    assert (refused.status_code, list(refused.get_json()["errors"])) == (422, ["start_date"])
