@@ -43,6 +43,10 @@ class KeySettings(BaseModel):
     data_keys_previous: tuple[str, ...] = ()
     backup_keys_previous: tuple[str, ...] = ()
 
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Return nothing: a log or a debugger must not show secrets."""
+        return []
+
     @property
     def production(self) -> bool:
         """Return True if one of the two variables is `production`: the stricter one wins."""
@@ -72,7 +76,7 @@ class KeySettings(BaseModel):
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
         if not isinstance(value, list | tuple) or not all(isinstance(key, str) for key in value):
             raise ValueError('write a JSON array of earlier keys, such as ["key", "key"]')
@@ -82,13 +86,15 @@ class KeySettings(BaseModel):
     @classmethod
     def _check_keys(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         current = (info.field_name or "").removesuffix(PREVIOUS.lower())
+        others = SECRETS if in_production(info) else [current]
+        taken = {info.data.get(name.lower()) for name in others}
         for number, key in enumerate(value, 1):
             if len(key.encode()) < MIN_SECRET_BYTES:
                 raise ValueError(f"entry {number} is shorter than {MIN_SECRET_BYTES} bytes")
             if in_production(info) and _is_guessable(key):
                 raise ValueError(f"entry {number} is a well-known or guessable value")
-            if key == info.data.get(current) or key in value[: number - 1]:
-                raise ValueError(f"entry {number} is also {current.upper()} or an entry before; remove it")
+            if key in taken or key in value[: number - 1]:
+                raise ValueError(f"entry {number} is also a current key or an entry before; remove it")
         return value
 
 

@@ -230,13 +230,13 @@ def test_two_secrets_of_production_are_never_equal() -> None:
 
 # --- Earlier keys --------------------------------------------------------------------------------------
 
-OTHER = "r8Zt1uEw" * 3 + "Jc6yB9oG"
+OTHER, OLDEST = "r8Zt1uEw" * 3 + "Jc6yB9oG", "f3Nq7xKs" * 3 + "Vd0mT8pL"
 
 
 def test_earlier_keys_are_a_json_array() -> None:
-    settings = load(None, environment="production", **GOOD, audit_keys_previous=json.dumps([OTHER, DATA]))
+    settings = load(None, environment="production", **GOOD, audit_keys_previous=json.dumps([OTHER, OLDEST]))
 
-    assert settings.audit_keys_previous == (OTHER, DATA)
+    assert settings.audit_keys_previous == (OTHER, OLDEST)
     assert settings.jwt_secret_keys_previous == ()
 
 
@@ -252,12 +252,22 @@ def test_wrong_earlier_keys_are_refused_without_their_value(name: str) -> None:
         json.dumps([OTHER, "r8Zt1uEw"]),
         json.dumps([OTHER, OTHER]),
         json.dumps([OTHER, current]),
+        json.dumps([OTHER, GOOD["backup_key" if name != "BACKUP_KEY" else "data_key"]]),
+        "[" * 2000,
         json.dumps(["your-super-secret-jwt-key-change-this-r8Zt1u"]),
     ):
         found = problems(environment="production", **GOOD, **{variable.lower(): value})
         assert found.keys() == {variable}, value
         assert "r8Zt1u" not in found[variable]
         assert current not in found[variable]
+
+
+def test_the_text_of_the_settings_shows_no_secret() -> None:
+    mail = {"smtp_url": "smtp://user:r8Zt1uEw@mail.example", "mail_from": "a@mail.example"}
+    settings = load(None, **GOOD, **mail, audit_keys_previous=[OTHER])
+
+    for text in (repr(settings), str(settings), f"{settings}"):
+        assert not any(secret in text for secret in (*GOOD.values(), "r8Zt1uEw"))
 
 
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
