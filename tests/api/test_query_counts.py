@@ -25,7 +25,6 @@ EXPECTED = {
     "/auth/sessions": 2,
     "/billings": 8,
     "/billings/{billing_id}": 7,
-    "/billings/{billing_id}/document": 8,
     "/billings/{billing_id}/claims": 6,
     "/billings/{billing_id}/claims/{claim_id}": 4,
     "/billings/{billing_id}/document": 9,
