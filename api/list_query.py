@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -26,6 +27,7 @@ PAGING = ("page", "per_page", "sort_by", "sort_order", "after", "_start", "_end"
 MAX_OFFSET = 10_000_000  # rows
 MAX_TEXT = 200  # characters of one value
 UNSTORABLE = "contains characters that cannot be stored"
+TWICE = "is given twice; give it once"
 AMOUNT = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,2})?")
 UNIT_COST = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,4})?")
 
@@ -167,7 +169,7 @@ class _Parser:
     def _require_once(self, name: str) -> None:
         """Raise ValueError if the query string contains a parameter again that has one value."""
         if name in self.seen:
-            raise ValueError("is given twice; give it once")
+            raise ValueError(TWICE)
         self.seen.add(name)
 
     def _add_paging(self, name: str, text: str) -> None:
@@ -309,12 +311,15 @@ def not_a_parameter(name: str, known: Sequence[str]) -> str:
 
 
 def refuse_unknown(pairs: list[tuple[str, str]], known: set[str]) -> None:
-    """Raise 422 for unknown parameters of an endpoint that is not a list."""
+    """Raise 422 for unknown and repeated parameters of an endpoint that is not a list."""
     errors = {}
+    names = Counter(name for name, _text in pairs)
     for name, text in pairs:
         if name not in known:
             errors[name if not text_problem(name) else "query"] = not_a_parameter(name, sorted(known))
         elif text_problem(text):
             errors[name] = UNSTORABLE
+        elif names[name] > 1:
+            errors[name] = TWICE
     if errors:
         raise wrong_fields(errors)

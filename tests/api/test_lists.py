@@ -124,6 +124,18 @@ def test_an_unknown_or_wrong_parameter_is_refused_by_name(clinic: Clinic, query:
     assert field in response.get_json()["errors"]
 
 
+def test_a_repeated_parameter_of_a_report_is_refused(clinic: Clinic) -> None:
+    """One of the values would be ignored without a sign."""
+    for query in (
+        "/messages/templates?kind=booked&kind=moved",
+        "/analytics/revenue?start_date=2027-01-01&start_date=2027-02-01",
+        f"/doctors/{clinic.doctor_row()['id']}/availability?date=2027-01-01&date=2027-01-02",
+    ):
+        response = clinic.admin.get(query)
+        assert response.status_code == 422, query
+        assert list(response.get_json()["errors"].values()) == ["is given twice; give it once"]
+
+
 def test_an_unknown_parameter_gets_the_list_of_accepted_parameters(clinic: Clinic) -> None:
     message = clinic.admin.get("/patients?colour=red").get_json()["message"]
 

@@ -57,8 +57,6 @@ def test_the_response_to_a_booking_has_all_members(clinic: Clinic) -> None:
         "cancelled_by": None,
         "cancelled_at": None,
         "rescheduled_at": None,
-        "previous_start": None,
-        "confirmed_at": None,
         "reschedule_count": 0,
         "status_reason": None,
         "overbooked": False,
