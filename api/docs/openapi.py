@@ -18,6 +18,7 @@ from api.docs.json_schema import (
     schema_of,
 )
 from api.docs.registry import DOMAINS, RegisteredEndpoint, registered_endpoints
+from api.pages.html import PAGES
 from api.serialization import Serializer
 from errors import CODES, MAX_ERRORS
 
@@ -47,6 +48,7 @@ PROBLEM: Schema = {
     },
     "required": ["type", "title", "status", "detail", "error", "message", "request_id"],
 }
+PAGE_CONTENT = {"text/html": {"schema": {"type": "string"}}}
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 HEADERS: dict[str, Schema] = {
     "X-Request-ID": {"description": "The id of the request in the logs.", "schema": {"type": "string"}},
@@ -219,7 +221,7 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}.",
             "headers": _headers(*common, *ERROR_HEADERS.get(status, ())),
-            "content": PROBLEM_CONTENT,
+            "content": PAGE_CONTENT if endpoint.domain in PAGES else PROBLEM_CONTENT,
         }
     return responses
 
