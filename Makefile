@@ -28,12 +28,12 @@ $(RUNTIME): requirements.txt
 	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || \
 		{ echo "Install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(PY) || { echo "Create the Python environment $(VENV) ..."; "$(PYTHON)" -m venv $(VENV); }
-	@echo "Install the packages of the server into $(VENV), about 35 MB ..."
+	@echo "Install the packages of the server into $(VENV), about 80 MB ..."
 	@$(INSTALL) -r requirements.txt
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME) requirements-dev.txt
-	@echo "Install the packages for development into $(VENV), about 80 MB ..."
+	@echo "Install the packages for development into $(VENV), about 90 MB ..."
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
