@@ -1418,6 +1418,7 @@ class Message(Versioned, Base):
         Index("ix_messages_visit_id", "visit_id"),
         Index("ix_messages_billing_id", "billing_id"),
         Index("ix_messages_state_send_at", "state", "send_at"),
+        Index("ix_messages_send_at", "send_at"),
         Index("ix_messages_provider_message_id", "provider_message_id"),
     )
 

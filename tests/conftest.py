@@ -182,10 +182,14 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count the covered lines on PostgreSQL: SQLite takes the same ones, and counting doubles the time."""
+    """Count the covered lines of the other tests on PostgreSQL: counting doubles the time.
+
+    SQLite takes the same lines, and the attacks of the robustness tests take those of the other tests.
+    """
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if callspec is not None and callspec.params.get("engine_name") == "sqlite":
+        is_sqlite = callspec is not None and callspec.params.get("engine_name") == "sqlite"
+        if is_sqlite or "robustness" in item.path.parts:
             item.add_marker(pytest.mark.no_cover)
 
 

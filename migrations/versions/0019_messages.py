@@ -29,6 +29,7 @@ REFERENCES = {
 INDEXES = {
     **{f"ix_messages_{name}": (name,) for name in REFERENCES if name != "created_by_id"},
     "ix_messages_state_send_at": ("state", "send_at"),
+    "ix_messages_send_at": ("send_at",),
     "ix_messages_provider_message_id": ("provider_message_id",),
 }
 

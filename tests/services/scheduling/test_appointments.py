@@ -58,6 +58,8 @@ def test_the_response_to_a_booking_has_all_members(clinic: Clinic) -> None:
         "cancelled_at": None,
         "rescheduled_at": None,
         "reschedule_count": 0,
+        "previous_start": None,
+        "confirmed_at": None,
         "status_reason": None,
         "overbooked": False,
         "overbook_reason": None,

@@ -33,7 +33,7 @@ PROTECTED: list[tuple[str, str, Any]] = [
 FREE: list[tuple[str, str, Any]] = [
     ("GET", "/users", None),
     ("GET", "/users/{id}", None),
-    ("GET", "/analytics/revenue?format=csv&format=json", None),
+    ("GET", "/analytics/revenue?format=json", None),
     ("PATCH", "/auth/me", {"name": "Mary Ann Member"}),
     ("POST", "/patients", {"name": "Zawadi Njeri"}),
 ]
