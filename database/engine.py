@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
 
 from database import postgresql, sqlite
 
+# Weak references: a handler of forks would keep the engine of each application as long as the process lives.
+_engines: WeakSet[Engine] = WeakSet()
 REPLICA = "replica"  # bind key of the read replica
 
 
@@ -34,7 +37,15 @@ def replicas(url: str | None, *, echo: bool) -> dict[str, dict[str, Any]]:
 def register(engine: Engine) -> None:
     """Register the handlers of an engine. A forked process drops the connections of its parent."""
     _driver(engine.dialect.name).register(engine)
-    os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+    _engines.add(engine)
+
+
+def _drop_connections_of_the_parent() -> None:
+    for engine in list(_engines):
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_drop_connections_of_the_parent)
 
 
 def _driver(name: str) -> Any:
