@@ -16,11 +16,18 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 
 import config
+from enums import JobState
+from models import Event, Job
 from security import encrypted_file
 from security.key_rings import Key
+from services import clock
+from services.jobs import leases, queue, storage
+from services.jobs.registry import HANDLERS, SUBSCRIBERS
+from services.jobs.transactions import queue_transaction
+from services.jobs.worker import Worker
 from tests.conftest import settings_for
 from tests.robustness.abuse_targets import contents
 from tests.robustness.cluster import Cluster, assert_consistent
@@ -89,6 +96,47 @@ def test_a_restored_database_is_identical(
         restored.patient()  # the sequences continue after the restored ids
     private = [file, Path(target.removeprefix("sqlite:///"))] if engine_name == "sqlite" else [file]
     assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
+
+
+def test_jobs_and_events_continue_after_a_restore(
+    clinic: Clinic,
+    engine_name: str,
+    make_empty: MakeDatabase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job that ran at the time of the backup has the lease of a worker that does not exist any more."""
+    monkeypatch.setattr(leases, "CONFIRMATION", 0.2)
+    seen: list[int] = []
+    monkeypatch.setitem(HANDLERS, "test", lambda payload: seen.append(payload["number"]))
+    monkeypatch.setitem(SUBSCRIBERS, "patient.created", [lambda event: add_job(event.id) and None])
+    with clinic.inside():
+        add_job(1)
+        add_job(2)
+    with clinic.app.app_context(), queue_transaction():
+        assert [claim.payload for claim in storage.claim("a worker", 1)] == [{"number": 1}]
+    clinic.patient()
+    with clinic.inside() as session:
+        session.execute(
+            update(Job).where(Job.state == JobState.RUNNING).values(locked_until=clock.now() - storage.LEASE)
+        )
+    file, target = tmp_path / "clinic.backup", make_empty(engine_name)
+    backup(clinic, "create", file)
+
+    with clinic_on(target) as restored:
+        assert backup(restored, "restore", file).exit_code == 0
+        Worker(restored.app.app_context, once=True).run()
+
+        assert len(seen) == 3
+        assert {1, 2} <= set(seen)
+        with restored.inside() as session:
+            assert set(session.scalars(select(Job.state).where(Job.kind == "test"))) == {JobState.DONE}
+            assert session.scalars(select(Event).where(Event.dispatched_at.is_(None))).all() == []
+        assert_consistent(restored)
+
+
+def add_job(number: int) -> Job | None:
+    return queue.enqueue("test", {"number": number})
 
 
 def test_a_backup_can_be_piped(clinic: Clinic, engine_name: str, make_empty: MakeDatabase) -> None:
