@@ -30,7 +30,6 @@ from sqlalchemy.types import TypeEngine
 
 MAX_INT = 2**63 - 1  # the largest id
 MONEY_LIMIT = Decimal("9999999999.99")
-CENT = Decimal("0.01")
 QUANTITY_LIMIT = Decimal(1_000_000)  # the largest quantity of a prescribed medication or of a dispensing
 # The upper bound in CHECK constraints, the same text on both engines. SQLite stores scaled integers of at
 # most twelve digits, and this is the largest. On PostgreSQL, NUMERIC(12,2) and NUMERIC(12,3) already limit

@@ -11,6 +11,8 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,17 @@ def main() -> int:
     parser.add_argument("--email", default="admin@clinic.com")
     parser.add_argument("--screenshots", type=Path, default=Path("/tmp"))
     arguments = parser.parse_args()
+    with chromium() as browser:
+        if browser is None:
+            return 0
+        problems = [problem for width in WIDTHS for problem in _try_console(browser, width, arguments)]
+    print("\n".join(problems) or "The console works.")
+    return 1 if problems else 0
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Yield a browser. Without Chromium or playwright, print a note and yield None."""
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     try:
         from playwright.sync_api import sync_playwright
@@ -38,13 +51,12 @@ def main() -> int:
         executable = None
     if executable is None:
         print("NOT RUN: no Chromium, or no package playwright, on this machine.")
-        return 0
+        yield None
+        return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        problems = [problem for width in WIDTHS for problem in _try_console(browser, width, arguments)]
+        yield browser
         browser.close()
-    print("\n".join(problems) or "The console works.")
-    return 1 if problems else 0
 
 
 def _try_console(browser: Any, width: int, arguments: argparse.Namespace) -> list[str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from typing import Any
 
-from tests.browser import FLAGS
+from tests.browser import chromium
 
 AUTHENTICATOR = {
     "protocol": "ctap2",
@@ -72,18 +71,10 @@ def main() -> int:
     parser.add_argument("--url", default="http://localhost:5000")
     parser.add_argument("--email", default="admin@clinic.com")
     arguments = parser.parse_args()
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        executable = None
-    if executable is None:
-        print("NOT RUN: no Chromium, or no package playwright, on this machine.")
-        return 0
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    with chromium() as browser:
+        if browser is None:
+            return 0
         statuses = _try_passkeys(browser.new_page(), arguments)
-        browser.close()
     print("Passkeys work." if statuses == EXPECTED else f"Passkeys fail: {statuses}")
     return int(statuses != EXPECTED)
 

@@ -17,7 +17,7 @@ import gc_freeze
 from config import Settings, load
 from tests.support.clinic import Clinic, application_key
 from tests.support.database import ReusedDatabase, migrate
-from tests.support.servers import PostgresServer, start_postgres
+from tests.support.servers import PostgresServer, RedisServer, start_postgres, start_redis
 
 ENGINES = ("sqlite", "postgresql")
 # SQLite syncs every commit to disk: in memory that costs nothing
@@ -179,6 +179,14 @@ def pytest_collection_finish() -> None:
     """Keep what was loaded out of later garbage collections, and collect less often."""
     gc_freeze.freeze_loaded_objects()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    """Start one Redis for the module."""
+    server = start_redis()
+    yield server
+    server.stop()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -50,11 +50,6 @@ def revoked_key(session_id: int) -> str:
     return f"clinic:revoked:{session_id}"
 
 
-def is_revoked(session_id: int) -> bool:
-    """Return True if Redis lists the session as revoked. False does not prove that it is valid."""
-    return redis_store.exists(revoked_key(session_id))
-
-
 def ended() -> ClinicError:
     """Return the 401 for a session that has ended."""
     return ClinicError("token_revoked", "This session has ended; sign in again.")

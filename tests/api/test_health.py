@@ -76,7 +76,7 @@ def test_a_reachable_redis_is_reported_as_ok(make_clinic: Callable[..., Clinic],
     assert (ready.status_code, ready.get_json()["redis"]) == (200, "ok")
 
 
-def test_an_absent_redis_is_told_apart_from_an_unreachable_one(make_clinic: Callable[..., Clinic]) -> None:
+def test_an_absent_and_an_unreachable_redis_differ(make_clinic: Callable[..., Clinic]) -> None:
     for url, state in ((f"redis://127.0.0.1:{free_port()}/0", "degraded"), (None, "not_configured")):
         ready = make_clinic(redis_url=url).nobody.get("/health/ready")
 

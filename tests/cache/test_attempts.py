@@ -13,19 +13,11 @@ from cache import attempts as attempts_module
 from cache.attempts import OPEN, Attempts, BlockedError, Counter
 from cache.redis import redis_store
 from tests.support.concurrency import run_concurrently
-from tests.support.servers import RedisServer, start_redis
+from tests.support.servers import RedisServer
 
 TWO = Counter("2 per 15 minutes", ("network", "192.0.2.1"))
 SLOW = Counter("1 per 15 minutes", ("account", "rita"), slows_down=True)
 START = 1_800_000_000.0
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    """Start one Redis for the module."""
-    server = start_redis()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -11,18 +11,10 @@ import time_machine
 from cache import quotas
 from cache.rate_limits import Limits
 from cache.redis import redis_store
-from tests.support.servers import RedisServer, start_redis
+from tests.support.servers import RedisServer
 
 RATE = "3 per minute"
 START = 1_800_000_000.0
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    """Start one Redis for the module."""
-    server = start_redis()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -159,7 +159,7 @@ def test_reminders_that_wait_for_the_same_morning_are_one(clinic: Clinic, outbox
     assert [row[0::2][:2] for row in summary(clinic)] == [("booked", "sent"), ("reminder", "sent")]
 
 
-def test_a_cancellation_is_told_and_ends_the_reminders(clinic: Clinic, outbox: Outbox) -> None:
+def test_a_cancellation_is_announced_and_ends_the_reminders(clinic: Clinic, outbox: Outbox) -> None:
     row = clinic.appointment(patient_id=patient(clinic), date=THURSDAY)
     run_worker(clinic)
     clinic.admin.delete(f"/appointments/{row['id']}")

@@ -103,7 +103,7 @@ def crowded(clinic: Clinic) -> Clinic:
     return clinic
 
 
-def test_a_calendar_gets_up_to_1000_rows_and_is_told_if_there_are_more(crowded: Clinic) -> None:
+def test_a_calendar_gets_up_to_1000_rows_and_a_sign_of_further_ones(crowded: Clinic) -> None:
     whole = crowded.doctor.get(f"/appointments?start={FROM}&end={TO}")
     rest = crowded.doctor.get(f"/appointments?start={FROM}&end={TO}&page=2")
     page = crowded.doctor.get(f"/appointments?start={FROM}&end={TO}&per_page=7")

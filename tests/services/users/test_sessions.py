@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from models import AuditLog, UserSession
 from security import tokens
 from security.key_rings import Key
 from tests.support.clinic import PASSWORD, Caller, Clinic
-from tests.support.servers import RedisServer, start_redis
+from tests.support.servers import RedisServer
 
 MakeClinic = Callable[..., Clinic]
 ORIGIN = "https://front.example"
@@ -415,14 +415,6 @@ def test_what_happens_to_a_user_holds_from_the_next_request(clinic: Clinic) -> N
 
 
 # --- Redis ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    """One Redis for the module; every test leaves it running."""
-    server = start_redis()
-    yield server
-    server.stop()
 
 
 def test_a_revoked_token_stays_revoked_whatever_redis_does(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,19 +20,11 @@ from security import passwords
 from services import remembered
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.concurrency import run_concurrently
-from tests.support.servers import RedisServer, start_redis
+from tests.support.servers import RedisServer
 
 MakeClinic = Callable[..., Clinic]
 RITA = "rita@clinic.example"
 START = datetime(2027, 3, 1, 8, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    """Start one Redis for the module."""
-    server = start_redis()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["memory", "redis"])
