@@ -792,6 +792,7 @@ class Billing(Versioned, Base):
     voided_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
     created_by_id: Mapped[int | None] = _ref("users")
+    clinic_version_id: Mapped[int] = _ref("clinic_record_versions", index=False)  # at its issue
 
     patient: Mapped[Patient] = relationship()
     visit: Mapped[Visit | None] = relationship()
@@ -1234,17 +1235,9 @@ class Job(Base):
 # --- Clinic record -------------------------------------------------------------------------------------
 
 
-class ClinicRecord(Versioned, Base):
-    """The clinic: name, contact, logo, and the texts of its documents. A migration inserts the only row.
+class ClinicContent:
+    """The members of the clinic record that documents print."""
 
-    `chosen_locale` is None until an administrator chooses one: the setting `CLINIC_LOCALE` applies.
-    """
-
-    __tablename__ = "clinic_record"
-    __entity__ = "clinic"
-    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
-
-    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
     name: Mapped[Name]
     legal_name: Mapped[Name | None]
     address: Mapped[Line | None]
@@ -1259,6 +1252,19 @@ class ClinicRecord(Versioned, Base):
     logo: Mapped[bytes | None] = mapped_column(LargeBinary(), deferred=True)  # PNG
     logo_hash: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the logo
 
+
+class ClinicRecord(ClinicContent, Versioned, Base):
+    """The clinic: name, contact, logo, and the texts of its documents. A migration inserts the only row.
+
+    `chosen_locale` is None until an administrator chooses one: the setting `CLINIC_LOCALE` applies.
+    """
+
+    __tablename__ = "clinic_record"
+    __entity__ = "clinic"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+
     # computed fields
     locale: str = ""
     currency: str = ""
@@ -1269,6 +1275,18 @@ class ClinicRecord(Versioned, Base):
     def logo_path(self) -> str | None:
         """Return the path of the logo, or None without one."""
         return "/clinic/logo" if self.logo_hash else None
+
+
+class ClinicRecordVersion(ClinicContent, Base):
+    """The content of the clinic record since a change of it. A document prints the one of its issue.
+
+    A row never changes. The last row is the content of today.
+    """
+
+    __tablename__ = "clinic_record_versions"
+
+    id: Mapped[Id]
+    created_at: Mapped[Instant]
 
 
 # --- Calendar feeds ------------------------------------------------------------------------------------

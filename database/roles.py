@@ -36,6 +36,7 @@ PRIVILEGES: dict[str, str] = {
     "calendar_feeds": CHANGE,
     "claims": CHANGE,
     "clinic_record": ADVANCE,
+    "clinic_record_versions": APPEND,
     "conditions": REMOVE,
     "contact_preferences": CHANGE,
     "contact_stops": REMOVE,
