@@ -36,6 +36,7 @@ DOMAINS = {
     "inventory": "Inventory items, lots and stock movements.",
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
+    "imports": "Imports of spreadsheets, with dry run and undo, for administrators.",
     "jobs": "Background work, for administrators.",
     "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
     "a": "The public page to confirm or cancel an appointment.",
