@@ -74,11 +74,17 @@ PercentOut = Annotated[
 
 
 class BillingItemIn(In):
-    """A bill item. The default price of the item `consultation` is the fee of the doctor."""
+    """A bill item. The default price of the item `consultation` is the fee of the doctor.
 
-    description: Annotated[RequiredLine, Field(examples=["Consultation"])]
+    `price_list_item_id` names an active item of the price list: the default description and price.
+    """
+
+    model_config = ConfigDict(json_schema_extra=require_any("description", "price_list_item_id"))
+
+    description: Annotated[RequiredLine, Field(examples=["Consultation"])] | None = None
     quantity: Quantity = 1
     unit_price: MoneyIn | None = None
+    price_list_item_id: Id | None = None
 
 
 class BillingChange(In):
@@ -211,6 +217,7 @@ class BillingItemOut(Out):
 
     id: int
     treatment_id: int | None
+    price_list_item_id: int | None
     description: str
     quantity: int
     unit_price: MoneyOut

@@ -34,6 +34,7 @@ PARTS = [table for table in TABLES if table.__part_of__]
 # Foreign keys without an index: no query searches by them, and the rows that they name are never removed.
 UNINDEXED_KEYS = {
     "addenda.author_id",
+    "billing_items.price_list_item_id",
     "dispensings.dispensed_by_id",
     "emergency_accesses.reviewed_by_id",
     "ledger_entries.claim_id",
@@ -47,6 +48,7 @@ UNINDEXED_KEYS = {
     "refunds.payment_id",
     "refunds.requested_by_id",
     "stock_movements.created_by_id",
+    "treatments.price_list_item_id",
 }
 # Unique constraints without an error message: the server assigns these values, not a caller.
 SERVER_ASSIGNED = {
