@@ -117,6 +117,13 @@ def _bill_checks() -> list[IntegrityCheck]:
             .having(func.sum(LedgerEntry.amount) < 0),
         ),
         IntegrityCheck("A bill is marked as settled exactly if it has no balance.", _wrong_standings()),
+        IntegrityCheck(
+            "An opening balance is a debt on a bill, or a credit on an account.",
+            select(LedgerEntry.id).where(
+                LedgerEntry.kind == LedgerKind.OPENING_BALANCE,
+                LedgerEntry.billing_id.is_not(None) != (LedgerEntry.amount > 0),
+            ),
+        ),
         IntegrityCheck("Invoice numbers have no gaps.", _invoice_gaps()),
     ]
 

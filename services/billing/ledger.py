@@ -269,6 +269,22 @@ def pay_account(
     )
 
 
+def open_account(
+    actor: Actor, patient_id: int, amount: Decimal, *, reference: str | None, occurred_at: datetime
+) -> LedgerEntry:
+    """Post credit from before the first entry of the ledger, a negative amount, on the patient's account."""
+    return _append(
+        LedgerEntry(
+            patient_id=patient_id,
+            kind=LedgerKind.OPENING_BALANCE,
+            amount=amount,
+            reference=reference,
+            occurred_at=occurred_at,
+            created_by_id=actor.user_id,
+        )
+    )
+
+
 def pay_back_credit(
     actor: Actor, patient_id: int, amount: Decimal, method: PaymentMethod, reason: str
 ) -> LedgerEntry:
