@@ -69,6 +69,10 @@ from enums import (
     ConditionStatus,
     FactorPurpose,
     Gender,
+    ImportAction,
+    ImportRowState,
+    ImportState,
+    ImportSubject,
     JobState,
     LedgerKind,
     MessageChannel,
@@ -76,6 +80,8 @@ from enums import (
     MessageReason,
     MessageState,
     MovementType,
+    OnDuplicate,
+    OnError,
     PaymentMethod,
     PrescriptionStatus,
     RefundStatus,
@@ -1584,3 +1590,118 @@ class PriceListItem(WithUniqueKeys, Versioned, Base):
     category: Mapped[Short | None]
     unit_price: Mapped[Money]
     is_active: Mapped[bool] = mapped_column(default=True)
+
+
+# --- Imports of spreadsheets ---------------------------------------------------------------------------
+
+
+class Import(Versioned, Base):
+    """An import of a spreadsheet file, from the upload to its undo.
+
+    - `source`: the system from which the file comes, in the form in which it is compared.
+    - `header`: the columns of the file. `mapping`: column of the file -> member of the kind.
+    - `rows`, `blank`: the rows of the file with and without values. The others count the states of the rows.
+    - `digest`: what the last dry run has found. Applying needs the same.
+    - `failure`: the reason why applying was ended and its rows are taken back.
+    """
+
+    __tablename__ = "imports"
+    __entity__ = "import"
+    __table_args__ = (
+        CheckConstraint("ready + applied + skipped + refused + undone <= rows", name="counts"),
+        Index("ix_imports_created_at", "created_at"),
+        Index("ix_imports_created_by_id", "created_by_id"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[ImportSubject] = _enum(ImportSubject)
+    source: Mapped[Short]
+    file_name: Mapped[Name]
+    sha256: Mapped[str] = mapped_column(String(64))
+    sheet: Mapped[Name | None]
+    encoding: Mapped[str | None] = mapped_column(String(30))
+    delimiter: Mapped[str | None] = mapped_column(String(1))
+    date_format: Mapped[str | None] = mapped_column(String(30))
+    decimal: Mapped[str | None] = mapped_column(String(1))
+    on_duplicate: Mapped[OnDuplicate] = _enum(OnDuplicate)
+    on_error: Mapped[OnError] = _enum(OnError)
+    header: Mapped[JsonList] = mapped_column(default=list)
+    mapping: Mapped[JsonDict] = mapped_column(default=dict)
+    state: Mapped[ImportState] = _enum(ImportState)
+    rows: Mapped[int]
+    blank: Mapped[int] = mapped_column(default=0)
+    ready: Mapped[int] = mapped_column(default=0)
+    applied: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0)
+    undone: Mapped[int] = mapped_column(default=0)
+    digest: Mapped[str | None] = mapped_column(String(64))
+    failure: Mapped[Line | None]
+    job_id: Mapped[int | None] = mapped_column(BigId)  # the last job; it may be removed
+    checked_at: Mapped[Instant | None]
+    applied_at: Mapped[Instant | None]
+    undone_at: Mapped[Instant | None]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+
+    # computed fields
+    progress: int | None = None
+    has_file: bool | None = None
+    sample: list[dict[str, Any]] | None = None
+    columns: list[dict[str, Any]] | None = None
+
+
+class ImportFile(Base):
+    """The content of an imported file, and its first rows. It is personal data and is removed some days later."""
+
+    __tablename__ = "import_files"
+
+    import_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("imports.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    content: Mapped[bytes] = mapped_column(LargeBinary())
+    sample: Mapped[JsonList] = mapped_column(default=list)
+
+
+class ImportedRow(Base):
+    """What a run of an import has done with a row of the file.
+
+    - `number`: the row as a spreadsheet program counts.
+    - `entity_id`: the row of the database that was created, changed or found.
+    - `version`: its version after that. A later change has another version.
+    - `problems`: objects of member, code and message. They contain no value of the file.
+    - `previous`: the members before an update, for the undo. It is removed with the file.
+    """
+
+    __tablename__ = "import_rows"
+    __table_args__ = (
+        UniqueConstraint("import_id", "number"),
+        Index("ix_import_rows_import_id_state", "import_id", "state"),
+        Index("ix_import_rows_entity_id", "entity_id"),
+    )
+
+    id: Mapped[Id]
+    import_id: Mapped[int] = _ref("imports", index=False, ondelete="CASCADE")
+    number: Mapped[int]
+    state: Mapped[ImportRowState] = _enum(ImportRowState)
+    action: Mapped[ImportAction] = _enum(ImportAction)
+    entity_id: Mapped[int | None] = mapped_column(BigId)
+    version: Mapped[int | None]
+    problems: Mapped[JsonList] = mapped_column(default=list)
+    previous: Mapped[JsonDict | None]
+
+
+class ImportSource(Base):
+    """The row of the database that was imported from a row of another system. It is imported once."""
+
+    __tablename__ = "import_sources"
+    __table_args__ = (
+        UniqueConstraint("kind", "source", "source_id"),
+        Index("ix_import_sources_import_id_entity_id", "import_id", "entity_id"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[ImportSubject] = _enum(ImportSubject)
+    source: Mapped[Short]
+    source_id: Mapped[Name]
+    entity_id: Mapped[int] = mapped_column(BigId)
+    import_id: Mapped[int] = _ref("imports", index=False)

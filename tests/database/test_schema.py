@@ -55,6 +55,8 @@ SERVER_ASSIGNED = {
     "uq_audit_logs_chain_number",
     "uq_billings_invoice_number",
     "uq_calendar_feeds_token_hash",
+    "uq_import_rows_import_id_number",
+    "uq_import_sources_kind_source_source_id",
     "uq_contact_stops_channel_number",
     "uq_idempotency_keys_user_id_key",
     "uq_jobs_dedupe_key",
