@@ -16,6 +16,7 @@ from pydantic import (
     computed_field,
 )
 
+from config import settings
 from enums import ClaimStatus, PaymentMethod, RefundStatus
 from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, patch_model, require_any
 from schemas.fields import (
@@ -165,6 +166,24 @@ class RefundDecision(In):
 
 
 RefundPatch = patch_model(RefundDecision, "RefundPatch")
+
+
+def _parse_signed_money(value: Any) -> Decimal:
+    """Return an amount of money that may be negative. Raises ValueError."""
+    text = str(value)
+    is_negative = text.startswith("-")
+    amount: Decimal = parse_decimal(text[1:] if is_negative else value, settings().currency_places)
+    return -amount if is_negative else amount
+
+
+class OpeningBalanceIn(In):
+    """What a patient owed (positive) or had paid in advance (negative) on a day, in another system."""
+
+    amount: Annotated[Decimal, BeforeValidator(_parse_signed_money)]
+    date: DayIn
+    currency: Short | None = None
+    reference: Short | None = None
+    description: Line | None = None
 
 
 class WriteOffIn(In):

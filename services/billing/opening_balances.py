@@ -10,10 +10,11 @@ revenue, because the earlier system has reported it.
 from __future__ import annotations
 
 import secrets
-from datetime import date, timedelta
+from collections.abc import Collection
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import exists, select
+from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import aliased
 
 from column_types import MONEY_LIMIT
@@ -28,7 +29,7 @@ from services.audit import audit_log
 from services.billing import adjustments, bills, ledger
 from services.billing.invoice_numbers import set_invoice_number
 from services.patients import activity
-from services.rows import get_or_404, get_referenced
+from services.rows import get_or_404, get_referenced, mapping
 
 DESCRIPTION = "Balance brought forward"
 MAX_DAYS_AGO = 30 * 366  # an earlier date is a typing error
@@ -46,13 +47,20 @@ def create(
 ) -> LedgerEntry:
     """Post the balance that a patient brings: a positive `amount` is a debt, a negative one is credit.
 
-    The patient may be archived or deceased since `date`. Raises 409 `patient_inactive` otherwise, and 422 for
-    an amount of zero, another currency, and a date in the future or too long ago.
+    The patient may be archived or deceased since `date`. Raises 409 `patient_inactive` otherwise, and 409
+    `already_exists` for a second balance with this date and reference. Raises 422 for an amount of zero,
+    another currency, and a date in the future or too long ago.
     """
     _check(amount, date, currency)
     patient = get_referenced(Patient, patient_id, "patient_id", lock=True)
     occurred_at = clock.day_start(date)
     activity.require_active(patient, occurred_at)
+    if _is_posted(patient.id, occurred_at, reference):
+        raise ClinicError(
+            "already_exists",
+            "The patient has an opening balance with this date and reference. Give each one its reference.",
+            errors={"reference": "is the reference of another opening balance of the patient on this date"},
+        )
     if amount < ledger.ZERO:
         entry = ledger.open_account(actor, patient.id, amount, reference=reference, occurred_at=occurred_at)
         db.session.flush()  # the caller needs the id
@@ -103,17 +111,19 @@ def _create_bill(actor: Actor, patient: Patient, amount: Decimal, due: date, des
     return bill
 
 
-def entries_of(patient_id: int, day: date, reference: str | None) -> list[int]:
-    """Return the ids of the opening balances of a patient with this date and reference, without reversal."""
+def _is_posted(patient_id: int, occurred_at: datetime, reference: str | None) -> bool:
+    """Return True if the patient has an opening balance with this date and reference, without reversal."""
     reversal = aliased(LedgerEntry)
-    statement = select(LedgerEntry.id).where(
-        LedgerEntry.patient_id == patient_id,
-        LedgerEntry.kind == LedgerKind.OPENING_BALANCE,
-        LedgerEntry.occurred_at == clock.day_start(day),
-        LedgerEntry.reference.is_not_distinct_from(reference),
-        ~exists().where(reversal.reverses_id == LedgerEntry.id),
+    statement = select(
+        exists().where(
+            LedgerEntry.patient_id == patient_id,
+            LedgerEntry.kind == LedgerKind.OPENING_BALANCE,
+            LedgerEntry.occurred_at == occurred_at,
+            LedgerEntry.reference.is_not_distinct_from(reference),
+            ~exists().where(reversal.reverses_id == LedgerEntry.id),
+        )
     )
-    return list(db.session.scalars(statement.order_by(LedgerEntry.id)))
+    return bool(db.session.execute(statement).scalar_one())
 
 
 def reverse(actor: Actor, entry: LedgerEntry, reason: str) -> None:
@@ -132,3 +142,25 @@ def reverse(actor: Actor, entry: LedgerEntry, reason: str) -> None:
     if db.session.execute(select(others)).scalar_one():
         raise ClinicError("in_use", "The bill of the opening balance has other entries. Void it instead.")
     adjustments.void(actor, bill, reason=reason)
+
+
+def versions(ids: Collection[int]) -> dict[int, int]:
+    """Return the versions of opening balances: that of the bill, or 1 for a credit, which never changes."""
+    return mapping(
+        select(LedgerEntry.id, func.coalesce(Billing.version, 1))
+        .outerjoin(Billing, Billing.id == LedgerEntry.billing_id)
+        .where(LedgerEntry.id.in_(ids))
+    )
+
+
+def spent(ids: Collection[int]) -> list[int]:
+    """Return the opening balances that cannot be reversed: bills with other entries, and spent credit."""
+    other = aliased(LedgerEntry)
+    has_others = exists().where(other.billing_id == LedgerEntry.billing_id, other.id != LedgerEntry.id)
+    credit = select(-func.sum(other.amount)).where(
+        other.patient_id == LedgerEntry.patient_id, other.billing_id.is_(None)
+    )
+    is_spent = and_(LedgerEntry.billing_id.is_(None), credit.scalar_subquery() < -LedgerEntry.amount)
+    return list(
+        db.session.scalars(select(LedgerEntry.id).where(LedgerEntry.id.in_(ids), or_(has_others, is_spent)))
+    )

@@ -228,10 +228,14 @@ def _name_and_cost(values: NewTreatment) -> tuple[str, Decimal]:
     if item_id is not None:
         item = price_list.require_active(price_list.active_items([item_id]), item_id, "price_list_item_id")
         name, cost = name or item.name, item.unit_price if cost is None else cost
-    if name is None:
-        raise invalid("name", "is required without price_list_item_id")
-    if cost is None:
-        raise invalid("cost", "is required without price_list_item_id")
+    if name is None or cost is None:
+        missing = [field for field, value in (("name", name), ("cost", cost)) if value is None]
+        problem = "is required without price_list_item_id"
+        raise ClinicError(
+            "validation_failed",
+            f"{' and '.join(missing)}: {problem}.",
+            errors=dict.fromkeys(missing, problem),
+        )
     return name, cost
 
 

@@ -121,8 +121,8 @@ def test_an_undo_reverses_the_entry_and_keeps_both(clinic: Clinic, amount: str) 
     assert revenue(clinic)["data"] == before
     assert revenue(clinic)["totals"]["outstanding"] == "0.00"
     assert verify(clinic) == ""
-    with clinic.inside():
-        assert opening_balances.entries_of(brought["patient"], LONG_AGO, "K-17") == []
+    bring(clinic, amount, brought["patient"])
+    assert account(clinic, brought["patient"])["account_balance"] == amount
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,20 @@ def test_an_impossible_balance_reports_the_field(clinic: Clinic, members: dict[s
         bring(clinic, **{"amount": "5"} | members)
 
     assert (error.value.status, list(error.value.errors)) == (422, [field])
+
+
+def test_the_same_balance_is_posted_once(clinic: Clinic) -> None:
+    brought = bring(clinic, "120.50")
+    for members in ({}, {"amount": "-7.00"}):
+        with pytest.raises(ClinicError) as error:
+            bring(clinic, **{"amount": "120.50"} | members, patient_id=brought["patient"])
+        assert (error.value.code, list(error.value.errors)) == ("already_exists", ["reference"])
+
+    for members in ({"reference": None}, {"date": date(2019, 7, 1)}):
+        bring(clinic, "1.00", brought["patient"], **members)
+    bring(clinic, "1.00")
+
+    assert account(clinic, brought["patient"])["account_balance"] == "122.50"
 
 
 def test_an_archived_patient_keeps_a_debt_from_before(clinic: Clinic) -> None:
