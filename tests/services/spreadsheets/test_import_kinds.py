@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ def test_opening_stock_is_a_movement_of_a_lot_and_its_undo_another(clinic: Clini
         "name": "Amoxicillin 500 mg",
         "sku": "AMX-500",
         "quantity": "120",
-        "unit_cost": "0.0375",
+        "unit_cost": Decimal("0.0375"),
         "lot_number": "L-1",
         "expires_on": "2024-12-31",
         "min_quantity": None,
@@ -220,7 +221,7 @@ def test_an_update_keeps_the_stock(clinic: Clinic) -> None:
 
 
 def test_an_undone_price_is_inactive_and_its_code_is_free(clinic: Clinic) -> None:
-    members = {"code": "LAB-1", "name": "Blood count", "unit_price": "25.00", "category": None}
+    members = {"code": "LAB-1", "name": "Blood count", "unit_price": Decimal(25), "category": None}
     item_id = import_row("price_list", members)
 
     undo("price_list", item_id)
@@ -242,8 +243,8 @@ def test_balances_are_found_posted_and_reversed(clinic: Clinic) -> None:
     row = {"patient_file_number": patient["file_number"], "date": "2019-06-30", "reference": "K"}
     path = f"/patients/{patient['id']}/account"
 
-    debt = import_row("opening_balances", row | {"amount": "120.50"})
-    credit = import_row("opening_balances", row | {"amount": "-30.00", "reference": "L"})
+    debt = import_row("opening_balances", row | {"amount": Decimal("120.5")})
+    credit = import_row("opening_balances", row | {"amount": Decimal(-30), "reference": "L"})
 
     account = clinic.admin.get(path).get_json()
     assert (account["account_balance"], account["credit"]) == ("90.50", "30.00")
