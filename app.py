@@ -21,6 +21,7 @@ from commands.audit import audit as audit_commands
 from commands.backup import backup
 from commands.demo import demo
 from commands.generate_demo import grow
+from commands.imports import import_group
 from commands.jobs import jobs
 from commands.keys import keys
 from commands.users import users
@@ -76,6 +77,15 @@ from resources.emergency_access import (
     PatientEmergencyAccess,
 )
 from resources.import_kinds import IMPORT_KINDS
+from resources.imports import (
+    ImportApply,
+    ImportDryRun,
+    ImportItem,
+    ImportList,
+    ImportReport,
+    ImportRowList,
+    ImportUndo,
+)
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
 from resources.message import (
@@ -249,6 +259,13 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
     (MonthlyReport, "/analytics/report"),
+    (ImportList, "/imports"),
+    (ImportItem, "/imports/<int:import_id>"),
+    (ImportRowList, "/imports/<int:import_id>/rows"),
+    (ImportReport, "/imports/<int:import_id>/report.xlsx"),
+    (ImportDryRun, "/imports/<int:import_id>/dry-run"),
+    (ImportApply, "/imports/<int:import_id>/apply"),
+    (ImportUndo, "/imports/<int:import_id>/undo"),
     (JobList, "/jobs"),
     (JobItem, "/jobs/<int:job_id>"),
     (JobRetry, "/jobs/<int:job_id>/retry"),
@@ -320,7 +337,7 @@ def register_routes(api: PlainApi) -> None:
 def register_commands(app: Flask) -> None:
     """Register every `flask` command of the application."""
     demo.add_command(grow)
-    for command in (users, demo, audit_commands, verify, backup, jobs, keys):
+    for command in (users, demo, audit_commands, verify, backup, import_group, jobs, keys):
         app.cli.add_command(command)
 
 

@@ -1651,7 +1651,7 @@ class Import(Versioned, Base):
 
 
 class ImportFile(Base):
-    """The content of an imported file, and its first rows. It is personal data and is removed some days later."""
+    """The content of an imported file, and its first rows. They are personal data and removed after days."""
 
     __tablename__ = "import_files"
 

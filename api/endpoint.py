@@ -36,7 +36,7 @@ class EndpointSpec:
     - `permission`: the caller needs it.
     - `body`: the schema of the request body. PATCH and PUT apply it as a merge patch.
     - `accepts`: the format of the request body. The method gets a body that is neither JSON nor a form as
-      the argument `content`.
+      the argument `content`, and the file of a multipart form as `upload`.
     - `query`: the schema of the query string.
     - `list_spec`: the list that the query string filters, sorts and pages. It replaces `query`.
     - `search`: the list is wrapped in an object with `pagination` and `search_params`.

@@ -25,13 +25,14 @@ from api import list_query, request_body, serialization
 from api.authentication import identify, require_token
 from api.body_format import JSON
 from api.body_members import IgnoredMembers, drop_read_only, refuse_hidden
-from api.database_errors import LOCK_NOT_AVAILABLE, Retry, translate, unavailable
+from api.database_errors import Retry, translate, unavailable
 from api.endpoint import EndpointSpec
 from api.etags import check_if_match, etag
 from api.merge_patch import real_changes
 from api.pagination import list_headers, search_body
 from api.request_context import SAFE_METHODS, RequestContext, current_actor, visitor
 from api.serialization import EndpointResult, Serializer
+from database.failures import LOCK_NOT_AVAILABLE
 from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey
@@ -179,7 +180,7 @@ def _idempotency_header(spec: EndpointSpec) -> str | None:
 
 
 def _begin_key(header: str) -> IdempotencyKey:
-    fingerprint = idempotency.fingerprint(request.method, request.full_path, request_body.raw_body())
+    fingerprint = idempotency.fingerprint(request.method, request.full_path, request_body.comparable_body())
     try:
         return idempotency.begin(current_actor().user_id or 0, header, fingerprint)
     except OperationalError as error:
@@ -265,6 +266,8 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
         arguments |= context.path
     else:
         arguments["row"] = context.row = spec.load(current_actor(), **context.path, lock=unsafe)
+    if spec.accepts.has_file:
+        arguments["upload"] = request_body.uploaded_file()
     if not spec.accepts.has_members:
         arguments["content"] = request_body.body_content()
     if spec.body is not None:

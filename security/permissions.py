@@ -61,6 +61,7 @@ class Permission(StrEnum):
     ANALYTICS_PATIENTS = "analytics.patients"
     DASHBOARD_READ = "dashboard.read"
     JOBS_MANAGE = "jobs.manage"
+    IMPORTS_MANAGE = "imports.manage"
     EMERGENCY_REQUEST = "emergency_access.request"
     EMERGENCY_REVIEW = "emergency_access.review"
     MESSAGES_READ = "messages.read"
@@ -116,6 +117,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.ANALYTICS_PATIENTS: (A, D),
     P.DASHBOARD_READ: (A, D, R, T),
     P.JOBS_MANAGE: (A,),
+    P.IMPORTS_MANAGE: (A,),
     P.EMERGENCY_REQUEST: (A, D, R, T),
     P.EMERGENCY_REVIEW: (A,),  # of the access of another user
     P.MESSAGES_READ: (A, D, R),  # with contact preferences

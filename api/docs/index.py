@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
-from api.body_format import JSON
+from api.body_format import FILE, JSON
 from api.docs.examples import VARIABLES, base_url, example_of
 from api.docs.json_schema import (
     COMMON,
@@ -158,7 +158,10 @@ def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], bod
     if not endpoint.spec.accepts.has_members:
         media_type = endpoint.spec.accepts.media_types[0]
         command += f' -H "Content-Type: {media_type}" --data-binary @file.{media_type.partition("/")[2]}'
-    if body is not None and "application/json" not in endpoint.spec.accepts.media_types:
+    if body is not None and endpoint.spec.accepts.has_file:
+        fields = (f" -F {shlex.quote(f'{name}={value}')}" for name, value in body.items())
+        command += f" -F {FILE}=@patients.csv{''.join(fields)}"
+    elif body is not None and "application/json" not in endpoint.spec.accepts.media_types:
         command += f" -d {shlex.quote(urlencode(body))}"
     elif body is not None:
         data = shlex.quote(json.dumps(body, ensure_ascii=False))

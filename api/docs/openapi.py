@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from flask import Flask
 
+from api.body_format import FILE
 from api.docs.examples import base_url
 from api.docs.json_schema import (
     COMMON,
@@ -149,6 +150,8 @@ def _operation(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
     if spec.body is not None:
         schema = schema_of(spec.body, output=False, definitions=definitions)
         media = {"schema": schema, "example": body_example(endpoint, definitions)}
+        if spec.accepts.has_file:
+            media = _with_file(definitions[spec.body.__name__], media)
         operation["requestBody"] = {
             "required": bool(definitions[spec.body.__name__].get("required")),
             "content": dict.fromkeys(spec.accepts.media_types, media),
@@ -160,6 +163,16 @@ def _operation(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
             "content": dict.fromkeys(spec.accepts.media_types, binary),
         }
     return operation
+
+
+def _with_file(fields: Schema, media: Schema) -> Schema:
+    """Return the media type of a multipart form: the fields of the body, and a file."""
+    file: Schema = {"type": "string", "format": "binary", "description": "The file."}
+    schema = fields | {
+        "properties": fields["properties"] | {FILE: file},
+        "required": [*fields.get("required", []), FILE],
+    }
+    return {"schema": schema, "example": media["example"] | {FILE: "(the file)"}}
 
 
 def _by_reference(described: Schema) -> Schema:

@@ -37,6 +37,7 @@ DOMAINS = {
     "price-list": "Services and products with their prices.",
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
+    "imports": "Imports of spreadsheets, with dry run and undo, for administrators.",
     "jobs": "Background work, for administrators.",
     "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
     "a": "The public page to confirm or cancel an appointment.",

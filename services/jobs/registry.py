@@ -16,6 +16,7 @@ from typing import Any
 
 from models import Event
 from services.messages import planning, sending
+from services.spreadsheets import import_runs, import_undo, imports
 from services.users import emergency_alerts
 
 Handler = Callable[[dict[str, Any]], None]
@@ -24,6 +25,9 @@ Subscriber = Callable[[Event], None]
 HANDLERS: dict[str, Handler] = {  # kind of the job -> function
     planning.SEND: sending.send,
     emergency_alerts.ALERT: emergency_alerts.send,
+    imports.DRY_RUN: lambda payload: import_runs.dry_run(payload["import_id"]),
+    imports.APPLY: lambda payload: import_runs.apply(payload["import_id"]),
+    imports.UNDO: lambda payload: import_undo.undo(payload["import_id"]),
 }
 SUBSCRIBERS: dict[str, list[Subscriber]] = {  # type of the event -> functions
     "appointment.booked": [planning.plan_for_appointment],

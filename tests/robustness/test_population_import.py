@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.robustness.conftest import Figures
 from tests.robustness.load_level import LoadLevel
-from tests.support import imports
+from tests.support import imports, population
 from tests.support.clinic import Clinic
 
 UNDO_ORDER = ("opening_balances", "appointments", "inventory", "price_list", "patients", "doctors")
@@ -36,33 +36,46 @@ def test_the_population_is_imported_once_and_taken_back(
     clinic.item(5, name="Own item", sku="OWN-1")
     clinic.bill("10.00")
     before = visible(clinic)
-    files = {kind: imports.xlsx(table) for kind, table in imports.population(level.imported_patients).items()}
+    tables = population.population(level.imported_patients)
+    files = {kind: population.xlsx(table) for kind, table in tables.items()}
 
-    first = {kind: imports.apply(clinic, kind, content) for kind, content in files.items()}
+    first = {kind: move_in(clinic, kind, content) for kind, content in files.items()}
     shown = visible(clinic)
-    second = {kind: imports.apply(clinic, kind, content) for kind, content in files.items()}
+    second = {kind: move_in(clinic, kind, content) for kind, content in files.items()}
 
     for kind, row in first.items():
-        applied, skipped, refused = imports.counts(row)
+        applied, skipped, refused = counts(row)
         figures[f"{kind}: applied, skipped, refused"] = (applied, skipped, refused)
         assert applied > 0, kind
         assert skipped == 0, kind
-        assert set(codes(clinic, row["id"])) <= {"appointment_conflict", "possible_duplicate"}, kind
-        assert imports.counts(second[kind]) == (0, applied, refused), kind
+        assert codes(clinic, row["id"]) <= {"appointment_conflict", "possible_duplicate"}, kind
+        assert counts(second[kind]) == (0, applied, refused), kind
     assert len(shown["/patients?is_active=true&per_page=1000"]) == first["patients"]["applied"] + 1
     assert visible(clinic) == shown
     assert verify(clinic) == ""
 
     for kind in UNDO_ORDER:
-        undone = imports.run(clinic, first[kind]["id"], "undo")
+        undone = imports.undo(clinic.admin, first[kind]["id"])
         assert (undone["state"], undone["undone"]) == ("undone", first[kind]["applied"]), kind
 
     assert visible(clinic) == before
     assert verify(clinic) == ""
 
 
-def codes(clinic: Clinic, import_id: int) -> list[str]:
-    return [code for row in imports.problems(clinic, import_id).values() for _field, code in row]
+def move_in(clinic: Clinic, kind: str, content: bytes) -> dict[str, Any]:
+    return imports.run(clinic.admin, content, kind=kind, name=f"{kind}.xlsx", on_error="skip")
+
+
+def counts(row: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the applied, skipped and refused rows, which are all rows of the file."""
+    assert row["rows"] == row["applied"] + row["skipped"] + row["refused"], row
+    return row["applied"], row["skipped"], row["refused"]
+
+
+def codes(clinic: Clinic, import_id: int) -> set[str]:
+    """Return the codes of the refusals."""
+    rows = clinic.admin.get(f"/imports/{import_id}/rows?state=refused&per_page=1000").get_json()
+    return {problem["code"] for row in rows for problem in row["problems"]}
 
 
 def verify(clinic: Clinic) -> str:

@@ -8,13 +8,14 @@ from typing import Any
 
 from sqlalchemy import update
 
-from enums import JobState
-from models import Passkey, User, UserSession
+from enums import ImportAction, ImportRowState, JobState
+from models import Import, ImportedRow, Passkey, User, UserSession
 from services import clock
 from services.calendar_feeds.feeds import MAX_FEEDS
 from services.jobs import storage
 from tests.support.calendars import calendar_token
 from tests.support.clinic import Clinic, soon
+from tests.support.imports import upload
 from tests.support.pictures import small_png
 
 COPIES = 3
@@ -114,6 +115,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("session_id",): (number,),
         ("passkey_id",): (add_passkey(clinic, number),),
         ("job_id",): (add_dead_job(clinic),),
+        ("import_id",): (_import(clinic, number),),
         ("message_id",): (_message(clinic, appointment),),
         ("provider", "secret"): ("sms", "a-secret-that-is-not-the-right-one-12345"),
         ("token",): ("a-token-that-is-not-genuine",),
@@ -151,6 +153,24 @@ def add_dead_job(clinic: Clinic) -> int:
             )
             or 0
         )
+
+
+def _import(clinic: Clinic, number: int) -> int:
+    """Upload a file whose row a dry run has refused, and return the id of the import."""
+    import_id: int = upload(clinic.admin, f"Name,Phone\nAda Number{number},none\n".encode())["id"]
+    problem = {"field": "phone", "code": "not_a_phone", "message": "must be a phone number"}
+    with clinic.inside() as session:
+        session.add(
+            ImportedRow(
+                import_id=import_id,
+                number=2,
+                state=ImportRowState.REFUSED,
+                action=ImportAction.NONE,
+                problems=[problem],
+            )
+        )
+        session.get_one(Import, import_id).refused = 1
+    return import_id
 
 
 def _message(clinic: Clinic, appointment_id: int) -> int:

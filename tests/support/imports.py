@@ -1,180 +1,85 @@
-"""Spreadsheet files, and imports of them over HTTP with a worker."""
+"""Imports of spreadsheets through the API, with a worker that runs their jobs."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import xlsxwriter
-from werkzeug.test import TestResponse
-
-from commands.demo import Row, parse_instant, read_groups, read_rows
-from services import clock
-from tests.support.clinic import Clinic
-from tests.support.messages import run_worker
-
-Table = list[Sequence[Any]]  # the header and the rows
+from services.jobs.worker import Worker
+from tests.support.clinic import Caller
 
 
-def xlsx(table: Iterable[Sequence[Any]]) -> bytes:
-    """Return a workbook with typed cells."""
-    file = io.BytesIO()
-    with xlsxwriter.Workbook(file, {"in_memory": True, "remove_timezone": True}) as book:
-        sheet, day = book.add_worksheet("List"), book.add_format({"num_format": "yyyy-mm-dd"})
-        instant = book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
-        for number, cells in enumerate(table):
-            for column, cell in enumerate(cells):
-                if isinstance(cell, datetime):
-                    sheet.write_datetime(number, column, cell, instant)
-                elif isinstance(cell, date):
-                    sheet.write_datetime(number, column, cell, day)
-                elif isinstance(cell, str):
-                    sheet.write_string(number, column, cell)
-                elif cell is not None:
-                    sheet.write_number(number, column, cell)
-    return file.getvalue()
+def csv_file(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return a CSV file in UTF-8."""
+    output = io.StringIO()
+    csv.writer(output).writerows([header, *rows])
+    return output.getvalue().encode()
 
 
-def delimited(table: Iterable[Sequence[Any]], delimiter: str = ",", encoding: str = "utf-8") -> bytes:
-    """Return a text file."""
-    file = io.StringIO()
-    csv.writer(file, delimiter=delimiter).writerows(table)
-    return file.getvalue().encode(encoding)
+def send_file(caller: Caller, content: bytes, *, name: str = "patients.csv", **fields: Any) -> Any:
+    """Send `POST /imports` and return the response."""
+    form = {"kind": "patients", "source": "clinic2019"} | fields
+    if isinstance(form.get("mapping"), Mapping):
+        form["mapping"] = json.dumps(form["mapping"])
+    return caller.post("/imports", data={**form, "file": (io.BytesIO(content), name)})
 
 
-def upload(clinic: Clinic, kind: str, content: bytes, name: str = "list.xlsx", **fields: Any) -> TestResponse:
-    """Send a file as the form of a browser does."""
-    form = {"kind": kind, "source": "old", "file": (io.BytesIO(content), name), **fields}
-    return clinic.admin.post("/imports", data=form, content_type="multipart/form-data")
-
-
-def run(clinic: Clinic, import_id: int, step: str, body: Any = None) -> dict[str, Any]:
-    """Request a dry run, apply or undo, let a worker do it, and return the import."""
-    answer = clinic.admin.post(f"/imports/{import_id}/{step}", body)
-    assert answer.status_code == 202, answer.get_data(as_text=True)
-    run_worker(clinic)
-    row: dict[str, Any] = clinic.admin.get(f"/imports/{import_id}").get_json()
+def upload(caller: Caller, content: bytes, **fields: Any) -> dict[str, Any]:
+    """Upload a file and return the import. The test fails if it is refused."""
+    response = send_file(caller, content, **fields)
+    assert response.status_code == 201, response.get_data(as_text=True)
+    row: dict[str, Any] = response.get_json()
     return row
 
 
-def dry_run(clinic: Clinic, kind: str, content: bytes, name: str = "list.xlsx", **fields: Any) -> Any:
-    """Upload a file and check its rows. Return the import."""
-    answer = upload(clinic, kind, content, name, **fields)
-    assert answer.status_code == 201, answer.get_data(as_text=True)
-    return run(clinic, answer.get_json()["id"], "dry-run")
+def work(caller: Caller) -> None:
+    """Run all jobs that are due."""
+    Worker(caller.clinic.app.app_context, once=True).run()
 
 
-def apply(clinic: Clinic, kind: str, content: bytes, name: str = "list.xlsx", **fields: Any) -> Any:
-    """Upload a file, check its rows and apply those that are right. Return the import."""
-    checked = dry_run(clinic, kind, content, name, **{"on_error": "skip"} | fields)
-    return run(clinic, checked["id"], "apply", {"digest": checked["digest"]})
+def show(caller: Caller, import_id: int) -> dict[str, Any]:
+    """Return the import."""
+    row: dict[str, Any] = caller.get(f"/imports/{import_id}").get_json()
+    return row
 
 
-def counts(row: dict[str, Any]) -> tuple[int, int, int]:
-    """Return the applied, skipped and refused rows, which are all rows of the file."""
-    assert row["rows"] == row["applied"] + row["skipped"] + row["refused"], row
-    return row["applied"], row["skipped"], row["refused"]
+def dry_run(caller: Caller, import_id: int) -> dict[str, Any]:
+    """Make the dry run, and return the import."""
+    response = caller.post(f"/imports/{import_id}/dry-run")
+    assert response.status_code == 202, response.get_data(as_text=True)
+    work(caller)
+    return show(caller, import_id)
 
 
-def problems(clinic: Clinic, import_id: int, state: str = "refused") -> dict[int, list[tuple[str, str]]]:
-    """Return the field and the code of each problem by the number of the row."""
-    rows = clinic.admin.get(f"/imports/{import_id}/rows?state={state}&per_page=1000").get_json()
+def apply(caller: Caller, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply the result of the dry run, and return the import."""
+    response = caller.post(f"/imports/{row['id']}/apply", {"digest": row["digest"]})
+    assert response.status_code == 202, response.get_data(as_text=True)
+    work(caller)
+    return show(caller, row["id"])
+
+
+def undo(caller: Caller, import_id: int) -> dict[str, Any]:
+    """Undo the import, and return it."""
+    response = caller.post(f"/imports/{import_id}/undo")
+    assert response.status_code == 202, response.get_data(as_text=True)
+    work(caller)
+    return show(caller, import_id)
+
+
+def run(caller: Caller, content: bytes, **fields: Any) -> dict[str, Any]:
+    """Upload a file, make the dry run and apply it. Return the import."""
+    return apply(caller, dry_run(caller, upload(caller, content, **fields)["id"]))
+
+
+def problems(caller: Caller, import_id: int) -> dict[int, list[tuple[str, str]]]:
+    """Return number of the row -> members and codes of its problems."""
+    rows = caller.get(f"/imports/{import_id}/rows?per_page=1000").get_json()
     return {
-        row["number"]: [(problem["field"], problem["code"]) for problem in row["problems"]] for row in rows
+        row["number"]: [(problem["field"], problem["code"]) for problem in row["problems"]]
+        for row in rows
+        if row["problems"]
     }
-
-
-# --- The synthetic population --------------------------------------------------------------------------
-
-
-def population(count: int) -> dict[str, Table]:
-    """Return the files of a clinic that moves in, by kind, in the order in which they are imported.
-
-    The people are those of `data/demo`. They get a coming appointment, and some of them a balance.
-    """
-    patients, encounters = read_rows("patients")[:count], read_groups("encounters", "patient_id")
-    seen = [encounters[row["id"]][-1] for row in patients if encounters[row["id"]]]
-    seen = [row for row in seen if row["practitioner_id"]]
-    doctors = {row["practitioner_id"] for row in seen}
-    return {
-        "doctors": _doctors([row for row in read_rows("practitioners") if row["id"] in doctors]),
-        "patients": _patients(patients),
-        "price_list": _prices(),
-        "inventory": _inventory(),
-        "appointments": _appointments(seen),
-        "opening_balances": _balances(patients),
-    }
-
-
-def _doctors(rows: Iterable[Row]) -> Table:
-    header = ("ID", "Doctor", "Licence No", "Speciality")
-    names = [(row, f"Dr. {row['given']} {row['family']}") for row in rows]
-    return [header, *((row["id"], name, f"NPI-{row['npi']}", "general practice") for row, name in names)]
-
-
-def _patients(rows: Iterable[Row]) -> Table:
-    header = ("ID", "File No", "First Name", "Surname", "Sex", "DOB", "Tel", "Address", "Insurance")
-    return [
-        header,
-        *(
-            (
-                row["id"],
-                f"K-{int(row['id']):04d}",
-                row["given"],
-                row["family"],
-                row["gender"][0].upper(),
-                date.fromisoformat(row["birth_date"]),
-                int(row["phone"].replace("-", "")) if row["phone"] else None,
-                f"{row['line']}, {row['city']}",
-                row["insurance"],
-            )
-            for row in rows
-        ),
-    ]
-
-
-def _prices() -> Table:
-    priced = {row["code"]: row for row in read_rows("procedures") if row["price"]}
-    rows = [(row["code"], row["display"], round(float(row["price"]), 2)) for row in priced.values()]
-    return [("Code", "Service", "Price"), *rows[:40]]
-
-
-def _inventory() -> Table:
-    """Return items with lots, of which some have expired."""
-    header = ("Item code", "Item", "Qty", "Batch", "Expiry", "Cost price")
-    rows: Table = [header]
-    for number in range(1, 31):
-        expiry = clock.today() + timedelta(days=200 * number - 400) if number % 3 else None
-        rows.append((f"I-{number:03d}", f"Item number {number}", 10 * number, f"B-{number}", expiry, 0.0125))
-    return rows
-
-
-def _appointments(encounters: Iterable[Row]) -> Table:
-    """Return the last encounter of each patient, and a coming appointment."""
-    header = ("ID", "File No", "Licence No", "Date and time", "Minutes", "State")
-    licences = {row["id"]: f"NPI-{row['npi']}" for row in read_rows("practitioners")}
-    monday = clock.at(clock.today() + timedelta(days=30), datetime.min.time())
-    rows: Table = [header]
-    for number, row in enumerate(encounters):
-        people = (f"K-{int(row['patient_id']):04d}", licences[row["practitioner_id"]])
-        past = clock.local(parse_instant(row["start"])).replace(tzinfo=None, microsecond=0)
-        coming = (monday + timedelta(minutes=20 * number)).replace(tzinfo=None)
-        rows.append((f"{row['id']}-past", *people, past, 15, "attended"))
-        rows.append((f"{row['id']}-next", *people, coming, 15, "booked"))
-    return rows
-
-
-def _balances(patients: Iterable[Row]) -> Table:
-    header = ("File No", "Balance", "As of", "Reference")
-    day = date(clock.today().year - 2, 6, 30)
-    return [
-        header,
-        *(
-            (f"K-{int(row['id']):04d}", (40.5 if int(row["id"]) % 2 else -15.25), day, f"OLD-{row['id']}")
-            for row in patients
-            if int(row["id"]) % 3 == 0
-        ),
-    ]
