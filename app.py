@@ -120,6 +120,7 @@ from resources.prescription import (
     PrescriptionList,
     PrescriptionStop,
 )
+from resources.price_list import PriceList, PriceListItemResource
 from resources.root import (
     Console,
     ConsoleScript,
@@ -251,6 +252,8 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (MessageTemplateList, "/messages/templates"),
     (MessageTemplateItem, "/messages/templates/<kind>/<channel>/<locale>"),
     (MessageTemplatePreview, "/messages/templates/<kind>/<channel>/<locale>/preview"),
+    (PriceList, "/price-list"),
+    (PriceListItemResource, "/price-list/<int:price_list_item_id>"),
     (RevenueReport, "/analytics/revenue"),
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),

@@ -168,6 +168,7 @@ CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
         ("uq_inventory_items_sku", "uq_inventory_items_sku_key"),
         ("already_exists", "sku", "This SKU is already in use."),
     ),
+    "uq_price_list_items_code_key": ("already_exists", "code", "This code is already in use."),
     "uq_allergies_medical_history_id_substance_fold": (
         "already_exists",
         "allergies",

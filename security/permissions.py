@@ -54,6 +54,8 @@ class Permission(StrEnum):
     INVENTORY_READ = "inventory.read"
     INVENTORY_WRITE = "inventory.write"
     INVENTORY_RETIRE = "inventory.retire"
+    PRICE_LIST_READ = "price_list.read"
+    PRICE_LIST_WRITE = "price_list.write"
     ANALYTICS_FINANCE = "analytics.finance"
     ANALYTICS_PERFORMANCE = "analytics.performance"
     ANALYTICS_PATIENTS = "analytics.patients"
@@ -108,6 +110,8 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.INVENTORY_READ: (A, D, R, T),
     P.INVENTORY_WRITE: (A, T),
     P.INVENTORY_RETIRE: (A,),
+    P.PRICE_LIST_READ: (A, D, R, T),
+    P.PRICE_LIST_WRITE: (A,),
     P.ANALYTICS_FINANCE: (A,),
     P.ANALYTICS_PERFORMANCE: (A, D),  # D: own
     P.ANALYTICS_PATIENTS: (A, D),

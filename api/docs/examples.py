@@ -224,6 +224,11 @@ EXAMPLES: dict[str, Example] = {
     "POST /inventory/{item_id}/movements": Example(
         body={"type": "restock", "quantity": 100, "lot_number": "L-7731", "expires_on": "2031-12-31"}
     ),
+    "POST /price-list": Example(
+        body={"code": "LAB-FBC", "name": "Full blood count", "category": "laboratory", "unit_price": "25.00"}
+    ),
+    "PATCH /price-list/{price_list_item_id}": Example(body={"unit_price": "27.50"}),
+    "DELETE /price-list/{price_list_item_id}": Example({"price_list_item_id": 2}),
     "POST /billings": Example(
         body={
             "patient_id": 1,

@@ -34,6 +34,7 @@ DOMAINS = {
     "treatments": "Treatments of a visit, with the stock that they use.",
     "prescriptions": "Prescriptions with the medication safety check, and dispensing.",
     "inventory": "Inventory items, lots and stock movements.",
+    "price-list": "Services and products with their prices.",
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
     "imports": "Imports of spreadsheets, with dry run and undo, for administrators.",

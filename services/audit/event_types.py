@@ -25,6 +25,7 @@ IRREGULAR_VERBS = {
     "reset": "reset",
     "send": "sent",
     "stop": "stopped",
+    "undo": "undone",
 }
 OWN_WORDS = {("appointment", "create"): "booked", ("billing", "create"): "issued"}
 # Actions that name how something was done. The changed fields tell what was done, the first one that matches.

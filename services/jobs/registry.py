@@ -31,6 +31,7 @@ HANDLERS: dict[str, Handler] = {  # kind of the job -> function
 }
 SUBSCRIBERS: dict[str, list[Subscriber]] = {  # type of the event -> functions
     "appointment.booked": [planning.plan_for_appointment],
+    "appointment.imported": [planning.plan_for_import],
     "appointment.moved": [planning.plan_for_appointment],
     "appointment.reopened": [planning.plan_for_appointment],
     "appointment.updated": [planning.plan_for_appointment],

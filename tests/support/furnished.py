@@ -56,6 +56,9 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     item = clinic.item(
         quantity=50, sku=f"SKU-{number}", category="dressings", unit="piece", unit_cost="1.20"
     )["id"]
+    price = admin.make("/price-list", code=f"LAB-{number}", name=f"Blood count {number}", unit_price="25.00")[
+        "id"
+    ]
     appointment = clinic.appointment(
         patient_id=patient, doctor_id=doctor_id, date=soon(days=number), reason="Cough", type="follow_up"
     )["id"]
@@ -96,6 +99,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("emergency_access_id",): (access,),
         ("doctor_id",): (doctor_id,),
         ("item_id",): (item,),
+        ("price_list_item_id",): (price,),
         ("appointment_id",): (appointment,),
         ("visit_id",): (visit,),
         ("treatment_id",): (treatment,),
