@@ -48,6 +48,9 @@ EXPECTED = {
     "/inventory/{item_id}/movements": 3,
     "/jobs": 2,
     "/jobs/{job_id}": 2,
+    "/letters": 3,
+    "/letters/{letter_id}": 5,
+    "/letters/{letter_id}/document": 6,
     "/messages": 3,
     "/messages/settings": 2,
     "/messages/templates": 3,
@@ -62,7 +65,7 @@ EXPECTED = {
     "/patients/{patient_id}/account/statement": 12,
     "/patients/{patient_id}/contact-preferences": 6,
     "/patients/{patient_id}/medical-history": 8,
-    "/patients/{patient_id}/timeline": 14,
+    "/patients/{patient_id}/timeline": 15,
     "/prescriptions": 8,
     "/prescriptions/{prescription_id}": 10,
     "/prescriptions/{prescription_id}/document": 8,
@@ -73,6 +76,7 @@ EXPECTED = {
     "/visits": 16,
     "/visits/{visit_id}": 18,
     "/visits/{visit_id}/document": 13,
+    "/visits/{visit_id}/letters": 4,
 }
 
 

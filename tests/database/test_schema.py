@@ -57,6 +57,7 @@ SERVER_ASSIGNED = {
     "uq_idempotency_keys_user_id_key",
     "uq_jobs_dedupe_key",
     "uq_ledger_entries_reverses_id",
+    "uq_letters_number",
     "uq_medical_histories_patient_id",
     "uq_messages_dedupe_key",
     "uq_password_resets_token_hash",
