@@ -60,6 +60,11 @@ def upgrade() -> None:
     op.create_index("ix_letters_patient_created", "letters", ["patient_id", "created_at"])
     op.create_index("ix_letters_doctor_created", "letters", ["doctor_id", "created_at"])
     op.create_index("ix_letters_issued_on", "letters", ["issued_on"])
+    if op.get_context().dialect.name == "postgresql":  # for the search of a part of a number
+        op.execute(
+            "CREATE INDEX ix_letters_number_trgm ON letters USING gin (number gin_trgm_ops) "
+            "WITH (gin_pending_list_limit = 128)"
+        )
 
 
 def downgrade() -> None:
