@@ -75,6 +75,7 @@ from resources.emergency_access import (
     EmergencyAccessReview,
     PatientEmergencyAccess,
 )
+from resources.import_kinds import IMPORT_KINDS
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
 from resources.letter import LetterDocument, LetterItem, LetterList, LetterVoid, VisitLetterList
@@ -138,6 +139,7 @@ from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
+from services.spreadsheets.kinds import KINDS
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
 
@@ -280,6 +282,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     blocked_attempts.clear()
     audit_log.register(extensions.db.session)
     sessions.register(extensions.db.session)
+    KINDS.update(IMPORT_KINDS)
     hooks.init_app(app)
     app.before_request(audit_chain.ensure_export_thread)
     register_routes(PlainApi(app))

@@ -69,6 +69,10 @@ from enums import (
     ConditionStatus,
     FactorPurpose,
     Gender,
+    ImportAction,
+    ImportRowState,
+    ImportState,
+    ImportSubject,
     JobState,
     LedgerKind,
     LetterType,
@@ -77,6 +81,8 @@ from enums import (
     MessageReason,
     MessageState,
     MovementType,
+    OnDuplicate,
+    OnError,
     PaymentMethod,
     PrescriptionStatus,
     RefundStatus,
@@ -793,6 +799,7 @@ class Billing(Versioned, Base):
     voided_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
     created_by_id: Mapped[int | None] = _ref("users")
+    clinic_version_id: Mapped[int] = _ref("clinic_record_versions", index=False)  # at its issue
 
     patient: Mapped[Patient] = relationship()
     visit: Mapped[Visit | None] = relationship()
@@ -1235,17 +1242,9 @@ class Job(Base):
 # --- Clinic record -------------------------------------------------------------------------------------
 
 
-class ClinicRecord(Versioned, Base):
-    """The clinic: name, contact, logo, and the texts of its documents. A migration inserts the only row.
+class ClinicContent:
+    """The members of the clinic record that documents print."""
 
-    `chosen_locale` is None until an administrator chooses one: the setting `CLINIC_LOCALE` applies.
-    """
-
-    __tablename__ = "clinic_record"
-    __entity__ = "clinic"
-    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
-
-    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
     name: Mapped[Name]
     legal_name: Mapped[Name | None]
     address: Mapped[Line | None]
@@ -1260,6 +1259,19 @@ class ClinicRecord(Versioned, Base):
     logo: Mapped[bytes | None] = mapped_column(LargeBinary(), deferred=True)  # PNG
     logo_hash: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the logo
 
+
+class ClinicRecord(ClinicContent, Versioned, Base):
+    """The clinic: name, contact, logo, and the texts of its documents. A migration inserts the only row.
+
+    `chosen_locale` is None until an administrator chooses one: the setting `CLINIC_LOCALE` applies.
+    """
+
+    __tablename__ = "clinic_record"
+    __entity__ = "clinic"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+
     # computed fields
     locale: str = ""
     currency: str = ""
@@ -1270,6 +1282,18 @@ class ClinicRecord(Versioned, Base):
     def logo_path(self) -> str | None:
         """Return the path of the logo, or None without one."""
         return "/clinic/logo" if self.logo_hash else None
+
+
+class ClinicRecordVersion(ClinicContent, Base):
+    """The content of the clinic record since a change of it. A document prints the one of its issue.
+
+    A row never changes. The last row is the content of today.
+    """
+
+    __tablename__ = "clinic_record_versions"
+
+    id: Mapped[Id]
+    created_at: Mapped[Instant]
 
 
 # --- Calendar feeds ------------------------------------------------------------------------------------
@@ -1559,6 +1583,121 @@ class FactorChallenge(Base):
     expires_at: Mapped[Instant]
 
 
+# --- Imports of spreadsheets ---------------------------------------------------------------------------
+
+
+class Import(Versioned, Base):
+    """An import of a spreadsheet file, from the upload to its undo.
+
+    - `source`: the system from which the file comes, in the form in which it is compared.
+    - `header`: the columns of the file. `mapping`: column of the file -> member of the kind.
+    - `rows`, `blank`: the rows of the file with and without values. The others count the states of the rows.
+    - `digest`: what the last dry run has found. Applying needs the same.
+    - `failure`: the reason why applying was ended and its rows are taken back.
+    """
+
+    __tablename__ = "imports"
+    __entity__ = "import"
+    __table_args__ = (
+        CheckConstraint("ready + applied + skipped + refused + undone <= rows", name="counts"),
+        Index("ix_imports_created_at", "created_at"),
+        Index("ix_imports_created_by_id", "created_by_id"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[ImportSubject] = _enum(ImportSubject)
+    source: Mapped[Short]
+    file_name: Mapped[Name]
+    sha256: Mapped[str] = mapped_column(String(64))
+    sheet: Mapped[Name | None]
+    encoding: Mapped[str | None] = mapped_column(String(30))
+    delimiter: Mapped[str | None] = mapped_column(String(1))
+    date_format: Mapped[str | None] = mapped_column(String(30))
+    decimal: Mapped[str | None] = mapped_column(String(1))
+    on_duplicate: Mapped[OnDuplicate] = _enum(OnDuplicate)
+    on_error: Mapped[OnError] = _enum(OnError)
+    header: Mapped[JsonList] = mapped_column(default=list)
+    mapping: Mapped[JsonDict] = mapped_column(default=dict)
+    state: Mapped[ImportState] = _enum(ImportState)
+    rows: Mapped[int]
+    blank: Mapped[int] = mapped_column(default=0)
+    ready: Mapped[int] = mapped_column(default=0)
+    applied: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0)
+    undone: Mapped[int] = mapped_column(default=0)
+    digest: Mapped[str | None] = mapped_column(String(64))
+    failure: Mapped[Line | None]
+    job_id: Mapped[int | None] = mapped_column(BigId)  # the last job; it may be removed
+    checked_at: Mapped[Instant | None]
+    applied_at: Mapped[Instant | None]
+    undone_at: Mapped[Instant | None]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+
+    # computed fields
+    progress: int | None = None
+    has_file: bool | None = None
+    sample: list[dict[str, Any]] | None = None
+    columns: list[dict[str, Any]] | None = None
+
+
+class ImportFile(Base):
+    """The content of an imported file, and its first rows. It is personal data and is removed some days later."""
+
+    __tablename__ = "import_files"
+
+    import_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("imports.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    content: Mapped[bytes] = mapped_column(LargeBinary())
+    sample: Mapped[JsonList] = mapped_column(default=list)
+
+
+class ImportedRow(Base):
+    """What a run of an import has done with a row of the file.
+
+    - `number`: the row as a spreadsheet program counts.
+    - `entity_id`: the row of the database that was created, changed or found.
+    - `version`: its version after that. A later change has another version.
+    - `problems`: objects of member, code and message. They contain no value of the file.
+    - `previous`: the members before an update, for the undo. It is removed with the file.
+    """
+
+    __tablename__ = "import_rows"
+    __table_args__ = (
+        UniqueConstraint("import_id", "number"),
+        Index("ix_import_rows_import_id_state", "import_id", "state"),
+        Index("ix_import_rows_entity_id", "entity_id"),
+    )
+
+    id: Mapped[Id]
+    import_id: Mapped[int] = _ref("imports", index=False, ondelete="CASCADE")
+    number: Mapped[int]
+    state: Mapped[ImportRowState] = _enum(ImportRowState)
+    action: Mapped[ImportAction] = _enum(ImportAction)
+    entity_id: Mapped[int | None] = mapped_column(BigId)
+    version: Mapped[int | None]
+    problems: Mapped[JsonList] = mapped_column(default=list)
+    previous: Mapped[JsonDict | None]
+
+
+class ImportSource(Base):
+    """The row of the database that was imported from a row of another system. It is imported once."""
+
+    __tablename__ = "import_sources"
+    __table_args__ = (
+        UniqueConstraint("kind", "source", "source_id"),
+        Index("ix_import_sources_import_id_entity_id", "import_id", "entity_id"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[ImportSubject] = _enum(ImportSubject)
+    source: Mapped[Short]
+    source_id: Mapped[Name]
+    entity_id: Mapped[int] = mapped_column(BigId)
+    import_id: Mapped[int] = _ref("imports", index=False)
+
+
 # --- Letters -------------------------------------------------------------------------------------------
 
 
@@ -1595,6 +1734,7 @@ class Letter(Versioned, Base):
     visit_id: Mapped[int] = _ref("visits")
     patient_id: Mapped[int] = _ref("patients", index=False)  # copy of visits.patient_id
     doctor_id: Mapped[int] = _ref("doctors", index=False)  # the doctor who issued the letter
+    clinic_version_id: Mapped[int] = _ref("clinic_record_versions", index=False)  # at its issue
     type: Mapped[LetterType] = _enum(LetterType)
     issued_on: Mapped[Day]
     from_date: Mapped[Day | None]

@@ -108,7 +108,7 @@ COLUMNS: dict[type[Base], tuple[str, ...]] = {
         "version created_at updated_at",
         Diagnosis: "id visit_id icd10 description",
         Billing: "id invoice_number patient_id visit_id doctor_id tax_rate date due_date version created_at "
-        "updated_at",
+        "updated_at clinic_version_id",
         Treatment: "id visit_id patient_id doctor_id name name_fold cost status stock_taken_at billing_id "
         "version created_at updated_at",
         BillingItem: "id billing_id treatment_id description quantity unit_price",
@@ -146,6 +146,7 @@ class InitialState:
     doctors: list[int]  # ids
     items: list[int]  # ids
     lots: list[int]  # ids; one lot per item, in the same order
+    clinic_version_id: int
 
 
 class DemoGenerator:
@@ -325,7 +326,8 @@ class DemoGenerator:
         self.batch.invoices[year] += 1
         number = f"INV-{year}-{self.invoices[year]:06d}"
         due = at.date() + timedelta(days=30)
-        bill = self._add(Billing, number, patient_id, visit_id, doctor_id, 0, at.date(), due, 1, at, at)
+        values = (number, patient_id, visit_id, doctor_id, 0, at.date(), due, 1, at, at)
+        bill = self._add(Billing, *values, self.initial.clinic_version_id)
         fee = Decimal(60 + 5 * doctor)
         lines: list[tuple[int | None, str, Decimal]] = [(None, "Consultation", fee)]
         if visit_index == 0:

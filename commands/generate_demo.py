@@ -52,6 +52,7 @@ from models import (
 )
 from services import clock
 from services.audit import audit_log
+from services.clinic.versions import current_version
 from services.search_key import search_key
 
 WRITERS = 2  # concurrent connections
@@ -137,6 +138,7 @@ def create_initial_rows() -> InitialState:
         doctors=[doctor.id for doctor in doctors],
         items=[lot.item_id for lot in lots],
         lots=[lot.id for lot in lots],
+        clinic_version_id=current_version().id,
     )
     db.session.commit()
     db.session.remove()

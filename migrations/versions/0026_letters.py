@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0026"
-down_revision = "0024"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
@@ -35,6 +35,7 @@ def upgrade() -> None:
         _reference("visit_id", "visits"),
         _reference("patient_id", "patients"),
         _reference("doctor_id", "doctors"),
+        _reference("clinic_version_id", "clinic_record_versions"),
         sa.Column("type", sa.String(30), nullable=False),
         sa.Column("issued_on", sa.Date(), nullable=False),
         sa.Column("from_date", sa.Date(), nullable=True),

@@ -41,6 +41,7 @@ from services.billing.bill_items import (
 from services.billing.bill_state import STATUSES, require_not_void, set_sums, touch
 from services.billing.dates import check_due_date, check_issued_on
 from services.billing.invoice_numbers import set_invoice_number
+from services.clinic import versions
 from services.listing import paging
 from services.listing.related_rows import doctor_filter, in_related, of_patient, patient_filter
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
@@ -154,7 +155,7 @@ LIST: ListSpec[Billing] = ListSpec(
         ),
         "treatment_id": Filter(Kind.ID, _of_treatment, "Bills with an item for this treatment."),
     },
-    omit=frozenset({"version"}),
+    omit=frozenset({"version", "clinic_version_id"}),
     computed=bill_columns.COLUMNS,
     newest_first=True,
 )
@@ -241,6 +242,7 @@ def create(
         created_by_id=actor.user_id,
         date=check_issued_on(date) if date else clock.local(created_at).date(),
         created_at=created_at,
+        clinic_version_id=versions.current_version_id(),
         refunds=[],  # a new bill has neither: this saves the lookups
         claims=[],
     )

@@ -21,6 +21,7 @@ from models import Letter, LetterCounter, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
+from services.clinic import versions
 from services.documents import letter_document
 from services.listing import paging
 from services.listing.related_rows import (
@@ -88,7 +89,7 @@ LIST: ListSpec[Letter] = ListSpec(
         "patient_name": patient_filter(Letter.patient_id),
         "doctor_name": doctor_filter(Letter.doctor_id),
     },
-    omit=frozenset({"version"}),
+    omit=frozenset({"version", "clinic_version_id"}),
     computed={
         "patient_name": patient_column(Letter.patient_id),
         "doctor_name": doctor_column(Letter.doctor_id),
@@ -146,6 +147,7 @@ def issue(actor: Actor, visit: Visit, **members: Unpack[NewLetter]) -> Letter:
         visit_id=visit.id,
         patient=visit.patient,
         doctor=visit.doctor,
+        clinic_version_id=versions.current_version().id,
         issued_on=clock.today(),
         printed=_printed_members(visit),
     )

@@ -31,7 +31,7 @@ def payment_document(actor: Actor, bill: Billing, payment_id: int, options: Docu
 
 def _prepared(actor: Actor, bill: Billing, options: DocumentOptions) -> Stationery:
     bills.add_computed_fields(actor, [bill])
-    return stationery(actor, options, bill.patient)
+    return stationery(actor, options, bill.patient, issued=bill.clinic_version_id)
 
 
 def _read(bill: Billing, document: bytes) -> bytes:

@@ -15,14 +15,18 @@ from services.documents.pages import DocumentOptions, Stationery, stationery
 
 def letter_document(actor: Actor, letter: Letter, options: DocumentOptions) -> bytes:
     """Return a letter as PDF. A void one prints VOID."""
-    document = _typeset(letter, stationery(actor, options, letter.patient))
+    document = _typeset(letter, _paper(actor, letter, options))
     audit_log.record_read("read", "letter", [letter.id], [letter.patient_id])
     return document
 
 
 def check_printable(actor: Actor, letter: Letter) -> None:
     """Raise 422 `unprintable_characters` for a new letter with characters that no font has."""
-    _typeset(letter, stationery(actor, {"locale": None, "paper": None}, letter.patient))
+    _typeset(letter, _paper(actor, letter, {"locale": None, "paper": None}))
+
+
+def _paper(actor: Actor, letter: Letter, options: DocumentOptions) -> Stationery:
+    return stationery(actor, options, letter.patient, issued=letter.clinic_version_id)
 
 
 def _typeset(letter: Letter, paper: Stationery) -> bytes:

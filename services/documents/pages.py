@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from models import ClinicRecord, Patient
+from models import ClinicRecordVersion, Patient
 from security.permissions import Actor, hidden
-from services.clinic.record import clinic_record
+from services.clinic import versions
 from services.documents.blocks import Block, facts
 from services.documents.language import DocumentLanguage, document_language, requested_language
 from services.documents.typesetting import typeset
@@ -31,7 +31,7 @@ class Stationery:
     """The language, the paper and the clinic of a document, as its reader may see them."""
 
     actor: Actor
-    clinic: ClinicRecord
+    clinic: ClinicRecordVersion
     language: DocumentLanguage
     paper: Paper
 
@@ -97,13 +97,19 @@ class Stationery:
         }
 
 
-def stationery(actor: Actor, options: DocumentOptions, patient: Patient | None = None) -> Stationery:
-    """Return the stationery of a request. Raise 422 for a language in which there are no documents."""
-    clinic = clinic_record()
+def stationery(
+    actor: Actor, options: DocumentOptions, patient: Patient | None = None, *, issued: int | None = None
+) -> Stationery:
+    """Return the stationery of a request. Raise 422 for a language in which there are no documents.
+
+    `issued` is the id of the version of the clinic record at the issue of the document. A document that is
+    not issued has the present one.
+    """
+    clinic = versions.current_version() if issued is None else versions.version_of(issued)
     language = document_language(
         requested_language(options["locale"]),
         patient.language if patient else None,
-        clinic_locale=clinic.locale,
+        clinic_locale=versions.locale_of(clinic),
     )
     usual: Paper = "letter" if language.locale.territory in LETTER_COUNTRIES else "a4"
     return Stationery(actor, clinic, language, options["paper"] or usual)

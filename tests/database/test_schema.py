@@ -34,6 +34,7 @@ PARTS = [table for table in TABLES if table.__part_of__]
 # Foreign keys without an index: no query searches by them, and the rows that they name are never removed.
 UNINDEXED_KEYS = {
     "addenda.author_id",
+    "billings.clinic_version_id",
     "dispensings.dispensed_by_id",
     "emergency_accesses.reviewed_by_id",
     "ledger_entries.claim_id",
@@ -53,6 +54,8 @@ SERVER_ASSIGNED = {
     "uq_audit_logs_chain_number",
     "uq_billings_invoice_number",
     "uq_calendar_feeds_token_hash",
+    "uq_import_rows_import_id_number",
+    "uq_import_sources_kind_source_source_id",
     "uq_contact_stops_channel_number",
     "uq_idempotency_keys_user_id_key",
     "uq_jobs_dedupe_key",

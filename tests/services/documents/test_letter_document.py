@@ -70,13 +70,15 @@ def test_the_paragraphs_of_a_text_are_kept_over_two_pages(clinic: Clinic) -> Non
     assert f"Referral {letter['number']} · Cardiology Page 2 of" in printed
 
 
-def test_later_changes_of_names_do_not_change_a_letter(clinic: Clinic) -> None:
+def test_later_changes_of_names_and_of_the_clinic_do_not_change_a_letter(clinic: Clinic) -> None:
     letter = issue(clinic, type="certificate", text="Fit to travel.")
     path = f"/letters/{letter['id']}/document"
     before = clinic.doctor.get(path)
     clinic.admin.patch(f"/patients/{letter['patient_id']}", {"name": "Njeri Otieno", "date_of_birth": "1991"})
     clinic.admin.patch(f"/doctors/{letter['doctor_id']}", {"name": "Grace W", "license_number": "X-1"})
     clinic.doctor.patch(f"/visits/{letter['visit_id']}", {"date": "2026-11-01T09:00:00Z"})
+
+    clinic.admin.patch("/clinic", {"name": "Another clinic", "address": "Elsewhere"})
 
     after = clinic.doctor.get(path, headers={"If-None-Match": before.headers["ETag"]})
 
