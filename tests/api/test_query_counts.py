@@ -50,7 +50,7 @@ EXPECTED = {
     "/jobs/{job_id}": 2,
     "/letters": 3,
     "/letters/{letter_id}": 5,
-    "/letters/{letter_id}/document": 6,
+    "/letters/{letter_id}/document": 5,
     "/messages": 3,
     "/messages/settings": 2,
     "/messages/templates": 3,

@@ -35,6 +35,7 @@ PARTS = [table for table in TABLES if table.__part_of__]
 UNINDEXED_KEYS = {
     "addenda.author_id",
     "billings.clinic_version_id",
+    "letters.clinic_version_id",
     "dispensings.dispensed_by_id",
     "emergency_accesses.reviewed_by_id",
     "ledger_entries.claim_id",
