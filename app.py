@@ -88,6 +88,7 @@ from resources.imports import (
 )
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
+from resources.letter import LetterDocument, LetterItem, LetterList, LetterVoid, VisitLetterList
 from resources.message import (
     AppointmentMessages,
     MessageCallback,
@@ -226,6 +227,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (VisitSign, "/visits/<int:visit_id>/sign"),
     (VisitAddendumList, "/visits/<int:visit_id>/addenda"),
     (VisitDocument, "/visits/<int:visit_id>/document"),
+    (VisitLetterList, "/visits/<int:visit_id>/letters"),
+    (LetterList, "/letters"),
+    (LetterItem, "/letters/<int:letter_id>"),
+    (LetterVoid, "/letters/<int:letter_id>/void"),
+    (LetterDocument, "/letters/<int:letter_id>/document"),
     (TreatmentList, "/treatments"),
     (TreatmentItem, "/treatments/<int:treatment_id>"),
     (PrescriptionList, "/prescriptions"),

@@ -75,6 +75,7 @@ from enums import (
     ImportSubject,
     JobState,
     LedgerKind,
+    LetterType,
     MessageChannel,
     MessageKind,
     MessageReason,
@@ -1723,3 +1724,60 @@ class ImportSource(Base):
     source_id: Mapped[Name]
     entity_id: Mapped[int] = mapped_column(BigId)
     import_id: Mapped[int] = _ref("imports", index=False)
+
+
+# --- Letters -------------------------------------------------------------------------------------------
+
+
+class LetterCounter(Base):
+    """The last letter number of a year. The row lock while a number is assigned prevents gaps."""
+
+    __tablename__ = "letter_counters"
+
+    year: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    last_number: Mapped[int] = mapped_column(default=0)
+
+
+class Letter(Versioned, Base):
+    """A letter of a doctor about a patient, such as a sick note. It is issued once, and can only be voided.
+
+    `printed` has the members of patient, doctor and visit as of the issue: the letter shows them for good.
+    """
+
+    __tablename__ = "letters"
+    __entity__ = "letter"
+    __table_args__ = (
+        CheckConstraint("to_date >= from_date", name="period"),
+        CheckConstraint(
+            "type <> 'sick_note' OR (from_date IS NOT NULL AND to_date IS NOT NULL)", name="sick_note_period"
+        ),
+        CheckConstraint("(voided_at IS NULL) = (void_reason IS NULL)", name="void_reason"),
+        Index("ix_letters_patient_created", "patient_id", "created_at"),
+        Index("ix_letters_doctor_created", "doctor_id", "created_at"),
+        Index("ix_letters_issued_on", "issued_on"),
+    )
+
+    id: Mapped[Id]
+    number: Mapped[str] = mapped_column(String(30), unique=True)
+    visit_id: Mapped[int] = _ref("visits")
+    patient_id: Mapped[int] = _ref("patients", index=False)  # copy of visits.patient_id
+    doctor_id: Mapped[int] = _ref("doctors", index=False)  # the doctor who issued the letter
+    clinic_version_id: Mapped[int] = _ref("clinic_record_versions", index=False)  # at its issue
+    type: Mapped[LetterType] = _enum(LetterType)
+    issued_on: Mapped[Day]
+    from_date: Mapped[Day | None]
+    to_date: Mapped[Day | None]
+    recipient: Mapped[Line | None]
+    text: Mapped[Note | None]
+    printed: Mapped[JsonDict]
+    voided_at: Mapped[Instant | None]
+    void_reason: Mapped[Line | None]
+
+    visit: Mapped[Visit] = relationship()
+    patient: Mapped[Patient] = relationship()
+    doctor: Mapped[Doctor] = relationship()
+
+    @property
+    def status(self) -> str:
+        """Return `issued` or `void`."""
+        return "void" if self.voided_at else "issued"

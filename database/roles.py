@@ -59,6 +59,8 @@ PRIVILEGES: dict[str, str] = {
     "jobs": REMOVE,
     "ledger_currency": CHANGE,
     "ledger_entries": APPEND,
+    "letter_counters": CHANGE,
+    "letters": CHANGE,
     "medical_histories": CHANGE,
     "message_settings": ADVANCE,
     "message_templates": REMOVE,

@@ -31,6 +31,7 @@ DOMAINS = {
     "calendar": "The calendars of doctors, for calendar programs.",
     "appointments": "Booking, moving and cancelling appointments.",
     "visits": "The record of a visit, its signature and addenda.",
+    "letters": "Sick notes, referrals and certificates of doctors.",
     "treatments": "Treatments of a visit, with the stock that they use.",
     "prescriptions": "Prescriptions with the medication safety check, and dispensing.",
     "inventory": "Inventory items, lots and stock movements.",

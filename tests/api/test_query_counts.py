@@ -48,6 +48,9 @@ EXPECTED = {
     "/inventory/{item_id}/movements": 3,
     "/jobs": 2,
     "/jobs/{job_id}": 2,
+    "/letters": 3,
+    "/letters/{letter_id}": 5,
+    "/letters/{letter_id}/document": 5,
     "/messages": 3,
     "/messages/settings": 2,
     "/messages/templates": 3,
@@ -62,7 +65,7 @@ EXPECTED = {
     "/patients/{patient_id}/account/statement": 11,
     "/patients/{patient_id}/contact-preferences": 6,
     "/patients/{patient_id}/medical-history": 8,
-    "/patients/{patient_id}/timeline": 14,
+    "/patients/{patient_id}/timeline": 15,
     "/prescriptions": 8,
     "/price-list": 2,
     "/price-list/{price_list_item_id}": 2,
@@ -75,6 +78,7 @@ EXPECTED = {
     "/visits": 16,
     "/visits/{visit_id}": 18,
     "/visits/{visit_id}/document": 12,
+    "/visits/{visit_id}/letters": 4,
 }
 
 

@@ -1,0 +1,75 @@
+"""A letter of a doctor as PDF. It shows the names and numbers of its issue."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from enums import LetterType
+from models import Letter
+from security.permissions import Actor
+from services.audit import audit_log
+from services.documents.blocks import Block, fact_grid, paragraph, signature
+from services.documents.language import DocumentLanguage
+from services.documents.pages import DocumentOptions, Stationery, stationery
+
+
+def letter_document(actor: Actor, letter: Letter, options: DocumentOptions) -> bytes:
+    """Return a letter as PDF. A void one prints VOID."""
+    document = _typeset(letter, _paper(actor, letter, options))
+    audit_log.record_read("read", "letter", [letter.id], [letter.patient_id])
+    return document
+
+
+def check_printable(actor: Actor, letter: Letter) -> None:
+    """Raise 422 `unprintable_characters` for a new letter with characters that no font has."""
+    _typeset(letter, _paper(actor, letter, {"locale": None, "paper": None}))
+
+
+def _paper(actor: Actor, letter: Letter, options: DocumentOptions) -> Stationery:
+    return stationery(actor, options, letter.patient, issued=letter.clinic_version_id)
+
+
+def _typeset(letter: Letter, paper: Stationery) -> bytes:
+    language, is_void, printed = paper.language, letter.voided_at is not None, letter.printed
+    licence = f"{language.text('licence_number')} {printed['license_number']}"
+    signer = (printed["doctor_name"], printed["specialty"], licence)
+    return paper.typeset(
+        f"{language.text(f'letter_{letter.type.value}')} {letter.number}".rstrip(),
+        [
+            *_patient_block(letter, language),
+            *paragraph(None, _statement(letter, language)),
+            *paragraph(None, letter.text),
+            *signature(language.text("signature"), signer),
+        ],
+        facts_of=((language.text("date"), language.day(letter.issued_on)),),
+        addressee=(letter.recipient or language.text("no_recipient")).splitlines(),
+        mark="void" if is_void else None,
+        banner=language.text("void_letter") if is_void else None,
+    )
+
+
+def _patient_block(letter: Letter, language: DocumentLanguage) -> list[Block]:
+    printed, known = letter.printed, letter.printed["date_of_birth"]
+    return fact_grid(
+        language.text("patient"),
+        (
+            (language.text("name"), printed["patient_name"]),
+            (language.text("date_of_birth"), language.known_day(known) if known else None),
+            (language.text("file_number"), printed["file_number"]),
+            (language.text("first_day"), language.day(letter.from_date) if letter.from_date else None),
+            (language.text("last_day"), language.day(letter.to_date) if letter.to_date else None),
+        ),
+    )
+
+
+def _statement(letter: Letter, language: DocumentLanguage) -> str | None:
+    """Return the sentence that a sick note always contains. It names no diagnosis."""
+    if letter.type is not LetterType.SICK_NOTE or letter.from_date is None or letter.to_date is None:
+        return None
+    name = "sick_note_statement" if letter.from_date < letter.to_date else "sick_note_day_statement"
+    return language.text(
+        name,
+        visit=language.day(date.fromisoformat(letter.printed["visited_on"])),
+        first=language.day(letter.from_date),
+        last=language.day(letter.to_date),
+    )
