@@ -151,6 +151,7 @@ from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 from services.spreadsheets.kinds import KINDS
+from services.jobs import registry as job_registry
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
 
@@ -283,6 +284,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (UnsubscribeLink, "/u/<token>"),
 ]
 
+# Handlers of jobs that need endpoints or schemas: kind of the job -> function.
+JOB_HANDLERS: dict[str, job_registry.Handler] = {}
+
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Create the WSGI application. Without `settings`, read them from the environment.
@@ -306,6 +310,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     hooks.init_app(app)
     app.before_request(audit_chain.ensure_export_thread)
     register_routes(PlainApi(app))
+    job_registry.HANDLERS.update(JOB_HANDLERS)
     register_commands(app)
     registry.registered_endpoints(app)  # fail now if a route has no endpoint declaration
     return app

@@ -61,6 +61,7 @@ CODES: dict[str, tuple[int, str]] = {
     # validation
     "validation_failed": (422, "Some values are wrong"),
     "unprintable_characters": (422, "No font has some characters"),
+    "too_many_rows": (422, "The list has too many rows"),
     "idempotency_mismatch": (422, "The idempotency key belongs to another request"),
     # files of an import
     "unsupported_file": (422, "The kind of file is not supported"),

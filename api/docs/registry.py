@@ -116,6 +116,8 @@ class RegisteredEndpoint:
             codes += ["unauthorized", "token_invalid", "token_expired", "token_revoked", "forbidden"]
             if not self.spec.before_enrolment:
                 codes.append("mfa_enrolment_required")
+        if self.spec.list_spec is not None:
+            codes.append("too_many_rows")
         if self.spec.step_up is not None:
             codes.append("step_up_required")
         if self.unsafe:

@@ -1,9 +1,9 @@
-"""The tables of handlers and subscribers. Only the worker imports this module.
+"""The tables of handlers and subscribers. Only the worker and the application import this module.
 
 A handler runs one kind of job. It gets the payload, without an open transaction, and opens its own ones with
 `services.jobs.transactions.transaction`. It ends normally, or raises `RetryLater` or `Dead`
 (`services.jobs.failures`). A worker that is killed leaves a job that runs again: a handler must be safe to
-repeat.
+repeat. A handler that needs endpoints or schemas is in `app.JOB_HANDLERS`: the application adds it here.
 
 A subscriber gets each event of its type exactly once, inside the transaction of the dispatcher. It only reads
 and writes rows, for example adds a job. The order of the events of one record is not guaranteed.
