@@ -150,8 +150,8 @@ from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
-from services.spreadsheets.kinds import KINDS
 from services.jobs import registry as job_registry
+from services.spreadsheets.kinds import KINDS
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
 

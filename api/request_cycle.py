@@ -33,8 +33,8 @@ from api.merge_patch import real_changes
 from api.pagination import list_headers, search_body
 from api.request_context import SAFE_METHODS, RequestContext, current_actor, visitor
 from api.serialization import EndpointResult, Serializer
-from database.failures import LOCK_NOT_AVAILABLE
 from database import deadline
+from database.failures import LOCK_NOT_AVAILABLE
 from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey

@@ -51,6 +51,8 @@ def text_cell(text: str) -> Cell:
     if not stripped:
         return None
     return CellError("error_value") if stripped[0] == "#" and stripped.upper() in _ERROR_VALUES else text
+
+
 """The columns and cells of the spreadsheet files that the application writes."""
 
 from __future__ import annotations
