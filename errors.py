@@ -70,7 +70,6 @@ CODES: dict[str, tuple[int, str]] = {
     "unknown_delimiter": (422, "The delimiter of the file is not known"),
     "unbalanced_quotes": (422, "The quotation marks of the file do not match"),
     "no_rows": (422, "The file has no rows"),
-    "too_many_rows": (422, "There are too many rows"),
     "too_many_columns": (422, "There are too many columns"),
     "merged_header": (422, "The header has merged cells"),
     "duplicate_columns": (422, "A column name occurs twice"),

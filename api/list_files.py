@@ -35,8 +35,8 @@ from security.permissions import Actor, hidden
 from services import clock
 from services.audit import audit_log
 from services.listing.spec import Kind, ListQuery, ListSpec, Page
-from services.spreadsheets.cells import CellKind, FileColumn
 from services.spreadsheets.csv_files import write_csv
+from services.spreadsheets.file_columns import CellKind, FileColumn
 from services.spreadsheets.xlsx_files import write_xlsx
 
 MAX_ROWS = 20_000  # of a response; a job writes more

@@ -14,7 +14,7 @@ from xlsxwriter import Workbook
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from services.spreadsheets.cells import CellKind, FileColumn
+from services.spreadsheets.file_columns import CellKind, FileColumn
 
 MAX_ROWS = 1_048_575  # of a worksheet, without the header
 MAX_TEXT = 32_767  # UTF-16 units of a cell

@@ -15,7 +15,7 @@ from openpyxl.cell import Cell
 from python_calamine import CalamineWorkbook
 
 from services.spreadsheets import xlsx_files
-from services.spreadsheets.cells import CellKind, FileColumn
+from services.spreadsheets.file_columns import CellKind, FileColumn
 from services.spreadsheets.xlsx_files import CUT_MARK, MAX_TEXT, write_xlsx
 
 BERLIN = ZoneInfo("Europe/Berlin")
