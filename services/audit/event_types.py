@@ -26,7 +26,11 @@ IRREGULAR_VERBS = {
     "send": "sent",
     "stop": "stopped",
 }
-OWN_WORDS = {("appointment", "create"): "booked", ("billing", "create"): "issued"}
+OWN_WORDS = {
+    ("appointment", "create"): "booked",
+    ("billing", "create"): "issued",
+    ("credit_note", "create"): "issued",
+}
 # Actions that name how something was done. The changed fields tell what was done, the first one that matches.
 QUALIFIERS = ("overbook", "override")
 DONE_BY_FIELD = (

@@ -35,6 +35,8 @@ PARTS = [table for table in TABLES if table.__part_of__]
 UNINDEXED_KEYS = {
     "addenda.author_id",
     "billings.clinic_version_id",
+    "credit_notes.clinic_version_id",
+    "credit_notes.created_by_id",
     "dispensings.dispensed_by_id",
     "emergency_accesses.reviewed_by_id",
     "ledger_entries.claim_id",
@@ -55,6 +57,9 @@ SERVER_ASSIGNED = {
     "uq_billings_invoice_number",
     "uq_calendar_feeds_token_hash",
     "uq_contact_stops_channel_number",
+    "uq_credit_notes_number",
+    "uq_credit_notes_refund_id",
+    "uq_credit_notes_void",
     "uq_idempotency_keys_user_id_key",
     "uq_jobs_dedupe_key",
     "uq_ledger_entries_reverses_id",
