@@ -42,6 +42,7 @@ def _typeset(letter: Letter, paper: Stationery) -> bytes:
             *signature(language.text("signature"), signer),
         ],
         facts_of=((language.text("date"), language.day(letter.issued_on)),),
+        about=printed["patient_name"],
         addressee=(letter.recipient or language.text("no_recipient")).splitlines(),
         mark="void" if is_void else None,
         banner=language.text("void_letter") if is_void else None,
@@ -49,17 +50,17 @@ def _typeset(letter: Letter, paper: Stationery) -> bytes:
 
 
 def _patient_block(letter: Letter, language: DocumentLanguage) -> list[Block]:
+    """Return the patient and the period, side by side: name and birth, first and last day."""
     printed, known = letter.printed, letter.printed["date_of_birth"]
-    return fact_grid(
-        language.text("patient"),
-        (
-            (language.text("name"), printed["patient_name"]),
-            (language.text("date_of_birth"), language.known_day(known) if known else None),
-            (language.text("file_number"), printed["file_number"]),
-            (language.text("first_day"), language.day(letter.from_date) if letter.from_date else None),
-            (language.text("last_day"), language.day(letter.to_date) if letter.to_date else None),
-        ),
-    )
+    name = (language.text("name"), printed["patient_name"])
+    birth = (language.text("date_of_birth"), language.known_day(known) if known else None)
+    file_number = (language.text("file_number"), printed["file_number"])
+    period = [
+        (language.text(label), language.day(day) if day else None)
+        for label, day in (("first_day", letter.from_date), ("last_day", letter.to_date))
+    ]
+    rows = [name, birth, *period, file_number] if known else [name, file_number, *period]
+    return fact_grid(language.text("patient"), rows)
 
 
 def _statement(letter: Letter, language: DocumentLanguage) -> str | None:
@@ -69,7 +70,12 @@ def _statement(letter: Letter, language: DocumentLanguage) -> str | None:
     name = "sick_note_statement" if letter.from_date < letter.to_date else "sick_note_day_statement"
     return language.text(
         name,
-        visit=language.day(date.fromisoformat(letter.printed["visited_on"])),
-        first=language.day(letter.from_date),
-        last=language.day(letter.to_date),
+        visit=_unbroken(language.day(date.fromisoformat(letter.printed["visited_on"]))),
+        first=_unbroken(language.day(letter.from_date)),
+        last=_unbroken(language.day(letter.to_date)),
     )
+
+
+def _unbroken(day: str) -> str:
+    """Return a date that no line break divides."""
+    return day.replace(" ", "\N{NO-BREAK SPACE}")

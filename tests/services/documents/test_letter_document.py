@@ -67,7 +67,7 @@ def test_the_paragraphs_of_a_text_are_kept_over_two_pages(clinic: Clinic) -> Non
 
     assert "Dear colleague,\n" in printed
     assert printed.count("Please examine this patient.") == 120
-    assert f"Referral {letter['number']} · Cardiology Page 2 of" in printed
+    assert f"Referral {letter['number']} · Njeri Wanjiku Page 2 of" in printed
 
 
 def test_later_changes_of_names_and_of_the_clinic_do_not_change_a_letter(clinic: Clinic) -> None:
