@@ -171,7 +171,7 @@ class WithUniqueKeys:
     `<name>_key` is the compared form of `<name>`. It is set together with it.
     """
 
-    @validates("file_number", "license_number", "sku", "email", "insurance_id")
+    @validates("file_number", "license_number", "sku", "email", "insurance_id", "code")
     def _set_unique_key(self, name: str, value: str | None) -> str | None:
         if hasattr(type(self), f"{name}_key"):
             setattr(self, f"{name}_key", None if value is None else unique_key(value))
@@ -636,6 +636,7 @@ class Treatment(Versioned, Base):
     stock_taken_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
     billing_id: Mapped[int | None] = _ref("billings")  # the bill with its charge; NULL if that is void
+    price_list_item_id: Mapped[int | None] = _ref("price_list_items", index=False)  # source of name and cost
 
     visit: Mapped[Visit] = relationship(back_populates="treatments")
     patient: Mapped[Patient] = relationship()
@@ -843,6 +844,8 @@ class BillingItem(Base):
     description: Mapped[Line]
     quantity: Mapped[int]
     unit_price: Mapped[Money]
+    # the source of the default description and price, which later changes of the price list do not touch
+    price_list_item_id: Mapped[int | None] = _ref("price_list_items", index=False)
 
 
 class Refund(Timestamped, Base):
@@ -1583,6 +1586,31 @@ class FactorChallenge(Base):
     expires_at: Mapped[Instant]
 
 
+# --- Price list ----------------------------------------------------------------------------------------
+
+
+class PriceListItem(WithUniqueKeys, Versioned, Base):
+    """A service or product with its price. Bills and treatments copy name and price when they are created."""
+
+    __tablename__ = "price_list_items"
+    __entity__ = "price_list_item"
+    __table_args__ = (
+        _money_check("unit_price"),
+        Index("ix_price_list_items_category", "category"),
+        Index("uq_price_list_items_code_key", "code_key", unique=True),
+    )
+
+    id: Mapped[Id]
+    code: Mapped[Short]
+    code_key: Mapped[UniqueKey]
+    name: Mapped[Name]
+    name_fold: Mapped[SearchKey]
+    description: Mapped[Note | None]
+    category: Mapped[Short | None]
+    unit_price: Mapped[Money]
+    is_active: Mapped[bool] = mapped_column(default=True)
+
+
 # --- Imports of spreadsheets ---------------------------------------------------------------------------
 
 
@@ -1642,7 +1670,7 @@ class Import(Versioned, Base):
 
 
 class ImportFile(Base):
-    """The content of an imported file, and its first rows. It is personal data and is removed some days later."""
+    """The content of an imported file, and its first rows. They are personal data and removed after days."""
 
     __tablename__ = "import_files"
 

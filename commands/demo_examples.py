@@ -19,7 +19,7 @@ from extensions import db
 from models import Billing, Doctor, Patient, User, Visit
 from security.permissions import Actor
 from services import clock
-from services.billing import bills, claims, payments, refunds
+from services.billing import bills, claims, payments, price_list, refunds
 from services.billing.bill_items import BillLine
 from services.calendar_feeds import feeds
 from services.clinic import logo, record
@@ -52,6 +52,7 @@ def create(actor: Actor) -> bool:
     item = items.create(actor, name="Sterile gloves, medium", sku="GLOVES-M", unit="pair", quantity=100)
     items.create(actor, name="Plaster bandage")
     _create_visits(actor, patient.id, doctor_id, item.id)
+    _create_price_list()
     _create_bills(actor, receptionist, patient, other_patient)
     emergency_access.grant(receptionist, patient, reason="The patient fell in the waiting room")
     return True
@@ -197,6 +198,12 @@ def _create_bills(actor: Actor, receptionist: Actor, patient: Patient, other_pat
         receptionist, patient, amount=Decimal(15), method=PaymentMethod.CASH, reason="Paid twice"
     )
     refunds.request(receptionist, paid, amount=Decimal(20), reason="Billed twice")
+
+
+def _create_price_list() -> None:
+    """Create an item of the price list to change, and one to deactivate."""
+    for code, name, price in (("CONS-30", "Long consultation", 60), ("DRESS-01", "Wound dressing", 40)):
+        price_list.create(code=code, name=name, category="services", unit_price=Decimal(price))
 
 
 def _create_bill(actor: Actor, patient: Patient, amount: int) -> Billing:

@@ -70,6 +70,7 @@ PRIVILEGES: dict[str, str] = {
     "patients": CHANGE,
     "prescribed_medications": REMOVE,
     "prescriptions": CHANGE,
+    "price_list_items": CHANGE,
     "recovery_codes": REMOVE,
     "refunds": CHANGE,
     "schedule_windows": REMOVE,

@@ -57,11 +57,14 @@ class Permission(StrEnum):
     INVENTORY_READ = "inventory.read"
     INVENTORY_WRITE = "inventory.write"
     INVENTORY_RETIRE = "inventory.retire"
+    PRICE_LIST_READ = "price_list.read"
+    PRICE_LIST_WRITE = "price_list.write"
     ANALYTICS_FINANCE = "analytics.finance"
     ANALYTICS_PERFORMANCE = "analytics.performance"
     ANALYTICS_PATIENTS = "analytics.patients"
     DASHBOARD_READ = "dashboard.read"
     JOBS_MANAGE = "jobs.manage"
+    IMPORTS_MANAGE = "imports.manage"
     EMERGENCY_REQUEST = "emergency_access.request"
     EMERGENCY_REVIEW = "emergency_access.review"
     MESSAGES_READ = "messages.read"
@@ -113,11 +116,14 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.INVENTORY_READ: (A, D, R, T),
     P.INVENTORY_WRITE: (A, T),
     P.INVENTORY_RETIRE: (A,),
+    P.PRICE_LIST_READ: (A, D, R, T),
+    P.PRICE_LIST_WRITE: (A,),
     P.ANALYTICS_FINANCE: (A,),
     P.ANALYTICS_PERFORMANCE: (A, D),  # D: own
     P.ANALYTICS_PATIENTS: (A, D),
     P.DASHBOARD_READ: (A, D, R, T),
     P.JOBS_MANAGE: (A,),
+    P.IMPORTS_MANAGE: (A,),
     P.EMERGENCY_REQUEST: (A, D, R, T),
     P.EMERGENCY_REVIEW: (A,),  # of the access of another user
     P.MESSAGES_READ: (A, D, R),  # with contact preferences

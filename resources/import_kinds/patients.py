@@ -15,7 +15,6 @@ from resources.import_kinds.members import stored_members, validated
 from schemas.patient import BloodType, MedicalHistoryIn, PatientCreate, PatientPatch
 from security.permissions import Actor
 from services.patients import birth_dates, duplicates, medical_history, patients
-from services.patients.name_matching import similar_names
 from services.rows import mapping
 from services.spreadsheets.columns import CellType, ImportColumn
 from services.spreadsheets.kinds import ImportKind, ImportRow, freed
@@ -301,30 +300,26 @@ def _undo_update(actor: Actor, patient: Patient, previous: Mapping[str, Any]) ->
     patients.update(actor, patient, allow_duplicate=True, **changes)
 
 
+_IDENTITY = (
+    "name",
+    "phone",
+    "email",
+    "insurance_id",
+    "date_of_birth",
+    "birth_date_precision",
+    "estimated_age",
+)
+
+
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that `services.patients.duplicates` compares."""
-    return patients.identifying_values(
-        {
-            name: values[name]
-            for name in (
-                "name",
-                "phone",
-                "email",
-                "insurance_id",
-                "date_of_birth",
-                "birth_date_precision",
-                "estimated_age",
-            )
-        }
-    )
+    """Return the values that the search for duplicates compares."""
+    return patients.identifying_values({name: values[name] for name in _IDENTITY})
 
 
-def _traits(values: Mapping[str, Any]) -> Collection[str]:
-    return [f"{name}={value}" for name, value in duplicates.get_traits(_identity(values)).items()]
-
-
-def _are_alike(values: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return similar_names(_identity(values)["name_fold"], _identity(other)["name_fold"])
+def _identify(values: Mapping[str, Any]) -> tuple[str, Collection[str]]:
+    identity = _identity(values)
+    traits = duplicates.get_traits(identity)
+    return identity["name_fold"], [f"{name}={value}" for name, value in traits.items()]
 
 
 def _lock(rows: Sequence[ImportRow]) -> None:
@@ -361,8 +356,7 @@ PATIENTS = ImportKind(
     create=_create,
     undo_create=_undo_create,
     unique={"file_number": Patient.file_number_key},
-    traits=_traits,
-    are_alike=_are_alike,
+    identify=_identify,
     update=_update,
     snapshot=_snapshot,
     undo_update=_undo_update,

@@ -253,6 +253,27 @@ def record_read(action: str, entity: str | None, ids: Sequence[int], patient_ids
     pending_entries().add((f"{action} {entity}", single), entry)
 
 
+def take_reads() -> set[int]:
+    """Remove the pending entries of reads, and return their patients: for one entry about all of them."""
+    entries = pending_entries().entries
+    reads = [entries.pop(key) for key, entry in list(entries.items()) if entry.action in READS]
+    return {patient_id for entry in reads for patient_id in entry.patient_ids}
+
+
+def record_export(
+    entity: str | None, ids: Sequence[int], patient_ids: Iterable[int], facts: Iterable[str], digest: str
+) -> None:
+    """Add the entry of a written file: its digest, and facts such as `rows=57` and its filters."""
+    pending_entries().entries["export", None] = PendingEntry(
+        "export",
+        entity,
+        entity_ids=ids,
+        patient_ids=set(patient_ids),
+        fields=set(facts),
+        detail=f"sha256:{digest}",
+    )
+
+
 # --- Entries -------------------------------------------------------------------------------------------
 
 
@@ -267,7 +288,7 @@ def append_pending(actor: Actor | None, operation: str) -> bool:
     for entry in entries:
         _add_patient(entry)
         if actor is not None and entry.action in READS and entry.patient_ids & actor.emergency_patients:
-            entry.detail = EMERGENCY_MARK
+            entry.detail = f"{entry.detail}; {EMERGENCY_MARK}" if entry.detail else EMERGENCY_MARK
     append(actor, operation, entries)
     return bool(entries)
 

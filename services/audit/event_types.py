@@ -25,6 +25,7 @@ IRREGULAR_VERBS = {
     "reset": "reset",
     "send": "sent",
     "stop": "stopped",
+    "undo": "undone",
 }
 OWN_WORDS = {
     ("appointment", "create"): "booked",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, exists, select, update
+from sqlalchemy import Row, exists, select, true, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from database.functions import insert_unless_exists
@@ -61,12 +61,19 @@ def has_work() -> tuple[bool, bool]:
     return (False, False) if row is None else (bool(row[0]), bool(row[1]))
 
 
-def claim(worker: str, limit: int) -> list[Claim]:
-    """Lease the due jobs to a worker, the longest due ones first. No other worker gets the same ones."""
+def claim(worker: str, limit: int, *, job_id: int | None = None) -> list[Claim]:
+    """Lease the due jobs to a worker, the longest due ones first. No other worker gets the same ones.
+
+    With `job_id` only this job.
+    """
     now = clock.now()
     due = execute_core(
         select(Job.id, Job.kind, Job.payload, Job.attempts)
-        .where(Job.state == JobState.QUEUED, Job.run_at <= now)
+        .where(
+            Job.state == JobState.QUEUED,
+            Job.run_at <= now,
+            true() if job_id is None else Job.id == job_id,
+        )
         .order_by(Job.run_at, Job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -134,6 +141,12 @@ def running(except_ids: Collection[int]) -> Sequence[Row[Any]]:
                 Job.state == JobState.RUNNING, Job.id.not_in(except_ids)
             )
         ).all()
+
+
+def is_running(job_id: int) -> bool:
+    """Return True if a worker holds the lease of the job."""
+    row = read_outside_transaction(select(Job.state).where(Job.id == job_id))
+    return row is not None and row[0] is JobState.RUNNING
 
 
 def release(job: Row[Any]) -> bool:

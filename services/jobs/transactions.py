@@ -39,6 +39,15 @@ def transaction(operation: str, *, finishes_job: bool = False) -> Iterator[Actor
 
 
 @contextmanager
+def rehearsal() -> Iterator[Actor]:
+    """Run one transaction as `transaction` does, and roll it back."""
+    try:
+        yield WORKER
+    finally:
+        db.session.remove()
+
+
+@contextmanager
 def queue_transaction() -> Iterator[None]:
     """Run one short transaction on the tables of jobs and events, with the time limits of a request."""
     deadline.start()

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 THREADS = 4  # handlers of one worker that run at the same time
 POLL_INTERVAL = 1.0  # seconds between two looks at the queue
+REPORT_INTERVAL = 0.2  # seconds between two reports about a job that this process waits for
 HOUSEKEEPING_INTERVAL = 3600.0  # seconds
 DATABASE_ERRORS = (DBAPIError, PoolTimeout)
 
@@ -70,6 +71,25 @@ class Worker:
                 has_progress = self._step(pool)
                 self._collect(has_progress=has_progress)
         log.info("worker_ended", worker=self.name)
+
+    def run_one(self, job_id: int, report: Callable[[], None]) -> None:
+        """Run one job in this process, and call `report` while it runs. Another worker may run it instead.
+
+        Returns when the job is done, dead, or waits for another attempt.
+        """
+        with self.context(), ThreadPoolExecutor(1, "job") as pool:
+            with queue_transaction():
+                claims = storage.claim(self.name, 1, job_id=job_id)
+            for claim in claims:
+                self.running[pool.submit(self._perform, claim)] = claim
+            while self.running or storage.is_running(job_id):
+                self._renew()
+                report()
+                if not self.running:
+                    time.sleep(REPORT_INTERVAL)
+                ended, _ = wait(self.running, REPORT_INTERVAL, FIRST_COMPLETED)
+                for future in ended:
+                    del self.running[future]
 
     def _step(self, pool: ThreadPoolExecutor) -> bool:
         """Renew the leases and do what is due. Return True if there was something to do."""

@@ -174,6 +174,18 @@ def plan_for_appointment(event: Event) -> None:
         _plan_reminders(row)
 
 
+def plan_for_import(event: Event) -> None:
+    """Plan the reminders of an imported appointment, without a confirmation.
+
+    The patient knows the appointment. A clinic that moves in must not send hundreds of messages at once.
+    """
+    row = db.session.get(Appointment, event.entity_id)
+    if row is None or row.start <= clock.now() or not is_active(row.patient):
+        return
+    if row.status is AppointmentStatus.SCHEDULED and _is_on(MessageKind.REMINDER):
+        _plan_reminders(row)
+
+
 def _kind_of(event: Event) -> MessageKind | None:
     change = event.type.partition(".")[2]
     if change in ("booked", "reopened"):

@@ -21,6 +21,12 @@ class CellError:
 
 Cell = str | int | float | datetime | date | time | bool | None | CellError
 
+# The texts by which spreadsheet programs show and export an error of a formula.
+_ERROR_VALUES = frozenset(
+    ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!", "#FIELD!")
+)
+_BLANKS = " \t\r\n\xa0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u202f\u3000"
+
 MESSAGES = {
     "error_value": "the cell contains an error such as #N/A; correct the formula or write the value",
     "formula_without_value": "the file has no result of the formula; open the file in a spreadsheet "
@@ -37,3 +43,11 @@ class CellProblem(Exception):  # noqa: N818 - a problem of the file, no fault of
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def text_cell(text: str) -> Cell:
+    """Return the cell of a text: None if nothing is visible, and a `CellError` for a text such as `#N/A`."""
+    stripped = text.strip(_BLANKS)
+    if not stripped:
+        return None
+    return CellError("error_value") if stripped[0] == "#" and stripped.upper() in _ERROR_VALUES else text

@@ -50,14 +50,6 @@ class ImportRow:
         return {name: value for name, value in self.values.items() if name in self.given}
 
 
-def _no_traits(_values: Mapping[str, Any]) -> Collection[str]:
-    return ()
-
-
-def _never(_values: Mapping[str, Any], _other: Mapping[str, Any]) -> bool:
-    return False
-
-
 def _lock_nothing(_rows: Sequence[ImportRow]) -> None:
     return None
 
@@ -76,7 +68,8 @@ class ImportKind:
     - `create`: creates a row by the service of the API. It sets `needs_review` if `ImportRow.notes` has any.
     - `undo_create`: archives, cancels, deactivates or reverses a created row. It frees its unique values.
     - `unique`: the unique members, each with the column of their compared form (`column_types.unique_key`).
-    - `traits`, `are_alike`: two rows of a file with a common trait that are alike are likely duplicates.
+    - `identify`: returns the search key of the name and the identifying traits of a row. Two rows of a file
+      with a common trait and similar names are likely duplicates.
     - `update`: changes the given members of an existing row. None: an import never changes an existing row.
     - `snapshot`: returns the members of a row that an update may change, as JSON.
     - `undo_update`: sets members back to the values that `snapshot` returned.
@@ -93,8 +86,7 @@ class ImportKind:
     create: Callable[[Actor, ImportRow], Base]
     undo_create: Callable[[Actor, Any], None]
     unique: Mapping[str, InstrumentedAttribute[Any]] = field(default_factory=dict)
-    traits: Callable[[Mapping[str, Any]], Collection[str]] = _no_traits
-    are_alike: Callable[[Mapping[str, Any], Mapping[str, Any]], bool] = _never
+    identify: Callable[[Mapping[str, Any]], tuple[str, Collection[str]]] | None = None
     update: Callable[[Actor, Any, ImportRow], None] | None = None
     snapshot: Callable[[Any], dict[str, Any]] | None = None
     undo_update: Callable[[Actor, Any, Mapping[str, Any]], None] | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from services.spreadsheets.cells import CellProblem
 from services.spreadsheets.columns import ImportColumn
+from services.spreadsheets.mapping import NAME, NAME_PARTS, target_columns
 from services.spreadsheets.reading import SourceRow
 from services.spreadsheets.values import ValueOptions, parse_cell
 
@@ -36,9 +37,11 @@ def parse_row(
 ) -> ParsedRow:
     """Return the members of a row. The parts of a name are joined into the member `name`."""
     parsed = ParsedRow()
-    by_name = {column.name: column for column in columns}
+    members = target_columns(columns)
+    if row.too_long:
+        parsed.problems["row"] = CellProblem("too_many_cells", "the row has more cells than the header")
     for title, cell in zip(header, row.cells, strict=True):
-        column = by_name.get(mapping.get(title, ""))
+        column = members.get(mapping.get(title, ""))
         if column is None:
             continue
         try:
@@ -49,4 +52,12 @@ def parse_row(
         parsed.members[column.name] = value.value
         if value.flag:
             parsed.flags[column.name] = value.flag
+    _join_name(parsed)
     return parsed
+
+
+def _join_name(parsed: ParsedRow) -> None:
+    """Replace the parts of a name by the member `name`."""
+    parts = [part.name for part in NAME_PARTS if part.name in parsed.members]
+    if parts:
+        parsed.members[NAME] = " ".join(filter(None, map(parsed.members.pop, parts))) or None

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from tests.support.authenticator import Authenticator
 from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.furnished import add_dead_job
+from tests.support.imports import dry_run, run, upload
 from tests.support.pictures import small_png
 from tests.support.servers import ROOT
 
@@ -280,20 +282,26 @@ def send(caller: Caller, line: str) -> Any:
     words = shlex.split(line.replace("$TOKEN", caller.token or ""))
     assert words[:2] == ["curl", "-X"], line
     method, url, *options = words[2:]
-    headers, data = {}, None
+    headers: dict[str, str] = {}
+    data: Any = None
     for option, value in zip(options[::2], options[1::2], strict=True):
         if option == "-H":
             name, _, text = value.partition(": ")
             headers[name] = text
+        elif option == "-F":
+            name, _, text = value.partition("=")
+            form = data if isinstance(data, dict) else {}
+            data = form | {name: (BytesIO(PATIENTS), "patients.csv") if name == "file" else text}
         else:
             assert option == "-d" or (option, value) == ("--data-binary", "@file.png"), line
             data = value if option == "-d" else small_png()
-    if data is not None:
+    if data is not None and not isinstance(data, dict):
         headers.setdefault("Content-Type", "application/x-www-form-urlencoded")  # as curl does
     path = re.sub(r"^http://localhost(:5000)?", "", url)
     return caller.clinic.nobody.send(method, path, headers=headers, data=data)
 
 
+PATIENTS = b"Name,Phone\nAmina Yusuf,+254 712 345 678\n"
 GATEWAY_SECRET = "gateway-" + "k" * 32
 
 
@@ -334,9 +342,16 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     doctor = Caller(clinic, token_of(clinic, "amina.yusuf@demo.example"))
     calendar = calendar_token(caller.make("/doctors/1/calendar-feeds"))
     job_id = str(add_dead_job(clinic))
+    import_id, new_import_id = (str(upload(caller, PATIENTS)["id"]) for _ in range(2))
+    checked = dry_run(caller, upload(caller, PATIENTS)["id"])
     answer_token, unsubscribe_token = link_tokens(clinic)
     values: dict[str, Callable[[], str]] = {
         "$APPOINTMENT_TOKEN": lambda: answer_token,
+        "$APPLIED_IMPORT_ID": lambda: str(run(caller, b"Name,Phone\nZoe Mutua,+254 712 345 679\n")["id"]),
+        "$CHECKED_IMPORT_ID": lambda: str(checked["id"]),
+        "$DIGEST": lambda: checked["digest"],
+        "$IMPORT_ID": lambda: import_id,
+        "$NEW_IMPORT_ID": lambda: new_import_id,
         "$CALENDAR_TOKEN": lambda: calendar,
         "$CREDENTIAL": factors.credential,
         "$JOB_ID": lambda: job_id,

@@ -67,6 +67,8 @@ EXPECTED = {
     "/patients/{patient_id}/medical-history": 8,
     "/patients/{patient_id}/timeline": 15,
     "/prescriptions": 8,
+    "/price-list": 2,
+    "/price-list/{price_list_item_id}": 2,
     "/prescriptions/{prescription_id}": 10,
     "/prescriptions/{prescription_id}/document": 7,
     "/treatments": 5,

@@ -35,6 +35,7 @@ PARTS = [table for table in TABLES if table.__part_of__]
 UNINDEXED_KEYS = {
     "addenda.author_id",
     "billings.clinic_version_id",
+    "billing_items.price_list_item_id",
     "letters.clinic_version_id",
     "dispensings.dispensed_by_id",
     "emergency_accesses.reviewed_by_id",
@@ -49,6 +50,7 @@ UNINDEXED_KEYS = {
     "refunds.payment_id",
     "refunds.requested_by_id",
     "stock_movements.created_by_id",
+    "treatments.price_list_item_id",
 }
 # Unique constraints without an error message: the server assigns these values, not a caller.
 SERVER_ASSIGNED = {
