@@ -6,11 +6,13 @@ from datetime import date
 
 from enums import LetterType
 from models import Letter
+from security.link_tokens import Purpose
 from security.permissions import Actor
 from services.audit import audit_log
-from services.documents.blocks import Block, fact_grid, paragraph, signature
+from services.documents.blocks import Block, paragraph, signature
 from services.documents.language import DocumentLanguage
 from services.documents.pages import DocumentOptions, Stationery, stationery
+from services.documents.verification import verification_code
 
 
 def letter_document(actor: Actor, letter: Letter, options: DocumentOptions) -> bytes:
@@ -32,6 +34,8 @@ def _paper(actor: Actor, letter: Letter, options: DocumentOptions) -> Stationery
 def _typeset(letter: Letter, paper: Stationery) -> bytes:
     language, is_void, printed = paper.language, letter.voided_at is not None, letter.printed
     licence = f"{language.text('licence_number')} {printed['license_number']}"
+    # a new letter has no id yet
+    code = verification_code(Purpose.VERIFY_LETTER, letter.id, language) if letter.id else []
     signer = (printed["doctor_name"], printed["specialty"], licence)
     return paper.typeset(
         f"{language.text(f'letter_{letter.type.value}')} {letter.number}".rstrip(),
@@ -39,9 +43,13 @@ def _typeset(letter: Letter, paper: Stationery) -> bytes:
             *_patient_block(letter, language),
             *paragraph(None, _statement(letter, language)),
             *paragraph(None, letter.text),
-            *signature(language.text("signature"), signer),
+            *signature(language.text("signature"), signer, code=code),
         ],
-        facts_of=((language.text("date"), language.day(letter.issued_on)),),
+        facts_of=(
+            (language.text("date"), language.day(letter.issued_on)),
+            (language.text("first_day"), language.day(letter.from_date) if letter.from_date else None),
+            (language.text("last_day"), language.day(letter.to_date) if letter.to_date else None),
+        ),
         about=printed["patient_name"],
         addressee=(letter.recipient or language.text("no_recipient")).splitlines(),
         mark="void" if is_void else None,
@@ -50,17 +58,13 @@ def _typeset(letter: Letter, paper: Stationery) -> bytes:
 
 
 def _patient_block(letter: Letter, language: DocumentLanguage) -> list[Block]:
-    """Return the patient and the period, side by side: name and birth, first and last day."""
-    printed, known = letter.printed, letter.printed["date_of_birth"]
-    name = (language.text("name"), printed["patient_name"])
-    birth = (language.text("date_of_birth"), language.known_day(known) if known else None)
-    file_number = (language.text("file_number"), printed["file_number"])
-    period = [
-        (language.text(label), language.day(day) if day else None)
-        for label, day in (("first_day", letter.from_date), ("last_day", letter.to_date))
+    printed, born = letter.printed, letter.printed["date_of_birth"]
+    lines = [
+        printed["patient_name"],
+        f"{language.text('date_of_birth')} {language.known_day(born)}" if born else None,
+        f"{language.text('file_number')} {printed['file_number']}",
     ]
-    rows = [name, birth, *period, file_number] if known else [name, file_number, *period]
-    return fact_grid(language.text("patient"), rows)
+    return paragraph(language.text("patient"), "\n".join(line for line in lines if line))
 
 
 def _statement(letter: Letter, language: DocumentLanguage) -> str | None:

@@ -55,8 +55,9 @@ class Stationery:
     ) -> bytes:
         """Return a document as PDF.
 
-        `about` names the subject at the foot of each page, by default the first line of the addressee. `mark` is the name of a word behind the text of every page, such as `void`. `banner` is the sentence
-        that explains it.
+        `about` names the subject at the foot of each page, by default the first line of the addressee. `mark`
+        is the name of a word behind the text of every page, such as `void`. `banner` is the sentence that
+        explains it.
         """
         language = self.language
         return typeset(

@@ -60,11 +60,11 @@ ITEMS = [
 ]
 REFERRAL = """Dear colleague,
 
-Thank you for seeing this patient, who has had palpitations for two weeks, mostly at night. There is no chest pain. \
-Blood pressure 128/82, pulse 96 and irregular.
+Thank you for seeing this patient, who has had palpitations for two weeks, mostly at night. There is no \
+chest pain. Blood pressure 128/82, pulse 96 and irregular.
 
-I would be grateful for an ECG, an echocardiogram and your advice on treatment. No regular medication, no known \
-allergies.
+I would be grateful for an ECG, an echocardiogram and your advice on treatment. No regular medication, no \
+known allergies.
 
 With kind regards"""
 
@@ -214,4 +214,6 @@ def _fill_month(clinic: Clinic) -> None:
         )
         bill = clinic.admin.make("/billings", visit_id=visit["id"], date=f"{MONTH}-{number:02d}")
         if number % 4:
-            clinic.receptionist.make(f"/billings/{bill['id']}/payments", amount="900.00", method="cash")
+            path = f"/billings/{bill['id']}/payments"
+            received_at = f"{MONTH}-{number:02d}T09:00:00+03:00"
+            clinic.receptionist.make(path, amount="900.00", method="cash", received_at=received_at)
