@@ -49,13 +49,15 @@ class Stationery:
         *,
         facts_of: Iterable[tuple[str, str | None]] = (),
         addressee: Sequence[str] = (),
+        about: str | None = None,
         mark: str | None = None,
         banner: str | None = None,
     ) -> bytes:
         """Return a document as PDF.
 
-        `mark` is the name of a word behind the text of every page, such as `void`. `banner` is the sentence
-        that explains it.
+        `about` names the subject at the foot of each page, by default the first line of the addressee. `mark`
+        is the name of a word behind the text of every page, such as `void`. `banner` is the sentence that
+        explains it.
         """
         language = self.language
         return typeset(
@@ -72,7 +74,11 @@ class Stationery:
                 "facts": facts(facts_of),
                 "addressee": list(addressee),
                 # a second page that was separated still says what it is about
-                "running_title": [self.clinic.legal_name or self.clinic.name, title, *addressee[:1]],
+                "running_title": [
+                    self.clinic.legal_name or self.clinic.name,
+                    title,
+                    *([about] if about else addressee[:1]),
+                ],
                 "blocks": list(blocks),
             },
         )
