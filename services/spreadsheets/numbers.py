@@ -137,6 +137,8 @@ def _are_groups(groups: list[str]) -> bool:
 
 def ascii_digits(text: str) -> str:
     """Return a text with ASCII digits and marks instead of those of other scripts."""
+    if text.isascii():
+        return text
     marks = text.replace("\u066b", ".").replace("\u066c", ",")
     return "".join(str(int(c)) if c.isdecimal() and not c.isascii() else c for c in marks)
 

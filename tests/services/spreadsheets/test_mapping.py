@@ -33,7 +33,7 @@ OPTIONS = ValueOptions(None, None, "KE", ZoneInfo("Africa/Nairobi"), "KES")
         (["DateOfBirth (dd/mm/yyyy)", "Téléphone*"], {"DateOfBirth (dd/mm/yyyy)": "date_of_birth"}),
         (["Telefono", "الاسم"], {"Telefono": "phone", "الاسم": "name"}),
         (["Phnoe", "Dte of Brith", "nam"], {"Phnoe": "phone", "Dte of Brith": "date_of_birth"}),
-        (["phone", "telephone"], {"phone": "phone"}),  # the own name wins
+        (["phone", "telephone"], {"phone": "phone"}),  # the name of the member wins
         (["mobile", "telephone", "phoen"], {}),  # one of two, and no third one instead
         (["phone2", "phone3"], {"phone2": "phone2"}),  # digits have no typing errors
         (["Surname", "First Name"], {"Surname": "last_name", "First Name": "first_name"}),
