@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import xlsxwriter
@@ -100,12 +100,12 @@ def _appointments(encounters: Iterable[Row]) -> Table:
     """Return the last encounter of each patient, and a coming appointment."""
     header = ("ID", "File No", "Licence No", "Date and time", "Minutes", "State")
     licences = {row["id"]: f"NPI-{row['npi']}" for row in read_rows("practitioners")}
-    monday = clock.at(clock.today() + timedelta(days=30), datetime.min.time())
+    first = clock.at(clock.today() + timedelta(days=30), time(8))
     rows: Table = [header]
     for number, row in enumerate(encounters):
         people = (f"K-{int(row['patient_id']):04d}", licences[row["practitioner_id"]])
         past = clock.local(parse_instant(row["start"])).replace(tzinfo=None, microsecond=0)
-        coming = (monday + timedelta(minutes=20 * number)).replace(tzinfo=None)
+        coming = (first + timedelta(minutes=20 * number)).replace(tzinfo=None)
         rows.append((f"{row['id']}-past", *people, past, 15, "attended"))
         rows.append((f"{row['id']}-next", *people, coming, 15, "booked"))
     return rows
