@@ -160,6 +160,8 @@ def _create(plan: ImportPlan, actor: Actor, row: FileRow, valid: ImportRow) -> O
             created = plan.kind.create(actor, valid)
             db.session.flush()
     except ClinicError as refusal:
+        if refusal.code == "already_exists":
+            return duplicate(plan, row, problems_of(refusal)[0])
         ids = [candidate["id"] for candidate in refusal.members.get("candidates", ())]
         if refusal.code != "possible_duplicate" or not ids:
             raise
