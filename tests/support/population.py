@@ -46,8 +46,8 @@ def population(count: int) -> dict[str, Table]:
     return {
         "doctors": _doctors([row for row in read_rows("practitioners") if row["id"] in doctors]),
         "patients": _patients(patients),
-        "price_list": _prices(),
-        "inventory": _inventory(),
+        "price_list": _prices(count),
+        "inventory": _inventory(count),
         "appointments": _appointments(seen),
         "opening_balances": _balances(patients),
     }
@@ -80,18 +80,18 @@ def _patients(rows: Iterable[Row]) -> Table:
     ]
 
 
-def _prices() -> Table:
+def _prices(count: int) -> Table:
     priced = {row["code"]: row for row in read_rows("procedures") if row["price"]}
     rows = [(row["code"], row["display"], round(float(row["price"]), 2)) for row in priced.values()]
-    return [("Code", "Service", "Price"), *rows[:40]]
+    return [("Code", "Service", "Price"), *rows[:count]]
 
 
-def _inventory() -> Table:
+def _inventory(count: int) -> Table:
     """Return items with lots, of which some have expired."""
     header = ("Item code", "Item", "Qty", "Batch", "Expiry", "Cost price")
     rows: Table = [header]
-    for number in range(1, 31):
-        expiry = clock.today() + timedelta(days=200 * number - 400) if number % 3 else None
+    for number in range(1, count + 1):
+        expiry = clock.today() + timedelta(days=20 * number - 100) if number % 3 else None
         rows.append((f"I-{number:03d}", f"Item number {number}", 10 * number, f"B-{number}", expiry, 0.0125))
     return rows
 
