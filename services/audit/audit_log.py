@@ -15,11 +15,10 @@ with different settings write side by side.
 
 from __future__ import annotations
 
-import copy
 import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -54,6 +53,7 @@ class PendingEntry:
     """An audit entry that the current transaction will append.
 
     `change` is `create`, `update` or `delete` for a changed record. Such an entry is also an event.
+    `savepoint` is the number of the savepoint in which the entry was made or copied.
     """
 
     action: str
@@ -65,6 +65,7 @@ class PendingEntry:
     outcome: AuditOutcome = AuditOutcome.SUCCESS
     detail: str | None = None
     change: str | None = None
+    savepoint: int = 0
 
 
 @dataclass
@@ -72,17 +73,29 @@ class PendingEntries:
     """The pending audit entries of a session: one for each changed record.
 
     It is attached to the session as `session.info[PendingEntries]`. `savepoints` holds the entries as they
-    were when a savepoint began.
+    were when a savepoint began. An entry is copied at its first change in a savepoint: a transaction with
+    many savepoints and entries would otherwise copy all of them each time.
     """
 
     entries: dict[RecordKey, PendingEntry] = field(default_factory=dict)
     savepoints: dict[SessionTransaction, dict[RecordKey, PendingEntry]] = field(default_factory=dict)
+    number: int = 0  # of savepoints so far
 
     def entry(self, entity: str, entity_id: int | None, action: str) -> PendingEntry:
-        """Return the entry of a changed record, created with `action` if it has none."""
-        return self.entries.setdefault(
-            (entity, entity_id), PendingEntry(action, entity, entity_id, change="update")
-        )
+        """Return the entry of a changed record to change it, created with `action` if it has none."""
+        key = (entity, entity_id)
+        entry = self.entries.get(key)
+        if entry is None:
+            entry = PendingEntry(action, entity, entity_id, change="update", savepoint=self.number)
+        elif entry.savepoint != self.number:
+            entry = replace(
+                entry,
+                patient_ids=set(entry.patient_ids),
+                fields=set(entry.fields),
+                savepoint=self.number,
+            )
+        self.entries[key] = entry
+        return entry
 
 
 def pending_entries() -> PendingEntries:
@@ -125,7 +138,8 @@ def _set_time_stamps(session: Session, _context: Any, _instances: Any) -> None:
 def _begin_savepoint(session: Session, transaction: SessionTransaction) -> None:
     pending = _of_session(session)
     if transaction.nested:
-        pending.savepoints[transaction] = copy.deepcopy(pending.entries)
+        pending.savepoints[transaction] = dict(pending.entries)
+        pending.number += 1
     elif transaction.parent is None:
         pending.savepoints.clear()
 
@@ -134,6 +148,7 @@ def _roll_back_savepoint(session: Session, transaction: SessionTransaction) -> N
     pending = _of_session(session)
     if transaction in pending.savepoints:
         pending.entries = pending.savepoints.pop(transaction)
+        pending.number += 1  # an outer savepoint may hold the same entries
 
 
 def _collect_changes(session: Session, _context: Any) -> None:
