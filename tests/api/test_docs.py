@@ -21,11 +21,8 @@ import jsonschema
 import pyotp
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-<<<<<<< HEAD
-from sqlalchemy import select
-=======
 from pydantic import TypeAdapter
->>>>>>> suite
+from sqlalchemy import select
 
 from api.docs import json_schema
 from api.docs.examples import VARIABLES
