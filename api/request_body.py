@@ -59,7 +59,7 @@ def _decode(body: bytes) -> dict[str, Any]:
         return {}
     _check_media_type()
     if not request.mimetype.endswith("json"):
-        return dict(decode_form(body))
+        return dict(decode_form(body, request.mimetype_params.get("charset", "utf-8")))
     try:
         value = json_syntax.decode(body)
     except RecursionError:
