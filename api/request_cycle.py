@@ -285,7 +285,8 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
     if spec.list_spec is not None:
         arguments["query"] = list_query.read_list(spec.list_spec, pairs)
     else:
-        list_query.refuse_unknown(pairs, set(spec.query.model_fields) if spec.query else set())
+        if not spec.is_page:
+            list_query.refuse_unknown(pairs, set(spec.query.model_fields) if spec.query else set())
         if spec.query is not None:
             arguments["query"] = request_body.validate_query(spec.query, dict(pairs))
     unsafe = request.method not in SAFE_METHODS

@@ -153,6 +153,7 @@ HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
     ("patient", T): frozenset({"account_balance", "refund_status"}),
     ("patient", D): frozenset({"refund_status"}),  # a filter on refunds that they may not read
     ("patient", R): frozenset({"condition", "allergy"}),  # filters on the medical history
+    ("message", D): frozenset({"billing_id"}),  # they read the bills of their own visits only
     ("visit", R): CLINICAL,
     ("visit", T): frozenset({"amount_paid", "balance"}),
     ("treatment", R): frozenset({"notes"}),
