@@ -135,6 +135,7 @@ from resources.second_factor import (
 )
 from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
+from resources.verification import VerificationPage
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 from services.users import sessions
@@ -253,6 +254,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (MessageCallback, "/messages/callbacks/<provider>/<secret>"),
     (AppointmentLink, "/a/<token>"),
     (UnsubscribeLink, "/u/<token>"),
+    (VerificationPage, "/v/<token>"),
 ]
 
 

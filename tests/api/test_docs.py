@@ -28,6 +28,8 @@ from create_admin import create_admin
 from enums import MessageChannel
 from errors import CODES, CONSTRAINTS
 from models import Appointment
+from security.link_tokens import Purpose
+from services.documents.verification import verification_url
 from services.messages import links
 from services.status_transitions import STATUS_TRANSITIONS
 from tests.conftest import ENGINES, NewDatabase, settings_for
@@ -295,13 +297,16 @@ def send(caller: Caller, line: str) -> Any:
 GATEWAY_SECRET = "gateway-" + "k" * 32
 
 
-def link_tokens(clinic: Clinic) -> tuple[str, str]:
-    """Return the tokens of the links about the first appointment and to its patient."""
+def tokens_of_links(clinic: Clinic) -> tuple[str, ...]:
+    """Return the tokens of the links of the first appointment, its patient, and the first invoice."""
     with clinic.inside() as session:
         row = session.get_one(Appointment, 1)
-        urls = links.answer_url(row), links.unsubscribe_url(row.patient_id, MessageChannel.EMAIL)
-    answer, unsubscribe = (str(url).rpartition("/")[2] for url in urls)
-    return answer, unsubscribe
+        urls = (
+            links.answer_url(row),
+            links.unsubscribe_url(row.patient_id, MessageChannel.EMAIL),
+            verification_url(Purpose.VERIFY_INVOICE, 1),
+        )
+    return tuple(str(url).rpartition("/")[2] for url in urls)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -323,11 +328,12 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     session_id = str(next(session["id"] for session in sessions if not session["is_current"]))
     calendar = calendar_token(caller.make("/doctors/1/calendar-feeds"))
     job_id = str(add_dead_job(clinic))
-    answer_token, unsubscribe_token = link_tokens(clinic)
+    answer_token, unsubscribe_token, document_token = tokens_of_links(clinic)
     values: dict[str, Callable[[], str]] = {
         "$APPOINTMENT_TOKEN": lambda: answer_token,
         "$CALENDAR_TOKEN": lambda: calendar,
         "$CREDENTIAL": factors.credential,
+        "$DOCUMENT_TOKEN": lambda: document_token,
         "$JOB_ID": lambda: job_id,
         "$MFA_TOKEN": factors.mfa_token,
         "$PASSWORD": lambda: PASSWORD,
