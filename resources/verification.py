@@ -30,8 +30,9 @@ class VerificationPage(ApiResource):
         texts = html.texts_of(locale)
         page = Page(
             locale,
-            f"{texts[document.kind]} {document.number}",
+            texts[document.kind],
             document.clinic.name,
+            document.number,
             verdict=Verdict(
                 texts[f"verdict_{document.state}"], texts[document.state], document.state in WARNINGS
             ),

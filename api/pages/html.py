@@ -72,6 +72,7 @@ class Page:
     locale: str
     title: str
     clinic: str = ""
+    number: str = ""
     start: datetime | None = None
     verdict: Verdict | None = None
     facts: Sequence[tuple[str, str]] = ()
@@ -111,6 +112,7 @@ def response(page: Page, status: int = 200) -> Response:
         direction=locale.text_direction,
         title=page.title,
         clinic=page.clinic,
+        number=page.number,
         instant="" if local is None else local.isoformat(),
         day="" if local is None else format_date(local.date(), "full", locale),
         clock_time="" if local is None else format_clock_time(local, locale),
