@@ -22,7 +22,7 @@ from services.billing.bill_state import require_not_void, touch
 from services.rows import for_update
 
 # The entries that a void reverses. Payments stay: they become credit, or a debt to the insurer.
-REVERSED_BY_VOID = (LedgerKind.CHARGE, LedgerKind.TAX, LedgerKind.DISCOUNT, LedgerKind.WRITE_OFF)
+REVERSED_BY_VOID = (*ledger.ITEMS, LedgerKind.TAX, LedgerKind.DISCOUNT, LedgerKind.WRITE_OFF)
 
 
 def write_off(actor: Actor, bill: Billing, *, amount: Decimal, reason: str) -> Billing:

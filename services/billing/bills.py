@@ -261,11 +261,11 @@ def create(
         method = payment_method or PaymentMethod.OTHER
         payments.pay(actor, bill, amount=amount_paid, method=method, allow_credit=allow_credit)
     audit_log.set_action(bill, "create")
-    _set_invoice_number(bill)
+    set_invoice_number(bill)
     return bill
 
 
-def _set_invoice_number(bill: Billing) -> None:
+def set_invoice_number(bill: Billing) -> None:
     """Set the next invoice number on a new bill."""
     number = next_number(INVOICE, bill.date.year)
     # not through the session: the number must not raise the version of the new bill

@@ -35,7 +35,9 @@ from services.integrity_rule import IntegrityCheck, sum_of
 
 def _charges_unlike_items() -> Select[Any]:
     """Select the bills whose charges and items have different sums. Both tables are read once."""
-    charges = select(LedgerEntry.billing_id, LedgerEntry.amount).where(LedgerEntry.kind == LedgerKind.CHARGE)
+    charges = select(LedgerEntry.billing_id, LedgerEntry.amount).where(
+        LedgerEntry.kind.in_(ledger.ITEMS), LedgerEntry.billing_id.is_not(None)
+    )
     items = select(BillingItem.billing_id, -BillingItem.unit_price * BillingItem.quantity)
     both = union_all(charges, items).subquery()
     return select(both.c.billing_id).group_by(both.c.billing_id).having(func.sum(both.c.amount) != 0)
@@ -114,6 +116,13 @@ def _bill_checks() -> list[IntegrityCheck]:
             .having(func.sum(LedgerEntry.amount) < 0),
         ),
         IntegrityCheck("A bill is marked as settled exactly if it has no balance.", _wrong_standings()),
+        IntegrityCheck(
+            "An opening balance is a debt on a bill, or a credit on an account.",
+            select(LedgerEntry.id).where(
+                LedgerEntry.kind == LedgerKind.OPENING_BALANCE,
+                LedgerEntry.billing_id.is_not(None) != (LedgerEntry.amount > 0),
+            ),
+        ),
         IntegrityCheck(
             "Invoice numbers have no gaps.", document_numbers.gaps(INVOICE, Billing.invoice_number)
         ),

@@ -54,9 +54,11 @@ def entries(heading: str | None, items: Iterable[tuple[str, Sequence[str]]]) -> 
     return [{"kind": "entries", "heading": heading, "entries": rows}] if rows else []
 
 
-def signature(label: str, lines: Iterable[str | None]) -> list[Block]:
-    """Return a line to sign on, with the name of the signer under it."""
-    return [{"kind": "signature", "heading": None, "label": label, "lines": [line for line in lines if line]}]
+def signature(label: str, lines: Iterable[str | None], *, code: Sequence[Block] = ()) -> list[Block]:
+    """Return a line to sign on, with the name of the signer under it. `code` is set beside it."""
+    signer = [line for line in lines if line]
+    beside = next(iter(code), None)
+    return [{"kind": "signature", "heading": None, "label": label, "lines": signer, "code": beside}]
 
 
 def code(label: str, url: str) -> list[Block]:

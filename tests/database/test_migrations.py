@@ -43,6 +43,7 @@ TRIGRAMS = {
     "ix_conditions_name_fold_trgm",
     "ix_doctors_name_fold_trgm",
     "ix_inventory_items_name_fold_trgm",
+    "ix_letters_number_trgm",
     "ix_patients_search_fold_trgm",
     "ix_prescribed_medications_name_fold_trgm",
     "ix_prescriptions_details_trgm",
