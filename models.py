@@ -753,11 +753,12 @@ class Dispensing(Base):
 # --- Money ---------------------------------------------------------------------------------------------
 
 
-class InvoiceCounter(Base):
-    """The last invoice number of a year. The row lock while a number is assigned prevents gaps."""
+class DocumentCounter(Base):
+    """The last number of a series in a year. The row lock while a number is assigned prevents gaps."""
 
-    __tablename__ = "invoice_counters"
+    __tablename__ = "document_counters"
 
+    series: Mapped[str] = mapped_column(String(10), primary_key=True)  # the first part of the numbers
     year: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
     last_number: Mapped[int] = mapped_column(default=0)
 
@@ -825,6 +826,7 @@ class Billing(Versioned, Base):
     is_paid: bool | None = None
     status: str | None = None
     payments: list[LedgerEntry] | None = None
+    credit_notes: list[CreditNote] | None = None
     account_balance: Decimal | None = None
 
 
@@ -1584,6 +1586,41 @@ class FactorChallenge(Base):
     origin: Mapped[Line | None]
     created_at: Mapped[Instant]
     expires_at: Mapped[Instant]
+
+
+# --- Credit notes --------------------------------------------------------------------------------------
+
+
+class CreditNote(Base):
+    """A credit note of a bill, for a refund or (without one) for its void. Triggers refuse changes."""
+
+    __tablename__ = "credit_notes"
+    __entity__ = "credit_note"
+    __table_args__ = (
+        _money_check("amount", low="> 0"),
+        _money_check("tax"),
+        CheckConstraint("tax <= amount", name="tax_within_amount"),
+        # A bill is voided at most once.
+        Index(
+            "uq_credit_notes_void",
+            "billing_id",
+            unique=True,
+            postgresql_where=text("refund_id IS NULL"),
+            sqlite_where=text("refund_id IS NULL"),
+        ),
+    )
+
+    id: Mapped[Id]
+    number: Mapped[str] = mapped_column(String(30), unique=True)
+    billing_id: Mapped[int] = _ref("billings")
+    patient_id: Mapped[int] = _ref("patients")  # copy of billings.patient_id, for the audit
+    refund_id: Mapped[int | None] = _ref("refunds", index=False, unique=True)
+    amount: Mapped[Money]
+    tax: Mapped[Money]  # the part of the amount
+    reason: Mapped[Line]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+    created_at: Mapped[Instant]
+    clinic_version_id: Mapped[int] = _ref("clinic_record_versions", index=False)  # at its issue
 
 
 # --- Price list ----------------------------------------------------------------------------------------

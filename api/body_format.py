@@ -32,12 +32,12 @@ class BodyFormat:
     @property
     def has_members(self) -> bool:
         """Return True for JSON and forms."""
-        return not {"application/json", FORM, MULTIPART}.isdisjoint(self.media_types)
+        return self.has_file or not {"application/json", FORM}.isdisjoint(self.media_types)
 
     @property
     def has_file(self) -> bool:
-        """Return True for a multipart form."""
-        return MULTIPART in self.media_types
+        """Return True for a multipart form with a file."""
+        return self.media_types == (MULTIPART,)
 
     def accepts(self, media_type: str) -> bool:
         """Return True for one of the media types. JSON includes the types that end in `+json`."""

@@ -47,6 +47,7 @@ from models import (
 from security.key_rings import ring
 from services import clock
 from services.audit.audit_log import CHAINS, canonical_json, compute_mac
+from services.document_numbers import INVOICE, format_number
 from services.patients.search_column import search_fold
 from services.search_key import search_key
 
@@ -324,7 +325,7 @@ class DemoGenerator:
         doctor_id, year = self.initial.doctors[doctor], self.year_of(at)
         self.invoices[year] += 1
         self.batch.invoices[year] += 1
-        number = f"INV-{year}-{self.invoices[year]:06d}"
+        number = format_number(INVOICE, year, self.invoices[year])
         due = at.date() + timedelta(days=30)
         values = (number, patient_id, visit_id, doctor_id, 0, at.date(), due, 1, at, at)
         bill = self._add(Billing, *values, self.initial.clinic_version_id)

@@ -47,13 +47,21 @@ class BillingDocument(ApiResource):
         load=bills.get,
         query=BillingDocumentQuery,
         media_types=(PDF,),
-        errors=(UNPRINTABLE, "conflict"),
+        errors=(UNPRINTABLE, "conflict", "not_found"),
     )
     def get(self, row: Billing, query: BillingDocumentQuery) -> Response:
-        """Print the invoice of a bill, or the receipt of all its payments. Doctors: own only."""
-        document = billing_documents.bill_document(current_actor(), row, query.type, pdf_options(query))
-        suffix = "" if query.type == "invoice" else f"-{query.type}"
-        return pdf(document, f"{row.invoice_number}{suffix}")
+        """Print the invoice, the receipt or a credit note of a bill.
+
+        A receipt contains all payments. Doctors: own only.
+        """
+        actor, options = current_actor(), pdf_options(query)
+        if query.type == "credit_note":
+            note, document = billing_documents.credit_note_document(actor, row, query.credit_note_id, options)
+            return pdf(document, note.number)
+        if query.type == "receipt":
+            receipt = billing_documents.receipt_document(actor, row, options)
+            return pdf(receipt, f"{row.invoice_number}-receipt")
+        return pdf(billing_documents.invoice_document(actor, row, options), row.invoice_number)
 
 
 class PaymentReceipt(ApiResource):

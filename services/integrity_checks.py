@@ -41,6 +41,7 @@ from services.clinical.integrity import letter_checks
 from services.integrity_rule import IntegrityCheck, sum_of
 from services.jobs.integrity import job_checks
 from services.messages.integrity import message_checks
+from services.spreadsheets.integrity import import_checks
 from services.users.integrity import user_checks
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
@@ -75,6 +76,7 @@ def all_checks() -> list[IntegrityCheck]:
         *clinic_checks(),
         *message_checks(),
         *calendar_feed_checks(),
+        *import_checks(),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -55,17 +57,25 @@ class DocumentedSchema(GenerateJsonSchema):
         return json_schema
 
 
+@cache
+def _generated(kind: Any, *, output: bool) -> str:
+    """Return the JSON Schema of a type as text: endpoints share types, and two documents contain each."""
+    return json.dumps(
+        TypeAdapter(kind).json_schema(
+            mode="serialization" if output else "validation",
+            ref_template=REF,
+            schema_generator=DocumentedSchema,
+            union_format="any_of",
+        )
+    )
+
+
 def schema_of(kind: Any, *, output: bool, definitions: Schema) -> Schema:
     """Return the JSON Schema of a type, and add the schemas that it refers to to `definitions`.
 
     Two different schemas with the same name raise TypeError.
     """
-    schema = TypeAdapter(kind).json_schema(
-        mode="serialization" if output else "validation",
-        ref_template=REF,
-        schema_generator=DocumentedSchema,
-        union_format="any_of",
-    )
+    schema: Schema = json.loads(_generated(kind, output=output))
     referenced = schema.pop("$defs", {})
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         referenced[kind.__name__] = schema

@@ -121,13 +121,21 @@ def _refuse_same(values: Mapping[str, Any]) -> None:
         raise ClinicError("already_exists", "The patient has this appointment already.")
 
 
-def _undo_create(actor: Actor, row: Appointment) -> None:
-    appointments.undo_import(appointments.get(actor, row.id, lock=True), "the import was undone")
+def _undo_create(_actor: Actor, row: Appointment) -> None:
+    appointments.undo_import(row, "the import was undone")
 
 
 def _lock(rows: Sequence[ImportRow]) -> None:
     lock_rows(Doctor, DOCTOR.find_all(rows))
     lock_rows(Patient, PATIENT.find_all(rows))
+
+
+def _lock_created(ids: Collection[int]) -> Mapping[int, Appointment]:
+    people = select(Appointment.doctor_id, Appointment.patient_id).where(Appointment.id.in_(ids))
+    pairs = db.session.execute(people).tuples().all()
+    lock_rows(Doctor, (doctor_id for doctor_id, _patient_id in pairs))
+    lock_rows(Patient, (patient_id for _doctor_id, patient_id in pairs))
+    return lock_rows(Appointment, ids)
 
 
 def _find_used(ids: Collection[int]) -> Iterable[int]:
@@ -149,5 +157,6 @@ APPOINTMENTS = ImportKind(
     create=_create,
     undo_create=_undo_create,
     lock=_lock,
+    lock_created=_lock_created,
     find_used=_find_used,
 )

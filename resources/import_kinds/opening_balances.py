@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import select
+
 from enums import ImportSubject
-from models import LedgerEntry, Patient
+from extensions import db
+from models import Billing, LedgerEntry, Patient
 from resources.import_kinds.members import validated
 from resources.import_kinds.references import PATIENT
 from schemas.billing import OpeningBalanceIn
@@ -73,6 +76,14 @@ def _lock(rows: Sequence[ImportRow]) -> None:
     lock_rows(Patient, PATIENT.find_all(rows))
 
 
+def _lock_created(ids: Collection[int]) -> Mapping[int, LedgerEntry]:
+    """Lock patients, then bills. Ledger entries never change, and the server may not lock them."""
+    entries = db.session.scalars(select(LedgerEntry).where(LedgerEntry.id.in_(ids))).all()
+    lock_rows(Patient, (entry.patient_id for entry in entries))
+    lock_rows(Billing, (entry.billing_id for entry in entries if entry.billing_id is not None))
+    return {entry.id: entry for entry in entries}
+
+
 def _versions(ids: Collection[int]) -> dict[int, int]:
     return opening_balances.versions(ids)
 
@@ -89,6 +100,7 @@ OPENING_BALANCES = ImportKind(
     create=_create,
     undo_create=_undo_create,
     lock=_lock,
+    lock_created=_lock_created,
     versions=_versions,
     find_used=_find_used,
 )

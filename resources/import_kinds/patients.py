@@ -206,7 +206,8 @@ def _validate(members: Mapping[str, Any]) -> dict[str, Any]:
     if "medical_notes" in history:
         history["notes"] = history.pop("medical_notes")
     values = validated(PatientCreate, person).model_dump(exclude={"allow_duplicate"})
-    values["history"] = validated(MedicalHistoryIn, history).model_dump(exclude_unset=True)
+    entries = validated(MedicalHistoryIn, history).model_dump()
+    values["history"] = {name: entries[name] for name in history}
     return values
 
 

@@ -153,7 +153,8 @@ DOCTOR = Reference(
                 "doctor_license_number",
                 CellType.CODE,
                 synonyms=(
-                    *("licence number", "license number", "licence", "license", "doctor licence"),
+                    *("licence number", "license number", "licence no", "license no", "licence", "license"),
+                    *("doctor licence", "doctor license"),
                     *("namba ya leseni", "numéro d'ordre", "número de licencia", "número de licença"),
                     *("crm", "matrícula", "رقم الترخيص"),
                 ),

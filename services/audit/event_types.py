@@ -30,6 +30,7 @@ IRREGULAR_VERBS = {
 OWN_WORDS = {
     ("appointment", "create"): "booked",
     ("billing", "create"): "issued",
+    ("credit_note", "create"): "issued",
     ("letter", "create"): "issued",
 }
 # Actions that name how something was done. The changed fields tell what was done, the first one that matches.

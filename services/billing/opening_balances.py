@@ -27,7 +27,6 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.billing import adjustments, bills, ledger
-from services.billing.invoice_numbers import set_invoice_number
 from services.clinic.versions import current_version_id
 from services.patients import activity
 from services.rows import get_or_404, get_referenced, mapping
@@ -77,7 +76,7 @@ def create(
         item_id=bill.items[0].id,
     )
     audit_log.set_action(bill, "import")  # not issued: the patient gets no message about it
-    set_invoice_number(bill)
+    bills.set_invoice_number(bill)
     return entry
 
 

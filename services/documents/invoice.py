@@ -26,7 +26,7 @@ def invoice(bill: Billing, paper: Stationery) -> bytes:
     return paper.typeset(
         f"{language.text('invoice')} {bill.invoice_number}",
         [
-            *_items(bill, language),
+            *item_table(bill, language),
             *_sums(bill, language),
             *payment_table(settlements(bill), language, heading=language.text("payments")),
             *paragraph(language.text("notes"), bill.notes),
@@ -48,7 +48,8 @@ def invoice(bill: Billing, paper: Stationery) -> bytes:
     )
 
 
-def _items(bill: Billing, language: DocumentLanguage) -> list[Block]:
+def item_table(bill: Billing, language: DocumentLanguage) -> list[Block]:
+    """Return a table of the items of a bill."""
     header = [language.text(name) for name in ("description", "quantity", "unit_price", "amount")]
     rows = [
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from column_types import unique_key
@@ -22,6 +23,7 @@ class FileDuplicates:
     keys: dict[tuple[str, str], int] = field(default_factory=dict)
     entities: dict[int, int] = field(default_factory=dict)
     traits: defaultdict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+    last: tuple[FileRow, tuple[str, Collection[str]]] | None = None
 
     def find_same(self, row: FileRow, entity_id: int | None) -> tuple[str, int] | None:
         """Return the member with a value that an earlier row has, and the number of that row."""
@@ -34,9 +36,7 @@ class FileDuplicates:
 
     def find_alike(self, row: FileRow) -> int | None:
         """Return the number of an earlier row that may be the same person."""
-        if row.row is None or self.kind.identify is None:
-            return None
-        name, traits = self.kind.identify(row.row.values)
+        name, traits = self._identify(row)
         for trait in traits:
             for number, other in self.traits[trait]:
                 if number != row.number and similar_names(name, other):
@@ -49,12 +49,18 @@ class FileDuplicates:
             self.keys[key] = row.number
         if entity_id is not None:
             self.entities[entity_id] = row.number
-        if row.row is None or self.kind.identify is None:
-            return
-        name, traits = self.kind.identify(row.row.values)
+        name, traits = self._identify(row)
         for trait in traits:
             if len(self.traits[trait]) < MAX_SHARING:
                 self.traits[trait].append((row.number, name))
+
+    def _identify(self, row: FileRow) -> tuple[str, Collection[str]]:
+        """Return the search key of the name and the traits. They are computed once for each row."""
+        if row.row is None or self.kind.identify is None:
+            return "", ()
+        if self.last is None or self.last[0] is not row:
+            self.last = row, self.kind.identify(row.row.values)
+        return self.last[1]
 
     def _keys(self, row: FileRow) -> list[tuple[str, str]]:
         values = row.row.values if row.row is not None else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import select
@@ -107,14 +108,18 @@ def table_of(row: Import, content: bytes) -> SourceTable:
 
 
 def parse(plan: ImportPlan, row: SourceRow) -> ParsedRow:
-    """Return the members of a row of the file, of the mapped columns only."""
-    return parse_row(
+    """Return the members of a row of the file, of the mapped columns only, as JSON would have them."""
+    parsed = parse_row(
         row,
         header=plan.header,
         mapping=plan.mapping,
         columns=plan.kind.all_columns,
         options=plan.options,
     )
+    for name, value in parsed.members.items():
+        if isinstance(value, Decimal):
+            parsed.members[name] = str(value)
+    return parsed
 
 
 def read_row(plan: ImportPlan, row: SourceRow) -> FileRow:

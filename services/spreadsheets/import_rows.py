@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError
 
 from column_types import unique_key
-from database.failures import constraint_name, is_transient
+from database.failures import constraint_name
 from enums import ImportAction, ImportRowState, OnDuplicate
 from errors import CONSTRAINTS, ClinicError
 from extensions import db
@@ -20,8 +21,6 @@ from security.permissions import Actor
 from services.rows import lock_rows, mapping
 from services.spreadsheets.import_content import FileRow, ImportPlan, Problem, problem_of, problems_of
 from services.spreadsheets.kinds import ImportKind, ImportRow
-
-DUPLICATE_CODES = ("duplicate", "duplicate_in_file", "possible_duplicate")
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,9 @@ def process(plan: ImportPlan, actor: Actor, row: FileRow, match: Match) -> Outco
         message = "the values of this row identify different rows that exist"
         return refused(row, problem_of(match.field, "conflict", message))
     if match.entity_id is None:
-        return _guarded(row, lambda valid: _create(plan, actor, row, valid))
+        return _create(plan, actor, row, row.row)
     if plan.on_duplicate is OnDuplicate.UPDATE and kind.update is not None:
-        found_id = match.entity_id
-        return _guarded(row, lambda valid: _update(plan, actor, row, valid, found_id))
+        return _guarded(row, partial(_update, plan, actor, row, row.row, match.entity_id))
     if match.is_imported:
         problem = problem_of(None, "already_imported", f"imported before as {entity} {match.entity_id}")
         return Outcome(row, ImportRowState.SKIPPED, entity_id=match.entity_id, problems=(problem,))
@@ -134,12 +132,10 @@ def process(plan: ImportPlan, actor: Actor, row: FileRow, match: Match) -> Outco
     return duplicate(plan, row, problem_of(match.field, "duplicate", message), match.entity_id)
 
 
-def _guarded(row: FileRow, call: Any) -> Outcome:
+def _guarded(row: FileRow, call: Callable[[], Outcome]) -> Outcome:
     """Run the call in a savepoint. Return a refusal as the outcome of the row."""
     try:
-        with db.session.begin_nested():
-            outcome: Outcome = call(row.row)
-            return outcome
+        return _in_savepoint(call)
     except ClinicError as refusal:
         return refused(row, *problems_of(refusal))
     except IntegrityError as error:
@@ -147,30 +143,37 @@ def _guarded(row: FileRow, call: Any) -> Outcome:
             constraint_name(error) or "", ("conflict", None, "This conflicts with what is stored.")
         )
         return refused(row, problem_of(field, code, message))
-    except DataError as error:
-        if is_transient(error):
-            raise
+    except DataError:
         return refused(row, problem_of(None, "validation_failed", "A value is out of range."))
 
 
+def _in_savepoint(call: Callable[[], Outcome]) -> Outcome:
+    with db.session.begin_nested():
+        return call()
+
+
 def _create(plan: ImportPlan, actor: Actor, row: FileRow, valid: ImportRow) -> Outcome:
-    notes = row.notes
-    try:
-        with db.session.begin_nested():
-            created = plan.kind.create(actor, valid)
-            db.session.flush()
-    except ClinicError as refusal:
-        ids = [candidate["id"] for candidate in refusal.members.get("candidates", ())]
-        if refusal.code != "possible_duplicate" or not ids:
+    alike: list[int] = []
+
+    def create(flagged: ImportRow, notes: tuple[Problem, ...]) -> Outcome:
+        try:
+            created = plan.kind.create(actor, flagged)
+        except ClinicError as refusal:
+            alike.extend(candidate["id"] for candidate in refusal.members.get("candidates", ()))
             raise
-        text = f"may be the same as {plan.kind.entity.replace('_', ' ')} {', '.join(map(str, ids))}"
-        problem = problem_of(None, "possible_duplicate", text)
-        if plan.on_duplicate is not OnDuplicate.CREATE_FLAGGED:
-            return duplicate(plan, row, problem, ids[0])
-        flagged = replace(valid, allow_duplicate=True, notes=(*valid.notes, text))
-        created, notes = plan.kind.create(actor, flagged), (*notes, problem)
         db.session.flush()
-    return Outcome(row, ImportRowState.APPLIED, ImportAction.CREATE, _id(created), problems=notes)
+        return Outcome(row, ImportRowState.APPLIED, ImportAction.CREATE, _id(created), problems=notes)
+
+    outcome = _guarded(row, partial(create, valid, row.notes))
+    if not alike:
+        exists = any(problem["code"] == "already_exists" for problem in outcome.problems)
+        return duplicate(plan, row, outcome.problems[0]) if exists else outcome
+    text = f"may be the same as {plan.kind.entity.replace('_', ' ')} {', '.join(map(str, alike))}"
+    problem = problem_of(None, "possible_duplicate", text)
+    if plan.on_duplicate is not OnDuplicate.CREATE_FLAGGED:
+        return duplicate(plan, row, problem, alike[0])
+    flagged = replace(valid, allow_duplicate=True, notes=(*valid.notes, text))
+    return _guarded(row, partial(create, flagged, (*row.notes, problem)))
 
 
 def _update(plan: ImportPlan, actor: Actor, row: FileRow, valid: ImportRow, entity_id: int) -> Outcome:

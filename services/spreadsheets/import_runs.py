@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -77,14 +78,15 @@ def dry_run(import_id: int) -> None:
     plan, _on_error, rows = loaded
     with_retries(partial(_forget_last_run, plan))
     digest = hashlib.sha256()
-    duplicates, position = FileDuplicates(plan.kind), 0
-    while position < len(rows):
-        batch = [read_row(plan, row) for row in rows[position : position + BATCH]]
+    duplicates = FileDuplicates(plan.kind)
+    following = iter(rows)
+    batch: list[FileRow] = []
+    while batch := batch + [read_row(plan, row) for row in islice(following, BATCH - len(batch))]:
         outcomes = with_retries(partial(_rehearse, plan, batch, duplicates))
         with_retries(partial(_store, plan, outcomes))
         for outcome in outcomes:
             digest.update(_digest_line(outcome))
-        position += len(outcomes)
+        batch = batch[len(outcomes) :]
     with_retries(partial(_finish_dry_run, plan, digest.hexdigest()))
 
 
@@ -203,11 +205,13 @@ def apply(import_id: int) -> None:
     if loaded is None:
         return
     plan, on_error, rows = loaded
-    by_number = {row.number: row for row in rows}
+    by_number, size = {row.number: row for row in rows}, BATCH
     while _failure(import_id) is None:
         try:
-            if not with_retries(partial(_apply_batch, plan, on_error, by_number)):
+            done = with_retries(partial(_apply_batch, plan, on_error, by_number, size))
+            if not done:
                 break
+            size = min(BATCH, 2 * done)
         except RowRefusedError as end:
             outcome = end.outcome
             with_retries(partial(_store_failure, plan, outcome))
@@ -222,10 +226,10 @@ def _failure(import_id: int) -> str | None:
         return get_or_404(Import, import_id).failure
 
 
-def _apply_batch(plan: ImportPlan, on_error: OnError, by_number: Mapping[int, SourceRow]) -> int:
-    """Apply the next rows that are ready. Return their number. Raises `RowRefusedError`."""
+def _apply_batch(plan: ImportPlan, on_error: OnError, by_number: Mapping[int, SourceRow], size: int) -> int:
+    """Apply at most `size` rows that are ready. Return their number. Raises `RowRefusedError`."""
     with transaction(plan.operation) as actor:
-        planned = _next_ready(plan.import_id)
+        planned = _next_ready(plan.import_id, size)
         if not planned:
             return 0
         batch = [read_row(plan, by_number[row.number]) for row in planned]
@@ -246,12 +250,12 @@ def _apply_batch(plan: ImportPlan, on_error: OnError, by_number: Mapping[int, So
         return len(outcomes)
 
 
-def _next_ready(import_id: int) -> Sequence[Any]:
+def _next_ready(import_id: int, size: int) -> Sequence[Any]:
     return execute_core(
         select(ImportedRow.number, ImportedRow.action, ImportedRow.entity_id, ImportedRow.version)
         .where(ImportedRow.import_id == import_id, ImportedRow.state == State.READY)
         .order_by(ImportedRow.number)
-        .limit(BATCH)
+        .limit(size)
         .with_for_update()
     ).all()
 

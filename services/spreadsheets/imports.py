@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, TypedDict, Unpack
 
@@ -214,17 +215,22 @@ def _sample(plan: ImportPlan, table: SourceTable) -> list[dict[str, Any]]:
             {
                 "number": row.number,
                 "cells": [as_text(cell) for cell in row.cells],
-                "members": parsed.members,
+                "members": {name: _as_json(value) for name, value in parsed.members.items()},
                 "problems": {name: problem.message for name, problem in parsed.problems.items()},
             }
         )
     return sample
 
 
+def _as_json(value: Any) -> Any:
+    return format(value, "f") if isinstance(value, Decimal) else value
+
+
 def clean_file_name(name: str) -> str:
     """Return the last part of a file name, without characters that a terminal or a header could act on."""
     last = PurePath(name.replace("\\", "/")).name
-    return "".join(c for c in last if c.isprintable())[:MAX_FILE_NAME].strip() or "file"
+    printable = "".join(c for c in last if c.isprintable())[:MAX_FILE_NAME].strip()
+    return printable if printable.strip(".") else "file"
 
 
 # --- Runs ----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ NAME_PARTS = (
         "first_name",
         CellType.TEXT,
         synonyms=(
-            *("first name", "firstname", "given name", "given names", "forename", "other names", "fname"),
+            *("first", "first name", "given name", "given names", "forename", "other names", "fname"),
             *("jina la kwanza", "prenom", "prenoms", "nombre de pila", "primeiro nome", "الاسم الأول"),
         ),
     ),
@@ -38,7 +38,7 @@ NAME_PARTS = (
         "last_name",
         CellType.TEXT,
         synonyms=(
-            *("last name", "lastname", "surname", "family name", "lname", "jina la mwisho", "jina la ukoo"),
+            *("last", "last name", "surname", "family name", "lname", "jina la mwisho", "jina la ukoo"),
             *("nom de famille", "apellido", "apellidos", "sobrenome", "apelido", "اسم العائلة", "اللقب"),
         ),
     ),

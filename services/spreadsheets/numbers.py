@@ -19,7 +19,8 @@ MAX_DIGITS = 15  # a spreadsheet program stores no more
 MAX_EXACT = 10**MAX_DIGITS
 _SIGNED = re.compile(r"(?P<sign>[-+\u2212]?)(?P<number>[0-9][0-9.,'\u2019 ]*|[.,][0-9]+)(?P<end>-?)")
 _EXPONENT = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?[eE][-+]?[0-9]{1,3}")
-_AMOUNT = re.compile(r"([^0-9]*?)(\(?[-+\u2212]?\s*[.,]?[0-9].*?\)?)([^0-9()]*)")
+_AMOUNT = re.compile(r"([^0-9]*)([0-9](?:.*[0-9])?)([^0-9]*)")
+_SIGNS = dict.fromkeys(map(ord, "-+\u2212() "))
 # Marks of shillings and rupees that people write and that Babel does not know.
 _WRITTEN_MARKS = {
     **dict.fromkeys(("KES", "TZS", "UGX", "SOS"), ("sh", "shs", "/=", "/-")),
@@ -60,32 +61,30 @@ def read_money(cell: Cell, *, decimal_mark: str | None, currency: str) -> Decima
     """
     if not isinstance(cell, str):
         return read_decimal(cell, decimal_mark=decimal_mark)
-    match = _AMOUNT.fullmatch(clean_line(cell))
+    match = _AMOUNT.fullmatch(ascii_digits(clean_line(cell)))
     if match is None:
         raise _not_a_number()
-    before, text, after = match[1].strip(), match[2].strip(), match[3].strip()
-    if before in ("-", "+", "\u2212") or before.endswith("("):
-        before, text = "", f"{before}{text}"
-    for mark in (before, after):
-        if mark and mark not in ("-",) and mark.casefold() not in currency_marks(currency):
-            raise CellProblem("other_currency", f"must be a number, or an amount in {currency}")
-    if after == "-":
-        text += after
-    is_negative = text.startswith("(") and text.endswith(")")
-    amount = read_decimal(text[1:-1] if is_negative else text, decimal_mark=decimal_mark)
-    if is_negative and amount < 0:
+    before, number, after = match.groups()
+    marks = currency_marks(currency)
+    if after.strip().casefold() in marks:
+        after = ""
+    if not marks.issuperset(text.translate(_SIGNS).casefold() for text in (before, after)):
+        raise CellProblem("other_currency", f"must be a number, or an amount in {currency}")
+    minus_signs = sum((before + after).count(sign) for sign in "-\u2212(")
+    if minus_signs > 1 or before.count("(") != after.count(")"):
         raise _not_a_number()
-    return -amount if is_negative else amount
+    amount = read_decimal(number, decimal_mark=decimal_mark)
+    return -amount if minus_signs else amount
 
 
 @lru_cache(maxsize=8)
 def currency_marks(currency: str) -> frozenset[str]:
-    """Return the code and the signs of a currency, in small letters."""
+    """Return the marks of amounts in small letters: the code and signs of the currency, and no mark."""
     marks = {currency, get_currency_symbol(currency, "en"), *_WRITTEN_MARKS.get(currency, ())}
     for language in ("en", *get_territory_language_info(currency[:2])):
         with contextlib.suppress(UnknownLocaleError):
             marks.add(get_currency_symbol(currency, f"{language}_{currency[:2]}"))
-    return frozenset(mark.casefold() for mark in marks) | {f"{mark.casefold()}." for mark in marks}
+    return frozenset({"", *map(str.casefold, marks), *(f"{mark.casefold()}." for mark in marks)})
 
 
 def _exact(number: float) -> Decimal:
@@ -118,7 +117,7 @@ def _grouped(text: str, decimal_mark: str | None) -> Decimal:
     whole, mark, fraction = text.partition(decimal_mark) if decimal_mark else (text, "", "")
     separators = set(whole) - set("0123456789")
     groups = re.split(r"[.,'\u2019 ]", whole)
-    is_grouped = len(groups) == 1 or (len(groups[0]) <= 3 and _are_groups(groups))
+    is_grouped = len(groups) == 1 or _are_groups(groups)
     if len(separators) > 1 or not is_grouped or not (fraction.isdecimal() or not mark):
         raise _not_a_number()
     return Decimal(f"{''.join(groups) or '0'}.{fraction or '0'}") if mark else Decimal("".join(groups))
@@ -132,11 +131,14 @@ def _is_ambiguous(text: str, mark: str) -> bool:
 def _are_groups(groups: list[str]) -> bool:
     """Return True for groups of three digits, or for lakhs: groups of two before the last three digits."""
     middle = {len(group) for group in groups[1:-1]}
-    return len(groups[-1]) == 3 and bool(groups[0]) and middle in (set(), {3}, {2})
+    begins_well = 1 <= len(groups[0]) <= 3 and groups[0][0] != "0"
+    return begins_well and len(groups[-1]) == 3 and middle in (set(), {3}, {2})
 
 
 def ascii_digits(text: str) -> str:
     """Return a text with ASCII digits and marks instead of those of other scripts."""
+    if text.isascii():
+        return text
     marks = text.replace("\u066b", ".").replace("\u066c", ",")
     return "".join(str(int(c)) if c.isdecimal() and not c.isascii() else c for c in marks)
 

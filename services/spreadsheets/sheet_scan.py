@@ -13,6 +13,7 @@ from xml.parsers import expat
 
 MAX_COLUMNS = 200
 MAX_SHEET_ROWS = 60_000  # with empty rows and titles; the table itself may have fewer
+MAX_CELLS = 3_000_000  # also empty cells that only have a format
 MAX_DATE_SERIAL = 2_958_466  # 10000-01-01
 NO_LEAP_DAY = 60  # 1900-02-29, which spreadsheet programs count as a day
 _REFERENCE = re.compile(r"([A-Z]{1,3})([0-9]{1,7})")
@@ -80,6 +81,7 @@ class SheetScan:
         self._date_styles, self._padded, self._trust_results = date_styles, padded, trust_results
         self._columns: dict[str, int] = {}
         self._row = self._column = -1
+        self._cells = 0
         self._type = self._style = ""
         self._has_formula = self._has_value = False
         self._text: list[str] = []
@@ -118,6 +120,12 @@ class SheetScan:
 
     def _start_cell(self, attributes: dict[str, str]) -> None:
         self._finish_cell()
+        self._cells += 1
+        if self._cells > MAX_CELLS:
+            raise BadFileError(
+                "payload_too_large",
+                f"The sheet has more than {MAX_CELLS:,} cells. Save only the table as .csv.",
+            )
         reference = attributes.get("r")
         if reference is None:
             self._column += 1

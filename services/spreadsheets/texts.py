@@ -29,9 +29,10 @@ def clean_text(text: str) -> str:
 
 def clean_line(text: str) -> str:
     """Return a text as one line, without invisible characters and repeated spaces: a name, number or code."""
-    return " ".join(
-        "".join(" " if _CONTROLS.match(c) else c for c in text if unicodedata.category(c) != "Cf").split()
-    )
+    if not text.isprintable() or not text.isascii():
+        visible = (c for c in text if unicodedata.category(c) != "Cf")
+        text = _CONTROLS.sub(" ", "".join(visible))
+    return " ".join(text.split())
 
 
 def _strip(text: str) -> str:

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -20,11 +21,15 @@ import jsonschema
 import pyotp
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import TypeAdapter
 from sqlalchemy import select
 
+from api.docs import json_schema
 from api.docs.examples import VARIABLES
 from api.docs.html import render
+from api.docs.index import index_document
 from api.docs.json_schema import parameters
+from api.docs.openapi import openapi_document
 from api.docs.registry import registered_endpoints
 from create_admin import create_admin
 from enums import MessageChannel
@@ -68,6 +73,27 @@ def index(shared_clinic: Clinic) -> dict[str, Any]:
     """Return the JSON document of `GET /`."""
     index: dict[str, Any] = shared_clinic.nobody.get("/").get_json()
     return index
+
+
+def test_the_schema_of_a_type_is_generated_once(
+    shared_clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generation takes most of the time of the first request for a document."""
+    generated: Counter[Any] = Counter()
+    generate = TypeAdapter.json_schema
+
+    def count(adapter: TypeAdapter[Any], **options: Any) -> dict[str, Any]:
+        generated[adapter._type, options["mode"]] += 1
+        return generate(adapter, **options)
+
+    monkeypatch.setattr(TypeAdapter, "json_schema", count)
+    json_schema._generated.cache_clear()
+
+    index_document(shared_clinic.app)
+    openapi_document(shared_clinic.app)
+
+    assert set(generated.values()) == {1}
+    assert len(generated) > 100
 
 
 def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:

@@ -32,6 +32,7 @@ APPEND_ONLY = {
     "audit_heads",
     "audit_logs",
     "audit_subjects",
+    "credit_notes",
     "dispensings",
     "ledger_entries",
     "stock_movements",

@@ -60,7 +60,7 @@ SHORT = LoadLevel(
     demo_patients=6,
     messages=30,
     message_kills=2,
-    imported_patients=30,
+    imported_patients=12,
 )
 LONG = LoadLevel(
     workers=4,

@@ -46,7 +46,7 @@ def test_the_population_is_imported_once_and_taken_back(
     for kind, row in first.items():
         applied, skipped, refused = counts(row)
         figures[f"{kind}: applied, skipped, refused"] = (applied, skipped, refused)
-        assert applied > 0, kind
+        assert applied > 0, (kind, codes(clinic, row["id"]), row["mapping"])
         assert skipped == 0, kind
         assert codes(clinic, row["id"]) <= {"appointment_conflict", "possible_duplicate"}, kind
         assert counts(second[kind]) == (0, applied, refused), kind

@@ -171,7 +171,7 @@ def review_emergency_access_too_early(clinic: Clinic) -> str:
 def increment_invoice_counter(clinic: Clinic) -> str:
     clinic.bill("10.00")
     with clinic.inside() as session:
-        session.execute(text("UPDATE invoice_counters SET last_number = last_number + 1"))
+        session.execute(text("UPDATE document_counters SET last_number = last_number + 1"))
     return "Invoice numbers have no gaps"
 
 

@@ -62,10 +62,11 @@ class ReusedDatabase:
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self.server, self.template = server, template
-        self._open()
+        self.url = server.clone(template)
+        self._connect()
 
     def empty(self) -> str:
-        """Delete all rows and return the URL."""
+        """Delete all rows and return the URL. A new clone has the same URL: applications stay usable."""
         try:
             if self._execute(SCHEMA_SUMMARY) == self.schema_summary:
                 self._execute(EMPTY)
@@ -73,7 +74,8 @@ class ReusedDatabase:
         except psycopg2.Error:
             pass  # the schema is broken, or another connection holds a lock: a new clone solves both
         self.close()
-        self._open()
+        self.server.clone(self.template, self.url)
+        self._connect()
         return self.url
 
     def close(self) -> None:
@@ -81,8 +83,7 @@ class ReusedDatabase:
         self.connection.close()
         self.server.drop(self.url)
 
-    def _open(self) -> None:
-        self.url = self.server.clone(self.template)
+    def _connect(self) -> None:
         self.connection = psycopg2.connect(self.url)
         self.connection.autocommit = True
         self.schema_summary = self._execute(KEEP + SCHEMA_SUMMARY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import xlsxwriter
@@ -46,8 +46,8 @@ def population(count: int) -> dict[str, Table]:
     return {
         "doctors": _doctors([row for row in read_rows("practitioners") if row["id"] in doctors]),
         "patients": _patients(patients),
-        "price_list": _prices(),
-        "inventory": _inventory(),
+        "price_list": _prices(count),
+        "inventory": _inventory(count),
         "appointments": _appointments(seen),
         "opening_balances": _balances(patients),
     }
@@ -80,18 +80,18 @@ def _patients(rows: Iterable[Row]) -> Table:
     ]
 
 
-def _prices() -> Table:
+def _prices(count: int) -> Table:
     priced = {row["code"]: row for row in read_rows("procedures") if row["price"]}
     rows = [(row["code"], row["display"], round(float(row["price"]), 2)) for row in priced.values()]
-    return [("Code", "Service", "Price"), *rows[:40]]
+    return [("Code", "Service", "Price"), *rows[:count]]
 
 
-def _inventory() -> Table:
+def _inventory(count: int) -> Table:
     """Return items with lots, of which some have expired."""
     header = ("Item code", "Item", "Qty", "Batch", "Expiry", "Cost price")
     rows: Table = [header]
-    for number in range(1, 31):
-        expiry = clock.today() + timedelta(days=200 * number - 400) if number % 3 else None
+    for number in range(1, count + 1):
+        expiry = clock.today() + timedelta(days=20 * number - 100) if number % 3 else None
         rows.append((f"I-{number:03d}", f"Item number {number}", 10 * number, f"B-{number}", expiry, 0.0125))
     return rows
 
@@ -100,12 +100,12 @@ def _appointments(encounters: Iterable[Row]) -> Table:
     """Return the last encounter of each patient, and a coming appointment."""
     header = ("ID", "File No", "Licence No", "Date and time", "Minutes", "State")
     licences = {row["id"]: f"NPI-{row['npi']}" for row in read_rows("practitioners")}
-    monday = clock.at(clock.today() + timedelta(days=30), datetime.min.time())
+    first = clock.at(clock.today() + timedelta(days=30), time(8))
     rows: Table = [header]
     for number, row in enumerate(encounters):
         people = (f"K-{int(row['patient_id']):04d}", licences[row["practitioner_id"]])
         past = clock.local(parse_instant(row["start"])).replace(tzinfo=None, microsecond=0)
-        coming = (monday + timedelta(minutes=20 * number)).replace(tzinfo=None)
+        coming = (first + timedelta(minutes=20 * number)).replace(tzinfo=None)
         rows.append((f"{row['id']}-past", *people, past, 15, "attended"))
         rows.append((f"{row['id']}-next", *people, coming, 15, "booked"))
     return rows

@@ -45,7 +45,8 @@ def import_row(kind: str, members: Mapping[str, Any], source: str = "old") -> in
 def undo(kind: str, row_id: int) -> None:
     declared = IMPORT_KINDS[ImportSubject(kind)]
     with transaction("import 1 undo"):
-        declared.undo_create(IMPORTER, db.session.get_one(declared.model, row_id))
+        created = declared.lock_created([row_id]) if declared.lock_created else {}
+        declared.undo_create(IMPORTER, created.get(row_id) or db.session.get_one(declared.model, row_id))
 
 
 def used(kind: str, row_id: int) -> list[int]:
