@@ -148,6 +148,7 @@ from resources.second_factor import (
 )
 from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
+from resources.verification import VerificationPage
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 from services.jobs import registry as job_registry
@@ -282,6 +283,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (MessageCallback, "/messages/callbacks/<provider>/<secret>"),
     (AppointmentLink, "/a/<token>"),
     (UnsubscribeLink, "/u/<token>"),
+    (VerificationPage, "/v/<token>"),
 ]
 
 # Handlers of jobs that need endpoints or schemas: kind of the job -> function.

@@ -15,6 +15,7 @@ from config import settings
 # Values that only the caller knows, and where to find them. `curl` lines read them from shell variables.
 VARIABLES = {
     "APPOINTMENT_TOKEN": "the last part of the link in a message about an appointment",
+    "DOCUMENT_TOKEN": "the last part of the address beside the QR code of a document",
     "CREDENTIAL": "the credential that the browser returns, as JSON",
     "MFA_TOKEN": "the `mfa_token` from `POST /auth/login` of a user with a second factor",
     "PASSWORD": "your password",
@@ -266,6 +267,7 @@ EXAMPLES: dict[str, Example] = {
     "POST /a/{token}": Example(body={"action": "confirm"}, variables={"token": "APPOINTMENT_TOKEN"}),
     "GET /u/{token}": Example(variables={"token": "UNSUBSCRIBE_TOKEN"}),
     "POST /u/{token}": Example(variables={"token": "UNSUBSCRIBE_TOKEN"}),
+    "GET /v/{token}": Example(variables={"token": "DOCUMENT_TOKEN"}),
     "POST /billings/{billing_id}/claims": Example(
         body={"insurer": "Acme Health", "policy_number": "AH-104-22", "amount": "60.00"}
     ),

@@ -43,6 +43,7 @@ DOMAINS = {
     "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
     "a": "The public page to confirm or cancel an appointment.",
     "u": "The public page to end messages.",
+    "v": "The public page that shows if a document is genuine.",
 }
 
 
