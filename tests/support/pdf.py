@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date
 from decimal import Decimal
 
 import pypdfium2
@@ -12,6 +11,8 @@ import zxingcpp
 
 from services.documents.language import document_language
 from tests.support.clinic import Caller
+
+LONG_NAME = 40  # characters
 
 
 def text_of(document: bytes) -> str:
@@ -30,18 +31,20 @@ def parts_of(caller: Caller, path: str, locale: str) -> list[str]:
     language = document_language(locale, clinic_locale=caller.clinic.settings.clinic_locale)
     kind, row_id = path.split("/")[1:3]
     if kind == "analytics":
-        month = date.fromisoformat(f"{path.partition('month=')[2][:7]}-01")
-        return [language.text("monthly_report"), language.month(month), language.text("outstanding")]
+        return [language.text(name) for name in ("monthly_report", "key_figures", "doctors")]
     row = caller.get(f"/{kind}/{row_id}").get_json()
+    name = row.get("patient_name") or row["name"]
+    name = name if len(name) < LONG_NAME else name.split()[0]  # a long one is on two lines
     if kind == "billings":
-        return [row["invoice_number"], row["patient_name"], language.amount(Decimal(row["amount"]))]
+        total = language.amount(Decimal(row["amount"]))
+        return [row["invoice_number"], name, *([total] if row["status"] != "void" else [])]
     if kind == "patients":
-        return [language.text("statement"), row["name"], language.amount(Decimal(row["account_balance"]))]
+        return [language.text("statement"), name, language.amount(Decimal(row["account_balance"]))]
     if kind == "letters":
-        return [row["number"], row["patient_name"], row["doctor_name"]]
+        return [row["number"], name, row["doctor_name"]]
     title, last = ("visit_summary", "chief_complaint") if kind == "visits" else ("prescription", None)
     content = row[last] if last else row["medications"][0]["name"]
-    return [language.text(title), row["patient_name"], content or "", row["doctor_name"]]
+    return [language.text(title), name, content or "", row["doctor_name"]]
 
 
 def missing_part(text: str, parts: Sequence[str]) -> str | None:
@@ -57,7 +60,7 @@ def missing_part(text: str, parts: Sequence[str]) -> str | None:
 
 def _plain(text: str) -> str:
     """Return a text with single spaces, without marks of direction."""
-    return " ".join(re.sub("[\u200b\u200e\u200f\u061c\ufeff]", "", text).split())
+    return " ".join(re.sub("[\u200b\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]", "", text).split())
 
 
 def page_count(document: bytes) -> int:
