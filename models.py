@@ -1766,15 +1766,6 @@ class ImportSource(Base):
 # --- Letters -------------------------------------------------------------------------------------------
 
 
-class LetterCounter(Base):
-    """The last letter number of a year. The row lock while a number is assigned prevents gaps."""
-
-    __tablename__ = "letter_counters"
-
-    year: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
-    last_number: Mapped[int] = mapped_column(default=0)
-
-
 class Letter(Versioned, Base):
     """A letter of a doctor about a patient, such as a sick note. It is issued once, and can only be voided.
 

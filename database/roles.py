@@ -60,7 +60,6 @@ PRIVILEGES: dict[str, str] = {
     "jobs": REMOVE,
     "ledger_currency": CHANGE,
     "ledger_entries": APPEND,
-    "letter_counters": CHANGE,
     "letters": CHANGE,
     "medical_histories": CHANGE,
     "message_settings": ADVANCE,

@@ -43,6 +43,6 @@ class VerificationPage(ApiResource):
                     for name, amount in document.amounts
                 ),
             ],
-            paragraphs=[texts["compare"]],
+            paragraphs=[texts["compare" if document.amounts else "compare_letter"]],
         )
         return html.response(page)

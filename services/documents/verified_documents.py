@@ -16,7 +16,7 @@ from sqlalchemy import exists, select
 from enums import RefundStatus
 from errors import ClinicError, not_found
 from extensions import db
-from models import Billing, ClinicRecordVersion, CreditNote, LedgerEntry, Refund
+from models import Billing, ClinicRecordVersion, CreditNote, LedgerEntry, Letter, Refund
 from security import link_tokens
 from security.link_tokens import Purpose
 from services import clock
@@ -119,8 +119,17 @@ def _credit_note(note_id: int) -> VerifiedDocument | None:
     return VerifiedDocument("credit_note", note.number, day, clinic, amounts=[("amount", note.amount)])
 
 
-def _clinic_of(bill: Billing) -> ClinicRecordVersion:
-    return db.session.get_one(ClinicRecordVersion, bill.clinic_version_id)
+def _letter(letter_id: int) -> VerifiedDocument | None:
+    """Return a letter without its type: that would say something about the health of a person."""
+    letter = db.session.get(Letter, letter_id)
+    if letter is None:
+        return None
+    state: State = "void" if letter.voided_at is not None else "genuine"
+    return VerifiedDocument("letter", letter.number, letter.issued_on, _clinic_of(letter), state)
+
+
+def _clinic_of(row: Billing | Letter) -> ClinicRecordVersion:
+    return db.session.get_one(ClinicRecordVersion, row.clinic_version_id)
 
 
 DOCUMENTS: Mapping[Purpose, Callable[[int], VerifiedDocument | None]] = {
@@ -128,4 +137,5 @@ DOCUMENTS: Mapping[Purpose, Callable[[int], VerifiedDocument | None]] = {
     Purpose.VERIFY_RECEIPT: _receipt,
     Purpose.VERIFY_PAYMENT: _payment,
     Purpose.VERIFY_CREDIT_NOTE: _credit_note,
+    Purpose.VERIFY_LETTER: _letter,
 }

@@ -95,6 +95,24 @@ def test_the_page_shows_the_state_of_today(clinic: Clinic) -> None:
     assert_shown(receipts, expected)
 
 
+def test_the_page_about_a_letter_shows_number_date_and_state_and_nothing_medical(clinic: Clinic) -> None:
+    patient = clinic.patient(name="Zawadi Njeri")["id"]
+    path = f"/visits/{clinic.visit(patient_id=patient)['id']}/letters"
+    day = clinic.doctor.get(path.removesuffix("/letters")).get_json()["date"][:10]
+    letter = clinic.doctor.make(path, type="sick_note", from_date=day, to_date=day, recipient="Harbour Ltd")
+    document = clinic.doctor.get(f"/letters/{letter['id']}/document").get_data()
+
+    (address,) = pdf.codes_of(document)
+    genuine = clinic.nobody.get(address.removeprefix(PUBLIC)).get_data(as_text=True)
+    clinic.doctor.post(f"/letters/{letter['id']}/void", {"reason": "Wrong period"})
+    void = page(clinic, Purpose.VERIFY_LETTER, letter["id"])
+
+    for text, verdict in ((genuine, "Genuine"), (void, "VOID")):
+        assert all(part in text for part in ("Letter", letter["number"], verdict, "Lakeside Clinic"))
+        hidden = ("Zawadi", "Njeri", "Harbour", "ick", "Doctor", "medic", "Wrong period")
+        assert not any(part in text for part in hidden)
+
+
 def assert_shown(pages: list[str], expected: list[tuple[str, str]]) -> None:
     missing = [
         (number, text) for number, texts in enumerate(expected) for text in texts if text not in pages[number]

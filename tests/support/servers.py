@@ -107,6 +107,10 @@ class ManagedProcess:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
+    def resident_bytes(self) -> int:
+        """Return the memory of all processes."""
+        return sum(process.memory_info().rss for process in self._processes())
+
     def _processes(self) -> list[psutil.Process]:
         if self.process is None or self.process.poll() is not None:
             return []
@@ -229,6 +233,10 @@ class AppServer(Server):
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+    def resident_bytes(self) -> int:
+        """Return the memory of the server and its workers."""
+        return self._managed().resident_bytes()
 
 
 def free_port() -> int:
