@@ -11,7 +11,7 @@ from flask import Flask
 
 import config
 import extensions
-from api import hooks, logging
+from api import hooks, list_exports, logging
 from api.docs import console, registry
 from api.resource import ApiResource, PlainApi
 from cache.attempts import attempts
@@ -75,6 +75,7 @@ from resources.emergency_access import (
     EmergencyAccessReview,
     PatientEmergencyAccess,
 )
+from resources.exports import ExportFile, ExportItem, ExportList
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
 from resources.message import (
@@ -137,6 +138,7 @@ from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
+from services.exports import exports
 from services.jobs import registry as job_registry
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
@@ -245,6 +247,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
     (MonthlyReport, "/analytics/report"),
+    (ExportList, "/exports"),
+    (ExportItem, "/exports/<int:export_id>"),
+    (ExportFile, "/exports/<int:export_id>/file"),
     (JobList, "/jobs"),
     (JobItem, "/jobs/<int:job_id>"),
     (JobRetry, "/jobs/<int:job_id>/retry"),
@@ -257,7 +262,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
 ]
 
 # Handlers of jobs that need endpoints or schemas: kind of the job -> function.
-JOB_HANDLERS: dict[str, job_registry.Handler] = {}
+JOB_HANDLERS: dict[str, job_registry.Handler] = {exports.WRITE: list_exports.write}
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -249,3 +249,20 @@ class MessageReason(StrEnum):
     UNDELIVERED = "undelivered"  # by the delivery receipt
     INTERRUPTED = "interrupted"  # the worker ended while it sent the message
     NO_ANSWER = "no_answer"  # the provider got the message but gave no readable answer
+
+
+class ExportFormat(StrEnum):
+    """The format of the file of an export."""
+
+    CSV = "csv"
+    XLSX = "xlsx"
+
+
+class ExportState(StrEnum):
+    """The state of an export. The file of a ready one can be fetched until it expires."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    READY = "ready"
+    FAILED = "failed"
+    EXPIRED = "expired"

@@ -44,6 +44,8 @@ PRIVILEGES: dict[str, str] = {
     "doctors": CHANGE,
     "emergency_accesses": CHANGE,
     "events": REMOVE,
+    "export_chunks": REMOVE,
+    "exports": REMOVE,
     "factor_challenges": REMOVE,
     "home_medications": REMOVE,
     "idempotency_keys": REMOVE,

@@ -36,6 +36,7 @@ DOMAINS = {
     "inventory": "Inventory items, lots and stock movements.",
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
+    "exports": "Whole lists as CSV and XLSX files, which a job writes.",
     "jobs": "Background work, for administrators.",
     "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
     "a": "The public page to confirm or cancel an appointment.",

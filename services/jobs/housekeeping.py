@@ -1,4 +1,4 @@
-"""Removal of old jobs and events."""
+"""Removal of old jobs, events and files of exports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import and_, delete, func, or_, select
 from enums import JobState
 from models import Event, Job
 from services import clock
+from services.exports import files
 from services.jobs.transactions import queue_transaction
 from services.rows import execute_core
 
@@ -19,7 +20,7 @@ BATCH = 1_000  # rows of one transaction
 
 
 def remove_old() -> int:
-    """Remove one batch of old jobs and events. Return the number of rows.
+    """Remove one batch of old jobs, events and files of exports. Return the number of rows.
 
     The newest row of each table stays: SQLite would give its id to the next row, and keys contain these ids.
     """
@@ -43,7 +44,9 @@ def remove_old() -> int:
         .limit(BATCH)
     )
     with queue_transaction():
-        return sum(
+        removed = sum(
             execute_core(delete(model).where(model.id.in_(old))).rowcount
             for model, old in ((Job, old_jobs), (Event, old_events))
         )
+    with queue_transaction():
+        return removed + files.remove_expired()

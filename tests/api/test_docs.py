@@ -34,7 +34,7 @@ from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.support.authenticator import Authenticator
 from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
-from tests.support.furnished import add_dead_job
+from tests.support.furnished import add_dead_job, add_export
 from tests.support.pictures import small_png
 from tests.support.servers import ROOT
 
@@ -323,11 +323,13 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     session_id = str(next(session["id"] for session in sessions if not session["is_current"]))
     calendar = calendar_token(caller.make("/doctors/1/calendar-feeds"))
     job_id = str(add_dead_job(clinic))
+    export_id = str(add_export(clinic, caller.get("/auth/me").get_json()["id"]))
     answer_token, unsubscribe_token = link_tokens(clinic)
     values: dict[str, Callable[[], str]] = {
         "$APPOINTMENT_TOKEN": lambda: answer_token,
         "$CALENDAR_TOKEN": lambda: calendar,
         "$CREDENTIAL": factors.credential,
+        "$EXPORT_ID": lambda: export_id,
         "$JOB_ID": lambda: job_id,
         "$MFA_TOKEN": factors.mfa_token,
         "$PASSWORD": lambda: PASSWORD,

@@ -27,6 +27,7 @@ SMALL = {
     "calendar_feeds",
     "doctors",
     "emergency_accesses",
+    "exports",  # of the last days
     "inventory_items",
     "inventory_lots",
     "invoice_counters",
