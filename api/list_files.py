@@ -55,13 +55,17 @@ Pairs = list[tuple[str, str]]
 def columns_of(out: type[BaseModel], actor: Actor) -> list[FileColumn]:
     """Return the columns of a file of these rows, without the fields that the role may not read.
 
-    A field that is hidden in some rows only is empty there.
+    A field that is hidden in some rows only is empty there. `id` is the first column. A member of a nested
+    object that the row also has itself, such as `patient.name` and `patient_name`, has one column.
     """
-    return [
+    columns = [
         FileColumn(path, kind)
         for path, kind, guards in _all_columns(out)
         if not any(name in _hidden_everywhere(area, actor) for area, name in guards)
     ]
+    headings = {column.heading for column in columns}
+    unique = [column for column in columns if len(column.path) == 1 or "_".join(column.path) not in headings]
+    return sorted(unique, key=lambda column: column.path != ("id",))
 
 
 def _hidden_everywhere(area: str, actor: Actor) -> frozenset[str]:
