@@ -47,6 +47,8 @@ PRIVILEGES: dict[str, str] = {
     "document_counters": CHANGE,
     "emergency_accesses": CHANGE,
     "events": REMOVE,
+    "export_chunks": REMOVE,
+    "exports": REMOVE,
     "factor_challenges": REMOVE,
     "home_medications": REMOVE,
     "idempotency_keys": REMOVE,

@@ -44,7 +44,7 @@ from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.support.authenticator import Authenticator
 from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
-from tests.support.furnished import add_dead_job
+from tests.support.furnished import add_dead_job, add_export
 from tests.support.imports import dry_run, run, upload
 from tests.support.pictures import small_png
 from tests.support.servers import ROOT
@@ -376,6 +376,7 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     import_id, new_import_id = (str(upload(caller, PATIENTS)["id"]) for _ in range(2))
     checked = dry_run(caller, upload(caller, PATIENTS)["id"])
     answer_token, unsubscribe_token, document_token = tokens_of_links(clinic)
+    export_id = str(add_export(clinic, caller.get("/auth/me").get_json()["id"]))
     values: dict[str, Callable[[], str]] = {
         "$APPOINTMENT_TOKEN": lambda: answer_token,
         "$APPLIED_IMPORT_ID": lambda: str(run(caller, b"Name,Phone\nZoe Mutua,+254 712 345 679\n")["id"]),
@@ -386,6 +387,7 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
         "$CALENDAR_TOKEN": lambda: calendar,
         "$CREDENTIAL": factors.credential,
         "$DOCUMENT_TOKEN": lambda: document_token,
+        "$EXPORT_ID": lambda: export_id,
         "$JOB_ID": lambda: job_id,
         "$MFA_TOKEN": factors.mfa_token,
         "$PASSWORD": lambda: PASSWORD,

@@ -28,6 +28,7 @@ SMALL = {
     "doctors",
     "document_counters",
     "emergency_accesses",
+    "exports",  # of the last days
     "inventory_items",
     "inventory_lots",
     "jobs",  # finished ones are removed after some days
