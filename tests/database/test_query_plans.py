@@ -27,6 +27,8 @@ SMALL = {
     "calendar_feeds",
     "doctors",
     "emergency_accesses",
+    "import_files",
+    "imports",
     "inventory_items",
     "inventory_lots",
     "invoice_counters",
