@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy import select
 
 from commands.terminal import audited_transaction
 from enums import ImportRowState, ImportState, ImportSubject, JobState, OnDuplicate, OnError
+from errors import ClinicError
 from extensions import db
 from models import Import, ImportedRow, Job
 from services.jobs.worker import Worker
@@ -121,7 +123,7 @@ def _upload(file: Path, fields: dict[str, Any]) -> int:
         raise click.ClickException("--mapping must be a JSON object.") from None
     fields["on_duplicate"] = OnDuplicate(fields["on_duplicate"])
     fields["on_error"] = OnError(fields["on_error"])
-    with audited_transaction(OPERATION) as actor:
+    with audited_transaction(OPERATION) as actor, _explained():
         row = imports.upload(actor, kind=kind, file_name=file.name, content=file.read_bytes(), **fields)
         imports.add_details(actor, [row])
         import_id = row.id
@@ -132,7 +134,7 @@ def _upload(file: Path, fields: dict[str, Any]) -> int:
 
 def _run(import_id: int, request: Any, title: str) -> Import:
     """Start a run, work on its job here or wait for the worker that does, and return the import."""
-    with audited_transaction(OPERATION) as actor:
+    with audited_transaction(OPERATION) as actor, _explained():
         row = request(imports.get(actor, import_id, lock=True))
         job_id, total = row.job_id or 0, row.rows
     application = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -152,6 +154,20 @@ def _run(import_id: int, request: Any, title: str) -> Import:
     counts = ", ".join(f"{getattr(row, name)} {name}" for name in imports.COUNTS if getattr(row, name))
     click.echo(f"{row.rows} rows: {counts or 'nothing to do'}; {row.blank} blank")
     return row
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """End the command with all that a refusal says: the wrong members, and the rows."""
+    try:
+        yield
+    except ClinicError as refusal:
+        lines = [refusal.message, *(f"{name}: {problem}" for name, problem in refusal.errors.items())]
+        rows = refusal.members.get("rows", ())
+        lines += [
+            f"row {row['number']}: {row['entity']} {row['id']}" for row in rows if isinstance(row, dict)
+        ]
+        raise click.ClickException("\n".join(lines)) from None
 
 
 def _load(import_id: int) -> Import:

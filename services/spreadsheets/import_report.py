@@ -8,10 +8,10 @@ from datetime import date, datetime, time
 from typing import Any
 
 import xlsxwriter
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
-from extensions import db
 from models import Import, ImportedRow
+from services.rows import execute_core
 from services.spreadsheets.cells import Cell, CellError
 from services.spreadsheets.import_content import load_content, table_of
 
@@ -54,12 +54,11 @@ def report(row: Import) -> bytes:
     return output.getvalue()
 
 
-def _with_problems(import_id: int) -> Iterator[ImportedRow]:
-    rows = db.session.scalars(
-        select(ImportedRow)
+def _with_problems(import_id: int) -> Iterator[Row[Any]]:
+    rows = execute_core(
+        select(ImportedRow.number, ImportedRow.state, ImportedRow.problems)
         .where(ImportedRow.import_id == import_id)
         .order_by(ImportedRow.number)
-        .execution_options(yield_per=1_000)
     )
     yield from (row for row in rows if row.problems)
 

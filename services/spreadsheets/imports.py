@@ -229,7 +229,8 @@ def _as_json(value: Any) -> Any:
 def clean_file_name(name: str) -> str:
     """Return the last part of a file name, without characters that a terminal or a header could act on."""
     last = PurePath(name.replace("\\", "/")).name
-    return "".join(c for c in last if c.isprintable())[:MAX_FILE_NAME].strip() or "file"
+    printable = "".join(c for c in last if c.isprintable())[:MAX_FILE_NAME].strip()
+    return printable if printable.strip(".") else "file"
 
 
 # --- Runs ----------------------------------------------------------------------------------------------
