@@ -88,6 +88,7 @@ from resources.imports import (
 )
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
+from resources.letter import LetterDocument, LetterItem, LetterList, LetterVoid, VisitLetterList
 from resources.message import (
     AppointmentMessages,
     MessageCallback,
@@ -149,6 +150,7 @@ from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
+from services.jobs import registry as job_registry
 from services.spreadsheets.kinds import KINDS
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
@@ -226,6 +228,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (VisitSign, "/visits/<int:visit_id>/sign"),
     (VisitAddendumList, "/visits/<int:visit_id>/addenda"),
     (VisitDocument, "/visits/<int:visit_id>/document"),
+    (VisitLetterList, "/visits/<int:visit_id>/letters"),
+    (LetterList, "/letters"),
+    (LetterItem, "/letters/<int:letter_id>"),
+    (LetterVoid, "/letters/<int:letter_id>/void"),
+    (LetterDocument, "/letters/<int:letter_id>/document"),
     (TreatmentList, "/treatments"),
     (TreatmentItem, "/treatments/<int:treatment_id>"),
     (PrescriptionList, "/prescriptions"),
@@ -277,6 +284,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (UnsubscribeLink, "/u/<token>"),
 ]
 
+# Handlers of jobs that need endpoints or schemas: kind of the job -> function.
+JOB_HANDLERS: dict[str, job_registry.Handler] = {}
+
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Create the WSGI application. Without `settings`, read them from the environment.
@@ -300,6 +310,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     hooks.init_app(app)
     app.before_request(audit_chain.ensure_export_thread)
     register_routes(PlainApi(app))
+    job_registry.HANDLERS.update(JOB_HANDLERS)
     register_commands(app)
     registry.registered_endpoints(app)  # fail now if a route has no endpoint declaration
     return app

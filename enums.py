@@ -97,6 +97,14 @@ class PrescriptionStatus(StrEnum):
     EXPIRED = "expired"
 
 
+class LetterType(StrEnum):
+    """The type of a letter of a doctor."""
+
+    SICK_NOTE = "sick_note"
+    REFERRAL = "referral"
+    CERTIFICATE = "certificate"
+
+
 class LedgerKind(StrEnum):
     """The kind of a ledger entry.
 

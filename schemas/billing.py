@@ -285,6 +285,19 @@ class RefundOut(Out):
     created_at: InstantOut
 
 
+class CreditNoteOut(Out):
+    """A credit note of a bill, for a refund or for the void. `tax` is the part of the amount."""
+
+    id: int
+    number: str
+    refund_id: int | None
+    amount: MoneyOut
+    tax: MoneyOut
+    reason: str
+    created_by_id: int | None
+    created_at: InstantOut
+
+
 class ClaimOut(Out):
     """A claim with the allowed changes of its status."""
 
@@ -346,6 +359,7 @@ class BillingOut(OfPatient):
     notes: str | None
     payments: list[PaymentOut]
     refunds: list[RefundOut]
+    credit_notes: list[CreditNoteOut]
     claims: list[ClaimOut]
     voided_at: InstantOut | None
     void_reason: str | None

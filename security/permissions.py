@@ -47,6 +47,9 @@ class Permission(StrEnum):
     PRESCRIPTIONS_READ = "prescriptions.read"
     PRESCRIPTIONS_WRITE = "prescriptions.write"
     PRESCRIPTIONS_DISPENSE = "prescriptions.dispense"
+    LETTERS_READ = "letters.read"
+    LETTERS_WRITE = "letters.write"
+    LETTERS_VOID = "letters.void"
     BILLINGS_READ = "billings.read"
     BILLINGS_WRITE = "billings.write"
     REFUNDS_ASK = "refunds.ask"
@@ -103,6 +106,9 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.PRESCRIPTIONS_READ: (A, D, T),
     P.PRESCRIPTIONS_WRITE: (A, D),  # D: own
     P.PRESCRIPTIONS_DISPENSE: (A, D, T),  # D: own
+    P.LETTERS_READ: (A, D, T),  # as the clinical fields of visits
+    P.LETTERS_WRITE: (D,),  # own
+    P.LETTERS_VOID: (A, D),  # D: own
     P.BILLINGS_READ: (A, D, R),  # D: bills of own visits
     P.BILLINGS_WRITE: (A, R),
     P.REFUNDS_ASK: (A, R),  # R: request only; an admin decides
@@ -124,7 +130,7 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.MESSAGES_WRITE: (A, R),
 }
 # The rights that emergency access adds, for its patient only.
-EMERGENCY_RIGHTS = frozenset({P.HISTORY_READ, P.PRESCRIPTIONS_READ})
+EMERGENCY_RIGHTS = frozenset({P.HISTORY_READ, P.PRESCRIPTIONS_READ, P.LETTERS_READ})
 
 # Fields of an area that a role may not see: absent in responses, 403 as a filter or sort.
 CLINICAL = frozenset(

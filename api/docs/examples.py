@@ -184,6 +184,14 @@ EXAMPLES: dict[str, Example] = {
     "DELETE /visits/{visit_id}": Example({"visit_id": 2}, {"reason": "Recorded for the wrong patient"}),
     "POST /visits/{visit_id}/sign": Example({"visit_id": 3}),
     "POST /visits/{visit_id}/addenda": Example({"visit_id": 4}, {"text": "The left knee, not the right."}),
+    "POST /visits/{visit_id}/letters": Example(
+        body={
+            "type": "referral",
+            "recipient": "Cardiology, City Hospital",
+            "text": "Please examine this patient for palpitations since last week.",
+        }
+    ),
+    "POST /letters/{letter_id}/void": Example({"letter_id": 2}, {"reason": "Wrong period"}),
     "POST /treatments": Example(
         body={
             "visit_id": 1,

@@ -27,7 +27,7 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.billing import adjustments, bills, ledger
-from services.billing.invoice_numbers import set_invoice_number
+from services.clinic.versions import current_version_id
 from services.patients import activity
 from services.rows import get_or_404, get_referenced, mapping
 
@@ -76,7 +76,7 @@ def create(
         item_id=bill.items[0].id,
     )
     audit_log.set_action(bill, "import")  # not issued: the patient gets no message about it
-    set_invoice_number(bill)
+    bills.set_invoice_number(bill)
     return entry
 
 
@@ -102,6 +102,7 @@ def _create_bill(actor: Actor, patient: Patient, amount: Decimal, due: date, des
         date=clock.today(),
         due_date=due,
         created_by_id=actor.user_id,
+        clinic_version_id=current_version_id(),
         items=[BillingItem(description=description, quantity=1, unit_price=amount)],
         refunds=[],
         claims=[],

@@ -21,7 +21,8 @@ from services.messages.conditions import is_active, needs_follow_up
 from services.messages.quiet_hours import end_of_quiet
 from services.messages.settings import message_settings
 
-SEND = "messages.send"  # the kind of the job
+SEND_EMAIL = "messages.send"  # the kinds of jobs; earlier versions had only this one
+SEND_TO_PHONE = "messages.send_to_phone"
 FOLLOW_UP_NOTICE = timedelta(days=7)  # before the date of the follow-up, so that a time is still free
 # These are sent in quiet hours if waiting would pass the old or the new start.
 URGENT = (MessageKind.MOVED, MessageKind.CANCELLED)
@@ -106,7 +107,8 @@ def _insert(**values: Any) -> Message | None:
 def enqueue(message: Message) -> None:
     """Add the job of the next attempt."""
     payload = {"message_id": message.id, "attempt": message.attempts + 1}
-    queue.enqueue(SEND, payload, run_at=message.send_at)
+    kind = SEND_EMAIL if message.channel is MessageChannel.EMAIL else SEND_TO_PHONE
+    queue.enqueue(kind, payload, run_at=message.send_at)
 
 
 def after_quiet_hours(kind: MessageKind, instant: datetime, appointment: Appointment | None) -> datetime:

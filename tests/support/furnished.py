@@ -75,6 +75,12 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     prescription = doctor.make(
         "/prescriptions", visit_id=visit, medications=[{"name": "Metformin", "quantity": 30.5}]
     )["id"]
+    letter = doctor.make(
+        f"/visits/{visit}/letters",
+        type="referral",
+        text="Please see this patient",
+        recipient="City Hospital",
+    )["id"]
     bill = clinic.bill("500.00", patient_id=patient)["id"]
     path = f"/billings/{bill}"
     paid = admin.make(f"{path}/payments", amount="150.00", method="cash")
@@ -104,6 +110,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("visit_id",): (visit,),
         ("treatment_id",): (treatment,),
         ("prescription_id",): (prescription,),
+        ("letter_id",): (letter,),
         ("billing_id",): (bill,),
         ("billing_id", "payment_id"): (bill, _newest_id(paid, "payments")),
         ("billing_id", "refund_id"): (bill, _newest_id(refunds, "refunds")),

@@ -48,6 +48,7 @@ def test_encodings_and_line_ends(content: bytes, encoding: str | None) -> None:
     [
         (TEXT.encode("cp1252"), None),
         (TEXT.encode("utf-16-le"), None),
+        ("name;city\nJane;Rome\n".encode("utf-16-le"), None),
         (TEXT.encode("cp1252"), "utf-8"),
         (b"name;city\nJos\x81;x\n", "cp1252"),
         (TEXT.encode(), "rot13"),

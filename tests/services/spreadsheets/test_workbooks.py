@@ -153,6 +153,15 @@ def test_rich_texts_escapes_and_positions() -> None:
     assert cells(rows) == [("Jane", None), (None, "a\rb_x000D_")]
 
 
+def test_a_table_may_begin_in_any_cell() -> None:
+    book = by_openpyxl([[], [None, None, "a", "b"], [], [None, None, 1, "#N/A"]])
+
+    table = read(book)
+
+    assert table.header == ("a", "b")
+    assert [(row.number, row.cells) for row in table.rows] == [(4, (1, CellError("error_value")))]
+
+
 def test_prefixes_of_names_do_not_hide_errors() -> None:
     sheet = (
         f'<x:worksheet xmlns:x="{MAIN}"><x:sheetData>{HEAD}<row r="2"><c r="A2" t="e"><v>#N/A</v></c></row>'
@@ -270,6 +279,7 @@ def test_a_text_that_all_cells_share_ends_the_process_and_not_the_server() -> No
     content = workbook(HEAD + rows * 1_000, parts={"xl/sharedStrings.xml": texts})
 
     assert code_of(content) == "payload_too_large"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_500_000  # kB; the texts are 3.2 GB
 
 
 def test_the_process_gets_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
