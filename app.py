@@ -88,6 +88,7 @@ from resources.imports import (
 )
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
+from resources.letter import LetterDocument, LetterItem, LetterList, LetterVoid, VisitLetterList
 from resources.message import (
     AppointmentMessages,
     MessageCallback,
@@ -120,6 +121,7 @@ from resources.prescription import (
     PrescriptionList,
     PrescriptionStop,
 )
+from resources.price_list import PriceList, PriceListItemResource
 from resources.root import (
     Console,
     ConsoleScript,
@@ -148,6 +150,7 @@ from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
+from services.jobs import registry as job_registry
 from services.spreadsheets.kinds import KINDS
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
@@ -225,6 +228,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (VisitSign, "/visits/<int:visit_id>/sign"),
     (VisitAddendumList, "/visits/<int:visit_id>/addenda"),
     (VisitDocument, "/visits/<int:visit_id>/document"),
+    (VisitLetterList, "/visits/<int:visit_id>/letters"),
+    (LetterList, "/letters"),
+    (LetterItem, "/letters/<int:letter_id>"),
+    (LetterVoid, "/letters/<int:letter_id>/void"),
+    (LetterDocument, "/letters/<int:letter_id>/document"),
     (TreatmentList, "/treatments"),
     (TreatmentItem, "/treatments/<int:treatment_id>"),
     (PrescriptionList, "/prescriptions"),
@@ -251,6 +259,8 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (MessageTemplateList, "/messages/templates"),
     (MessageTemplateItem, "/messages/templates/<kind>/<channel>/<locale>"),
     (MessageTemplatePreview, "/messages/templates/<kind>/<channel>/<locale>/preview"),
+    (PriceList, "/price-list"),
+    (PriceListItemResource, "/price-list/<int:price_list_item_id>"),
     (RevenueReport, "/analytics/revenue"),
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
@@ -273,6 +283,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (AppointmentLink, "/a/<token>"),
     (UnsubscribeLink, "/u/<token>"),
 ]
+
+# Handlers of jobs that need endpoints or schemas: kind of the job -> function.
+JOB_HANDLERS: dict[str, job_registry.Handler] = {}
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -297,6 +310,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     hooks.init_app(app)
     app.before_request(audit_chain.ensure_export_thread)
     register_routes(PlainApi(app))
+    job_registry.HANDLERS.update(JOB_HANDLERS)
     register_commands(app)
     registry.registered_endpoints(app)  # fail now if a route has no endpoint declaration
     return app

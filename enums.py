@@ -97,6 +97,14 @@ class PrescriptionStatus(StrEnum):
     EXPIRED = "expired"
 
 
+class LetterType(StrEnum):
+    """The type of a letter of a doctor."""
+
+    SICK_NOTE = "sick_note"
+    REFERRAL = "referral"
+    CERTIFICATE = "certificate"
+
+
 class LedgerKind(StrEnum):
     """The kind of a ledger entry.
 
@@ -104,6 +112,7 @@ class LedgerKind(StrEnum):
     A reversal cancels the entry in `reverses_id`.
     A credit moves money between a bill and the account of the patient.
     An insurer's debt is money of an insurer on a void bill. It belongs to the insurer, not to the patient.
+    An opening balance is an amount from before the first entry: a debt (+) or a credit (-). It is no revenue.
     """
 
     CHARGE = "charge"
@@ -116,6 +125,7 @@ class LedgerKind(StrEnum):
     WRITE_OFF = "write_off"
     REVERSAL = "reversal"
     INSURER_DEBT = "insurer_debt"
+    OPENING_BALANCE = "opening_balance"
 
 
 class PaymentMethod(StrEnum):

@@ -61,6 +61,7 @@ CODES: dict[str, tuple[int, str]] = {
     # validation
     "validation_failed": (422, "Some values are wrong"),
     "unprintable_characters": (422, "No font has some characters"),
+    "too_many_rows": (422, "The list has too many rows"),
     "idempotency_mismatch": (422, "The idempotency key belongs to another request"),
     # files of an import
     "unsupported_file": (422, "The kind of file is not supported"),
@@ -69,7 +70,6 @@ CODES: dict[str, tuple[int, str]] = {
     "unknown_delimiter": (422, "The delimiter of the file is not known"),
     "unbalanced_quotes": (422, "The quotation marks of the file do not match"),
     "no_rows": (422, "The file has no rows"),
-    "too_many_rows": (422, "There are too many rows"),
     "too_many_columns": (422, "There are too many columns"),
     "merged_header": (422, "The header has merged cells"),
     "duplicate_columns": (422, "A column name occurs twice"),
@@ -168,6 +168,7 @@ CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
         ("uq_inventory_items_sku", "uq_inventory_items_sku_key"),
         ("already_exists", "sku", "This SKU is already in use."),
     ),
+    "uq_price_list_items_code_key": ("already_exists", "code", "This code is already in use."),
     "uq_allergies_medical_history_id_substance_fold": (
         "already_exists",
         "allergies",

@@ -37,6 +37,7 @@ from services import clock
 from services.billing.integrity import billing_checks
 from services.calendar_feeds.integrity import calendar_feed_checks
 from services.clinic.integrity import clinic_checks
+from services.clinical.integrity import letter_checks
 from services.integrity_rule import IntegrityCheck, sum_of
 from services.jobs.integrity import job_checks
 from services.messages.integrity import message_checks
@@ -148,6 +149,7 @@ def _clinical_checks() -> list[IntegrityCheck]:
             "A prescription has the patient of its visit.",
             select(Prescription.id).join(Visit).where(Prescription.patient_id != Visit.patient_id),
         ),
+        *letter_checks(),
     ]
 
 

@@ -184,6 +184,14 @@ EXAMPLES: dict[str, Example] = {
     "DELETE /visits/{visit_id}": Example({"visit_id": 2}, {"reason": "Recorded for the wrong patient"}),
     "POST /visits/{visit_id}/sign": Example({"visit_id": 3}),
     "POST /visits/{visit_id}/addenda": Example({"visit_id": 4}, {"text": "The left knee, not the right."}),
+    "POST /visits/{visit_id}/letters": Example(
+        body={
+            "type": "referral",
+            "recipient": "Cardiology, City Hospital",
+            "text": "Please examine this patient for palpitations since last week.",
+        }
+    ),
+    "POST /letters/{letter_id}/void": Example({"letter_id": 2}, {"reason": "Wrong period"}),
     "POST /treatments": Example(
         body={
             "visit_id": 1,
@@ -224,6 +232,11 @@ EXAMPLES: dict[str, Example] = {
     "POST /inventory/{item_id}/movements": Example(
         body={"type": "restock", "quantity": 100, "lot_number": "L-7731", "expires_on": "2031-12-31"}
     ),
+    "POST /price-list": Example(
+        body={"code": "LAB-FBC", "name": "Full blood count", "category": "laboratory", "unit_price": "25.00"}
+    ),
+    "PATCH /price-list/{price_list_item_id}": Example(body={"unit_price": "27.50"}),
+    "DELETE /price-list/{price_list_item_id}": Example({"price_list_item_id": 2}),
     "POST /billings": Example(
         body={
             "patient_id": 1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -12,7 +14,9 @@ from api.docs.example_values import EMPTY, VALUES
 from api.docs.examples import VARIABLES, example_of
 from api.docs.registry import RegisteredEndpoint
 from api.endpoint import EndpointSpec
+from api.list_files import MAX_ROWS
 from api.list_query import MAX_TEXT
+from api.response_format import LIST_FORMATS
 from api.serialization import Serializer
 from enums import Role
 from schemas.fields import MAX_ID
@@ -53,17 +57,25 @@ class DocumentedSchema(GenerateJsonSchema):
         return json_schema
 
 
+@cache
+def _generated(kind: Any, *, output: bool) -> str:
+    """Return the JSON Schema of a type as text: endpoints share types, and two documents contain each."""
+    return json.dumps(
+        TypeAdapter(kind).json_schema(
+            mode="serialization" if output else "validation",
+            ref_template=REF,
+            schema_generator=DocumentedSchema,
+            union_format="any_of",
+        )
+    )
+
+
 def schema_of(kind: Any, *, output: bool, definitions: Schema) -> Schema:
     """Return the JSON Schema of a type, and add the schemas that it refers to to `definitions`.
 
     Two different schemas with the same name raise TypeError.
     """
-    schema = TypeAdapter(kind).json_schema(
-        mode="serialization" if output else "validation",
-        ref_template=REF,
-        schema_generator=DocumentedSchema,
-        union_format="any_of",
-    )
+    schema: Schema = json.loads(_generated(kind, output=output))
     referenced = schema.pop("$defs", {})
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         referenced[kind.__name__] = schema
@@ -131,6 +143,13 @@ PAGING_PARAMETERS: dict[str, tuple[Schema, str]] = {
         "Only rows with a greater id, sorted by id: for reading a whole list page by page.",
     ),
 }
+FORMAT_PARAMETERS: dict[str, tuple[Schema, str]] = {
+    "format": (
+        {"type": "string", "enum": list(LIST_FORMATS), "default": "json"},
+        f"A file contains all rows, at most {MAX_ROWS:,}. The parameters of pages are then 422. The header "
+        "`Accept` may name the media type instead.",
+    ),
+}
 SEARCH_PARAMETERS: dict[str, tuple[Schema, str]] = {
     "q": (KIND_SCHEMAS[Kind.TEXT] | {"examples": ["zawadi"]}, "Words of names and numbers."),
 }
@@ -152,7 +171,7 @@ CALENDAR_PARAMETERS: dict[str, tuple[Schema, str]] = {
         "The IANA time zone of date-times without an offset. Default: the zone of the clinic.",
     ),
 }
-SHARED_PARAMETERS = PAGING_PARAMETERS | SEARCH_PARAMETERS | DATE_PARAMETERS
+SHARED_PARAMETERS = PAGING_PARAMETERS | FORMAT_PARAMETERS | SEARCH_PARAMETERS | DATE_PARAMETERS
 
 
 def parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
@@ -200,7 +219,7 @@ def _inline(member: Schema, definitions: Schema) -> Schema:
 
 
 def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
-    shared = dict(PAGING_PARAMETERS)
+    shared = PAGING_PARAMETERS | FORMAT_PARAMETERS
     sortable = {"type": "string", "enum": sorted(list_spec.columns), "default": "id"}
     summary = "The column to sort by. Equal values are sorted by id."
     if list_spec.newest_first:

@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def validated(model: type[Model], members: Mapping[str, Any]) -> Model:
     """Return the members of a row as the schema, or raise 422 with each wrong member."""
-    return request_body.validate(model, dict(members))
+    return request_body.validate(model, {name: _json_value(value) for name, value in members.items()})
 
 
 def stored_members(row: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -27,4 +27,4 @@ def stored_members(row: Any, names: Iterable[str]) -> dict[str, Any]:
 def _json_value(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
-    return str(value) if isinstance(value, Decimal) else value
+    return format(value, "f") if isinstance(value, Decimal) else value

@@ -15,10 +15,11 @@ with different settings write side by side.
 
 from __future__ import annotations
 
+import copy
 import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -53,7 +54,6 @@ class PendingEntry:
     """An audit entry that the current transaction will append.
 
     `change` is `create`, `update` or `delete` for a changed record. Such an entry is also an event.
-    `savepoint` is the number of the savepoint in which the entry was made or copied.
     """
 
     action: str
@@ -65,37 +65,39 @@ class PendingEntry:
     outcome: AuditOutcome = AuditOutcome.SUCCESS
     detail: str | None = None
     change: str | None = None
-    savepoint: int = 0
 
 
 @dataclass
 class PendingEntries:
     """The pending audit entries of a session: one for each changed record.
 
-    It is attached to the session as `session.info[PendingEntries]`. `savepoints` holds the entries as they
-    were when a savepoint began. An entry is copied at its first change in a savepoint: a transaction with
-    many savepoints and entries would otherwise copy all of them each time.
+    It is attached to the session as `session.info[PendingEntries]`. For each open savepoint, `savepoints`
+    holds the entries that changed since, as they were when it began. None stands for a new entry.
     """
 
     entries: dict[RecordKey, PendingEntry] = field(default_factory=dict)
-    savepoints: dict[SessionTransaction, dict[RecordKey, PendingEntry]] = field(default_factory=dict)
-    number: int = 0  # of savepoints so far
+    savepoints: dict[SessionTransaction, dict[RecordKey, PendingEntry | None]] = field(default_factory=dict)
 
     def entry(self, entity: str, entity_id: int | None, action: str) -> PendingEntry:
         """Return the entry of a changed record to change it, created with `action` if it has none."""
-        key = (entity, entity_id)
-        entry = self.entries.get(key)
-        if entry is None:
-            entry = PendingEntry(action, entity, entity_id, change="update", savepoint=self.number)
-        elif entry.savepoint != self.number:
-            entry = replace(
-                entry,
-                patient_ids=set(entry.patient_ids),
-                fields=set(entry.fields),
-                savepoint=self.number,
-            )
-        self.entries[key] = entry
-        return entry
+        return self.add((entity, entity_id), PendingEntry(action, entity, entity_id, change="update"))
+
+    def add(self, key: RecordKey, entry: PendingEntry) -> PendingEntry:
+        """Return the entry of this key to change it. Without one, add the given entry."""
+        for earlier in self.savepoints.values():
+            if key not in earlier:
+                earlier[key] = copy.deepcopy(self.entries.get(key))
+        return self.entries.setdefault(key, entry)
+
+    def roll_back(self, savepoint: SessionTransaction) -> None:
+        """Restore the entries of the time when the savepoint began. Later savepoints end too."""
+        while savepoint in self.savepoints:
+            _latest, earlier = self.savepoints.popitem()
+            for key, entry in earlier.items():
+                if entry is None:
+                    self.entries.pop(key, None)
+                else:
+                    self.entries[key] = entry
 
 
 def pending_entries() -> PendingEntries:
@@ -121,6 +123,7 @@ def register(session_class: type[Session] | Any) -> None:
     event.listen(session_class, "before_flush", _set_time_stamps)
     event.listen(session_class, "after_flush", _collect_changes)
     event.listen(session_class, "after_transaction_create", _begin_savepoint)
+    event.listen(session_class, "after_commit", _end_savepoint)
     event.listen(session_class, "after_soft_rollback", _roll_back_savepoint)
 
 
@@ -138,17 +141,19 @@ def _set_time_stamps(session: Session, _context: Any, _instances: Any) -> None:
 def _begin_savepoint(session: Session, transaction: SessionTransaction) -> None:
     pending = _of_session(session)
     if transaction.nested:
-        pending.savepoints[transaction] = dict(pending.entries)
-        pending.number += 1
+        pending.savepoints[transaction] = {}
     elif transaction.parent is None:
         pending.savepoints.clear()
 
 
+def _end_savepoint(session: Session) -> None:
+    savepoint = session.get_nested_transaction()  # None if the whole transaction is committed
+    if savepoint is not None:
+        _of_session(session).savepoints.pop(savepoint, None)
+
+
 def _roll_back_savepoint(session: Session, transaction: SessionTransaction) -> None:
-    pending = _of_session(session)
-    if transaction in pending.savepoints:
-        pending.entries = pending.savepoints.pop(transaction)
-        pending.number += 1  # an outer savepoint may hold the same entries
+    _of_session(session).roll_back(transaction)
 
 
 def _collect_changes(session: Session, _context: Any) -> None:
@@ -245,7 +250,28 @@ def record_read(action: str, entity: str | None, ids: Sequence[int], patient_ids
     """
     single = ids[0] if action == "read" and len(ids) == 1 else None
     entry = PendingEntry(action, entity, single, entity_ids=list(ids), patient_ids=set(patient_ids))
-    pending_entries().entries.setdefault((f"{action} {entity}", single), entry)
+    pending_entries().add((f"{action} {entity}", single), entry)
+
+
+def take_reads() -> set[int]:
+    """Remove the pending entries of reads, and return their patients: for one entry about all of them."""
+    entries = pending_entries().entries
+    reads = [entries.pop(key) for key, entry in list(entries.items()) if entry.action in READS]
+    return {patient_id for entry in reads for patient_id in entry.patient_ids}
+
+
+def record_export(
+    entity: str | None, ids: Sequence[int], patient_ids: Iterable[int], facts: Iterable[str], digest: str
+) -> None:
+    """Add the entry of a written file: its digest, and facts such as `rows=57` and its filters."""
+    pending_entries().entries["export", None] = PendingEntry(
+        "export",
+        entity,
+        entity_ids=ids,
+        patient_ids=set(patient_ids),
+        fields=set(facts),
+        detail=f"sha256:{digest}",
+    )
 
 
 # --- Entries -------------------------------------------------------------------------------------------
@@ -262,7 +288,7 @@ def append_pending(actor: Actor | None, operation: str) -> bool:
     for entry in entries:
         _add_patient(entry)
         if actor is not None and entry.action in READS and entry.patient_ids & actor.emergency_patients:
-            entry.detail = EMERGENCY_MARK
+            entry.detail = f"{entry.detail}; {EMERGENCY_MARK}" if entry.detail else EMERGENCY_MARK
     append(actor, operation, entries)
     return bool(entries)
 

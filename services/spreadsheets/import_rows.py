@@ -166,7 +166,8 @@ def _create(plan: ImportPlan, actor: Actor, row: FileRow, valid: ImportRow) -> O
 
     outcome = _guarded(row, partial(create, valid, row.notes))
     if not alike:
-        return outcome
+        exists = any(problem["code"] == "already_exists" for problem in outcome.problems)
+        return duplicate(plan, row, outcome.problems[0]) if exists else outcome
     text = f"may be the same as {plan.kind.entity.replace('_', ' ')} {', '.join(map(str, alike))}"
     problem = problem_of(None, "possible_duplicate", text)
     if plan.on_duplicate is not OnDuplicate.CREATE_FLAGGED:

@@ -74,7 +74,7 @@ def _load(import_id: int, state: ImportState) -> tuple[ImportPlan, OnError, Sequ
 
 def dry_run(import_id: int) -> None:
     """Process all rows of the file without any effect, and store what applying would do with each."""
-    loaded = _load(import_id, ImportState.CHECKING)
+    loaded = with_retries(partial(_load, import_id, ImportState.CHECKING))
     if loaded is None:
         return
     plan, _on_error, rows = loaded
@@ -203,12 +203,12 @@ class RowRefusedError(Exception):
 
 def apply(import_id: int) -> None:
     """Apply the rows that the dry run accepted. With `on_error` none, take all back if one is refused."""
-    loaded = _load(import_id, ImportState.APPLYING)
+    loaded = with_retries(partial(_load, import_id, ImportState.APPLYING))
     if loaded is None:
         return
     plan, on_error, rows = loaded
     by_number, size = {row.number: row for row in rows}, BATCH
-    while _failure(import_id) is None:
+    while with_retries(partial(_failure, import_id)) is None:
         try:
             done = with_retries(partial(_apply_batch, plan, on_error, by_number, size))
             if not done:
@@ -217,7 +217,7 @@ def apply(import_id: int) -> None:
         except RowRefusedError as end:
             outcome = end.outcome
             with_retries(partial(_store_failure, plan, outcome))
-    if _failure(import_id) is None:
+    if with_retries(partial(_failure, import_id)) is None:
         with_retries(partial(_finish, plan))
     else:
         import_undo.take_back(plan)

@@ -6,9 +6,10 @@ A row that was changed by somebody else since is not touched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
@@ -26,6 +27,7 @@ from services.rows import get_or_404, lock_rows
 from services.spreadsheets.batches import BATCH, save_counts, with_retries
 from services.spreadsheets.import_content import ImportPlan, Problem, plan_of, problem_of, problems_of
 from services.spreadsheets.import_rows import versions_of
+from services.spreadsheets.kinds import ImportKind
 
 UNDO_DAYS = timedelta(days=7)
 
@@ -61,7 +63,7 @@ def _applied(plan: ImportPlan, condition: object, order: object) -> Sequence[Imp
 
 def undo(import_id: int) -> None:
     """Undo the applied rows, the last ones first."""
-    plan = _load(import_id, ImportState.UNDOING)
+    plan = with_retries(partial(_load, import_id, ImportState.UNDOING))
     if plan is not None:
         _undo_rows(plan, ImportRowState.UNDONE, None)
         with_retries(partial(_finish, plan, ImportState.UNDONE))
@@ -97,7 +99,7 @@ def _undo_batch(
     with transaction(plan.operation) as actor:
         condition = ImportedRow.number < below if below is not None else ImportedRow.number > 0
         batch = _applied(plan, condition, ImportedRow.number.desc())
-        stored = lock_rows(plan.kind.model, (row.entity_id for row in batch if row.entity_id is not None))
+        stored = _lock(plan.kind, {row.entity_id for row in batch if row.entity_id is not None})
         touched = _touched_ids(plan, batch)
         undone = []
         for row in batch:
@@ -115,6 +117,11 @@ def _undo_batch(
         _forget_sources(plan, undone)
         save_counts(plan.import_id, {state: len(undone), ImportRowState.APPLIED: -len(undone)})
         return [row.number for row in batch]
+
+
+def _lock(kind: ImportKind, ids: Collection[int]) -> Mapping[Any, Base]:
+    """Lock the rows to undo, and return them by id."""
+    return lock_rows(kind.model, ids) if kind.lock_created is None else kind.lock_created(ids)
 
 
 def _undo_row(plan: ImportPlan, actor: Actor, row: ImportedRow, stored: Base) -> tuple[Problem, ...]:

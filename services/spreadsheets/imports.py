@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, TypedDict, Unpack
 
@@ -214,11 +215,15 @@ def _sample(plan: ImportPlan, table: SourceTable) -> list[dict[str, Any]]:
             {
                 "number": row.number,
                 "cells": [as_text(cell) for cell in row.cells],
-                "members": parsed.members,
+                "members": {name: _as_json(value) for name, value in parsed.members.items()},
                 "problems": {name: problem.message for name, problem in parsed.problems.items()},
             }
         )
     return sample
+
+
+def _as_json(value: Any) -> Any:
+    return format(value, "f") if isinstance(value, Decimal) else value
 
 
 def clean_file_name(name: str) -> str:

@@ -74,6 +74,7 @@ class ImportKind:
     - `snapshot`: returns the members of a row that an update may change, as JSON.
     - `undo_update`: sets members back to the values that `snapshot` returned.
     - `lock`: locks what a batch of rows needs, in the order of `docs/architecture.md`.
+    - `lock_created`: locks the rows to undo and what their undo changes. It returns the rows by id.
     - `versions`: returns the versions of rows by id. They change with each change of a row or of its parts.
       None: the column `version`.
     - `find_used`: returns the ids of created rows that other rows refer to since. They cannot be undone.
@@ -91,6 +92,7 @@ class ImportKind:
     snapshot: Callable[[Any], dict[str, Any]] | None = None
     undo_update: Callable[[Actor, Any, Mapping[str, Any]], None] | None = None
     lock: Callable[[Sequence[ImportRow]], None] = _lock_nothing
+    lock_created: Callable[[Collection[int]], Mapping[int, Base]] | None = None  # None: only the rows
     versions: Callable[[Collection[int]], dict[int, int]] | None = None
     find_used: Callable[[Collection[int]], Iterable[int]] = _use_nothing
 

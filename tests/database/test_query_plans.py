@@ -26,12 +26,12 @@ SMALL = {
     "audit_heads",
     "calendar_feeds",
     "doctors",
+    "document_counters",
     "emergency_accesses",
     "import_files",
     "imports",
     "inventory_items",
     "inventory_lots",
-    "invoice_counters",
     "jobs",  # finished ones are removed after some days
     "schedule_windows",
     "time_off",

@@ -32,12 +32,13 @@ UNION ALL SELECT 'function', '', p.proname, pg_get_functiondef(p.oid)
 UNION ALL SELECT 'sequence', '', sequencename, data_type::text FROM pg_sequences WHERE schemaname = 'public'
 """
 
+SEEDED_SEQUENCE = "clinic_record_versions_id_seq"  # a migration inserts the row 1
 # The state after the migrations: only the rows that they insert. Triggers and foreign keys are off.
 EMPTY = f"""
 SET lock_timeout = '5s'; SET session_replication_role = replica;
 {"".join(f"DELETE FROM {table.name};" for table in Base.metadata.sorted_tables)}
 {"".join(f"INSERT INTO {table} SELECT * FROM inserted_{table};" for table in SEEDED_TABLES)}
-SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
+SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, sequencename = '{SEEDED_SEQUENCE}')
   FROM pg_sequences WHERE last_value IS NOT NULL
 """
 # Changes if a test changes the schema.
@@ -61,10 +62,11 @@ class ReusedDatabase:
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self.server, self.template = server, template
-        self._open()
+        self.url = server.clone(template)
+        self._connect()
 
     def empty(self) -> str:
-        """Delete all rows and return the URL."""
+        """Delete all rows and return the URL. A new clone has the same URL: applications stay usable."""
         try:
             if self._execute(SCHEMA_SUMMARY) == self.schema_summary:
                 self._execute(EMPTY)
@@ -72,7 +74,8 @@ class ReusedDatabase:
         except psycopg2.Error:
             pass  # the schema is broken, or another connection holds a lock: a new clone solves both
         self.close()
-        self._open()
+        self.server.clone(self.template, self.url)
+        self._connect()
         return self.url
 
     def close(self) -> None:
@@ -80,8 +83,7 @@ class ReusedDatabase:
         self.connection.close()
         self.server.drop(self.url)
 
-    def _open(self) -> None:
-        self.url = self.server.clone(self.template)
+    def _connect(self) -> None:
         self.connection = psycopg2.connect(self.url)
         self.connection.autocommit = True
         self.schema_summary = self._execute(KEEP + SCHEMA_SUMMARY)

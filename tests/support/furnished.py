@@ -56,6 +56,9 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     item = clinic.item(
         quantity=50, sku=f"SKU-{number}", category="dressings", unit="piece", unit_cost="1.20"
     )["id"]
+    price = admin.make("/price-list", code=f"LAB-{number}", name=f"Blood count {number}", unit_price="25.00")[
+        "id"
+    ]
     appointment = clinic.appointment(
         patient_id=patient, doctor_id=doctor_id, date=soon(days=number), reason="Cough", type="follow_up"
     )["id"]
@@ -71,6 +74,12 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     treatment = clinic.treatment(visit_id=visit, inventory_items=[{"item_id": item, "quantity": 1}])["id"]
     prescription = doctor.make(
         "/prescriptions", visit_id=visit, medications=[{"name": "Metformin", "quantity": 30.5}]
+    )["id"]
+    letter = doctor.make(
+        f"/visits/{visit}/letters",
+        type="referral",
+        text="Please see this patient",
+        recipient="City Hospital",
     )["id"]
     bill = clinic.bill("500.00", patient_id=patient)["id"]
     path = f"/billings/{bill}"
@@ -96,10 +105,12 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("emergency_access_id",): (access,),
         ("doctor_id",): (doctor_id,),
         ("item_id",): (item,),
+        ("price_list_item_id",): (price,),
         ("appointment_id",): (appointment,),
         ("visit_id",): (visit,),
         ("treatment_id",): (treatment,),
         ("prescription_id",): (prescription,),
+        ("letter_id",): (letter,),
         ("billing_id",): (bill,),
         ("billing_id", "payment_id"): (bill, _newest_id(paid, "payments")),
         ("billing_id", "refund_id"): (bill, _newest_id(refunds, "refunds")),

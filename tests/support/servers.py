@@ -158,12 +158,12 @@ class PostgresServer(Server):
         """Create an empty database and return its URL."""
         return self.clone("template0")
 
-    def clone(self, template: str) -> str:
-        """Copy a database, named by name or URL. There must be no connection to it."""
+    def clone(self, template: str, copy: str | None = None) -> str:
+        """Copy a database, named by name or URL, to the URL `copy`. There must be no connection to it."""
         source = (make_url(template).database if "://" in template else template) or ""
-        name = next(self._names)
+        name = make_url(copy).database if copy else next(self._names)
         self._run(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
-        return self.url(name)
+        return copy or self.url(name)
 
     def drop(self, url: str) -> None:
         """Drop a database and its connections."""
