@@ -39,7 +39,7 @@ from services.exports.exports import ExportTask
 from services.jobs import storage
 from services.jobs.transactions import transaction
 from services.spreadsheets import xlsx_files
-from services.spreadsheets.cells import FileColumn
+from services.spreadsheets.file_columns import FileColumn
 from services.spreadsheets.csv_files import write_csv
 
 OPERATION = "exports.write"

@@ -17,6 +17,8 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
 
 from enums import ImportAction, ImportRowState, ImportState, OnDuplicate, OnError
 from extensions import db
@@ -24,6 +26,7 @@ from models import Import, ImportedRow, ImportSource
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
+from services.jobs.failures import Dead
 from services.jobs.transactions import rehearsal, transaction
 from services.rows import execute_core, get_or_404, lock_rows
 from services.spreadsheets import import_undo
@@ -32,11 +35,10 @@ from services.spreadsheets.file_duplicates import FileDuplicates
 from services.spreadsheets.import_content import (
     FileRow,
     ImportPlan,
-    load_content,
     plan_of,
     problem_of,
     read_row,
-    table_of,
+    read_stored,
 )
 from services.spreadsheets.import_rows import (
     Match,
@@ -63,8 +65,11 @@ def _load(import_id: int, state: ImportState) -> tuple[ImportPlan, OnError, Sequ
         row = get_or_404(Import, import_id)
         if row.state is not state:
             return None
-        plan, on_error, content = plan_of(row), row.on_error, load_content(import_id)
-    return plan, on_error, table_of(row, content).rows  # outside of a transaction: it can take seconds
+        plan, on_error = plan_of(row), row.on_error
+    file = read_stored(import_id)
+    if file is None:
+        raise Dead("The file of the import was removed.")
+    return plan, on_error, file.table.rows
 
 
 # --- Dry run -------------------------------------------------------------------------------------------
@@ -72,7 +77,7 @@ def _load(import_id: int, state: ImportState) -> tuple[ImportPlan, OnError, Sequ
 
 def dry_run(import_id: int) -> None:
     """Process all rows of the file without any effect, and store what applying would do with each."""
-    loaded = _load(import_id, ImportState.CHECKING)
+    loaded = with_retries(partial(_load, import_id, ImportState.CHECKING))
     if loaded is None:
         return
     plan, _on_error, rows = loaded
@@ -201,12 +206,12 @@ class RowRefusedError(Exception):
 
 def apply(import_id: int) -> None:
     """Apply the rows that the dry run accepted. With `on_error` none, take all back if one is refused."""
-    loaded = _load(import_id, ImportState.APPLYING)
+    loaded = with_retries(partial(_load, import_id, ImportState.APPLYING))
     if loaded is None:
         return
     plan, on_error, rows = loaded
     by_number, size = {row.number: row for row in rows}, BATCH
-    while _failure(import_id) is None:
+    while with_retries(partial(_failure, import_id)) is None:
         try:
             done = with_retries(partial(_apply_batch, plan, on_error, by_number, size))
             if not done:
@@ -215,7 +220,7 @@ def apply(import_id: int) -> None:
         except RowRefusedError as end:
             outcome = end.outcome
             with_retries(partial(_store_failure, plan, outcome))
-    if _failure(import_id) is None:
+    if with_retries(partial(_failure, import_id)) is None:
         with_retries(partial(_finish, plan))
     else:
         import_undo.take_back(plan)
@@ -290,21 +295,7 @@ def _save_results(plan: ImportPlan, outcomes: Sequence[Outcome]) -> None:
         new = {f"new_{name}": columns[name] for name in _SAVED}
         values.append({"row_number": outcome.file_row.number, **new})
     _execute_many(statement, values)
-    sources = [
-        {
-            "kind": plan.kind.name,
-            "source": plan.source,
-            "source_id": outcome.file_row.source_id,
-            "entity_id": outcome.entity_id,
-            "import_id": plan.import_id,
-        }
-        for outcome in outcomes
-        if outcome.action is not ImportAction.NONE
-    ]
-    known = _known_sources(plan, [str(source["source_id"]) for source in sources])
-    new_sources = [source for source in sources if source["source_id"] not in known]
-    if new_sources:
-        _execute_many(insert(_SOURCES), new_sources)
+    _save_sources(plan, outcomes)
     counts = count_states(outcomes)
     save_counts(plan.import_id, counts | {State.READY: -len(outcomes)})
 
@@ -315,6 +306,34 @@ def _execute_many(statement: Any, values: list[dict[str, Any]]) -> None:
 
 
 _SAVED = ("state", "action", "entity_id", "version", "problems", "previous")
+
+
+def _save_sources(plan: ImportPlan, outcomes: Sequence[Outcome]) -> None:
+    """Store from which rows of the file the records come. Raises `StaleDataError` for a row imported twice.
+
+    A changed record may have its source already. A created one must not: another import has then created
+    it too, after this one looked for it.
+    """
+    updated = [each for each in outcomes if each.action is ImportAction.UPDATE]
+    known = _known_sources(plan, [each.file_row.source_id for each in updated])
+    sources = [
+        {
+            "kind": plan.kind.name,
+            "source": plan.source,
+            "source_id": each.file_row.source_id,
+            "entity_id": each.entity_id,
+            "import_id": plan.import_id,
+        }
+        for each in outcomes
+        if each.action is ImportAction.CREATE
+        or (each.action is ImportAction.UPDATE and each.file_row.source_id not in known)
+    ]
+    if not sources:
+        return
+    try:
+        _execute_many(insert(_SOURCES), sources)
+    except IntegrityError as error:
+        raise StaleDataError("another import has imported the same rows meanwhile") from error
 
 
 def _known_sources(plan: ImportPlan, ids: Iterable[str]) -> set[str]:

@@ -63,7 +63,7 @@ def _applied(plan: ImportPlan, condition: object, order: object) -> Sequence[Imp
 
 def undo(import_id: int) -> None:
     """Undo the applied rows, the last ones first."""
-    plan = _load(import_id, ImportState.UNDOING)
+    plan = with_retries(partial(_load, import_id, ImportState.UNDOING))
     if plan is not None:
         _undo_rows(plan, ImportRowState.UNDONE, None)
         with_retries(partial(_finish, plan, ImportState.UNDONE))

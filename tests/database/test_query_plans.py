@@ -29,6 +29,8 @@ SMALL = {
     "document_counters",
     "emergency_accesses",
     "exports",  # of the last days
+    "import_files",
+    "imports",
     "inventory_items",
     "inventory_lots",
     "jobs",  # finished ones are removed after some days

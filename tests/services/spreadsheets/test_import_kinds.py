@@ -17,8 +17,10 @@ from resources.import_kinds import IMPORT_KINDS
 from security.permissions import Actor
 from services import clock
 from services.jobs.transactions import transaction
-from services.spreadsheets.kinds import ImportRow
+from services.spreadsheets.kinds import ImportKind, ImportRow
+from services.spreadsheets.mapping import propose_mapping
 from tests.support.clinic import Clinic
+from tests.support.servers import ROOT
 
 IMPORTER = Actor(None, "import", Role.ADMIN)
 NINE = "2030-03-04T09:00:00"
@@ -269,3 +271,17 @@ def test_balances_are_found_posted_and_reversed(clinic: Clinic) -> None:
         ({"amount": "5", "date": None}, "date"),
     ):
         assert refused("opening_balances", row | {"reference": "M"} | members)[1] == [field]
+
+
+# --- Columns -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", IMPORT_KINDS.values(), ids=lambda kind: kind.name)
+def test_every_column_is_documented_and_found_by_its_names(kind: ImportKind) -> None:
+    page = (ROOT / "docs" / "import-columns.md").read_text(encoding="utf-8")
+
+    for column in kind.all_columns:
+        written = f"**`{column.name}`**" if column.required else f"`{column.name}`"
+        assert written in page, column.name
+        for name in (column.name, *column.synonyms):
+            assert propose_mapping([name], kind.all_columns).get(name) == column.name, name
