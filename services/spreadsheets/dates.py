@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -40,25 +39,6 @@ def check_date_format(date_format: str | None) -> None:
     """Raise 422 for a `date_format` that does not name day, month and year, such as `DD/MM/YYYY`."""
     if date_format is not None and _order(date_format) is None:
         raise invalid("date_format", f"use {DAY_FIRST}, {MONTH_FIRST} or {YEAR_FIRST}")
-
-
-def propose_date_format(cells: Iterable[Cell]) -> str | None:
-    """Return the only order of day and month that fits all dates of a column, or None.
-
-    It is a proposal for a person. A column with an ambiguous date needs the option `date_format`.
-    """
-    possible = {DAY_FIRST, MONTH_FIRST}
-    seen = False
-    for cell in cells:
-        match = _NUMBERS.match(clean_line(cell)) if isinstance(cell, str) else None
-        if match is None or match[3] is None or len(match[3]) != 4:
-            continue
-        seen = True
-        if int(match[1]) > 12:
-            possible.discard(MONTH_FIRST)
-        if int(match[2]) > 12:
-            possible.discard(DAY_FIRST)
-    return possible.pop() if seen and len(possible) == 1 else None
 
 
 def read_date(cell: Cell, *, date_format: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections import Counter
 from collections.abc import Iterator
@@ -72,9 +73,7 @@ def _decode(content: bytes, encoding: str | None) -> str:
         if content.startswith(mark):
             content, encoding = content[len(mark) :], marked
             break
-    declared = encoding.strip().lower() if encoding else None
-    if declared is not None and declared not in ENCODINGS:
-        raise ClinicError("unknown_encoding", f"Use one of the encodings {', '.join(ENCODINGS)}.")
+    declared = _codec(encoding) if encoding else None
     try:
         text = content.decode(declared or "utf-8")
     except UnicodeDecodeError:
@@ -93,6 +92,17 @@ def _decode(content: bytes, encoding: str | None) -> str:
     return text
 
 
+def _codec(encoding: str) -> str:
+    """Return the name of an accepted encoding, for any of its names: `latin-1`, `windows-1252`."""
+    try:
+        name = codecs.lookup(encoding.strip()).name
+    except (LookupError, ValueError):
+        name = ""
+    if name not in {codecs.lookup(accepted).name for accepted in ENCODINGS}:
+        raise ClinicError("unknown_encoding", f"Use one of the encodings {', '.join(ENCODINGS)}.")
+    return name
+
+
 def _find_delimiter(text: str, declared: str | None) -> tuple[str, str]:
     """Return the text without a line `sep=`, and the delimiter.
 
@@ -104,7 +114,7 @@ def _find_delimiter(text: str, declared: str | None) -> tuple[str, str]:
         rest = text[5:].removeprefix("\r").removeprefix("\n")
         return rest, declared or first_line[4]
     if declared is not None:
-        named = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}.get(declared, declared)
+        named = "\t" if declared in ("tab", "\\t") else declared
         if named not in DELIMITERS:
             raise ClinicError("unknown_delimiter", "Use one of the delimiters , ; | and tab.")
         return text, named

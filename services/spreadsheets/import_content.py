@@ -118,7 +118,7 @@ def parse(plan: ImportPlan, row: SourceRow) -> ParsedRow:
     )
     for name, value in parsed.members.items():
         if isinstance(value, Decimal):
-            parsed.members[name] = str(value)
+            parsed.members[name] = format(value, "f")
     return parsed
 
 

@@ -17,6 +17,8 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
 
 from enums import ImportAction, ImportRowState, ImportState, OnDuplicate, OnError
 from extensions import db
@@ -290,21 +292,7 @@ def _save_results(plan: ImportPlan, outcomes: Sequence[Outcome]) -> None:
         new = {f"new_{name}": columns[name] for name in _SAVED}
         values.append({"row_number": outcome.file_row.number, **new})
     _execute_many(statement, values)
-    sources = [
-        {
-            "kind": plan.kind.name,
-            "source": plan.source,
-            "source_id": outcome.file_row.source_id,
-            "entity_id": outcome.entity_id,
-            "import_id": plan.import_id,
-        }
-        for outcome in outcomes
-        if outcome.action is not ImportAction.NONE
-    ]
-    known = _known_sources(plan, [str(source["source_id"]) for source in sources])
-    new_sources = [source for source in sources if source["source_id"] not in known]
-    if new_sources:
-        _execute_many(insert(_SOURCES), new_sources)
+    _save_sources(plan, outcomes)
     counts = count_states(outcomes)
     save_counts(plan.import_id, counts | {State.READY: -len(outcomes)})
 
@@ -315,6 +303,34 @@ def _execute_many(statement: Any, values: list[dict[str, Any]]) -> None:
 
 
 _SAVED = ("state", "action", "entity_id", "version", "problems", "previous")
+
+
+def _save_sources(plan: ImportPlan, outcomes: Sequence[Outcome]) -> None:
+    """Store from which rows of the file the records come. Raises `StaleDataError` for a row imported twice.
+
+    A changed record may have its source already. A created one must not: another import has then created
+    it too, after this one looked for it.
+    """
+    updated = [each for each in outcomes if each.action is ImportAction.UPDATE]
+    known = _known_sources(plan, [each.file_row.source_id for each in updated])
+    sources = [
+        {
+            "kind": plan.kind.name,
+            "source": plan.source,
+            "source_id": each.file_row.source_id,
+            "entity_id": each.entity_id,
+            "import_id": plan.import_id,
+        }
+        for each in outcomes
+        if each.action is ImportAction.CREATE
+        or (each.action is ImportAction.UPDATE and each.file_row.source_id not in known)
+    ]
+    if not sources:
+        return
+    try:
+        _execute_many(insert(_SOURCES), sources)
+    except IntegrityError as error:
+        raise StaleDataError("another import has imported the same rows meanwhile") from error
 
 
 def _known_sources(plan: ImportPlan, ids: Iterable[str]) -> set[str]:

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from services.search_key import search_key
 from services.spreadsheets.cells import MESSAGES, Cell, CellError, CellProblem
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.dates import read_date, read_instant, read_time
+from services.spreadsheets.dates import check_date_format, read_date, read_instant, read_time
 from services.spreadsheets.numbers import MAX_EXACT, read_decimal, read_integer, read_money
 from services.spreadsheets.phone_cells import read_phone
 from services.spreadsheets.texts import clean_line, clean_text
@@ -61,6 +61,10 @@ class ValueOptions:
     region: str
     zone: ZoneInfo
     currency: str
+
+    def __post_init__(self) -> None:
+        """Raise 422 for a `date_format` that is not understood."""
+        check_date_format(self.date_format)
 
 
 @dataclass(frozen=True)

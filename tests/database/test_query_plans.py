@@ -28,6 +28,8 @@ SMALL = {
     "doctors",
     "document_counters",
     "emergency_accesses",
+    "import_files",
+    "imports",
     "inventory_items",
     "inventory_lots",
     "jobs",  # finished ones are removed after some days

@@ -30,7 +30,8 @@ def rows(table: SourceTable) -> list[tuple[object, ...]]:
         (b"\xfe\xff" + TEXT.encode("utf-16-be"), None),
         (TEXT.encode("utf-16-le"), "utf-16-le"),
         (TEXT.encode("cp1252"), "cp1252"),
-        (TEXT.encode("cp1252"), "ISO-8859-1"),
+        (TEXT.encode("cp1252"), "Latin-1"),
+        (TEXT.encode("cp1252"), "windows-1252"),
         (TEXT.encode("mac-roman"), "mac-roman"),
         (TEXT.encode("utf-8-sig"), "cp1252"),  # the byte order mark is certain
         (TEXT.replace("\n", "\r").encode(), "utf-8"),
@@ -52,6 +53,8 @@ def test_encodings_and_line_ends(content: bytes, encoding: str | None) -> None:
         (TEXT.encode("cp1252"), "utf-8"),
         (b"name;city\nJos\x81;x\n", "cp1252"),
         (TEXT.encode(), "rot13"),
+        (TEXT.encode(), "\0"),
+        (TEXT.encode(), "utf-7"),
     ],
 )
 def test_an_encoding_that_is_not_certain_is_refused(content: bytes, encoding: str | None) -> None:

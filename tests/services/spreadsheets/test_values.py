@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from errors import ClinicError
 from services.spreadsheets.cells import MESSAGES, Cell, CellError, CellProblem
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.dates import LANGUAGES, check_date_format, propose_date_format
+from services.spreadsheets.dates import LANGUAGES
 from services.spreadsheets.values import ValueOptions, parse_cell
 
 GENDER = ("male", "female", "other")
@@ -91,7 +91,6 @@ def test_dates(cell: Cell, expected: Any) -> None:
 
 def test_the_date_format_decides_about_ambiguous_dates() -> None:
     for date_format in ("DD/MM/YYYY", "d.m.y", "dmy", "%d/%m/%Y"):
-        check_date_format(date_format)
         assert parsed("03/04/2026", CellType.DATE, date_format=date_format) == "2026-04-03"
     assert parsed("03/04/2026", CellType.DATE, date_format="MM/DD/YYYY") == "2026-03-04"
     assert parsed("25/03/2026", CellType.DATE, date_format="MM/DD/YYYY") == "! not_a_date"
@@ -99,21 +98,7 @@ def test_the_date_format_decides_about_ambiguous_dates() -> None:
     assert parsed("03/04/2026", CellType.DATE, date_format="YYYY-MM-DD") == "! ambiguous_date"
     for wrong in ("DD/MM", "", "YYYY-DD-MM", "european"):
         with pytest.raises(ClinicError, match="DD/MM/YYYY"):
-            check_date_format(wrong)
-
-
-@pytest.mark.parametrize(
-    ("cells", "expected"),
-    [
-        (["03/04/2026", "25/03/2026"], "DD/MM/YYYY"),
-        (["03/04/2026", "3.25.2026", None], "MM/DD/YYYY"),
-        (["03/04/2026"], None),
-        (["25/03/2026", "3/25/2026"], None),
-        (["2026-03-04", 5], None),
-    ],
-)
-def test_a_date_format_is_proposed_if_only_one_fits(cells: list[Cell], expected: str | None) -> None:
-    assert propose_date_format(cells) == expected
+            parsed("03/04/2026", CellType.DATE, date_format=wrong)
 
 
 @pytest.mark.parametrize(
