@@ -253,6 +253,15 @@ def test_balances_are_found_posted_and_reversed(clinic: Clinic) -> None:
     assert (account["account_balance"], account["credit"]) == ("90.50", "30.00")
     kind = IMPORT_KINDS[ImportSubject.OPENING_BALANCES]
     assert kind.versions
+    other = clinic.patient()
+    brought = {"patient_file_number": other["file_number"], "amount": Decimal(-30)}
+    assert used("patients", other["id"]) == []
+    returned = import_row("opening_balances", row | brought)
+    assert used("patients", other["id"]) == [other["id"]]
+    db.session.rollback()
+    undo("opening_balances", returned)
+    assert used("patients", other["id"]) == []
+    db.session.rollback()
     before = kind.versions([debt, credit])
     assert used("opening_balances", debt) == used("opening_balances", credit) == []
     db.session.rollback()
