@@ -38,6 +38,8 @@ class EndpointSpec:
     - `body`: the schema of the request body. PATCH and PUT apply it as a merge patch.
     - `accepts`: the format of the request body. The method gets a body that is neither JSON nor a form as
       the argument `content`, and the file of a multipart form as `upload`.
+    - `prepare`: slow work without a transaction, `prepare(path, members, upload)`, after the permission was
+      checked. The method gets its result as the argument `prepared`.
     - `query`: the schema of the query string.
     - `list_spec`: the list that the query string filters, sorts and pages. It replaces `query`. The response
       may also be a CSV or XLSX file of all rows.
@@ -62,6 +64,7 @@ class EndpointSpec:
     permission: Permission
     body: type[BaseModel] | None = None
     accepts: BodyFormat = JSON
+    prepare: Callable[..., Any] | None = None
     query: type[BaseModel] | None = None
     list_spec: ListSpec[Any] | None = None
     search: bool = False

@@ -26,7 +26,8 @@ class RequestContext:
     token's session. `actor` is the verified caller, None before that and for visitors. `session_idle` says
     that the last use of the session must be noted. `row` is the loaded row that the path names.
     `body_format` is the format of the body that the endpoint accepts. `body` holds the members of the body,
-    None before `request_body.body_members` decoded it, and `upload` its file. `ignored` holds its read-only
+    None before `request_body.body_members` decoded it, and `upload` its file.
+    `prepared` is the result of `EndpointSpec.prepare`. `ignored` holds its read-only
     members.
     """
 
@@ -45,6 +46,7 @@ class RequestContext:
     body_format: BodyFormat = JSON
     body: dict[str, Any] | None = None
     upload: Upload | None = None
+    prepared: Any = None
     ignored: IgnoredMembers = field(default_factory=IgnoredMembers)
 
     @property

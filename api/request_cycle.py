@@ -69,6 +69,10 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
             request_body.raw_body()  # the transaction must not wait for a slow body
         if _idempotency_header(spec) is not None:
             request_body.raw_body()
+        if spec.prepare is not None:
+            _transaction(lambda: None, spec, context)  # verifies the caller and the permission
+            with deadline.paused():
+                context.prepared = spec.prepare(context.path, members, context.upload)
         return _transaction(lambda: _perform(method, spec, context, members), spec, context)
     except ClinicError as refusal:
         _audit_refusal(context, refusal)
@@ -293,6 +297,8 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
         arguments |= context.path
     else:
         arguments["row"] = context.row = spec.load(current_actor(), **context.path, lock=unsafe)
+    if spec.prepare is not None:
+        arguments["prepared"] = context.prepared
     if spec.accepts.has_file:
         arguments["upload"] = request_body.uploaded_file()
     if not spec.accepts.has_members:

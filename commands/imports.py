@@ -24,6 +24,7 @@ from extensions import db
 from models import Import, ImportedRow, Job
 from services.jobs.worker import Worker
 from services.spreadsheets import import_report, imports
+from services.spreadsheets.import_content import read_file, read_stored
 from services.spreadsheets.kinds import KINDS
 from services.spreadsheets.reading import MAX_BYTES
 
@@ -123,8 +124,13 @@ def _upload(file: Path, fields: dict[str, Any]) -> int:
         raise click.ClickException("--mapping must be a JSON object.") from None
     fields["on_duplicate"] = OnDuplicate(fields["on_duplicate"])
     fields["on_error"] = OnError(fields["on_error"])
+    content = file.read_bytes()
+    with _explained():
+        read = read_file(content, file.name, fields["encoding"], fields["delimiter"])
     with audited_transaction(OPERATION) as actor, _explained():
-        row = imports.upload(actor, kind=kind, file_name=file.name, content=file.read_bytes(), **fields)
+        row = imports.upload(
+            actor, kind=kind, file_name=file.name, content=content, table=read.table, **fields
+        )
         imports.add_details(actor, [row])
         import_id = row.id
         _print_mapping(row)
@@ -219,7 +225,8 @@ def _print_problems(import_id: int) -> None:
 
 
 def _write_report(import_id: int, path: Path) -> None:
+    file = read_stored(import_id)
     with audited_transaction(OPERATION) as actor:
-        content = import_report.report(imports.get(actor, import_id))
+        content = import_report.report(imports.get(actor, import_id), file)
     path.write_bytes(content)
     click.echo(f"The problems are in {path}.")

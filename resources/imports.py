@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Response
 from pydantic import BaseModel
 
+from api import request_body
 from api.body_format import MULTIPART, BodyFormat, Upload
 from api.cached_document import private_response
 from api.endpoint import endpoint
@@ -22,7 +25,8 @@ from schemas.imports import (
 )
 from security.permissions import Permission
 from services.listing.spec import ListQuery, Page
-from services.spreadsheets import import_report, imports
+from services.spreadsheets import import_content, import_report, imports
+from services.spreadsheets.import_content import ReadFile
 from services.spreadsheets.reading import MAX_BYTES
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -31,6 +35,25 @@ FILE_FORM = BodyFormat((MULTIPART,), MAX_BYTES + 1024**2)
 IMPORT = Serializer(ImportOut, computed_fields=imports.add_computed_fields)
 DETAIL = Serializer(ImportDetailOut, computed_fields=imports.add_details)
 STATES = ("invalid_transition", "conflict")
+
+
+def _read_upload(_path: dict[str, Any], members: dict[str, Any], _upload: Upload | None) -> ReadFile:
+    """Read the file of the form. It is read without a transaction: that can take seconds."""
+    file, options = request_body.uploaded_file(), _options(members)
+    return import_content.read_file(
+        file.content, file.name, options.get("encoding"), options.get("delimiter")
+    )
+
+
+def _read_stored(path: dict[str, Any], members: dict[str, Any], _upload: Upload | None) -> ReadFile | None:
+    """Read the stored file, with the options of the body."""
+    return import_content.read_stored(path["import_id"], **_options(members))
+
+
+def _options(members: dict[str, Any]) -> dict[str, str | None]:
+    """Return the options for reading a file. The schema checks the other members later."""
+    given = {name: members[name] for name in ("encoding", "delimiter") if name in members}
+    return {name: value or None for name, value in given.items() if value is None or isinstance(value, str)}
 
 
 class ImportList(ApiResource):
@@ -45,18 +68,23 @@ class ImportList(ApiResource):
         Permission.IMPORTS_MANAGE,
         body=ImportCreate,
         accepts=FILE_FORM,
+        prepare=_read_upload,
         returns=DETAIL,
         status=201,
         errors=("bad_request", "payload_too_large", "unsupported_media_type"),
     )
-    def post(self, data: ImportCreate, upload: Upload) -> Import:
+    def post(self, data: ImportCreate, upload: Upload, prepared: ReadFile) -> Import:
         """Upload a spreadsheet to import: xlsx or csv, at most 10 MiB and 50,000 rows.
 
         The body is a multipart form with the part `file`. Without `mapping`, one is proposed. Nothing is
         imported before a dry run and `apply`.
         """
         return imports.upload(
-            current_actor(), file_name=upload.name, content=upload.content, **data.model_dump()
+            current_actor(),
+            file_name=upload.name,
+            content=upload.content,
+            table=prepared.table,
+            **data.model_dump(),
         )
 
 
@@ -68,10 +96,17 @@ class ImportItem(ApiResource):
         """Show an import: state, counts, columns, and the first rows of the file."""
         return row
 
-    @endpoint(Permission.IMPORTS_MANAGE, load=imports.get, body=ImportPatch, returns=DETAIL, errors=STATES)
-    def patch(self, row: Import, data: BaseModel) -> Import:
+    @endpoint(
+        Permission.IMPORTS_MANAGE,
+        load=imports.get,
+        body=ImportPatch,
+        prepare=_read_stored,
+        returns=DETAIL,
+        errors=STATES,
+    )
+    def patch(self, row: Import, data: BaseModel, prepared: ReadFile | None) -> Import:
         """Change the mapping or the options of an import. It then needs a new dry run."""
-        return imports.update(row, **data.model_dump(exclude_unset=True))
+        return imports.update(row, prepared, **data.model_dump(exclude_unset=True))
 
     @endpoint(Permission.IMPORTS_MANAGE, load=imports.get, returns=IMPORT, errors=STATES)
     def delete(self, row: Import) -> Import:
@@ -96,10 +131,16 @@ class ImportRowList(ApiResource):
 class ImportReport(ApiResource):
     """Route `/imports/<import_id>/report.xlsx`."""
 
-    @endpoint(Permission.IMPORTS_MANAGE, load=imports.get, media_types=(XLSX,), errors=("conflict",))
-    def get(self, row: Import) -> Response:
+    @endpoint(
+        Permission.IMPORTS_MANAGE,
+        load=imports.get,
+        media_types=(XLSX,),
+        prepare=_read_stored,
+        errors=("conflict",),
+    )
+    def get(self, row: Import, prepared: ReadFile | None) -> Response:
         """Show the rows with problems as a spreadsheet: row, field, problem, and the original columns."""
-        return private_response(import_report.report(row), XLSX, file_name=f"import-{row.id}.xlsx")
+        return private_response(import_report.report(row, prepared), XLSX, file_name=f"import-{row.id}.xlsx")
 
 
 class ImportDryRun(ApiResource):

@@ -16,6 +16,7 @@ from enums import ImportSubject, OnDuplicate
 from errors import ClinicError
 from extensions import db
 from models import Import, ImportFile
+from services.rows import read_outside_transaction
 from services.spreadsheets.kinds import KINDS, SOURCE_ID, ImportKind, ImportRow
 from services.spreadsheets.reading import SourceRow, SourceTable, read_table
 from services.spreadsheets.row_values import ParsedRow, parse_row
@@ -92,19 +93,46 @@ def plan_of(row: Import) -> ImportPlan:
     )
 
 
-def load_content(import_id: int) -> bytes:
-    """Return the content of the file. Raises 409 `conflict` if it was removed."""
-    content: bytes | None = db.session.execute(
-        select(ImportFile.content).where(ImportFile.import_id == import_id)
-    ).scalar_one_or_none()
-    if content is None:
-        raise ClinicError("conflict", "The file of this import was removed. Upload it again.")
-    return content
+@dataclass(frozen=True)
+class ReadFile:
+    """A file that was read, and the options with which it was read."""
+
+    encoding: str | None
+    delimiter: str | None
+    table: SourceTable
 
 
-def table_of(row: Import, content: bytes) -> SourceTable:
-    """Return the table of the file of an import."""
-    return read_table(content, file_name=row.file_name, encoding=row.encoding, delimiter=row.delimiter)
+def read_file(content: bytes, file_name: str, encoding: str | None, delimiter: str | None) -> ReadFile:
+    """Return the table of a file. It can take seconds: call it without a transaction."""
+    table = read_table(content, file_name=file_name, encoding=encoding, delimiter=delimiter)
+    return ReadFile(encoding, delimiter, table)
+
+
+def read_stored(import_id: int, **options: str | None) -> ReadFile | None:
+    """Return the table of the stored file, or None if it was removed. No transaction may be open.
+
+    `options` replace the encoding or the delimiter of the import.
+    """
+    row = read_outside_transaction(
+        select(Import.file_name, Import.encoding, Import.delimiter, ImportFile.content)
+        .join(ImportFile, ImportFile.import_id == Import.id)
+        .where(Import.id == import_id)
+    )
+    if row is None:
+        return None
+    given = {"encoding": row.encoding, "delimiter": row.delimiter} | options
+    return read_file(row.content, row.file_name, given["encoding"], given["delimiter"])
+
+
+def check_file(import_id: int) -> None:
+    """Raise 409 `conflict` if the file of the import was removed."""
+    if db.session.scalar(select(ImportFile.import_id).where(ImportFile.import_id == import_id)) is None:
+        raise file_removed()
+
+
+def file_removed() -> ClinicError:
+    """Return the 409 for an import whose file was removed."""
+    return ClinicError("conflict", "The file of this import was removed. Upload it again.")
 
 
 def parse(plan: ImportPlan, row: SourceRow) -> ParsedRow:

@@ -13,18 +13,20 @@ from sqlalchemy import Row, select
 from models import Import, ImportedRow
 from services.rows import execute_core
 from services.spreadsheets.cells import Cell, CellError
-from services.spreadsheets.import_content import load_content, table_of
+from services.spreadsheets.import_content import ReadFile, file_removed
 
 TITLES = ("Row", "State", "Field", "Problem")
 MAX_CELL = 32_767  # characters that a cell of a workbook holds
 
 
-def report(row: Import) -> bytes:
+def report(row: Import, file: ReadFile | None) -> bytes:
     """Return an XLSX file of the rows with problems. Raises 409 `conflict` if the file was removed.
 
     A row with several problems has several lines. The values are those of the original columns.
     """
-    cells = {source.number: source.cells for source in table_of(row, load_content(row.id)).rows}
+    if file is None:
+        raise file_removed()
+    cells = {source.number: source.cells for source in file.table.rows}
     output = io.BytesIO()
     options = {"constant_memory": True, "in_memory": True, "strings_to_formulas": False}
     workbook = xlsxwriter.Workbook(output, options | {"strings_to_urls": False, "strings_to_numbers": False})

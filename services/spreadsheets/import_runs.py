@@ -26,6 +26,7 @@ from models import Import, ImportedRow, ImportSource
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
+from services.jobs.failures import Dead
 from services.jobs.transactions import rehearsal, transaction
 from services.rows import execute_core, get_or_404, lock_rows
 from services.spreadsheets import import_undo
@@ -34,11 +35,10 @@ from services.spreadsheets.file_duplicates import FileDuplicates
 from services.spreadsheets.import_content import (
     FileRow,
     ImportPlan,
-    load_content,
     plan_of,
     problem_of,
     read_row,
-    table_of,
+    read_stored,
 )
 from services.spreadsheets.import_rows import (
     Match,
@@ -65,8 +65,11 @@ def _load(import_id: int, state: ImportState) -> tuple[ImportPlan, OnError, Sequ
         row = get_or_404(Import, import_id)
         if row.state is not state:
             return None
-        plan, on_error, content = plan_of(row), row.on_error, load_content(import_id)
-    return plan, on_error, table_of(row, content).rows  # outside of a transaction: it can take seconds
+        plan, on_error = plan_of(row), row.on_error
+    file = read_stored(import_id)
+    if file is None:
+        raise Dead("The file of the import was removed.")
+    return plan, on_error, file.table.rows
 
 
 # --- Dry run -------------------------------------------------------------------------------------------

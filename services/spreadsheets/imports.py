@@ -25,13 +25,14 @@ from services.rows import assign, changed_members, get_or_404
 from services.spreadsheets import import_undo
 from services.spreadsheets.import_content import (
     ImportPlan,
+    ReadFile,
     as_text,
+    check_file,
+    file_removed,
     kind_of,
-    load_content,
     parse,
     plan_of,
     source_key,
-    table_of,
 )
 from services.spreadsheets.import_rows import versions_of
 from services.spreadsheets.mapping import check_mapping, propose_mapping
@@ -139,12 +140,13 @@ def upload(
     source: str,
     file_name: str,
     content: bytes,
+    table: SourceTable,
     mapping: Mapping[str, str] | None = None,
     **options: Unpack[Options],
 ) -> Import:
-    """Store a file to import, with the given mapping or a proposed one.
+    """Store a file to import, with the given mapping or a proposed one. `table` is its table.
 
-    Raises 422 for a file that cannot be read, and for a wrong mapping.
+    Raises 422 for a wrong mapping.
     """
     row = Import(
         kind=kind,
@@ -155,7 +157,6 @@ def upload(
         created_by_id=actor.user_id,
         **options,
     )
-    table = table_of(row, content)
     _set_table(row, table)
     row.mapping = _checked_mapping(row, mapping)
     db.session.add(row)
@@ -165,19 +166,28 @@ def upload(
     return row
 
 
-def update(row: Import, *, mapping: Mapping[str, str] | None = None, **options: Unpack[Options]) -> Import:
+def update(
+    row: Import,
+    file: ReadFile | None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    **options: Unpack[Options],
+) -> Import:
     """Change the mapping or the options. The last dry run no longer counts.
 
-    Without a mapping, a new one is proposed if the columns of the file are read differently. Raises 409
-    `conflict` if the import runs or was applied.
+    `file` is the file, read with the new options. Without a mapping, a new one is proposed if the columns of
+    the file are read differently. Raises 409 `invalid_transition` if the import runs or was applied.
     """
     _require(row, *OPEN)
     changes = changed_members(row, options)
     if mapping is None and not changes:
         return row
     assign(row, changes)
-    content = load_content(row.id)
-    table = table_of(row, content)
+    if file is None:
+        raise file_removed()
+    if (file.encoding, file.delimiter) != (row.encoding, row.delimiter):
+        raise ClinicError("conflict", "Another user has changed the import. Read it again.")
+    table = file.table
     keeps_columns = list(table.header) == row.header
     _set_table(row, table)
     row.mapping = _checked_mapping(row, mapping or (row.mapping if keeps_columns else None))
@@ -240,7 +250,7 @@ def request_dry_run(row: Import) -> Import:
     """Start a dry run. Raises 409 `conflict` if the import runs or was applied, 422 for a wrong mapping."""
     _require(row, *OPEN)
     check_mapping(row.mapping, row.header, kind_of(row.kind).all_columns)
-    load_content(row.id)
+    check_file(row.id)
     _reset(row)
     return _start(row, ImportState.CHECKING, DRY_RUN)
 
@@ -257,7 +267,7 @@ def request_apply(row: Import, digest: str) -> Import:
     if row.on_error is OnError.NONE and row.refused:
         message = f"{row.refused} rows are refused. Correct the file, or set on_error to skip."
         raise ClinicError("conflict", message)
-    load_content(row.id)
+    check_file(row.id)
     changed = _changed_rows(row)
     if changed:
         raise ClinicError(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from typing import Any
 
 import pytest
 from python_calamine import CalamineWorkbook
 
+from services.spreadsheets import import_content
 from services.spreadsheets.imports import clean_file_name
 from services.spreadsheets.reading import MAX_BYTES
 from tests.support.clinic import Clinic
+from tests.support.concurrency import run_concurrently
 from tests.support.imports import apply, csv_file, dry_run, run, send_file, show, upload
 
 FILE = csv_file(("Nr", "Full name", "Born", "Shoe size"), [("1", "Amina Yusuf", "03/04/1990", "38")])
@@ -200,3 +203,23 @@ def test_a_run_is_not_disturbed(clinic: Clinic) -> None:
 
     assert {response.status_code for response in responses} == {409}
     assert all("Wait until it ends" in response.get_json()["message"] for response in responses)
+
+
+def test_a_file_is_read_without_a_transaction_and_only_for_administrators(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, statuses = import_content.read_table, []
+
+    def read_while_others_write(content: bytes, **options: Any) -> Any:
+        register = partial(clinic.receptionist.post, "/patients", {"name": f"Walk In{len(statuses)}"})
+        statuses.extend(response.status_code for response in run_concurrently([register]))
+        return original(content, **options)
+
+    receptionist = clinic.receptionist
+    monkeypatch.setattr(import_content, "read_table", read_while_others_write)
+    refused = send_file(receptionist, FILE)
+    row = upload(clinic.admin, FILE)
+    clinic.admin.patch(f"/imports/{row['id']}", {"date_format": "DD/MM/YYYY"})
+    clinic.admin.get(f"/imports/{row['id']}/report.xlsx")
+
+    assert (refused.status_code, statuses) == (403, [201] * 3)
