@@ -73,7 +73,7 @@ def schema_of(kind: Any, *, output: bool, definitions: Schema) -> Schema:
 
     Two different schemas with the same name raise TypeError.
     """
-    schema = json.loads(_generated(kind, output=output))
+    schema: Schema = json.loads(_generated(kind, output=output))
     referenced = schema.pop("$defs", {})
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         referenced[kind.__name__] = schema
