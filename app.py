@@ -21,6 +21,7 @@ from commands.audit import audit as audit_commands
 from commands.backup import backup
 from commands.demo import demo
 from commands.generate_demo import grow
+from commands.imports import import_group
 from commands.jobs import jobs
 from commands.keys import keys
 from commands.users import users
@@ -75,8 +76,19 @@ from resources.emergency_access import (
     EmergencyAccessReview,
     PatientEmergencyAccess,
 )
+from resources.import_kinds import IMPORT_KINDS
+from resources.imports import (
+    ImportApply,
+    ImportDryRun,
+    ImportItem,
+    ImportList,
+    ImportReport,
+    ImportRowList,
+    ImportUndo,
+)
 from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
 from resources.jobs import JobItem, JobList, JobRetry
+from resources.letter import LetterDocument, LetterItem, LetterList, LetterVoid, VisitLetterList
 from resources.message import (
     AppointmentMessages,
     MessageCallback,
@@ -109,6 +121,7 @@ from resources.prescription import (
     PrescriptionList,
     PrescriptionStop,
 )
+from resources.price_list import PriceList, PriceListItemResource
 from resources.root import (
     Console,
     ConsoleScript,
@@ -137,6 +150,8 @@ from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
+from services.jobs import registry as job_registry
+from services.spreadsheets.kinds import KINDS
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
 
@@ -213,6 +228,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (VisitSign, "/visits/<int:visit_id>/sign"),
     (VisitAddendumList, "/visits/<int:visit_id>/addenda"),
     (VisitDocument, "/visits/<int:visit_id>/document"),
+    (VisitLetterList, "/visits/<int:visit_id>/letters"),
+    (LetterList, "/letters"),
+    (LetterItem, "/letters/<int:letter_id>"),
+    (LetterVoid, "/letters/<int:letter_id>/void"),
+    (LetterDocument, "/letters/<int:letter_id>/document"),
     (TreatmentList, "/treatments"),
     (TreatmentItem, "/treatments/<int:treatment_id>"),
     (PrescriptionList, "/prescriptions"),
@@ -239,11 +259,20 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (MessageTemplateList, "/messages/templates"),
     (MessageTemplateItem, "/messages/templates/<kind>/<channel>/<locale>"),
     (MessageTemplatePreview, "/messages/templates/<kind>/<channel>/<locale>/preview"),
+    (PriceList, "/price-list"),
+    (PriceListItemResource, "/price-list/<int:price_list_item_id>"),
     (RevenueReport, "/analytics/revenue"),
     (DoctorPerformance, "/analytics/doctor-performance"),
     (PatientStats, "/analytics/patient-stats"),
     (Dashboard, "/analytics/dashboard"),
     (MonthlyReport, "/analytics/report"),
+    (ImportList, "/imports"),
+    (ImportItem, "/imports/<int:import_id>"),
+    (ImportRowList, "/imports/<int:import_id>/rows"),
+    (ImportReport, "/imports/<int:import_id>/report.xlsx"),
+    (ImportDryRun, "/imports/<int:import_id>/dry-run"),
+    (ImportApply, "/imports/<int:import_id>/apply"),
+    (ImportUndo, "/imports/<int:import_id>/undo"),
     (JobList, "/jobs"),
     (JobItem, "/jobs/<int:job_id>"),
     (JobRetry, "/jobs/<int:job_id>/retry"),
@@ -254,6 +283,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (AppointmentLink, "/a/<token>"),
     (UnsubscribeLink, "/u/<token>"),
 ]
+
+# Handlers of jobs that need endpoints or schemas: kind of the job -> function.
+JOB_HANDLERS: dict[str, job_registry.Handler] = {}
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -274,9 +306,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     blocked_attempts.clear()
     audit_log.register(extensions.db.session)
     sessions.register(extensions.db.session)
+    KINDS.update(IMPORT_KINDS)
     hooks.init_app(app)
     app.before_request(audit_chain.ensure_export_thread)
     register_routes(PlainApi(app))
+    job_registry.HANDLERS.update(JOB_HANDLERS)
     register_commands(app)
     registry.registered_endpoints(app)  # fail now if a route has no endpoint declaration
     return app
@@ -314,7 +348,7 @@ def register_routes(api: PlainApi) -> None:
 def register_commands(app: Flask) -> None:
     """Register every `flask` command of the application."""
     demo.add_command(grow)
-    for command in (users, demo, audit_commands, verify, backup, jobs, keys):
+    for command in (users, demo, audit_commands, verify, backup, import_group, jobs, keys):
         app.cli.add_command(command)
 
 

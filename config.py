@@ -105,6 +105,7 @@ class Settings(KeySettings, DeliverySettings):
     rate_limit_login_account: str = "10 per 15 minutes"
     rate_limit_login_address: str = "30 per 15 minutes"
     rate_limit_register: str = "10 per hour"
+    rate_limit_files: str = "30 per minute"
     trusted_proxies: int = Field(0, ge=0, le=10)
     metrics_token: str | None = None
     mfa_required_roles: tuple[str, ...] = ()
@@ -247,7 +248,11 @@ class Settings(KeySettings, DeliverySettings):
         return value
 
     @field_validator(
-        "rate_limit_default", "rate_limit_login_account", "rate_limit_login_address", "rate_limit_register"
+        "rate_limit_default",
+        "rate_limit_login_account",
+        "rate_limit_login_address",
+        "rate_limit_register",
+        "rate_limit_files",
     )
     @classmethod
     def _check_rate(cls, value: str) -> str:

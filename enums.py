@@ -97,6 +97,14 @@ class PrescriptionStatus(StrEnum):
     EXPIRED = "expired"
 
 
+class LetterType(StrEnum):
+    """The type of a letter of a doctor."""
+
+    SICK_NOTE = "sick_note"
+    REFERRAL = "referral"
+    CERTIFICATE = "certificate"
+
+
 class LedgerKind(StrEnum):
     """The kind of a ledger entry.
 
@@ -104,6 +112,7 @@ class LedgerKind(StrEnum):
     A reversal cancels the entry in `reverses_id`.
     A credit moves money between a bill and the account of the patient.
     An insurer's debt is money of an insurer on a void bill. It belongs to the insurer, not to the patient.
+    An opening balance is an amount from before the first entry: a debt (+) or a credit (-). It is no revenue.
     """
 
     CHARGE = "charge"
@@ -116,6 +125,7 @@ class LedgerKind(StrEnum):
     WRITE_OFF = "write_off"
     REVERSAL = "reversal"
     INSURER_DEBT = "insurer_debt"
+    OPENING_BALANCE = "opening_balance"
 
 
 class PaymentMethod(StrEnum):
@@ -249,3 +259,65 @@ class MessageReason(StrEnum):
     UNDELIVERED = "undelivered"  # by the delivery receipt
     INTERRUPTED = "interrupted"  # the worker ended while it sent the message
     NO_ANSWER = "no_answer"  # the provider got the message but gave no readable answer
+
+
+class ImportSubject(StrEnum):
+    """The kind of an import: the rows that its file contains."""
+
+    PATIENTS = "patients"
+    DOCTORS = "doctors"
+    APPOINTMENTS = "appointments"
+    INVENTORY = "inventory"
+    PRICE_LIST = "price_list"
+    OPENING_BALANCES = "opening_balances"
+
+
+class OnDuplicate(StrEnum):
+    """What an import does with a row that exists already, or that resembles another one.
+
+    `report` refuses it. `update` changes the existing row. `create_flagged` creates a row that resembles
+    another one and marks it for review.
+    """
+
+    REPORT = "report"
+    SKIP = "skip"
+    UPDATE = "update"
+    CREATE_FLAGGED = "create_flagged"
+
+
+class OnError(StrEnum):
+    """What an import does with a file that has wrong rows: `none` applies no row, `skip` the other rows."""
+
+    NONE = "none"
+    SKIP = "skip"
+
+
+class ImportState(StrEnum):
+    """The state of an import. `failed`: applying was ended by an error, and the rows were taken back."""
+
+    UPLOADED = "uploaded"
+    CHECKING = "checking"
+    CHECKED = "checked"
+    APPLYING = "applying"
+    APPLIED = "applied"
+    FAILED = "failed"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+
+
+class ImportRowState(StrEnum):
+    """The state of a row of an import. `ready`: the dry run accepted it."""
+
+    READY = "ready"
+    APPLIED = "applied"
+    SKIPPED = "skipped"
+    REFUSED = "refused"
+    UNDONE = "undone"
+
+
+class ImportAction(StrEnum):
+    """What an import does with a row of the file."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    NONE = "none"

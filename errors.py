@@ -61,7 +61,19 @@ CODES: dict[str, tuple[int, str]] = {
     # validation
     "validation_failed": (422, "Some values are wrong"),
     "unprintable_characters": (422, "No font has some characters"),
+    "too_many_rows": (422, "The list has too many rows"),
     "idempotency_mismatch": (422, "The idempotency key belongs to another request"),
+    # files of an import
+    "unsupported_file": (422, "The kind of file is not supported"),
+    "unreadable_file": (422, "The file is damaged"),
+    "unknown_encoding": (422, "The encoding of the file is not known"),
+    "unknown_delimiter": (422, "The delimiter of the file is not known"),
+    "unbalanced_quotes": (422, "The quotation marks of the file do not match"),
+    "no_rows": (422, "The file has no rows"),
+    "too_many_columns": (422, "There are too many columns"),
+    "merged_header": (422, "The header has merged cells"),
+    "duplicate_columns": (422, "A column name occurs twice"),
+    "unnamed_columns": (422, "A column has values but no name"),
     # limits and availability
     "too_many_requests": (429, "Too many requests"),
     "unavailable": (503, "Temporarily unavailable"),
@@ -156,6 +168,7 @@ CONSTRAINTS: dict[str, tuple[str, str | None, str]] = {
         ("uq_inventory_items_sku", "uq_inventory_items_sku_key"),
         ("already_exists", "sku", "This SKU is already in use."),
     ),
+    "uq_price_list_items_code_key": ("already_exists", "code", "This code is already in use."),
     "uq_allergies_medical_history_id_substance_fold": (
         "already_exists",
         "allergies",

@@ -69,13 +69,20 @@ from enums import (
     ConditionStatus,
     FactorPurpose,
     Gender,
+    ImportAction,
+    ImportRowState,
+    ImportState,
+    ImportSubject,
     JobState,
     LedgerKind,
+    LetterType,
     MessageChannel,
     MessageKind,
     MessageReason,
     MessageState,
     MovementType,
+    OnDuplicate,
+    OnError,
     PaymentMethod,
     PrescriptionStatus,
     RefundStatus,
@@ -164,7 +171,7 @@ class WithUniqueKeys:
     `<name>_key` is the compared form of `<name>`. It is set together with it.
     """
 
-    @validates("file_number", "license_number", "sku", "email", "insurance_id")
+    @validates("file_number", "license_number", "sku", "email", "insurance_id", "code")
     def _set_unique_key(self, name: str, value: str | None) -> str | None:
         if hasattr(type(self), f"{name}_key"):
             setattr(self, f"{name}_key", None if value is None else unique_key(value))
@@ -629,6 +636,7 @@ class Treatment(Versioned, Base):
     stock_taken_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
     billing_id: Mapped[int | None] = _ref("billings")  # the bill with its charge; NULL if that is void
+    price_list_item_id: Mapped[int | None] = _ref("price_list_items", index=False)  # source of name and cost
 
     visit: Mapped[Visit] = relationship(back_populates="treatments")
     patient: Mapped[Patient] = relationship()
@@ -745,11 +753,12 @@ class Dispensing(Base):
 # --- Money ---------------------------------------------------------------------------------------------
 
 
-class InvoiceCounter(Base):
-    """The last invoice number of a year. The row lock while a number is assigned prevents gaps."""
+class DocumentCounter(Base):
+    """The last number of a series in a year. The row lock while a number is assigned prevents gaps."""
 
-    __tablename__ = "invoice_counters"
+    __tablename__ = "document_counters"
 
+    series: Mapped[str] = mapped_column(String(10), primary_key=True)  # the first part of the numbers
     year: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
     last_number: Mapped[int] = mapped_column(default=0)
 
@@ -792,6 +801,7 @@ class Billing(Versioned, Base):
     voided_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
     created_by_id: Mapped[int | None] = _ref("users")
+    clinic_version_id: Mapped[int] = _ref("clinic_record_versions", index=False)  # at its issue
 
     patient: Mapped[Patient] = relationship()
     visit: Mapped[Visit | None] = relationship()
@@ -816,6 +826,7 @@ class Billing(Versioned, Base):
     is_paid: bool | None = None
     status: str | None = None
     payments: list[LedgerEntry] | None = None
+    credit_notes: list[CreditNote] | None = None
     account_balance: Decimal | None = None
 
 
@@ -835,6 +846,8 @@ class BillingItem(Base):
     description: Mapped[Line]
     quantity: Mapped[int]
     unit_price: Mapped[Money]
+    # the source of the default description and price, which later changes of the price list do not touch
+    price_list_item_id: Mapped[int | None] = _ref("price_list_items", index=False)
 
 
 class Refund(Timestamped, Base):
@@ -1234,17 +1247,9 @@ class Job(Base):
 # --- Clinic record -------------------------------------------------------------------------------------
 
 
-class ClinicRecord(Versioned, Base):
-    """The clinic: name, contact, logo, and the texts of its documents. A migration inserts the only row.
+class ClinicContent:
+    """The members of the clinic record that documents print."""
 
-    `chosen_locale` is None until an administrator chooses one: the setting `CLINIC_LOCALE` applies.
-    """
-
-    __tablename__ = "clinic_record"
-    __entity__ = "clinic"
-    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
-
-    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
     name: Mapped[Name]
     legal_name: Mapped[Name | None]
     address: Mapped[Line | None]
@@ -1259,6 +1264,19 @@ class ClinicRecord(Versioned, Base):
     logo: Mapped[bytes | None] = mapped_column(LargeBinary(), deferred=True)  # PNG
     logo_hash: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the logo
 
+
+class ClinicRecord(ClinicContent, Versioned, Base):
+    """The clinic: name, contact, logo, and the texts of its documents. A migration inserts the only row.
+
+    `chosen_locale` is None until an administrator chooses one: the setting `CLINIC_LOCALE` applies.
+    """
+
+    __tablename__ = "clinic_record"
+    __entity__ = "clinic"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+
     # computed fields
     locale: str = ""
     currency: str = ""
@@ -1269,6 +1287,18 @@ class ClinicRecord(Versioned, Base):
     def logo_path(self) -> str | None:
         """Return the path of the logo, or None without one."""
         return "/clinic/logo" if self.logo_hash else None
+
+
+class ClinicRecordVersion(ClinicContent, Base):
+    """The content of the clinic record since a change of it. A document prints the one of its issue.
+
+    A row never changes. The last row is the content of today.
+    """
+
+    __tablename__ = "clinic_record_versions"
+
+    id: Mapped[Id]
+    created_at: Mapped[Instant]
 
 
 # --- Calendar feeds ------------------------------------------------------------------------------------
@@ -1556,3 +1586,235 @@ class FactorChallenge(Base):
     origin: Mapped[Line | None]
     created_at: Mapped[Instant]
     expires_at: Mapped[Instant]
+
+
+# --- Credit notes --------------------------------------------------------------------------------------
+
+
+class CreditNote(Base):
+    """A credit note of a bill, for a refund or (without one) for its void. Triggers refuse changes."""
+
+    __tablename__ = "credit_notes"
+    __entity__ = "credit_note"
+    __table_args__ = (
+        _money_check("amount", low="> 0"),
+        _money_check("tax"),
+        CheckConstraint("tax <= amount", name="tax_within_amount"),
+        # A bill is voided at most once.
+        Index(
+            "uq_credit_notes_void",
+            "billing_id",
+            unique=True,
+            postgresql_where=text("refund_id IS NULL"),
+            sqlite_where=text("refund_id IS NULL"),
+        ),
+    )
+
+    id: Mapped[Id]
+    number: Mapped[str] = mapped_column(String(30), unique=True)
+    billing_id: Mapped[int] = _ref("billings")
+    patient_id: Mapped[int] = _ref("patients")  # copy of billings.patient_id, for the audit
+    refund_id: Mapped[int | None] = _ref("refunds", index=False, unique=True)
+    amount: Mapped[Money]
+    tax: Mapped[Money]  # the part of the amount
+    reason: Mapped[Line]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+    created_at: Mapped[Instant]
+    clinic_version_id: Mapped[int] = _ref("clinic_record_versions", index=False)  # at its issue
+
+
+# --- Price list ----------------------------------------------------------------------------------------
+
+
+class PriceListItem(WithUniqueKeys, Versioned, Base):
+    """A service or product with its price. Bills and treatments copy name and price when they are created."""
+
+    __tablename__ = "price_list_items"
+    __entity__ = "price_list_item"
+    __table_args__ = (
+        _money_check("unit_price"),
+        Index("ix_price_list_items_category", "category"),
+        Index("uq_price_list_items_code_key", "code_key", unique=True),
+    )
+
+    id: Mapped[Id]
+    code: Mapped[Short]
+    code_key: Mapped[UniqueKey]
+    name: Mapped[Name]
+    name_fold: Mapped[SearchKey]
+    description: Mapped[Note | None]
+    category: Mapped[Short | None]
+    unit_price: Mapped[Money]
+    is_active: Mapped[bool] = mapped_column(default=True)
+
+
+# --- Imports of spreadsheets ---------------------------------------------------------------------------
+
+
+class Import(Versioned, Base):
+    """An import of a spreadsheet file, from the upload to its undo.
+
+    - `source`: the system from which the file comes, in the form in which it is compared.
+    - `header`: the columns of the file. `mapping`: column of the file -> member of the kind.
+    - `rows`, `blank`: the rows of the file with and without values. The others count the states of the rows.
+    - `digest`: what the last dry run has found. Applying needs the same.
+    - `failure`: the reason why applying was ended and its rows are taken back.
+    """
+
+    __tablename__ = "imports"
+    __entity__ = "import"
+    __table_args__ = (
+        CheckConstraint("ready + applied + skipped + refused + undone <= rows", name="counts"),
+        Index("ix_imports_created_at", "created_at"),
+        Index("ix_imports_created_by_id", "created_by_id"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[ImportSubject] = _enum(ImportSubject)
+    source: Mapped[Short]
+    file_name: Mapped[Name]
+    sha256: Mapped[str] = mapped_column(String(64))
+    sheet: Mapped[Name | None]
+    encoding: Mapped[str | None] = mapped_column(String(30))
+    delimiter: Mapped[str | None] = mapped_column(String(1))
+    date_format: Mapped[str | None] = mapped_column(String(30))
+    decimal: Mapped[str | None] = mapped_column(String(1))
+    on_duplicate: Mapped[OnDuplicate] = _enum(OnDuplicate)
+    on_error: Mapped[OnError] = _enum(OnError)
+    header: Mapped[JsonList] = mapped_column(default=list)
+    mapping: Mapped[JsonDict] = mapped_column(default=dict)
+    state: Mapped[ImportState] = _enum(ImportState)
+    rows: Mapped[int]
+    blank: Mapped[int] = mapped_column(default=0)
+    ready: Mapped[int] = mapped_column(default=0)
+    applied: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0)
+    undone: Mapped[int] = mapped_column(default=0)
+    digest: Mapped[str | None] = mapped_column(String(64))
+    failure: Mapped[Line | None]
+    job_id: Mapped[int | None] = mapped_column(BigId)  # the last job; it may be removed
+    checked_at: Mapped[Instant | None]
+    applied_at: Mapped[Instant | None]
+    undone_at: Mapped[Instant | None]
+    created_by_id: Mapped[int | None] = _ref("users", index=False)
+
+    # computed fields
+    progress: int | None = None
+    has_file: bool | None = None
+    sample: list[dict[str, Any]] | None = None
+    columns: list[dict[str, Any]] | None = None
+
+
+class ImportFile(Base):
+    """The content of an imported file, and its first rows. They are personal data and removed after days."""
+
+    __tablename__ = "import_files"
+
+    import_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("imports.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    content: Mapped[bytes] = mapped_column(LargeBinary())
+    sample: Mapped[JsonList] = mapped_column(default=list)
+
+
+class ImportedRow(Base):
+    """What a run of an import has done with a row of the file.
+
+    - `number`: the row as a spreadsheet program counts.
+    - `entity_id`: the row of the database that was created, changed or found.
+    - `version`: its version after that. A later change has another version.
+    - `problems`: objects of member, code and message. They contain no value of the file.
+    - `previous`: the members before an update, for the undo. It is removed with the file.
+    """
+
+    __tablename__ = "import_rows"
+    __table_args__ = (
+        UniqueConstraint("import_id", "number"),
+        Index("ix_import_rows_import_id_state", "import_id", "state"),
+        Index("ix_import_rows_entity_id", "entity_id"),
+    )
+
+    id: Mapped[Id]
+    import_id: Mapped[int] = _ref("imports", index=False, ondelete="CASCADE")
+    number: Mapped[int]
+    state: Mapped[ImportRowState] = _enum(ImportRowState)
+    action: Mapped[ImportAction] = _enum(ImportAction)
+    entity_id: Mapped[int | None] = mapped_column(BigId)
+    version: Mapped[int | None]
+    problems: Mapped[JsonList] = mapped_column(default=list)
+    previous: Mapped[JsonDict | None]
+
+
+class ImportSource(Base):
+    """The row of the database that was imported from a row of another system. It is imported once."""
+
+    __tablename__ = "import_sources"
+    __table_args__ = (
+        UniqueConstraint("kind", "source", "source_id"),
+        Index("ix_import_sources_import_id_entity_id", "import_id", "entity_id"),
+    )
+
+    id: Mapped[Id]
+    kind: Mapped[ImportSubject] = _enum(ImportSubject)
+    source: Mapped[Short]
+    source_id: Mapped[Name]
+    entity_id: Mapped[int] = mapped_column(BigId)
+    import_id: Mapped[int] = _ref("imports", index=False)
+
+
+# --- Letters -------------------------------------------------------------------------------------------
+
+
+class LetterCounter(Base):
+    """The last letter number of a year. The row lock while a number is assigned prevents gaps."""
+
+    __tablename__ = "letter_counters"
+
+    year: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    last_number: Mapped[int] = mapped_column(default=0)
+
+
+class Letter(Versioned, Base):
+    """A letter of a doctor about a patient, such as a sick note. It is issued once, and can only be voided.
+
+    `printed` has the members of patient, doctor and visit as of the issue: the letter shows them for good.
+    """
+
+    __tablename__ = "letters"
+    __entity__ = "letter"
+    __table_args__ = (
+        CheckConstraint("to_date >= from_date", name="period"),
+        CheckConstraint(
+            "type <> 'sick_note' OR (from_date IS NOT NULL AND to_date IS NOT NULL)", name="sick_note_period"
+        ),
+        CheckConstraint("(voided_at IS NULL) = (void_reason IS NULL)", name="void_reason"),
+        Index("ix_letters_patient_created", "patient_id", "created_at"),
+        Index("ix_letters_doctor_created", "doctor_id", "created_at"),
+        Index("ix_letters_issued_on", "issued_on"),
+    )
+
+    id: Mapped[Id]
+    number: Mapped[str] = mapped_column(String(30), unique=True)
+    visit_id: Mapped[int] = _ref("visits")
+    patient_id: Mapped[int] = _ref("patients", index=False)  # copy of visits.patient_id
+    doctor_id: Mapped[int] = _ref("doctors", index=False)  # the doctor who issued the letter
+    clinic_version_id: Mapped[int] = _ref("clinic_record_versions", index=False)  # at its issue
+    type: Mapped[LetterType] = _enum(LetterType)
+    issued_on: Mapped[Day]
+    from_date: Mapped[Day | None]
+    to_date: Mapped[Day | None]
+    recipient: Mapped[Line | None]
+    text: Mapped[Note | None]
+    printed: Mapped[JsonDict]
+    voided_at: Mapped[Instant | None]
+    void_reason: Mapped[Line | None]
+
+    visit: Mapped[Visit] = relationship()
+    patient: Mapped[Patient] = relationship()
+    doctor: Mapped[Doctor] = relationship()
+
+    @property
+    def status(self) -> str:
+        """Return `issued` or `void`."""
+        return "void" if self.voided_at else "issued"

@@ -10,9 +10,10 @@ import hmac
 
 from flask import request
 
-from api import report_format
+from api import response_format
 from api.endpoint import EndpointSpec, StepUp
 from api.request_context import SAFE_METHODS, RequestContext, current_context, visitor
+from cache.rate_limits import limits
 from config import settings
 from errors import ClinicError
 from security import tokens
@@ -56,6 +57,13 @@ def limit_key(context: RequestContext) -> tuple[str, str]:
         return "user", str(context.token.user_id)
     device = next(filter(None, map(tokens.read_device, device_tokens())), None)
     return ("address", context.network) if device is None else ("device", device.user_id)
+
+
+def limit_files(context: RequestContext) -> None:
+    """Count a request for a file of a list, which costs more than a page. Raise 429 above the limit."""
+    wait = limits.hit(settings().rate_limit_files, "files", *limit_key(context), policy="files")
+    if wait is not None:
+        raise ClinicError("too_many_requests", "Wait before you ask for another file.", retry_after=wait)
 
 
 def read_token(context: RequestContext) -> None:
@@ -112,7 +120,7 @@ def identify(context: RequestContext, spec: EndpointSpec) -> None:
     if spec.permission is Permission.PUBLIC or context.token is None:
         return
     actor = _verified(context)
-    needs_step_up = _needs_step_up(spec.step_up, actor)
+    needs_step_up = _needs_step_up(spec.step_up, actor, spec.media_types)
     if actor.must_enrol and not spec.before_enrolment:
         raise _enrolment_required(needs_step_up)
     actor.require(spec.permission)
@@ -120,11 +128,11 @@ def identify(context: RequestContext, spec: EndpointSpec) -> None:
         factor_policy.require_step_up(actor)
 
 
-def _needs_step_up(step_up: StepUp | None, actor: Actor) -> bool:
+def _needs_step_up(step_up: StepUp | None, actor: Actor, media_types: tuple[str, ...] = ()) -> bool:
     if step_up is StepUp.ADMINS:
         return actor.may(Permission.USERS_MANAGE)
     if step_up is StepUp.EXPORTS:
-        return report_format.is_export(dict(request.args.items(multi=True)).get("format"))
+        return response_format.is_file(media_types)
     return step_up is StepUp.ALWAYS
 
 

@@ -1,36 +1,22 @@
-"""CSV exports by RFC 4180, in which a spreadsheet reads no cell as a formula."""
+"""Reports as CSV files."""
 
 from __future__ import annotations
 
-import csv
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import Response
 
-from api.report_format import MEDIA_TYPES
-
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-# First characters of a formula, and characters that a spreadsheet drops before it looks for one
-# (OWASP, CSV injection).
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-
-
-def format_cell(value: Any) -> str:
-    """Return a value as the text of a cell, with an apostrophe before a possible formula."""
-    text = "" if value is None else str(value)
-    return "'" + text if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
+from api.response_format import MEDIA_TYPES
+from services.spreadsheets.csv_files import write_csv
 
 
 def csv_response(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Response:
     """Return a response that a browser saves as `name`.csv."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows([format_cell(value) for value in row] for row in rows)
-    response = Response(text.getvalue(), mimetype=MEDIA_TYPES["csv"])
+    content = io.BytesIO()
+    write_csv(content, header, rows)
+    response = Response(content.getvalue(), mimetype=MEDIA_TYPES["csv"])
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     return response
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
+from database.failures import DEADLOCK, LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE, constraint_name
 from errors import CONSTRAINTS, ClinicError
 from extensions import db
 from services import schema_version
@@ -17,7 +18,7 @@ from services import schema_version
 log = structlog.get_logger()
 
 # SQLSTATE, https://www.postgresql.org/docs/current/errcodes-appendix.html
-SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE, CANCELLED = "40001", "40P01", "55P03", "57014"
+CANCELLED = "57014"
 # A value of the caller does not fit. Other data errors, such as a division by zero, are faults of a query.
 VALUE_ERRORS = {
     "22001": "string too long",
@@ -116,22 +117,6 @@ def _unexpected(error: Exception) -> Exception:
         return error
     log.error("schema_of_another_version", failure=type(error).__name__)
     return unavailable()
-
-
-def constraint_name(error: IntegrityError) -> str | None:
-    """Return the name of the violated constraint on either engine."""
-    diagnostics = getattr(error.orig, "diag", None)
-    if diagnostics is not None:
-        name: str | None = diagnostics.constraint_name
-        return name
-    text = str(error.orig)
-    if text.startswith("UNIQUE constraint failed: "):
-        columns = text.removeprefix("UNIQUE constraint failed: ").split(", ")
-        table = columns[0].split(".")[0]
-        return f"uq_{table}_" + "_".join(column.split(".")[1] for column in columns)
-    if text.startswith("CHECK constraint failed: "):
-        return text.removeprefix("CHECK constraint failed: ")
-    return text  # the message of a trigger is the name of the constraint
 
 
 def _constraint_violation(error: IntegrityError) -> Exception:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from api.body_format import JSON, BodyFormat
+from api.response_format import LIST_TYPES
 from api.serialization import Serializer
 from schemas.base import Out
 from security.permissions import Permission
@@ -24,7 +25,7 @@ class StepUp(StrEnum):
 
     ALWAYS = "all requests"
     ADMINS = "requests of administrators"
-    EXPORTS = "requests for a CSV file"
+    EXPORTS = "requests for a file"
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class EndpointSpec:
     - `permission`: the caller needs it.
     - `body`: the schema of the request body. PATCH and PUT apply it as a merge patch.
     - `accepts`: the format of the request body. The method gets a body that is neither JSON nor a form as
-      the argument `content`.
+      the argument `content`, and the file of a multipart form as `upload`.
     - `query`: the schema of the query string.
-    - `list_spec`: the list that the query string filters, sorts and pages. It replaces `query`.
+    - `list_spec`: the list that the query string filters, sorts and pages. It replaces `query`. The response
+      may also be a CSV or XLSX file of all rows.
     - `search`: the list is wrapped in an object with `pagination` and `search_params`.
     - `report`: the endpoint reads from the replica, if one is configured.
     - `many`: the response is an array, without a list.
@@ -105,6 +107,9 @@ def endpoint(permission: Permission, **members: Any) -> Callable[[Method], Metho
         if not docstring:
             raise TypeError(f"{method.__qualname__} needs a docstring: it is the endpoint's summary")
         summary, _, description = docstring.partition("\n")
+        if "list_spec" in members:
+            members.setdefault("media_types", LIST_TYPES)
+            members.setdefault("step_up", StepUp.EXPORTS)
         spec = EndpointSpec(permission, summary=summary, description=description.strip(), **members)
         method.spec = spec  # type: ignore[attr-defined]
         return method

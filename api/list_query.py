@@ -16,6 +16,7 @@ from typing import Any
 
 from api import calendar_range
 from api.field_errors import wrong_fields
+from api.response_format import LIST_FORMATS
 from config import settings
 from schemas.fields import MAX_ID, parse_day, parse_instant
 from security.sanitize import text_problem
@@ -23,11 +24,16 @@ from services.listing.spec import MAX_PER_PAGE, Condition, Kind, ListColumn, Lis
 
 SUFFIXES = {"_like": "like", "_gte": "gte", "_lte": "lte", "_ne": "ne"}
 ALIASES = {"_sort": "sort_by", "_order": "sort_order", "_per_page": "per_page", "_page": "page"}
-PAGING = ("page", "per_page", "sort_by", "sort_order", "after", "_start", "_end", "filter", "range", "sort")
+PAGING = (
+    *("page", "per_page", "sort_by", "sort_order", "after", "_start", "_end", "filter", "range", "sort"),
+    "format",
+)
+OF_PAGES = {"page", "per_page", "after", "_start", "_end", "range"}
 MAX_OFFSET = 10_000_000  # rows
 MAX_TEXT = 200  # characters of one value
 UNSTORABLE = "contains characters that cannot be stored"
 TWICE = "is given twice; give it once"
+NO_PAGE = "selects a page, but a file contains all rows; leave it out"
 AMOUNT = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,2})?")
 UNIT_COST = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,4})?")
 
@@ -118,9 +124,12 @@ def _accepted_parameters(list_spec: ListSpec[Any]) -> list[str]:
     return names + sorted({*list_spec.columns, *list_spec.filters})
 
 
-def read_list(list_spec: ListSpec[Any], pairs: list[tuple[str, str]]) -> ListQuery:
-    """Return the query string as a `ListQuery`, or raise 422 with every unknown or wrong parameter."""
-    parser = _Parser(list_spec)
+def read_list(list_spec: ListSpec[Any], pairs: list[tuple[str, str]], *, is_file: bool = False) -> ListQuery:
+    """Return the query string as a `ListQuery`, or raise 422 with every unknown or wrong parameter.
+
+    A file contains all rows: its query string may not select a page.
+    """
+    parser = _Parser(list_spec, is_file=is_file)
     for name, text in pairs:
         parser.add(name, text)
     return parser.finish()
@@ -129,8 +138,8 @@ def read_list(list_spec: ListSpec[Any], pairs: list[tuple[str, str]]) -> ListQue
 class _Parser:
     """The parser of one query string. It collects the errors, to report all of them at once."""
 
-    def __init__(self, list_spec: ListSpec[Any]) -> None:
-        self.list_spec = list_spec
+    def __init__(self, list_spec: ListSpec[Any], *, is_file: bool) -> None:
+        self.list_spec, self.is_file = list_spec, is_file
         self.query = ListQuery()
         self.errors: dict[str, str] = {}
         self.seen: set[str] = set()
@@ -174,6 +183,8 @@ class _Parser:
 
     def _add_paging(self, name: str, text: str) -> None:
         self._require_once(name)
+        if self.is_file and name in OF_PAGES:
+            raise ValueError(NO_PAGE)
         if name == "sort_by":
             self._set_sort_column(text)
         elif name == "sort_order":
@@ -181,6 +192,9 @@ class _Parser:
                 raise ValueError("must be asc or desc")
             self.query.descending = text.lower() == "desc"
             self.sort_order_is_given = True
+        elif name == "format":
+            if text not in LIST_FORMATS:
+                raise ValueError("must be one of " + ", ".join(LIST_FORMATS))
         elif name == "after":
             self.query.after = _parse_bounded(text, 0, MAX_ID)
         elif name == "page":
@@ -215,6 +229,8 @@ class _Parser:
         if not isinstance(value, list) or len(value) != 2:
             raise ValueError("must be a JSON array of two values")
         if name == "range":
+            if self.is_file:
+                raise ValueError(NO_PAGE)
             first, last = (_parse_bounded(str(part), 0, MAX_OFFSET) for part in value)
             self.row_range = (first, last + 1)
         else:

@@ -11,7 +11,7 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 
 from api import json_syntax
-from api.body_format import JSON, decode_form
+from api.body_format import JSON, MULTIPART, Upload, decode_form, decode_multipart
 from api.body_members import read_blanks
 from api.field_errors import describe, wrong_fields
 from api.request_context import current_context
@@ -58,6 +58,9 @@ def _decode(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
     _check_media_type()
+    if request.mimetype == MULTIPART:
+        fields, current_context().upload = decode_multipart(body, _boundary())
+        return dict(fields)
     if not request.mimetype.endswith("json"):
         return dict(decode_form(body))
     try:
@@ -68,6 +71,28 @@ def _decode(body: bytes) -> dict[str, Any]:
         raise ClinicError("malformed_json", f"The body must be one JSON object, not {_kind(value)}.")
     _check_depth(value, MAX_DEPTH)
     return value
+
+
+def _boundary() -> str:
+    return request.mimetype_params.get("boundary", "")
+
+
+def uploaded_file() -> Upload:
+    """Return the file of a multipart form, or raise 400 without one."""
+    upload = current_context().upload
+    if upload is None:
+        raise ClinicError("bad_request", f"Send a file with Content-Type: {MULTIPART}.")
+    return upload
+
+
+def comparable_body() -> bytes:
+    """Return the bytes by which a repeated request is recognised.
+
+    A client writes a new boundary for each multipart form. It stands only between the parts.
+    """
+    body = raw_body()
+    boundary = _boundary() if request.mimetype == MULTIPART else ""
+    return body.replace(boundary.encode(), b"boundary") if boundary else body
 
 
 def body_content() -> bytes:

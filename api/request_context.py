@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import g, request
 
-from api.body_format import JSON, BodyFormat
+from api.body_format import JSON, BodyFormat, Upload
 from api.body_members import IgnoredMembers
 from errors import ClinicError
 from security.permissions import Actor
@@ -26,7 +26,8 @@ class RequestContext:
     token's session. `actor` is the verified caller, None before that and for visitors. `session_idle` says
     that the last use of the session must be noted. `row` is the loaded row that the path names.
     `body_format` is the format of the body that the endpoint accepts. `body` holds the members of the body,
-    None before `request_body.body_members` decoded it. `ignored` holds its read-only members.
+    None before `request_body.body_members` decoded it, and `upload` its file. `ignored` holds its read-only
+    members.
     """
 
     request_id: str
@@ -43,6 +44,7 @@ class RequestContext:
     row: Any = None
     body_format: BodyFormat = JSON
     body: dict[str, Any] | None = None
+    upload: Upload | None = None
     ignored: IgnoredMembers = field(default_factory=IgnoredMembers)
 
     @property

@@ -15,23 +15,26 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from flask import Response, request
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
-from api import list_query, request_body, serialization
-from api.authentication import identify, require_token
+from api import list_files, list_query, request_body, response_format, serialization
+from api.authentication import identify, limit_files, require_token
 from api.body_format import JSON
 from api.body_members import IgnoredMembers, drop_read_only, refuse_hidden
-from api.database_errors import LOCK_NOT_AVAILABLE, Retry, translate, unavailable
+from api.database_errors import Retry, translate, unavailable
 from api.endpoint import EndpointSpec
 from api.etags import check_if_match, etag
+from api.list_files import ListReader
 from api.merge_patch import real_changes
 from api.pagination import list_headers, search_body
 from api.request_context import SAFE_METHODS, RequestContext, current_actor, visitor
 from api.serialization import EndpointResult, Serializer
+from database import deadline
+from database.failures import LOCK_NOT_AVAILABLE
 from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey
@@ -50,37 +53,62 @@ SIGN_INS = ("/auth/login", "/auth/login/mfa")
 REPLAYED_HEADERS = ("Location", "ETag", "X-Ignored-Members")
 
 Method = Callable[..., Any]
+Result = TypeVar("Result")
 
 
 def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Response:
     """Serve one request. Run it again from the start if the database asks for it."""
-    started = time.monotonic()
     _audit_blocked_attempts()
     try:
         require_token(context, spec.permission)
+        if spec.list_spec is not None and response_format.is_file(spec.media_types):
+            return _serve_file(method, spec, context)
         context.body_format = spec.accepts
         members = request_body.body_members() if spec.body is not None else {}
         if spec.body is None and spec.accepts is not JSON:
             request_body.raw_body()  # the transaction must not wait for a slow body
         if _idempotency_header(spec) is not None:
             request_body.raw_body()
-        for attempt in range(ATTEMPTS):
-            try:
-                return _attempt(method, spec, context, members, use_memory=attempt == 0)
-            except Retry:
-                # the second attempt is always made: it is the first one with nothing remembered
-                if attempt > 0 and time.monotonic() - started > RETRY_WITHIN:
-                    break
-        raise unavailable()
+        return _transaction(lambda: _perform(method, spec, context, members), spec, context)
     except ClinicError as refusal:
         _audit_refusal(context, refusal)
         raise
 
 
+def _serve_file(method: Method, spec: EndpointSpec, context: RequestContext) -> Response:
+    """Serve a list as a file: read it, write the file without a transaction, and audit it.
+
+    Nothing is sent before the second transaction has verified the caller again and committed the audit entry.
+    """
+    limit_files(context)
+    file_format = response_format.requested_format(response_format.format_parameter(), spec.media_types)
+    pairs = list(request.args.items(multi=True))
+    reader = ListReader(method, spec, context.path, pairs)
+    file = _transaction(lambda: list_files.read_file(reader, context), spec, context)
+    with deadline.paused():
+        content = file.write(file_format, request.full_path)
+        digest = list_files.digest_of(content)
+    _transaction(lambda: list_files.record(file, file_format, digest), spec, context)
+    return list_files.file_response(reader.list_spec.name, file_format, content)
+
+
+def _transaction(perform: Callable[[], Result], spec: EndpointSpec, context: RequestContext) -> Result:
+    """Perform a step of the request in one transaction. Run it again if the database asks for it."""
+    started = time.monotonic()
+    for attempt in range(ATTEMPTS):
+        try:
+            return _attempt(perform, spec, context, use_memory=attempt == 0)
+        except Retry:
+            # the second attempt is always made: it is the first one with nothing remembered
+            if attempt > 0 and time.monotonic() - started > RETRY_WITHIN:
+                break
+    raise unavailable()
+
+
 def _attempt(
-    method: Method, spec: EndpointSpec, context: RequestContext, members: dict[str, Any], *, use_memory: bool
-) -> Response:
-    """Serve the request in one transaction."""
+    perform: Callable[[], Result], spec: EndpointSpec, context: RequestContext, *, use_memory: bool
+) -> Result:
+    """Perform a step of the request in one transaction."""
     db.session.remove()
     remembered.begin(recalls=use_memory)
     context.row = None
@@ -90,7 +118,7 @@ def _attempt(
             identify(context, spec)
             if context.actor is not None:
                 currency.record()
-            response = _perform(method, spec, context, members)
+            result = perform()
             if context.session_idle and context.actor is not None and context.actor.session_id is not None:
                 sessions.touch(context.actor, context.actor.session_id)
             if not audit_log.append_pending(context.actor or visitor(), context.route):
@@ -112,7 +140,7 @@ def _attempt(
         raise
     except Exception as error:
         _raise_translated(error, committing=committing)
-    return response
+    return result
 
 
 def _commit_refusal(context: RequestContext) -> None:
@@ -179,7 +207,7 @@ def _idempotency_header(spec: EndpointSpec) -> str | None:
 
 
 def _begin_key(header: str) -> IdempotencyKey:
-    fingerprint = idempotency.fingerprint(request.method, request.full_path, request_body.raw_body())
+    fingerprint = idempotency.fingerprint(request.method, request.full_path, request_body.comparable_body())
     try:
         return idempotency.begin(current_actor().user_id or 0, header, fingerprint)
     except OperationalError as error:
@@ -265,6 +293,8 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
         arguments |= context.path
     else:
         arguments["row"] = context.row = spec.load(current_actor(), **context.path, lock=unsafe)
+    if spec.accepts.has_file:
+        arguments["upload"] = request_body.uploaded_file()
     if not spec.accepts.has_members:
         arguments["content"] = request_body.body_content()
     if spec.body is not None:

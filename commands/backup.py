@@ -55,6 +55,7 @@ HEADS_TABLE = "audit_heads"
 SEEDED_TABLES = {
     HEADS_TABLE: column("number") > 0,
     "clinic_record": column("version") > 1,
+    "clinic_record_versions": column("id") > 1,
     "message_settings": column("version") > 1,
 }
 

@@ -47,6 +47,7 @@ from models import (
 from security.key_rings import ring
 from services import clock
 from services.audit.audit_log import CHAINS, canonical_json, compute_mac
+from services.document_numbers import INVOICE, format_number
 from services.patients.search_column import search_fold
 from services.search_key import search_key
 
@@ -108,7 +109,7 @@ COLUMNS: dict[type[Base], tuple[str, ...]] = {
         "version created_at updated_at",
         Diagnosis: "id visit_id icd10 description",
         Billing: "id invoice_number patient_id visit_id doctor_id tax_rate date due_date version created_at "
-        "updated_at",
+        "updated_at clinic_version_id",
         Treatment: "id visit_id patient_id doctor_id name name_fold cost status stock_taken_at billing_id "
         "version created_at updated_at",
         BillingItem: "id billing_id treatment_id description quantity unit_price",
@@ -146,6 +147,7 @@ class InitialState:
     doctors: list[int]  # ids
     items: list[int]  # ids
     lots: list[int]  # ids; one lot per item, in the same order
+    clinic_version_id: int
 
 
 class DemoGenerator:
@@ -323,9 +325,10 @@ class DemoGenerator:
         doctor_id, year = self.initial.doctors[doctor], self.year_of(at)
         self.invoices[year] += 1
         self.batch.invoices[year] += 1
-        number = f"INV-{year}-{self.invoices[year]:06d}"
+        number = format_number(INVOICE, year, self.invoices[year])
         due = at.date() + timedelta(days=30)
-        bill = self._add(Billing, number, patient_id, visit_id, doctor_id, 0, at.date(), due, 1, at, at)
+        values = (number, patient_id, visit_id, doctor_id, 0, at.date(), due, 1, at, at)
+        bill = self._add(Billing, *values, self.initial.clinic_version_id)
         fee = Decimal(60 + 5 * doctor)
         lines: list[tuple[int | None, str, Decimal]] = [(None, "Consultation", fee)]
         if visit_index == 0:

@@ -14,17 +14,17 @@ from io import BytesIO
 from PIL import Image, ImageDraw
 from sqlalchemy import select
 
-from enums import CalendarDetail, Gender, MessageKind, PaymentMethod, Role, TreatmentStatus
+from enums import CalendarDetail, Gender, LetterType, MessageKind, PaymentMethod, Role, TreatmentStatus
 from extensions import db
-from models import Billing, Doctor, Patient, User
+from models import Billing, Doctor, Patient, User, Visit
 from security.permissions import Actor
 from services import clock
-from services.billing import bills, claims, payments, refunds
+from services.billing import bills, claims, payments, price_list, refunds
 from services.billing.bill_items import BillLine
 from services.calendar_feeds import feeds
 from services.clinic import logo, record
 from services.clinic.record import clinic_record
-from services.clinical import prescriptions, treatments, visits
+from services.clinical import letters, prescriptions, treatments, visits
 from services.inventory import items
 from services.messages import planning, preferences
 from services.messages.planning import Plan
@@ -36,6 +36,7 @@ STAFF = (
     ("Ruth Achieng", Role.RECEPTIONIST),
     ("Peter Njoroge", Role.TECHNICIAN),
     ("Hassan Omar", Role.RECEPTIONIST),
+    ("Amina Yusuf", Role.DOCTOR),
 )
 
 
@@ -44,13 +45,14 @@ def create(actor: Actor) -> bool:
     if db.session.scalar(select(Doctor.id).limit(1)) or db.session.scalar(select(Patient.id).limit(1)):
         return False
     _describe_clinic()
-    receptionist = _create_staff(actor)
+    receptionist, doctor_user_id = _create_staff(actor)
     patient, other_patient = _create_patients(actor)
-    doctor_id = _create_doctors(actor)
+    doctor_id = _create_doctors(actor, doctor_user_id)
     _create_appointments(actor, patient.id, doctor_id)
     item = items.create(actor, name="Sterile gloves, medium", sku="GLOVES-M", unit="pair", quantity=100)
     items.create(actor, name="Plaster bandage")
     _create_visits(actor, patient.id, doctor_id, item.id)
+    _create_price_list()
     _create_bills(actor, receptionist, patient, other_patient)
     emergency_access.grant(receptionist, patient, reason="The patient fell in the waiting room")
     return True
@@ -76,14 +78,14 @@ def _describe_clinic() -> None:
     logo.set_logo(clinic, file.getvalue())
 
 
-def _create_staff(actor: Actor) -> Actor:
-    """Create three users; return the first one, as an actor."""
+def _create_staff(actor: Actor) -> tuple[Actor, int]:
+    """Create four users; return the first one, as an actor, and the id of the last one, a doctor."""
     users: list[User] = []
     for name, role in STAFF:
         email = f"{name.replace(' ', '.').lower()}@demo.example"
         password = secrets.token_urlsafe(24)
         users.append(accounts.create_user(actor, name=name, email=email, password=password, role=role))
-    return Actor(users[0].id, users[0].name, users[0].role)
+    return Actor(users[0].id, users[0].name, users[0].role), users[-1].id
 
 
 def _create_patients(actor: Actor) -> tuple[Patient, Patient]:
@@ -108,13 +110,17 @@ def forbid_messages(actor: Actor, patient: Patient) -> None:
     preferences.update(actor, preferences.get(actor, patient.id), sms=False, whatsapp=False)
 
 
-def _create_doctors(actor: Actor) -> int:
-    """Create a doctor for most examples, one to deactivate, one for working hours; return the first id."""
+def _create_doctors(actor: Actor, user_id: int) -> int:
+    """Create a doctor for most examples, one to deactivate, one for working hours; return the first id.
+
+    The first one can sign in as the user: only a doctor issues letters.
+    """
     names = ("Dr. Amina Yusuf", "Dr. Samuel Kariuki", "Dr. Lucia Marino")
     first, *_others = [
         doctors.create(actor, name=name, specialty="general practice", license_number=f"MD-1000{number}")
         for number, name in enumerate(names, start=1)
     ]
+    doctors.update(actor, first, user_id=user_id)
     start = clock.now() + timedelta(days=90)
     feeds.create(actor, first, detail=CalendarDetail.BUSY, days_back=30, days_ahead=180)
     time_off.create(actor, first, start=start, end=start + timedelta(days=2), reason="Conference")
@@ -143,6 +149,7 @@ def _create_visits(actor: Actor, patient_id: int, doctor_id: int, item_id: int) 
         for _number in range(4)
     ]
     visits.sign(actor, signed)
+    _issue_letters(actor, first, signed)
     for name in ("Blood pressure profile", "Dressing"):
         treatments.add(
             actor,
@@ -157,6 +164,29 @@ def _create_visits(actor: Actor, patient_id: int, doctor_id: int, item_id: int) 
         prescriptions.prescribe(actor, visit_id=first.id, medications=[medication])
 
 
+def _issue_letters(actor: Actor, visit: Visit, signed_visit: Visit) -> None:
+    """Issue a referral, and a sick note to void."""
+    letters.issue(
+        actor,
+        visit,
+        type=LetterType.REFERRAL,
+        text="Please examine this patient for a cough that has lasted for six weeks.",
+        from_date=None,
+        to_date=None,
+        recipient="Chest clinic, Lakeside County Hospital",
+    )
+    today = clock.today()
+    letters.issue(
+        actor,
+        signed_visit,
+        type=LetterType.SICK_NOTE,
+        text=None,
+        from_date=today,
+        to_date=today + timedelta(days=2),
+        recipient=None,
+    )
+
+
 def _create_bills(actor: Actor, receptionist: Actor, patient: Patient, other_patient: Patient) -> None:
     """Create a bill with a claim, a paid one, one to void, and the requests for two refunds."""
     first, paid = _create_bill(actor, patient, 500), _create_bill(actor, patient, 100)
@@ -168,6 +198,12 @@ def _create_bills(actor: Actor, receptionist: Actor, patient: Patient, other_pat
         receptionist, patient, amount=Decimal(15), method=PaymentMethod.CASH, reason="Paid twice"
     )
     refunds.request(receptionist, paid, amount=Decimal(20), reason="Billed twice")
+
+
+def _create_price_list() -> None:
+    """Create an item of the price list to change, and one to deactivate."""
+    for code, name, price in (("CONS-30", "Long consultation", 60), ("DRESS-01", "Wound dressing", 40)):
+        price_list.create(code=code, name=name, category="services", unit_price=Decimal(price))
 
 
 def _create_bill(actor: Actor, patient: Patient, amount: int) -> Billing:

@@ -44,14 +44,16 @@ from models import (
     AuditHead,
     Base,
     Doctor,
+    DocumentCounter,
     InventoryItem,
     InventoryLot,
-    InvoiceCounter,
     Patient,
     ScheduleWindow,
 )
 from services import clock
 from services.audit import audit_log
+from services.clinic.versions import current_version
+from services.document_numbers import INVOICE
 from services.search_key import search_key
 
 WRITERS = 2  # concurrent connections
@@ -129,7 +131,9 @@ def create_initial_rows() -> InitialState:
     audit_log.append_pending(CLERK, OPERATION)
     db.session.flush()
     heads = db.session.execute(select(AuditHead.chain, AuditHead.number, AuditHead.mac))
-    counters = db.session.execute(select(InvoiceCounter.year, InvoiceCounter.last_number))
+    counters = db.session.execute(
+        select(DocumentCounter.year, DocumentCounter.last_number).where(DocumentCounter.series == INVOICE)
+    )
     initial = InitialState(
         last_ids={model: _last_id(model) for model in COLUMNS},
         heads={chain: (number, mac) for chain, number, mac in heads},
@@ -137,6 +141,7 @@ def create_initial_rows() -> InitialState:
         doctors=[doctor.id for doctor in doctors],
         items=[lot.item_id for lot in lots],
         lots=[lot.id for lot in lots],
+        clinic_version_id=current_version().id,
     )
     db.session.commit()
     db.session.remove()
@@ -179,9 +184,9 @@ def _update_totals(connection: Connection, initial: InitialState, batch: Batch) 
             connection.execute(statement)
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for year, count in batch.invoices.items():
-        counter = upsert(InvoiceCounter).values(year=year, last_number=count)
-        changes = {"last_number": InvoiceCounter.last_number + count}
-        connection.execute(counter.on_conflict_do_update(index_elements=["year"], set_=changes))
+        counter = upsert(DocumentCounter).values(series=INVOICE, year=year, last_number=count)
+        changes = {"last_number": DocumentCounter.last_number + count}
+        connection.execute(counter.on_conflict_do_update(index_elements=["series", "year"], set_=changes))
     number, mac = batch.head
     head = update(AuditHead).where(AuditHead.chain == batch.chain)
     connection.execute(head.values(number=number, mac=mac))

@@ -124,7 +124,7 @@ def _change(keys: KeyRing, changed: KeyRing, key: Key, action: str, *, dry_run: 
         click.echo(f"dry run, nothing was changed: {state}")
         return
     entry = PendingEntry(action, "key", fields={keys.name}, detail=key.id)
-    audit_log.pending_entries().entries["key", None] = entry
+    audit_log.pending_entries().add(("key", None), entry)
     after = _variables(changed)
     before = env_file.read(config.ENV_FILE, list(after))
     if _is_stored(keys, before):

@@ -10,9 +10,9 @@ from flask import Response
 from api import csv_export
 from api.cached_document import private_response
 from api.endpoint import StepUp, endpoint
-from api.report_format import MEDIA_TYPES, requested_format
 from api.request_context import current_actor
 from api.resource import ApiResource
+from api.response_format import MEDIA_TYPES, REPORT_TYPES, requested_format
 from schemas.analytics import (
     DashboardOut,
     DateRangeQuery,
@@ -52,7 +52,7 @@ class RevenueReport(ApiResource):
         Permission.ANALYTICS_FINANCE,
         query=RevenueQuery,
         returns=RevenueOut,
-        media_types=tuple(MEDIA_TYPES.values()),
+        media_types=REPORT_TYPES,
         report=True,
         step_up=StepUp.EXPORTS,
     )
@@ -64,7 +64,7 @@ class RevenueReport(ApiResource):
             group_by=UNITS.get(query.group_by) or cast(Unit, query.group_by),
             doctor_id=query.doctor_id,
         )
-        format_name = requested_format(query.format)
+        format_name = requested_format(query.format, REPORT_TYPES)
         if format_name == "svg":
             return _chart(charts.revenue_chart(figures))
         report = RevenueOut.model_validate(figures)
@@ -82,7 +82,7 @@ class DoctorPerformance(ApiResource):
         query=PerformanceQuery,
         returns=PerformanceOut,
         many=True,
-        media_types=tuple(MEDIA_TYPES.values()),
+        media_types=REPORT_TYPES,
         report=True,
         step_up=StepUp.EXPORTS,
     )
@@ -94,7 +94,7 @@ class DoctorPerformance(ApiResource):
             end_date=query.end_date,
             doctor_id=query.doctor_id,
         )
-        format_name = requested_format(query.format)
+        format_name = requested_format(query.format, REPORT_TYPES)
         if format_name == "svg":
             return _chart(charts.doctors_chart(lines))
         report = [PerformanceOut.model_validate(line) for line in lines]
@@ -112,14 +112,14 @@ class PatientStats(ApiResource):
         Permission.ANALYTICS_PATIENTS,
         query=DateRangeQuery,
         returns=PatientStatsOut,
-        media_types=tuple(MEDIA_TYPES.values()),
+        media_types=REPORT_TYPES,
         report=True,
         step_up=StepUp.EXPORTS,
     )
     def get(self, query: DateRangeQuery) -> PatientStatsOut | Response:
         """Report the number of patients, their demographics, growth and frequent diagnoses."""
         stats = patient_stats.report(start_date=query.start_date, end_date=query.end_date)
-        format_name = requested_format(query.format)
+        format_name = requested_format(query.format, REPORT_TYPES)
         if format_name == "svg":
             return _chart(charts.patients_chart(stats))
         report = PatientStatsOut.model_validate(stats)
@@ -135,14 +135,14 @@ class Dashboard(ApiResource):
         Permission.DASHBOARD_READ,
         query=DateRangeQuery,
         returns=DashboardOut,
-        media_types=tuple(MEDIA_TYPES.values()),
+        media_types=REPORT_TYPES,
         report=True,
         step_up=StepUp.EXPORTS,
     )
     def get(self, query: DateRangeQuery) -> DashboardOut | Response:
         """Report the key figures of today and of a period, as far as the role may read them."""
         numbers = dashboard.show(current_actor(), start_date=query.start_date, end_date=query.end_date)
-        format_name = requested_format(query.format)
+        format_name = requested_format(query.format, REPORT_TYPES)
         if format_name == "svg":
             return _chart(charts.today_chart(numbers))
         report = DashboardOut.model_validate(numbers)

@@ -29,11 +29,13 @@ PDF = "application/pdf"
 UNPRINTABLE = "unprintable_characters"
 
 
-def _pdf(document: bytes, name: str) -> Response:
+def pdf(document: bytes, name: str) -> Response:
+    """Return the response with a PDF document."""
     return private_response(document, PDF, file_name=f"{name}.pdf")
 
 
-def _options(query: DocumentQuery) -> DocumentOptions:
+def pdf_options(query: DocumentQuery) -> DocumentOptions:
+    """Return the language and the paper that a request asks for."""
     return {"locale": query.locale, "paper": query.paper}
 
 
@@ -45,13 +47,21 @@ class BillingDocument(ApiResource):
         load=bills.get,
         query=BillingDocumentQuery,
         media_types=(PDF,),
-        errors=(UNPRINTABLE, "conflict"),
+        errors=(UNPRINTABLE, "conflict", "not_found"),
     )
     def get(self, row: Billing, query: BillingDocumentQuery) -> Response:
-        """Print the invoice of a bill, or the receipt of all its payments. Doctors: own only."""
-        document = billing_documents.bill_document(current_actor(), row, query.type, _options(query))
-        suffix = "" if query.type == "invoice" else f"-{query.type}"
-        return _pdf(document, f"{row.invoice_number}{suffix}")
+        """Print the invoice, the receipt or a credit note of a bill.
+
+        A receipt contains all payments. Doctors: own only.
+        """
+        actor, options = current_actor(), pdf_options(query)
+        if query.type == "credit_note":
+            note, document = billing_documents.credit_note_document(actor, row, query.credit_note_id, options)
+            return pdf(document, note.number)
+        if query.type == "receipt":
+            receipt = billing_documents.receipt_document(actor, row, options)
+            return pdf(receipt, f"{row.invoice_number}-receipt")
+        return pdf(billing_documents.invoice_document(actor, row, options), row.invoice_number)
 
 
 class PaymentReceipt(ApiResource):
@@ -62,8 +72,8 @@ class PaymentReceipt(ApiResource):
         """Print the receipt of one payment of a bill, with its refunds. Doctors: own only."""
         actor = current_actor()
         bill = bills.get(actor, billing_id)
-        document = billing_documents.payment_document(actor, bill, payment_id, _options(query))
-        return _pdf(document, f"{bill.invoice_number}-receipt-{payment_id}")
+        document = billing_documents.payment_document(actor, bill, payment_id, pdf_options(query))
+        return pdf(document, f"{bill.invoice_number}-receipt-{payment_id}")
 
 
 class AccountStatementDocument(ApiResource):
@@ -78,11 +88,11 @@ class AccountStatementDocument(ApiResource):
         document = account_document(
             current_actor(),
             patient_id,
-            _options(query),
+            pdf_options(query),
             start_date=query.start_date,
             end_date=query.end_date,
         )
-        return _pdf(document, f"account-{patient_id}")
+        return pdf(document, f"account-{patient_id}")
 
 
 class PrescriptionDocument(ApiResource):
@@ -97,7 +107,7 @@ class PrescriptionDocument(ApiResource):
     )
     def get(self, row: Prescription, query: DocumentQuery) -> Response:
         """Print a prescription with a line for the signature of the doctor."""
-        return _pdf(prescription_document(current_actor(), row, _options(query)), f"prescription-{row.id}")
+        return pdf(prescription_document(current_actor(), row, pdf_options(query)), f"prescription-{row.id}")
 
 
 class VisitDocument(ApiResource):
@@ -112,7 +122,7 @@ class VisitDocument(ApiResource):
     )
     def get(self, row: Visit, query: DocumentQuery) -> Response:
         """Print the summary of a visit, with the members that the role may read."""
-        return _pdf(visit_document(current_actor(), row, _options(query)), f"visit-{row.id}")
+        return pdf(visit_document(current_actor(), row, pdf_options(query)), f"visit-{row.id}")
 
 
 class MonthlyReport(ApiResource):
@@ -128,5 +138,5 @@ class MonthlyReport(ApiResource):
     def get(self, query: MonthlyReportQuery) -> Response:
         """Print the report of a month: key figures, revenue, doctors and patients, with charts."""
         month = query.month or last_month()
-        document = monthly_report(current_actor(), month, _options(query))
-        return _pdf(document, f"report-{month:%Y-%m}")
+        document = monthly_report(current_actor(), month, pdf_options(query))
+        return pdf(document, f"report-{month:%Y-%m}")

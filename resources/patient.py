@@ -21,6 +21,7 @@ from schemas.patient import (
     AccountOut,
     AppointmentDetails,
     BillingDetails,
+    LetterDetails,
     MedicalHistoryOut,
     MedicalHistoryPatch,
     PageQuery,
@@ -54,6 +55,7 @@ DETAILS: dict[str, type[Out]] = {
     "visit": VisitDetails,
     "treatment": TreatmentDetails,
     "prescription": PrescriptionDetails,
+    "letter": LetterDetails,
     "billing": BillingDetails,
 }
 

@@ -13,11 +13,9 @@ from schemas.fields import Id, InstantOrDay, InstantOut, Line, Note, Short
 Minutes = Annotated[int, Field(ge=5, le=480, examples=[30])]
 
 
-class _AppointmentIn(In):
+class _AppointmentTime(In):
     """An appointment. `start` is an alias of `date`. The length is `duration` in minutes, or `end`."""
 
-    patient_id: Id
-    doctor_id: Id
     date: InstantOrDay | None = None
     start: InstantOrDay | None = None
     end: InstantOrDay | None = None
@@ -25,6 +23,19 @@ class _AppointmentIn(In):
     type: Annotated[Short, Field(examples=["follow_up"])] | None = None
     reason: Annotated[Line, Field(examples=["Chest pain"])] | None = None
     notes: Note | None = None
+
+
+class AppointmentImport(_AppointmentTime):
+    """An appointment of another system, without patient and doctor. A past one is not scheduled."""
+
+    status: AppointmentStatus = AppointmentStatus.SCHEDULED
+
+
+class _AppointmentIn(_AppointmentTime):
+    """An appointment. `start` is an alias of `date`. The length is `duration` in minutes, or `end`."""
+
+    patient_id: Id
+    doctor_id: Id
     overbook: bool = False
     overbook_reason: Line | None = None
 

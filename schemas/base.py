@@ -69,13 +69,17 @@ def _documentation(field: FieldInfo) -> FieldInfo:
     return documentation
 
 
-def require_any(*names: str) -> dict[str, Any]:
+def require_any(*choices: str | tuple[str, ...]) -> dict[str, Any]:
     """Return the JSON Schema that requires one of these members with a value other than null.
 
-    It documents a rule. The service checks it.
+    A choice may also be several members together. It documents a rule. The service checks it.
     """
+    groups = [(choice,) if isinstance(choice, str) else choice for choice in choices]
     return {
-        "anyOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
+        "anyOf": [
+            {"required": [*names], "properties": {name: {"not": {"type": "null"}} for name in names}}
+            for names in groups
+        ]
     }
 
 

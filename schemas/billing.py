@@ -16,6 +16,7 @@ from pydantic import (
     computed_field,
 )
 
+from config import settings
 from enums import ClaimStatus, PaymentMethod, RefundStatus
 from schemas.base import DoctorRef, In, OfPatient, Out, PersonRef, patch_model, require_any
 from schemas.fields import (
@@ -74,11 +75,17 @@ PercentOut = Annotated[
 
 
 class BillingItemIn(In):
-    """A bill item. The default price of the item `consultation` is the fee of the doctor."""
+    """A bill item. The default price of the item `consultation` is the fee of the doctor.
 
-    description: Annotated[RequiredLine, Field(examples=["Consultation"])]
+    `price_list_item_id` names an active item of the price list: the default description and price.
+    """
+
+    model_config = ConfigDict(json_schema_extra=require_any("description", "price_list_item_id"))
+
+    description: Annotated[RequiredLine, Field(examples=["Consultation"])] | None = None
     quantity: Quantity = 1
     unit_price: MoneyIn | None = None
+    price_list_item_id: Id | None = None
 
 
 class BillingChange(In):
@@ -161,6 +168,24 @@ class RefundDecision(In):
 RefundPatch = patch_model(RefundDecision, "RefundPatch")
 
 
+def _parse_signed_money(value: Any) -> Decimal:
+    """Return an amount of money that may be negative. Raises ValueError."""
+    text = str(value)
+    is_negative = text.startswith("-")
+    amount: Decimal = parse_decimal(text[1:] if is_negative else value, settings().currency_places)
+    return -amount if is_negative else amount
+
+
+class OpeningBalanceIn(In):
+    """What a patient owed (positive) or had paid in advance (negative) on a day, in another system."""
+
+    amount: Annotated[Decimal, BeforeValidator(_parse_signed_money)]
+    date: DayIn
+    currency: Short | None = None
+    reference: Short | None = None
+    description: Line | None = None
+
+
 class WriteOffIn(In):
     """The write-off of an amount, with the reason."""
 
@@ -211,6 +236,7 @@ class BillingItemOut(Out):
 
     id: int
     treatment_id: int | None
+    price_list_item_id: int | None
     description: str
     quantity: int
     unit_price: MoneyOut
@@ -256,6 +282,19 @@ class RefundOut(Out):
     requested_by_id: int
     decided_by_id: int | None
     decided_at: InstantOut | None
+    created_at: InstantOut
+
+
+class CreditNoteOut(Out):
+    """A credit note of a bill, for a refund or for the void. `tax` is the part of the amount."""
+
+    id: int
+    number: str
+    refund_id: int | None
+    amount: MoneyOut
+    tax: MoneyOut
+    reason: str
+    created_by_id: int | None
     created_at: InstantOut
 
 
@@ -320,6 +359,7 @@ class BillingOut(OfPatient):
     notes: str | None
     payments: list[PaymentOut]
     refunds: list[RefundOut]
+    credit_notes: list[CreditNoteOut]
     claims: list[ClaimOut]
     voided_at: InstantOut | None
     void_reason: str | None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from schemas.fields import DayIn, parse_day
+from schemas.fields import DayIn, Id, parse_day
 
 
 class DocumentQuery(BaseModel):
@@ -34,9 +34,19 @@ class BillingDocumentQuery(DocumentQuery):
     """A document of a bill."""
 
     type: Annotated[
-        Literal["invoice", "receipt"],
+        Literal["invoice", "receipt", "credit_note"],
         Field(description="The kind of the document. A receipt lists all payments of the bill."),
     ] = "invoice"
+    credit_note_id: Annotated[
+        Id | None,
+        Field(description="The credit note. It is required for `type=credit_note` if the bill has several."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_credit_note(self) -> Self:
+        if self.credit_note_id is not None and self.type != "credit_note":
+            raise ValueError("credit_note_id: send it together with type=credit_note")
+        return self
 
 
 class StatementQuery(DocumentQuery):

@@ -14,6 +14,7 @@ from enums import (
     ConditionStatus,
     Gender,
     LedgerKind,
+    LetterType,
     PaymentMethod,
 )
 from schemas.base import CodeWarning, DoctorRef, In, OfPatient, Out, PersonRef, patch_model
@@ -319,7 +320,7 @@ class AccountOut(Out):
 
 # --- Timeline ------------------------------------------------------------------------------------------
 
-EventType = Literal["appointment", "visit", "treatment", "prescription", "billing"]
+EventType = Literal["appointment", "visit", "treatment", "prescription", "letter", "billing"]
 
 
 class TimelineQuery(PageQuery):
@@ -389,6 +390,16 @@ class PrescriptionDetails(Out):
     details: str | None
     medications: list[MedicationName]
     expires_on: DayOut | None
+
+
+class LetterDetails(Out):
+    """The timeline details of a letter."""
+
+    visit_id: int
+    type: LetterType
+    from_date: DayOut | None
+    to_date: DayOut | None
+    recipient: str | None
 
 
 class BillingDetails(Out):

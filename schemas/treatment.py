@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from enums import TreatmentStatus
-from schemas.base import In, OfDoctor, OfPatient, Out, patch_model
+from schemas.base import In, OfDoctor, OfPatient, Out, patch_model, require_any
 from schemas.fields import Code, DayOut, Id, InstantOut, Line, MoneyIn, MoneyOut, Name, Note, Quantity
 
 
@@ -27,17 +27,29 @@ def _check_unique_items(usages: list[UsageIn]) -> list[UsageIn]:
 Usages = Annotated[list[UsageIn], Field(max_length=100), AfterValidator(_check_unique_items)]
 
 
-class VisitTreatmentIn(In):
-    """A treatment, created together with its visit."""
+TreatmentName = Annotated[Name, Field(examples=["Wound dressing"])]
 
+
+class _Treatment(In):
     doctor_id: Id | None = None
-    name: Annotated[Name, Field(examples=["Wound dressing"])]
     description: Note | None = None
     procedure_code: Code | None = None
-    cost: MoneyIn
     status: TreatmentStatus = TreatmentStatus.COMPLETED
     notes: Note | None = None
     inventory_items: Annotated[Usages, Field(default_factory=list)]
+
+
+class VisitTreatmentIn(_Treatment):
+    """A treatment, created together with its visit.
+
+    `price_list_item_id` names an active item of the price list, which gives the default name and cost.
+    """
+
+    model_config = ConfigDict(json_schema_extra=require_any(("name", "cost"), "price_list_item_id"))
+
+    name: TreatmentName | None = None
+    cost: MoneyIn | None = None
+    price_list_item_id: Id | None = None
 
 
 class TreatmentIn(VisitTreatmentIn):
@@ -46,7 +58,15 @@ class TreatmentIn(VisitTreatmentIn):
     visit_id: Id
 
 
-TreatmentPatch = patch_model(TreatmentIn, "TreatmentPatch")
+class _TreatmentChange(_Treatment):
+    """Changes of a treatment."""
+
+    name: TreatmentName
+    cost: MoneyIn
+    visit_id: Id
+
+
+TreatmentPatch = patch_model(_TreatmentChange, "TreatmentPatch")
 
 
 class TreatmentVoidIn(In):
@@ -84,6 +104,7 @@ class TreatmentOut(OfPatient, OfDoctor):
     name: str
     description: str | None
     procedure_code: str | None
+    price_list_item_id: int | None
     cost: MoneyOut
     status: TreatmentStatus
     notes: str | None

@@ -47,6 +47,9 @@ class Permission(StrEnum):
     PRESCRIPTIONS_READ = "prescriptions.read"
     PRESCRIPTIONS_WRITE = "prescriptions.write"
     PRESCRIPTIONS_DISPENSE = "prescriptions.dispense"
+    LETTERS_READ = "letters.read"
+    LETTERS_WRITE = "letters.write"
+    LETTERS_VOID = "letters.void"
     BILLINGS_READ = "billings.read"
     BILLINGS_WRITE = "billings.write"
     REFUNDS_ASK = "refunds.ask"
@@ -54,11 +57,14 @@ class Permission(StrEnum):
     INVENTORY_READ = "inventory.read"
     INVENTORY_WRITE = "inventory.write"
     INVENTORY_RETIRE = "inventory.retire"
+    PRICE_LIST_READ = "price_list.read"
+    PRICE_LIST_WRITE = "price_list.write"
     ANALYTICS_FINANCE = "analytics.finance"
     ANALYTICS_PERFORMANCE = "analytics.performance"
     ANALYTICS_PATIENTS = "analytics.patients"
     DASHBOARD_READ = "dashboard.read"
     JOBS_MANAGE = "jobs.manage"
+    IMPORTS_MANAGE = "imports.manage"
     EMERGENCY_REQUEST = "emergency_access.request"
     EMERGENCY_REVIEW = "emergency_access.review"
     MESSAGES_READ = "messages.read"
@@ -100,6 +106,9 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.PRESCRIPTIONS_READ: (A, D, T),
     P.PRESCRIPTIONS_WRITE: (A, D),  # D: own
     P.PRESCRIPTIONS_DISPENSE: (A, D, T),  # D: own
+    P.LETTERS_READ: (A, D, T),  # as the clinical fields of visits
+    P.LETTERS_WRITE: (D,),  # own
+    P.LETTERS_VOID: (A, D),  # D: own
     P.BILLINGS_READ: (A, D, R),  # D: bills of own visits
     P.BILLINGS_WRITE: (A, R),
     P.REFUNDS_ASK: (A, R),  # R: request only; an admin decides
@@ -107,18 +116,21 @@ TABLE: dict[Permission, tuple[Role, ...]] = {
     P.INVENTORY_READ: (A, D, R, T),
     P.INVENTORY_WRITE: (A, T),
     P.INVENTORY_RETIRE: (A,),
+    P.PRICE_LIST_READ: (A, D, R, T),
+    P.PRICE_LIST_WRITE: (A,),
     P.ANALYTICS_FINANCE: (A,),
     P.ANALYTICS_PERFORMANCE: (A, D),  # D: own
     P.ANALYTICS_PATIENTS: (A, D),
     P.DASHBOARD_READ: (A, D, R, T),
     P.JOBS_MANAGE: (A,),
+    P.IMPORTS_MANAGE: (A,),
     P.EMERGENCY_REQUEST: (A, D, R, T),
     P.EMERGENCY_REVIEW: (A,),  # of the access of another user
     P.MESSAGES_READ: (A, D, R),  # with contact preferences
     P.MESSAGES_WRITE: (A, R),
 }
 # The rights that emergency access adds, for its patient only.
-EMERGENCY_RIGHTS = frozenset({P.HISTORY_READ, P.PRESCRIPTIONS_READ})
+EMERGENCY_RIGHTS = frozenset({P.HISTORY_READ, P.PRESCRIPTIONS_READ, P.LETTERS_READ})
 
 # Fields of an area that a role may not see: absent in responses, 403 as a filter or sort.
 CLINICAL = frozenset(

@@ -37,9 +37,11 @@ from services import clock
 from services.billing.integrity import billing_checks
 from services.calendar_feeds.integrity import calendar_feed_checks
 from services.clinic.integrity import clinic_checks
+from services.clinical.integrity import letter_checks
 from services.integrity_rule import IntegrityCheck, sum_of
 from services.jobs.integrity import job_checks
 from services.messages.integrity import message_checks
+from services.spreadsheets.integrity import import_checks
 from services.users.integrity import user_checks
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
@@ -74,6 +76,7 @@ def all_checks() -> list[IntegrityCheck]:
         *clinic_checks(),
         *message_checks(),
         *calendar_feed_checks(),
+        *import_checks(),
     ]
 
 
@@ -146,6 +149,7 @@ def _clinical_checks() -> list[IntegrityCheck]:
             "A prescription has the patient of its visit.",
             select(Prescription.id).join(Visit).where(Prescription.patient_id != Visit.patient_id),
         ),
+        *letter_checks(),
     ]
 
 

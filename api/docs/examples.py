@@ -20,6 +20,11 @@ VARIABLES = {
     "PASSWORD": "your password",
     "REFRESH_TOKEN": "the `refresh_token` of your last sign-in or refresh; it can be used once",
     "RESET_TOKEN": "the `token` from `POST /users/{user_id}/password-reset`; it can be used once",
+    "APPLIED_IMPORT_ID": "the id of an import, from `GET /imports?state=applied`",
+    "CHECKED_IMPORT_ID": "the id of an import, from `GET /imports?state=checked`",
+    "DIGEST": "the `digest` of this import",
+    "IMPORT_ID": "the id of an import, from `POST /imports`",
+    "NEW_IMPORT_ID": "the id of an import that was not applied, from `GET /imports?state=uploaded`",
     "JOB_ID": "the id of a job, from `GET /jobs?state=dead`",
     "CALENDAR_TOKEN": "the part before `.ics` in a `url` from `POST /doctors/{doctor_id}/calendar-feeds`",
     "SMS_CALLBACK_SECRET": "the value of this setting",
@@ -179,6 +184,14 @@ EXAMPLES: dict[str, Example] = {
     "DELETE /visits/{visit_id}": Example({"visit_id": 2}, {"reason": "Recorded for the wrong patient"}),
     "POST /visits/{visit_id}/sign": Example({"visit_id": 3}),
     "POST /visits/{visit_id}/addenda": Example({"visit_id": 4}, {"text": "The left knee, not the right."}),
+    "POST /visits/{visit_id}/letters": Example(
+        body={
+            "type": "referral",
+            "recipient": "Cardiology, City Hospital",
+            "text": "Please examine this patient for palpitations since last week.",
+        }
+    ),
+    "POST /letters/{letter_id}/void": Example({"letter_id": 2}, {"reason": "Wrong period"}),
     "POST /treatments": Example(
         body={
             "visit_id": 1,
@@ -219,6 +232,11 @@ EXAMPLES: dict[str, Example] = {
     "POST /inventory/{item_id}/movements": Example(
         body={"type": "restock", "quantity": 100, "lot_number": "L-7731", "expires_on": "2031-12-31"}
     ),
+    "POST /price-list": Example(
+        body={"code": "LAB-FBC", "name": "Full blood count", "category": "laboratory", "unit_price": "25.00"}
+    ),
+    "PATCH /price-list/{price_list_item_id}": Example(body={"unit_price": "27.50"}),
+    "DELETE /price-list/{price_list_item_id}": Example({"price_list_item_id": 2}),
     "POST /billings": Example(
         body={
             "patient_id": 1,
@@ -260,6 +278,24 @@ EXAMPLES |= {
     "PATCH /messages/templates/{kind}/{channel}/{locale}": Example(_TEMPLATE, {"text": _TEXT}),
     "DELETE /messages/templates/{kind}/{channel}/{locale}": Example(_TEMPLATE),
     "POST /messages/templates/{kind}/{channel}/{locale}/preview": Example(_TEMPLATE, {"text": _TEXT}),
+}
+
+_IMPORT = Example(variables={"import_id": "IMPORT_ID"})
+EXAMPLES |= {
+    "POST /imports": Example(body={"kind": "patients", "source": "clinic2019"}),
+    "GET /imports/{import_id}": _IMPORT,
+    "PATCH /imports/{import_id}": Example(
+        body={"date_format": "DD/MM/YYYY", "on_error": "skip"}, variables={"import_id": "IMPORT_ID"}
+    ),
+    "DELETE /imports/{import_id}": Example(variables={"import_id": "NEW_IMPORT_ID"}),
+    "GET /imports/{import_id}/rows": _IMPORT,
+    "GET /imports/{import_id}/report.xlsx": _IMPORT,
+    "POST /imports/{import_id}/dry-run": _IMPORT,
+    "POST /imports/{import_id}/apply": Example(
+        body={"digest": "5f2d9c"},
+        variables={"import_id": "CHECKED_IMPORT_ID", "digest": "DIGEST"},
+    ),
+    "POST /imports/{import_id}/undo": Example(variables={"import_id": "APPLIED_IMPORT_ID"}),
 }
 
 

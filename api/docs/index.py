@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
-from api.body_format import JSON
+from api.body_format import FILE, JSON
 from api.docs.examples import VARIABLES, base_url, example_of
 from api.docs.json_schema import (
     COMMON,
@@ -21,6 +21,7 @@ from api.docs.json_schema import (
     schema_of,
 )
 from api.docs.registry import RegisteredEndpoint, registered_endpoints
+from api.list_files import MAX_ROWS
 from api.list_query import MAX_TEXT
 from api.request_body import MAX_DEPTH
 from config import settings
@@ -38,7 +39,8 @@ CONVENTIONS = {
     "update": "PATCH and PUT merge: absent is unchanged, null clears, read-only members are ignored.",
     "lists": "The body is a bare array. X-Total-Count, Link and Content-Range describe the page. Parameters: "
     "page, per_page, sort_by, sort_order, after, q, start_date, end_date, and every column, also with _like, "
-    "_gte, _lte and _ne. Also accepted: _start/_end/_sort/_order and filter/range/sort.",
+    "_gte, _lte and _ne. Also accepted: _start/_end/_sort/_order and filter/range/sort. format=csv and "
+    "format=xlsx return a file of all rows.",
     "versions": "A single row has an ETag. Send it as If-Match: 412 reports a change by another request.",
     "retries": "Send Idempotency-Key with POST: the same request gets the first response again, for a day.",
     "errors": "application/problem+json. `error` is a stable code, `errors` contains the wrong fields.",
@@ -85,10 +87,12 @@ def limits() -> dict[str, Any]:
         "failed_sign_ins_by_account": configured.rate_limit_login_account,
         "failed_sign_ins_by_address": configured.rate_limit_login_address,
         "registrations_by_network": configured.rate_limit_register,
+        "files_of_lists": configured.rate_limit_files,
         "body_bytes": JSON.limit,
         "body_depth": MAX_DEPTH,
         "query_value_characters": MAX_TEXT,
         "rows_per_page": MAX_PER_PAGE,
+        "rows_per_file": MAX_ROWS,
         "exact_total_up_to": COUNT_CAP,
         "password_characters_at_least": MIN_LENGTH,
         "access_token_minutes": configured.jwt_access_token_expires_minutes,
@@ -158,7 +162,10 @@ def curl_command(endpoint: RegisteredEndpoint, all_parameters: list[Schema], bod
     if not endpoint.spec.accepts.has_members:
         media_type = endpoint.spec.accepts.media_types[0]
         command += f' -H "Content-Type: {media_type}" --data-binary @file.{media_type.partition("/")[2]}'
-    if body is not None and "application/json" not in endpoint.spec.accepts.media_types:
+    if body is not None and endpoint.spec.accepts.has_file:
+        fields = (f" -F {shlex.quote(f'{name}={value}')}" for name, value in body.items())
+        command += f" -F {FILE}=@patients.csv{''.join(fields)}"
+    elif body is not None and "application/json" not in endpoint.spec.accepts.media_types:
         command += f" -d {shlex.quote(urlencode(body))}"
     elif body is not None:
         data = shlex.quote(json.dumps(body, ensure_ascii=False))

@@ -14,7 +14,9 @@ from api.docs.example_values import EMPTY, VALUES
 from api.docs.examples import VARIABLES, example_of
 from api.docs.registry import RegisteredEndpoint
 from api.endpoint import EndpointSpec
+from api.list_files import MAX_ROWS
 from api.list_query import MAX_TEXT
+from api.response_format import LIST_FORMATS
 from api.serialization import Serializer
 from enums import Role
 from schemas.fields import MAX_ID
@@ -141,6 +143,13 @@ PAGING_PARAMETERS: dict[str, tuple[Schema, str]] = {
         "Only rows with a greater id, sorted by id: for reading a whole list page by page.",
     ),
 }
+FORMAT_PARAMETERS: dict[str, tuple[Schema, str]] = {
+    "format": (
+        {"type": "string", "enum": list(LIST_FORMATS), "default": "json"},
+        f"A file contains all rows, at most {MAX_ROWS:,}. The parameters of pages are then 422. The header "
+        "`Accept` may name the media type instead.",
+    ),
+}
 SEARCH_PARAMETERS: dict[str, tuple[Schema, str]] = {
     "q": (KIND_SCHEMAS[Kind.TEXT] | {"examples": ["zawadi"]}, "Words of names and numbers."),
 }
@@ -162,7 +171,7 @@ CALENDAR_PARAMETERS: dict[str, tuple[Schema, str]] = {
         "The IANA time zone of date-times without an offset. Default: the zone of the clinic.",
     ),
 }
-SHARED_PARAMETERS = PAGING_PARAMETERS | SEARCH_PARAMETERS | DATE_PARAMETERS
+SHARED_PARAMETERS = PAGING_PARAMETERS | FORMAT_PARAMETERS | SEARCH_PARAMETERS | DATE_PARAMETERS
 
 
 def parameters(endpoint: RegisteredEndpoint) -> list[Schema]:
@@ -210,7 +219,7 @@ def _inline(member: Schema, definitions: Schema) -> Schema:
 
 
 def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
-    shared = dict(PAGING_PARAMETERS)
+    shared = PAGING_PARAMETERS | FORMAT_PARAMETERS
     sortable = {"type": "string", "enum": sorted(list_spec.columns), "default": "id"}
     summary = "The column to sort by. Equal values are sorted by id."
     if list_spec.newest_first:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from flask import Flask
 
+from api.body_format import FILE
 from api.docs.examples import base_url
 from api.docs.json_schema import (
     COMMON,
@@ -19,6 +20,7 @@ from api.docs.json_schema import (
 )
 from api.docs.registry import DOMAINS, RegisteredEndpoint, registered_endpoints
 from api.pages.html import PAGES
+from api.response_format import MEDIA_TYPES
 from api.serialization import Serializer
 from errors import CODES, MAX_ERRORS
 
@@ -48,6 +50,7 @@ PROBLEM: Schema = {
     },
     "required": ["type", "title", "status", "detail", "error", "message", "request_id"],
 }
+FILE_SCHEMAS: dict[str, Schema] = {MEDIA_TYPES["xlsx"]: {"type": "string", "format": "binary"}}
 PAGE_CONTENT = {"text/html": {"schema": {"type": "string"}}}
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 HEADERS: dict[str, Schema] = {
@@ -67,6 +70,10 @@ HEADERS: dict[str, Schema] = {
     "X-Total-Count-Capped": {
         "description": "More rows match than X-Total-Count.",
         "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Content-Disposition": {
+        "description": "The file name of a CSV or XLSX file.",
+        "schema": {"type": "string"},
     },
     "Content-Range": {
         "description": "The position of the rows in the list, and the total.",
@@ -90,7 +97,7 @@ HEADERS: dict[str, Schema] = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "The authentication scheme.", "schema": {"type": "string"}},
 }
-LIST_HEADERS = ("X-Total-Count", "X-Total-Count-Capped", "Content-Range", "Link")
+LIST_HEADERS = ("X-Total-Count", "X-Total-Count-Capped", "Content-Range", "Link", "Content-Disposition")
 RATE_LIMIT_HEADERS = ("RateLimit-Policy", "RateLimit")
 ERROR_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 LIST_DESCRIPTION = """A filter that occurs several times matches any of its values.
@@ -149,6 +156,8 @@ def _operation(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
     if spec.body is not None:
         schema = schema_of(spec.body, output=False, definitions=definitions)
         media = {"schema": schema, "example": body_example(endpoint, definitions)}
+        if spec.accepts.has_file:
+            media = _with_file(definitions[spec.body.__name__], media)
         operation["requestBody"] = {
             "required": bool(definitions[spec.body.__name__].get("required")),
             "content": dict.fromkeys(spec.accepts.media_types, media),
@@ -160,6 +169,16 @@ def _operation(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
             "content": dict.fromkeys(spec.accepts.media_types, binary),
         }
     return operation
+
+
+def _with_file(fields: Schema, media: Schema) -> Schema:
+    """Return the media type of a multipart form: the fields of the body, and a file."""
+    file: Schema = {"type": "string", "format": "binary", "description": "The file."}
+    schema = fields | {
+        "properties": fields["properties"] | {FILE: file},
+        "required": [*fields.get("required", []), FILE],
+    }
+    return {"schema": schema, "example": media["example"] | {FILE: "(the file)"}}
 
 
 def _by_reference(described: Schema) -> Schema:
@@ -199,7 +218,9 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         "description": spec.summary,
         "headers": _headers(*names),
         "content": {
-            media: {"schema": schema if media.endswith("json") else {"type": "string"}}
+            media: {
+                "schema": schema if media.endswith("json") else FILE_SCHEMAS.get(media, {"type": "string"})
+            }
             for media in spec.media_types
         },
     }

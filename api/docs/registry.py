@@ -31,11 +31,14 @@ DOMAINS = {
     "calendar": "The calendars of doctors, for calendar programs.",
     "appointments": "Booking, moving and cancelling appointments.",
     "visits": "The record of a visit, its signature and addenda.",
+    "letters": "Sick notes, referrals and certificates of doctors.",
     "treatments": "Treatments of a visit, with the stock that they use.",
     "prescriptions": "Prescriptions with the medication safety check, and dispensing.",
     "inventory": "Inventory items, lots and stock movements.",
+    "price-list": "Services and products with their prices.",
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
+    "imports": "Imports of spreadsheets, with dry run and undo, for administrators.",
     "jobs": "Background work, for administrators.",
     "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
     "a": "The public page to confirm or cancel an appointment.",
@@ -113,6 +116,8 @@ class RegisteredEndpoint:
             codes += ["unauthorized", "token_invalid", "token_expired", "token_revoked", "forbidden"]
             if not self.spec.before_enrolment:
                 codes.append("mfa_enrolment_required")
+        if self.spec.list_spec is not None:
+            codes.append("too_many_rows")
         if self.spec.step_up is not None:
             codes.append("step_up_required")
         if self.unsafe:

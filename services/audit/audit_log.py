@@ -71,18 +71,33 @@ class PendingEntry:
 class PendingEntries:
     """The pending audit entries of a session: one for each changed record.
 
-    It is attached to the session as `session.info[PendingEntries]`. `savepoints` holds the entries as they
-    were when a savepoint began.
+    It is attached to the session as `session.info[PendingEntries]`. For each open savepoint, `savepoints`
+    holds the entries that changed since, as they were when it began. None stands for a new entry.
     """
 
     entries: dict[RecordKey, PendingEntry] = field(default_factory=dict)
-    savepoints: dict[SessionTransaction, dict[RecordKey, PendingEntry]] = field(default_factory=dict)
+    savepoints: dict[SessionTransaction, dict[RecordKey, PendingEntry | None]] = field(default_factory=dict)
 
     def entry(self, entity: str, entity_id: int | None, action: str) -> PendingEntry:
-        """Return the entry of a changed record, created with `action` if it has none."""
-        return self.entries.setdefault(
-            (entity, entity_id), PendingEntry(action, entity, entity_id, change="update")
-        )
+        """Return the entry of a changed record to change it, created with `action` if it has none."""
+        return self.add((entity, entity_id), PendingEntry(action, entity, entity_id, change="update"))
+
+    def add(self, key: RecordKey, entry: PendingEntry) -> PendingEntry:
+        """Return the entry of this key to change it. Without one, add the given entry."""
+        for earlier in self.savepoints.values():
+            if key not in earlier:
+                earlier[key] = copy.deepcopy(self.entries.get(key))
+        return self.entries.setdefault(key, entry)
+
+    def roll_back(self, savepoint: SessionTransaction) -> None:
+        """Restore the entries of the time when the savepoint began. Later savepoints end too."""
+        while savepoint in self.savepoints:
+            _latest, earlier = self.savepoints.popitem()
+            for key, entry in earlier.items():
+                if entry is None:
+                    self.entries.pop(key, None)
+                else:
+                    self.entries[key] = entry
 
 
 def pending_entries() -> PendingEntries:
@@ -108,6 +123,7 @@ def register(session_class: type[Session] | Any) -> None:
     event.listen(session_class, "before_flush", _set_time_stamps)
     event.listen(session_class, "after_flush", _collect_changes)
     event.listen(session_class, "after_transaction_create", _begin_savepoint)
+    event.listen(session_class, "after_commit", _end_savepoint)
     event.listen(session_class, "after_soft_rollback", _roll_back_savepoint)
 
 
@@ -125,15 +141,19 @@ def _set_time_stamps(session: Session, _context: Any, _instances: Any) -> None:
 def _begin_savepoint(session: Session, transaction: SessionTransaction) -> None:
     pending = _of_session(session)
     if transaction.nested:
-        pending.savepoints[transaction] = copy.deepcopy(pending.entries)
+        pending.savepoints[transaction] = {}
     elif transaction.parent is None:
         pending.savepoints.clear()
 
 
+def _end_savepoint(session: Session) -> None:
+    savepoint = session.get_nested_transaction()  # None if the whole transaction is committed
+    if savepoint is not None:
+        _of_session(session).savepoints.pop(savepoint, None)
+
+
 def _roll_back_savepoint(session: Session, transaction: SessionTransaction) -> None:
-    pending = _of_session(session)
-    if transaction in pending.savepoints:
-        pending.entries = pending.savepoints.pop(transaction)
+    _of_session(session).roll_back(transaction)
 
 
 def _collect_changes(session: Session, _context: Any) -> None:
@@ -230,7 +250,28 @@ def record_read(action: str, entity: str | None, ids: Sequence[int], patient_ids
     """
     single = ids[0] if action == "read" and len(ids) == 1 else None
     entry = PendingEntry(action, entity, single, entity_ids=list(ids), patient_ids=set(patient_ids))
-    pending_entries().entries.setdefault((f"{action} {entity}", single), entry)
+    pending_entries().add((f"{action} {entity}", single), entry)
+
+
+def take_reads() -> set[int]:
+    """Remove the pending entries of reads, and return their patients: for one entry about all of them."""
+    entries = pending_entries().entries
+    reads = [entries.pop(key) for key, entry in list(entries.items()) if entry.action in READS]
+    return {patient_id for entry in reads for patient_id in entry.patient_ids}
+
+
+def record_export(
+    entity: str | None, ids: Sequence[int], patient_ids: Iterable[int], facts: Iterable[str], digest: str
+) -> None:
+    """Add the entry of a written file: its digest, and facts such as `rows=57` and its filters."""
+    pending_entries().entries["export", None] = PendingEntry(
+        "export",
+        entity,
+        entity_ids=ids,
+        patient_ids=set(patient_ids),
+        fields=set(facts),
+        detail=f"sha256:{digest}",
+    )
 
 
 # --- Entries -------------------------------------------------------------------------------------------
@@ -247,7 +288,7 @@ def append_pending(actor: Actor | None, operation: str) -> bool:
     for entry in entries:
         _add_patient(entry)
         if actor is not None and entry.action in READS and entry.patient_ids & actor.emergency_patients:
-            entry.detail = EMERGENCY_MARK
+            entry.detail = f"{entry.detail}; {EMERGENCY_MARK}" if entry.detail else EMERGENCY_MARK
     append(actor, operation, entries)
     return bool(entries)
 

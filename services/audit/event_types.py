@@ -25,8 +25,14 @@ IRREGULAR_VERBS = {
     "reset": "reset",
     "send": "sent",
     "stop": "stopped",
+    "undo": "undone",
 }
-OWN_WORDS = {("appointment", "create"): "booked", ("billing", "create"): "issued"}
+OWN_WORDS = {
+    ("appointment", "create"): "booked",
+    ("billing", "create"): "issued",
+    ("credit_note", "create"): "issued",
+    ("letter", "create"): "issued",
+}
 # Actions that name how something was done. The changed fields tell what was done, the first one that matches.
 QUALIFIERS = ("overbook", "override")
 DONE_BY_FIELD = (

@@ -17,12 +17,12 @@ from models import Billing, Treatment
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.billing import claims, ledger, refunds
+from services.billing import claims, credit_notes, ledger, refunds
 from services.billing.bill_state import require_not_void, touch
 from services.rows import for_update
 
 # The entries that a void reverses. Payments stay: they become credit, or a debt to the insurer.
-REVERSED_BY_VOID = (LedgerKind.CHARGE, LedgerKind.TAX, LedgerKind.DISCOUNT, LedgerKind.WRITE_OFF)
+REVERSED_BY_VOID = (*ledger.ITEMS, LedgerKind.TAX, LedgerKind.DISCOUNT, LedgerKind.WRITE_OFF)
 
 
 def write_off(actor: Actor, bill: Billing, *, amount: Decimal, reason: str) -> Billing:
@@ -48,16 +48,17 @@ def void(actor: Actor, bill: Billing, *, reason: str) -> Billing:
     """Void a bill: reverse its postings and release its treatments, which can be billed again.
 
     The paid amount becomes credit of the patient. The money of an insurer becomes a debt to the insurer.
+    A credit note is issued for the part of the bill that has none yet.
     Raises 409 `read_only` for a void bill. Raises 409 `in_use` while a refund request or a claim is open.
     """
     require_not_void(bill)
     if refunds.open_amount(bill):
         raise ClinicError("in_use", "This bill has an open refund request. Approve or reject it first.")
     claims.require_none_open(bill)
-    paid, owed = ledger.of_bill(bill.id).paid, _insurers_share(bill)
+    sums, owed = ledger.of_bill(bill.id), _insurers_share(bill)
     for entry in ledger.unreversed_entries(bill.id, *REVERSED_BY_VOID):
         ledger.reverse(actor, entry, reason)
-    for part in ledger.parts(paid - owed):
+    for part in ledger.parts(sums.paid - owed):
         ledger.move_credit(actor, bill, part, reason=reason)
     for part in ledger.parts(owed):
         ledger.post(actor, bill, LedgerKind.INSURER_DEBT, part, method=PaymentMethod.INSURANCE, reason=reason)
@@ -67,6 +68,7 @@ def void(actor: Actor, bill: Billing, *, reason: str) -> Billing:
     bill.voided_at = clock.now()
     bill.void_reason = reason
     audit_log.set_action(bill, "void")
+    credit_notes.issue_for_void(actor, bill, sums, reason)
     return bill
 
 

@@ -66,10 +66,10 @@ def _money(expression: ColumnElement[Any]) -> ListColumn:
 COLUMNS = {
     "patient_name": patient_column(Billing.patient_id),
     "doctor_name": doctor_column(Billing.doctor_id, nullable=True),
-    "subtotal": _money(_sum_of(LedgerKind.CHARGE)),
+    "subtotal": _money(_sum_of(*ledger.ITEMS)),
     "discount": _money(_sum_of(LedgerKind.DISCOUNT, negated=True)),
     "tax": _money(_sum_of(LedgerKind.TAX)),
-    "amount": _money(_sum_of(LedgerKind.CHARGE, LedgerKind.DISCOUNT, LedgerKind.TAX)),
+    "amount": _money(_sum_of(*ledger.ITEMS, LedgerKind.DISCOUNT, LedgerKind.TAX)),
     "amount_paid": _money(AMOUNT_PAID),
     "written_off": _money(_sum_of(LedgerKind.WRITE_OFF, negated=True)),
     "balance": _money(BALANCE),

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from sqlalchemy import select
 
 from enums import TreatmentStatus
 from errors import ClinicError, invalid
 from extensions import db
-from models import Billing, BillingItem, Doctor, Patient, Treatment, Visit
+from models import Billing, BillingItem, Doctor, Patient, PriceListItem, Treatment, Visit
+from services.billing import price_list
 from services.patients import activity
 from services.rows import for_update, get_or_404, get_referenced
 
@@ -20,11 +21,12 @@ CONSULTATION = "consultation"  # an item with this description costs the doctor'
 
 
 class BillLine(TypedDict):
-    """An item to bill. Without a `unit_price` the default price applies."""
+    """An item to bill. A price list item gives the default description and price."""
 
-    description: str
+    description: str | None
     quantity: int
     unit_price: Decimal | None
+    price_list_item_id: NotRequired[int | None]
 
 
 def items_of_treatments(
@@ -40,7 +42,11 @@ def items_of_treatments(
         raise invalid("doctor_id", "is not the doctor of the visit or treatment")
     return [
         BillingItem(
-            description=treatment.name, quantity=1, unit_price=treatment.cost, treatment_id=treatment.id
+            description=treatment.name,
+            quantity=1,
+            unit_price=treatment.cost,
+            treatment_id=treatment.id,
+            price_list_item_id=treatment.price_list_item_id,
         )
         for treatment in treatments
     ]
@@ -60,15 +66,23 @@ def items_of_lines(
     activity.require_active(bill.patient, billed_at)
     doctor = None if doctor_id is None else get_referenced(Doctor, doctor_id, "doctor_id")
     bill.patient_id, bill.doctor_id, bill.doctor = patient_id, doctor_id, doctor
-    items = []
-    for index, line in enumerate(lines):
-        price = line["unit_price"]
-        if price is None:
-            price = _default_price(line["description"], doctor, f"items.{index}.unit_price")
-        items.append(
-            BillingItem(description=line["description"], quantity=line["quantity"], unit_price=price)
-        )
-    return items
+    prices = price_list.active_items([line.get("price_list_item_id") for line in lines])
+    return [_item(line, prices, doctor, f"items.{index}") for index, line in enumerate(lines)]
+
+
+def _item(line: BillLine, prices: dict[int, PriceListItem], doctor: Doctor | None, path: str) -> BillingItem:
+    description, price, item_id = line["description"], line["unit_price"], line.get("price_list_item_id")
+    if item_id is not None:
+        listed = price_list.require_active(prices, item_id, f"{path}.price_list_item_id")
+        description = description or listed.name
+        price = listed.unit_price if price is None else price
+    if description is None:
+        raise invalid(f"{path}.description", "is required without price_list_item_id")
+    if price is None:
+        price = _default_price(description, doctor, f"{path}.unit_price")
+    return BillingItem(
+        description=description, quantity=line["quantity"], unit_price=price, price_list_item_id=item_id
+    )
 
 
 def _default_price(description: str, doctor: Doctor | None, field: str) -> Decimal:

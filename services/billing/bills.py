@@ -14,7 +14,9 @@ from decimal import Decimal
 from typing import TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, and_, false, or_, select
+from sqlalchemy import update as update_row
 from sqlalchemy.orm import contains_eager, joinedload, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from column_types import MONEY_LIMIT
 from enums import LedgerKind, PaymentMethod, RefundStatus, Role
@@ -31,7 +33,7 @@ from models import (
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.billing import bill_columns, claims, ledger, payments
+from services.billing import bill_columns, claims, credit_notes, ledger, payments
 from services.billing.bill_items import (
     BillLine,
     items_of_lines,
@@ -40,7 +42,8 @@ from services.billing.bill_items import (
 )
 from services.billing.bill_state import STATUSES, require_not_void, set_sums, touch
 from services.billing.dates import check_due_date, check_issued_on
-from services.billing.invoice_numbers import set_invoice_number
+from services.clinic import versions
+from services.document_numbers import INVOICE, next_number
 from services.listing import paging
 from services.listing.related_rows import doctor_filter, in_related, of_patient, patient_filter
 from services.listing.spec import Filter, Kind, ListQuery, ListSpec, Page
@@ -154,7 +157,7 @@ LIST: ListSpec[Billing] = ListSpec(
         ),
         "treatment_id": Filter(Kind.ID, _of_treatment, "Bills with an item for this treatment."),
     },
-    omit=frozenset({"version"}),
+    omit=frozenset({"version", "clinic_version_id"}),
     computed=bill_columns.COLUMNS,
     newest_first=True,
 )
@@ -166,7 +169,7 @@ def find(actor: Actor, query: ListQuery) -> Page[Billing]:
 
 
 def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
-    """Set the computed fields of bills. Takes two queries for any number of bills.
+    """Set the computed fields of bills. Takes at most three queries for any number of bills.
 
     A payment has already set the sums of its bill.
     """
@@ -174,9 +177,10 @@ def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
         sums, balances = ledger.of_bills(unknown)
         for bill in unknown:
             set_sums(bill, sums[bill.id], balances[bill.patient_id])
-    payments_by_bill = _payments_of([bill.id for bill in rows])
+    payments_by_bill, notes_by_bill = _payments_of([bill.id for bill in rows]), credit_notes.of_bills(rows)
     for bill in rows:
         bill.payments = payments_by_bill.get(bill.id, [])
+        bill.credit_notes = notes_by_bill.get(bill.id, [])
     claims.add_computed_fields(actor, [claim for bill in rows for claim in bill.claims])
 
 
@@ -241,6 +245,7 @@ def create(
         created_by_id=actor.user_id,
         date=check_issued_on(date) if date else clock.local(created_at).date(),
         created_at=created_at,
+        clinic_version_id=versions.current_version_id(),
         refunds=[],  # a new bill has neither: this saves the lookups
         claims=[],
     )
@@ -258,6 +263,16 @@ def create(
     audit_log.set_action(bill, "create")
     set_invoice_number(bill)
     return bill
+
+
+def set_invoice_number(bill: Billing) -> None:
+    """Set the next invoice number on a new bill."""
+    number = next_number(INVOICE, bill.date.year)
+    # not through the session: the number must not raise the version of the new bill
+    db.session.connection().execute(
+        update_row(Billing).where(Billing.id == bill.id).values(invoice_number=number)
+    )
+    set_committed_value(bill, "invoice_number", number)
 
 
 def _insert(bill: Billing, treatments: Sequence[Treatment]) -> None:
@@ -361,6 +376,8 @@ def update(actor: Actor, bill: Billing, *, if_match: bool, **changes: Unpack[Bil
 def _change_discount(actor: Actor, bill: Billing, sums: ledger.Sums, discount: Decimal) -> None:
     if sums.paid or sums.written_off:
         raise ClinicError("read_only", "The discount cannot be changed after a payment or a write-off.")
+    if credit_notes.credited(bill.id) != (ledger.ZERO, ledger.ZERO):
+        raise ClinicError("read_only", "The discount cannot be changed after a credit note. Void the bill.")
     for entry in ledger.unreversed_entries(bill.id, LedgerKind.DISCOUNT, LedgerKind.TAX):
         ledger.reverse(actor, entry, "discount changed")
     reason, now = bill.discount_reason, clock.now()

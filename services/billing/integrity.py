@@ -6,11 +6,8 @@ from typing import Any
 
 from sqlalchemy import (
     Select,
-    String,
-    cast,
     exists,
     func,
-    literal,
     or_,
     select,
     union_all,
@@ -24,19 +21,23 @@ from models import (
     BillingItem,
     BillingStanding,
     Claim,
-    InvoiceCounter,
     LedgerCurrency,
     LedgerEntry,
     Refund,
     Treatment,
 )
+from services import document_numbers
 from services.billing import claims, ledger
+from services.billing.credit_note_checks import credit_note_checks
+from services.document_numbers import INVOICE
 from services.integrity_rule import IntegrityCheck, sum_of
 
 
 def _charges_unlike_items() -> Select[Any]:
     """Select the bills whose charges and items have different sums. Both tables are read once."""
-    charges = select(LedgerEntry.billing_id, LedgerEntry.amount).where(LedgerEntry.kind == LedgerKind.CHARGE)
+    charges = select(LedgerEntry.billing_id, LedgerEntry.amount).where(
+        LedgerEntry.kind.in_(ledger.ITEMS), LedgerEntry.billing_id.is_not(None)
+    )
     items = select(BillingItem.billing_id, -BillingItem.unit_price * BillingItem.quantity)
     both = union_all(charges, items).subquery()
     return select(both.c.billing_id).group_by(both.c.billing_id).having(func.sum(both.c.amount) != 0)
@@ -115,7 +116,16 @@ def _bill_checks() -> list[IntegrityCheck]:
             .having(func.sum(LedgerEntry.amount) < 0),
         ),
         IntegrityCheck("A bill is marked as settled exactly if it has no balance.", _wrong_standings()),
-        IntegrityCheck("Invoice numbers have no gaps.", _invoice_gaps()),
+        IntegrityCheck(
+            "An opening balance is a debt on a bill, or a credit on an account.",
+            select(LedgerEntry.id).where(
+                LedgerEntry.kind == LedgerKind.OPENING_BALANCE,
+                LedgerEntry.billing_id.is_not(None) != (LedgerEntry.amount > 0),
+            ),
+        ),
+        IntegrityCheck(
+            "Invoice numbers have no gaps.", document_numbers.gaps(INVOICE, Billing.invoice_number)
+        ),
     ]
 
 
@@ -225,16 +235,12 @@ def _account_checks() -> list[IntegrityCheck]:
     ]
 
 
-def _invoice_gaps() -> Select[Any]:
-    """Select the years whose counter differs from the number of invoices. The numbers are unique."""
-    counted = (
-        select(func.count())
-        .where(Billing.invoice_number.like(literal("INV-") + cast(InvoiceCounter.year, String) + "-%"))
-        .scalar_subquery()
-    )
-    return select(InvoiceCounter.year).where(InvoiceCounter.last_number != counted)
-
-
 def billing_checks() -> list[IntegrityCheck]:
-    """Return the checks of bills, the ledger, refunds and accounts."""
-    return [*_bill_checks(), *_void_checks(), *_refund_checks(), *_account_checks()]
+    """Return the checks of bills, the ledger, refunds, accounts and credit notes."""
+    return [
+        *_bill_checks(),
+        *_void_checks(),
+        *_refund_checks(),
+        *_account_checks(),
+        *credit_note_checks(),
+    ]

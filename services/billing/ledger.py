@@ -10,6 +10,9 @@ leaves the clinic with a credit entry.
 `insurer_debt` entries are the account of the insurers. A void leaves the money of an insurer on the bill, and
 the debt +X offsets it. Paying it back is a refund of +X and a debt of -X. So the sum of a void bill is zero,
 and the money never becomes credit of the patient.
+
+`opening_balance` entries bring balances from before the first entry. A debt (+) is the only item of a bill,
+so that it can be paid. A credit (-) is on the account. Neither is revenue.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from services.rows import mapping
 ZERO = Decimal("0.00")
 RECEIVED = (LedgerKind.PAYMENT, LedgerKind.INSURANCE_PAYMENT)  # money from outside the clinic
 PAYMENTS = (*RECEIVED, LedgerKind.CREDIT)
+ITEMS = (LedgerKind.CHARGE, LedgerKind.OPENING_BALANCE)  # their sum is the subtotal of a bill
 # Their sum is the paid amount of a bill. A void bill has none: a debt to the insurer offsets its payment.
 PAID = (*PAYMENTS, LedgerKind.REFUND, LedgerKind.INSURER_DEBT)
 
@@ -72,8 +76,8 @@ class Sums:
 
     @property
     def subtotal(self) -> Decimal:
-        """The charges."""
-        return self.of(LedgerKind.CHARGE)
+        """The items: charges, or the balance that a patient brings."""
+        return self.of(*ITEMS)
 
     @property
     def discount(self) -> Decimal:
@@ -92,7 +96,7 @@ class Sums:
 
     @property
     def billed(self) -> Decimal:
-        """Charges and taxes less their reversals, before discount."""
+        """Charges and taxes less their reversals, before discount. A balance brought forward is none."""
         return self.of(LedgerKind.CHARGE, LedgerKind.TAX)
 
     @property
@@ -260,6 +264,22 @@ def pay_account(
             claim_id=claim_id,
             overpaid_billing_id=overpaid_billing_id,
             visit_id=visit_id,
+            created_by_id=actor.user_id,
+        )
+    )
+
+
+def open_account(
+    actor: Actor, patient_id: int, amount: Decimal, *, reference: str | None, occurred_at: datetime
+) -> LedgerEntry:
+    """Post credit from before the first entry of the ledger, a negative amount, on the patient's account."""
+    return _append(
+        LedgerEntry(
+            patient_id=patient_id,
+            kind=LedgerKind.OPENING_BALANCE,
+            amount=amount,
+            reference=reference,
+            occurred_at=occurred_at,
             created_by_id=actor.user_id,
         )
     )

@@ -19,7 +19,7 @@ from models import Billing, LedgerEntry, Patient, Refund
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
-from services.billing import ledger
+from services.billing import credit_notes, ledger
 from services.billing.bill_state import require_not_void, touch
 from services.patients import patients
 from services.rows import get_or_404
@@ -185,7 +185,10 @@ def _set_decision(actor: Actor, refund: Refund, status: RefundStatus) -> None:
 
 
 def _pay_out(actor: Actor, refund: Refund) -> None:
-    """Post the entries of a refund. Money of an insurer on a void bill pays the debt to the insurer."""
+    """Post the entries of a refund, and issue its credit note.
+
+    Money of an insurer on a void bill pays the debt to the insurer.
+    """
     method, bill = refund.method or PaymentMethod.OTHER, refund.billing
     if bill is None:
         entry = ledger.pay_back_credit(actor, refund.patient_id, refund.amount, method, refund.reason)
@@ -202,6 +205,8 @@ def _pay_out(actor: Actor, refund: Refund) -> None:
     db.session.flush()  # for the id of the entry
     refund.entry_id = entry.id
     _set_decision(actor, refund, S.APPROVED)
+    if bill is not None:
+        credit_notes.issue_for_refund(actor, bill, refund)
 
 
 # --- Amounts -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from PIL import Image
 
 from errors import ClinicError, invalid, not_found
 from models import ClinicRecord
+from services.clinic import versions
 
 MAX_BYTES = 200_000
 MAX_SIDE = 2_000  # pixels; a small file may describe an image of many gigabytes
@@ -37,6 +38,7 @@ def set_logo(record: ClinicRecord, content: bytes) -> ClinicRecord:
     digest = hashlib.sha256(logo).hexdigest()
     if digest != record.logo_hash:
         record.logo, record.logo_hash = logo, digest
+        versions.append(record)
     return record
 
 
@@ -44,6 +46,7 @@ def remove_logo(record: ClinicRecord) -> ClinicRecord:
     """Remove the logo, if there is one."""
     if record.logo_hash is not None:
         record.logo = record.logo_hash = None
+        versions.append(record)
     return record
 
 

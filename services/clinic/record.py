@@ -8,6 +8,7 @@ from typing import TypedDict, Unpack
 from config import settings
 from models import ClinicRecord
 from security.permissions import Actor
+from services.clinic import versions
 from services.patients import phones
 from services.rows import assign, changed_members, get_or_404
 
@@ -51,7 +52,7 @@ def add_computed_fields(_actor: Actor, rows: Sequence[ClinicRecord]) -> None:
 
 def _add_settings(record: ClinicRecord) -> None:
     configured = settings()
-    record.locale = record.chosen_locale or configured.clinic_locale
+    record.locale = versions.locale_of(record)
     record.currency = configured.currency
     record.timezone = configured.clinic_timezone
 
@@ -61,5 +62,7 @@ def update(record: ClinicRecord, **changes: Unpack[ClinicChanges]) -> ClinicReco
     values = dict(changes)
     if "locale" in values:
         values["chosen_locale"] = values.pop("locale")
-    assign(record, changed_members(record, values))
+    if changes_of_record := changed_members(record, values):
+        assign(record, changes_of_record)
+        versions.append(record)
     return record

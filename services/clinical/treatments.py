@@ -32,6 +32,7 @@ from extensions import db
 from models import Doctor, InventoryItem, InventoryLot, InventoryUsage, StockMovement, Treatment, Visit
 from security.permissions import Actor, Permission, hidden
 from services.audit import audit_log
+from services.billing import price_list
 from services.clinical import visit_rows
 from services.inventory import stock
 from services.listing import paging
@@ -71,11 +72,12 @@ class _OptionalMembers(TypedDict, total=False):
     inventory_items: Sequence[Mapping[str, int]]
 
 
-class NewTreatment(_OptionalMembers):
-    """The members of a new treatment, without its visit."""
+class NewTreatment(_OptionalMembers, total=False):
+    """The members of a new treatment, without its visit. A price list item gives default name and cost."""
 
-    name: str
-    cost: Decimal
+    name: str | None
+    cost: Decimal | None
+    price_list_item_id: int | None
 
 
 class TreatmentChanges(_OptionalMembers, total=False):
@@ -181,7 +183,8 @@ def create(
 
     The default `doctor_id` is the doctor of the visit. `importing` accepts a visit from before the archiving
     or death of the patient. Raises 409 `read_only` for a signed or voided visit, 409 `patient_inactive`, 409
-    `insufficient_stock` with every missing item, and 422 for the status cancelled.
+    `insufficient_stock` with every missing item, and 422 for the status cancelled, and for an inactive price
+    list item.
     """
     visit = visit_rows.lock_with_patient(visit_id)
     activity.require_active(visit.patient, visit.date if importing else None)
@@ -202,11 +205,13 @@ def add(actor: Actor, visit: Visit, **values: Unpack[NewTreatment]) -> Treatment
     actor.require_own(doctor_id)
     if values.get("status") is TreatmentStatus.CANCELLED:
         raise invalid("status", "must be planned, in_progress or completed for a new treatment")
+    name, cost = _name_and_cost(values)
+    values["name"], values["cost"] = name, cost
     treatment = Treatment(
         visit_id=visit.id,
         patient_id=visit.patient_id,
         doctor_id=doctor_id,
-        name_fold=search_key(values["name"]),
+        name_fold=search_key(name),
         **values,
     )
     _set_usages(treatment, usages)
@@ -215,6 +220,23 @@ def add(actor: Actor, visit: Visit, **values: Unpack[NewTreatment]) -> Treatment
     if treatment.status is TreatmentStatus.COMPLETED and treatment.inventory_items:
         stock.use_for_treatment(actor, treatment)
     return treatment
+
+
+def _name_and_cost(values: NewTreatment) -> tuple[str, Decimal]:
+    """Return name and cost of a new treatment, by default those of its price list item."""
+    name, cost, item_id = values.get("name"), values.get("cost"), values.get("price_list_item_id")
+    if item_id is not None:
+        item = price_list.require_active(price_list.active_items([item_id]), item_id, "price_list_item_id")
+        name, cost = name or item.name, item.unit_price if cost is None else cost
+    if name is None or cost is None:
+        missing = [field for field, value in (("name", name), ("cost", cost)) if value is None]
+        problem = "is required without price_list_item_id"
+        raise ClinicError(
+            "validation_failed",
+            f"{' and '.join(missing)}: {problem}.",
+            errors=dict.fromkeys(missing, problem),
+        )
+    return name, cost
 
 
 def update(actor: Actor, treatment: Treatment, **changes: Unpack[TreatmentChanges]) -> Treatment:

@@ -24,6 +24,7 @@ from models import (
     Diagnosis,
     Doctor,
     LedgerEntry,
+    Letter,
     Patient,
     PrescribedMedication,
     Prescription,
@@ -423,7 +424,7 @@ def void(actor: Actor, visit: Visit, reason: str | None) -> Visit:
     Its treatments are voided and their stock returns. Its prescriptions are cancelled or stopped. The payment
     that was recorded with it stays credit of the patient. Its appointment stays completed and may get another
     visit. Voiding it again changes nothing. Raises 409 `read_only` for a signed visit, 409 `in_use` for a
-    billed visit or after a dispensing.
+    billed visit, with a valid letter, or after a dispensing.
     """
     if visit.voided_at is not None:
         return visit
@@ -439,6 +440,9 @@ def void(actor: Actor, visit: Visit, reason: str | None) -> Visit:
     )
     if db.session.execute(select(dispensed)).scalar_one():
         raise ClinicError("in_use", "Medication of a prescription of this visit was dispensed.")
+    valid_letter = exists().where(Letter.visit_id == visit.id, Letter.voided_at.is_(None))
+    if db.session.execute(select(valid_letter)).scalar_one():
+        raise ClinicError("in_use", "A letter of this visit is valid. Void the letter first.")
     to_cancel = [row for row in visit.treatments if row.status is not TreatmentStatus.CANCELLED]
     stock.lock_items(usage.item_id for row in to_cancel for usage in row.inventory_items)
     for treatment in to_cancel:

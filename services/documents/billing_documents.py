@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from models import Billing
+from models import Billing, CreditNote
 from security.permissions import Actor
 from services.audit import audit_log
-from services.billing import bills
+from services.billing import bills, credit_notes
+from services.documents.credit_note import credit_note
 from services.documents.invoice import invoice
 from services.documents.pages import DocumentOptions, Stationery, stationery
 from services.documents.receipt import receipt_of_bill, receipt_of_payment
 
-DocumentType = Literal["invoice", "receipt"]
+
+def invoice_document(actor: Actor, bill: Billing, options: DocumentOptions) -> bytes:
+    """Return the invoice of a bill as PDF."""
+    return _read(bill, invoice(bill, _prepared(actor, bill, options)))
 
 
-def bill_document(
-    actor: Actor, bill: Billing, document_type: DocumentType, options: DocumentOptions
-) -> bytes:
-    """Return the invoice of a bill, or the receipt of all its payments, as PDF."""
-    paper = _prepared(actor, bill, options)
-    document = invoice(bill, paper) if document_type == "invoice" else receipt_of_bill(bill, paper)
-    return _read(bill, document)
+def receipt_document(actor: Actor, bill: Billing, options: DocumentOptions) -> bytes:
+    """Return the receipt of all payments of a bill as PDF."""
+    return _read(bill, receipt_of_bill(bill, _prepared(actor, bill, options)))
+
+
+def credit_note_document(
+    actor: Actor, bill: Billing, note_id: int | None, options: DocumentOptions
+) -> tuple[CreditNote, bytes]:
+    """Return a credit note of a bill, without an id the only one, and its document as PDF."""
+    bills.add_computed_fields(actor, [bill])
+    note = credit_notes.choose(bill, note_id)
+    paper = stationery(actor, options, bill.patient, issued=note.clinic_version_id)
+    return note, _read(bill, credit_note(bill, note, paper))
 
 
 def payment_document(actor: Actor, bill: Billing, payment_id: int, options: DocumentOptions) -> bytes:
@@ -31,7 +39,7 @@ def payment_document(actor: Actor, bill: Billing, payment_id: int, options: Docu
 
 def _prepared(actor: Actor, bill: Billing, options: DocumentOptions) -> Stationery:
     bills.add_computed_fields(actor, [bill])
-    return stationery(actor, options, bill.patient)
+    return stationery(actor, options, bill.patient, issued=bill.clinic_version_id)
 
 
 def _read(bill: Billing, document: bytes) -> bytes:

@@ -10,11 +10,13 @@ from sqlalchemy import select
 from enums import LedgerKind
 from extensions import db
 from models import Billing, LedgerEntry
+from security.link_tokens import Purpose
 from services.billing import ledger
 from services.billing.ledger import ZERO
 from services.documents.blocks import Block, paragraph, sums, table
 from services.documents.language import DocumentLanguage
 from services.documents.pages import Stationery, patient_lines
+from services.documents.verification import verification_code
 
 
 def invoice(bill: Billing, paper: Stationery) -> bytes:
@@ -24,7 +26,7 @@ def invoice(bill: Billing, paper: Stationery) -> bytes:
     return paper.typeset(
         f"{language.text('invoice')} {bill.invoice_number}",
         [
-            *_items(bill, language),
+            *item_table(bill, language),
             *_sums(bill, language),
             *payment_table(settlements(bill), language, heading=language.text("payments")),
             *paragraph(language.text("notes"), bill.notes),
@@ -46,7 +48,8 @@ def invoice(bill: Billing, paper: Stationery) -> bytes:
     )
 
 
-def _items(bill: Billing, language: DocumentLanguage) -> list[Block]:
+def item_table(bill: Billing, language: DocumentLanguage) -> list[Block]:
+    """Return a table of the items of a bill."""
     header = [language.text(name) for name in ("description", "quantity", "unit_price", "amount")]
     rows = [
         (
@@ -78,7 +81,8 @@ def _sums(bill: Billing, language: DocumentLanguage) -> list[Block]:
             (language.text("total"), language.money(amount), True),
             *((name, language.amount(sign * part), False) for name, part, sign in settled if part),
             (language.text("balance_due"), language.money(balance), True),
-        )
+        ),
+        code=verification_code(Purpose.VERIFY_INVOICE, bill.id, language),
     )
 
 

@@ -68,6 +68,13 @@ class DocumentLanguage:
         """Return the month of a date, such as `November 2026`."""
         return format_skeleton("yMMMM", day, locale=self.locale)
 
+    def known_day(self, known: str) -> str:
+        """Return the known part of a date, of which a year or a month may be all: `1990`, `1990-11`."""
+        year, *rest = map(int, known.split("-"))
+        if not rest:
+            return str(year)
+        return self.month(date(year, rest[0], 1)) if len(rest) == 1 else self.day(date(year, *rest))
+
     def days(self, number: int) -> str:
         """Return a number of days, such as `7 days`."""
         return format_unit(number, "duration-day", locale=self.locale)

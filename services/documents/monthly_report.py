@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from html import unescape
 
+from config import settings
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
@@ -54,7 +55,7 @@ def monthly_report(actor: Actor, month: date, options: DocumentOptions) -> bytes
         facts_of=(
             (language.text("first_day"), language.day(month)),
             (language.text("last_day"), language.day(last_day)),
-            (language.text("currency"), paper.clinic.currency),
+            (language.text("currency"), settings().currency),
         ),
     )
     audit_log.record_read("read", "report", [], [])

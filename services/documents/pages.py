@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from enums import BirthDatePrecision
-from models import ClinicRecord, Patient
+from models import ClinicRecordVersion, Patient
 from security.permissions import Actor, hidden
-from services.clinic.record import clinic_record
+from services.clinic import versions
 from services.documents.blocks import Block, facts
 from services.documents.language import DocumentLanguage, document_language, requested_language
 from services.documents.typesetting import typeset
+from services.patients import birth_dates
 
 Paper = Literal["a4", "a5", "letter"]
 LETTER_COUNTRIES = frozenset({"US", "CA"})
@@ -31,7 +31,7 @@ class Stationery:
     """The language, the paper and the clinic of a document, as its reader may see them."""
 
     actor: Actor
-    clinic: ClinicRecord
+    clinic: ClinicRecordVersion
     language: DocumentLanguage
     paper: Paper
 
@@ -49,13 +49,15 @@ class Stationery:
         *,
         facts_of: Iterable[tuple[str, str | None]] = (),
         addressee: Sequence[str] = (),
+        about: str | None = None,
         mark: str | None = None,
         banner: str | None = None,
     ) -> bytes:
         """Return a document as PDF.
 
-        `mark` is the name of a word behind the text of every page, such as `void`. `banner` is the sentence
-        that explains it.
+        `about` names the subject at the foot of each page, by default the first line of the addressee. `mark`
+        is the name of a word behind the text of every page, such as `void`. `banner` is the sentence that
+        explains it.
         """
         language = self.language
         return typeset(
@@ -72,7 +74,11 @@ class Stationery:
                 "facts": facts(facts_of),
                 "addressee": list(addressee),
                 # a second page that was separated still says what it is about
-                "running_title": [self.clinic.legal_name or self.clinic.name, title, *addressee[:1]],
+                "running_title": [
+                    self.clinic.legal_name or self.clinic.name,
+                    title,
+                    *([about] if about else addressee[:1]),
+                ],
                 "blocks": list(blocks),
             },
         )
@@ -97,13 +103,19 @@ class Stationery:
         }
 
 
-def stationery(actor: Actor, options: DocumentOptions, patient: Patient | None = None) -> Stationery:
-    """Return the stationery of a request. Raise 422 for a language in which there are no documents."""
-    clinic = clinic_record()
+def stationery(
+    actor: Actor, options: DocumentOptions, patient: Patient | None = None, *, issued: int | None = None
+) -> Stationery:
+    """Return the stationery of a request. Raise 422 for a language in which there are no documents.
+
+    `issued` is the id of the version of the clinic record at the issue of the document. A document that is
+    not issued has the present one.
+    """
+    clinic = versions.current_version() if issued is None else versions.version_of(issued)
     language = document_language(
         requested_language(options["locale"]),
         patient.language if patient else None,
-        clinic_locale=clinic.locale,
+        clinic_locale=versions.locale_of(clinic),
     )
     usual: Paper = "letter" if language.locale.territory in LETTER_COUNTRIES else "a4"
     return Stationery(actor, clinic, language, options["paper"] or usual)
@@ -117,16 +129,8 @@ def patient_lines(patient: Patient, language: DocumentLanguage, *further: str | 
 
 def birth_line(patient: Patient, language: DocumentLanguage) -> str | None:
     """Return the known part of the date of birth of a patient, with its name."""
-    born, precision = patient.date_of_birth, patient.birth_date_precision
-    if born is None:
-        return None
-    shown = {
-        None: language.day,
-        BirthDatePrecision.DAY: language.day,
-        BirthDatePrecision.MONTH: language.month,
-    }
-    text = shown[precision](born) if precision in shown else str(born.year)
-    return f"{language.text('date_of_birth')} {text}"
+    known = birth_dates.format_known(patient.date_of_birth, patient.birth_date_precision)
+    return f"{language.text('date_of_birth')} {language.known_day(known)}" if known else None
 
 
 def _as_svg(png: bytes | None) -> str | None:

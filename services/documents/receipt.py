@@ -9,11 +9,13 @@ from sqlalchemy import Select, select
 from errors import ClinicError, not_found
 from extensions import db
 from models import Billing, LedgerEntry, Refund
+from security.link_tokens import Purpose
 from services.billing import ledger
 from services.billing.ledger import ZERO
 from services.documents.blocks import Block, sums
 from services.documents.invoice import payment_table, settlements
 from services.documents.pages import Stationery, patient_lines
+from services.documents.verification import verification_code
 
 
 def receipt_of_bill(bill: Billing, paper: Stationery) -> bytes:
@@ -22,7 +24,8 @@ def receipt_of_bill(bill: Billing, paper: Stationery) -> bytes:
     postings = sorted([*settlements(bill), *excess], key=lambda posting: posting.id)
     if not postings:
         raise ClinicError("conflict", "This bill has no payment yet. Print its invoice instead.")
-    return _receipt(bill, postings, paper, number=bill.invoice_number)
+    code = verification_code(Purpose.VERIFY_RECEIPT, bill.id, paper.language)
+    return _receipt(bill, postings, paper, number=bill.invoice_number, code=code)
 
 
 def receipt_of_payment(bill: Billing, payment_id: int, paper: Stationery) -> bytes:
@@ -39,7 +42,8 @@ def receipt_of_payment(bill: Billing, payment_id: int, paper: Stationery) -> byt
     # one flush wrote both parts of the payment, so they have the same time stamp
     excess = _excess_of(bill).where(LedgerEntry.created_at == payment.created_at)
     postings = [payment, *db.session.execute(excess).scalars(), *db.session.execute(refunds).scalars()]
-    return _receipt(bill, postings, paper, number=f"{bill.invoice_number}/{payment_id}")
+    code = verification_code(Purpose.VERIFY_PAYMENT, payment_id, paper.language)
+    return _receipt(bill, postings, paper, number=f"{bill.invoice_number}/{payment_id}", code=code)
 
 
 def _excess_of(bill: Billing) -> Select[tuple[LedgerEntry]]:
@@ -48,12 +52,14 @@ def _excess_of(bill: Billing) -> Select[tuple[LedgerEntry]]:
     return statement.where(LedgerEntry.overpaid_billing_id == bill.id).order_by(LedgerEntry.id)
 
 
-def _receipt(bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery, *, number: str) -> bytes:
+def _receipt(
+    bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery, *, number: str, code: list[Block]
+) -> bytes:
     language, is_void = paper.language, bill.voided_at is not None
     received_by = {posting.created_by.name: None for posting in postings if posting.created_by}
     return paper.typeset(
         f"{language.text('receipt')} {number}",
-        [*payment_table(postings, language), *_sums(bill, postings, paper)],
+        [*payment_table(postings, language), *_sums(bill, postings, paper, code)],
         facts_of=(
             (language.text("invoice"), bill.invoice_number),
             (language.text("invoice_date"), language.day(bill.date)),
@@ -66,7 +72,9 @@ def _receipt(bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery, 
     )
 
 
-def _sums(bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery) -> list[Block]:
+def _sums(
+    bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery, code: list[Block]
+) -> list[Block]:
     """Return the received amount, and the state of the bill."""
     language = paper.language
     received = -sum((posting.amount for posting in postings), ledger.ZERO)
@@ -75,5 +83,6 @@ def _sums(bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery) -> 
             (language.text("amount_received"), language.money(received), True),
             (language.text("invoice_total"), language.money(bill.amount or ZERO), False),
             (language.text("balance_due"), language.money(bill.balance or ZERO), False),
-        )
+        ),
+        code=code,
     )

@@ -281,6 +281,14 @@ def update(
     return item
 
 
+def undo_import(actor: Actor, item: InventoryItem, reason: str) -> None:
+    """Take the stock of an imported item back by movements, and deactivate it. The caller holds its lock."""
+    if item.quantity:
+        stock.move(actor, item, type=MovementType.ADJUSTMENT, quantity=-item.quantity, reason=reason)
+    item.is_active = False
+    audit_log.set_action(item, "deactivate")
+
+
 def retire(item: InventoryItem) -> InventoryItem:
     """Retire an item. Delete it if it has no movements and no treatment uses it."""
     has_movements = exists().where(StockMovement.item_id == item.id)

@@ -1,4 +1,4 @@
-"""Removal of old jobs and events."""
+"""Removal of old jobs and events, and of imported files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from models import Event, Job
 from services import clock
 from services.jobs.transactions import queue_transaction
 from services.rows import execute_core
+from services.spreadsheets.expiry import remove_old_files
 
 DONE_JOBS = timedelta(days=7)
 DEAD_JOBS = timedelta(days=90)
@@ -19,7 +20,7 @@ BATCH = 1_000  # rows of one transaction
 
 
 def remove_old() -> int:
-    """Remove one batch of old jobs and events. Return the number of rows.
+    """Remove one batch of old jobs and events, and of imported files. Return the number of rows.
 
     The newest row of each table stays: SQLite would give its id to the next row, and keys contain these ids.
     """
@@ -43,7 +44,7 @@ def remove_old() -> int:
         .limit(BATCH)
     )
     with queue_transaction():
-        return sum(
+        return remove_old_files() + sum(
             execute_core(delete(model).where(model.id.in_(old))).rowcount
             for model, old in ((Job, old_jobs), (Event, old_events))
         )

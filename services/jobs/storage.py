@@ -7,13 +7,14 @@ changes nothing.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Row, exists, select, update
+from sqlalchemy import ColumnElement, Row, exists, select, true, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from database.functions import insert_unless_exists
@@ -53,24 +54,36 @@ def insert_job(**values: Any) -> int | None:
     return job_id
 
 
-def has_work() -> tuple[bool, bool]:
-    """Return whether events wait, and whether jobs are due. Locks nothing."""
+def has_work(except_kinds: Collection[str] = ()) -> tuple[bool, bool]:
+    """Return whether events wait, and whether jobs of other kinds are due. Locks nothing."""
     events = exists().where(Event.dispatched_at.is_(None))
-    due = exists().where(Job.state == JobState.QUEUED, Job.run_at <= clock.now())
+    due = exists().where(*_is_due(clock.now(), except_kinds))
     row = read_outside_transaction(select(events, due))
     return (False, False) if row is None else (bool(row[0]), bool(row[1]))
 
 
-def claim(worker: str, limit: int) -> list[Claim]:
-    """Lease the due jobs to a worker, the longest due ones first. No other worker gets the same ones."""
+def claim(
+    worker: str,
+    limit: int,
+    *,
+    job_id: int | None = None,
+    except_kinds: Collection[str] = (),
+    groups: Mapping[str, str] = MappingProxyType({}),
+) -> list[Claim]:
+    """Lease the due jobs to a worker, the longest due ones first. No other worker gets the same ones.
+
+    With `job_id` only this job. `groups` has the groups of kinds. Of each group at most one job is leased.
+    """
     now = clock.now()
-    due = execute_core(
+    rows = execute_core(
         select(Job.id, Job.kind, Job.payload, Job.attempts)
-        .where(Job.state == JobState.QUEUED, Job.run_at <= now)
+        .where(*_is_due(now, except_kinds), true() if job_id is None else Job.id == job_id)
         .order_by(Job.run_at, Job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
+    # the first one of each group, and all without a group
+    due = {groups.get(row.kind, row.id): row for row in reversed(rows)}.values()
     if due:
         execute_core(
             update(Job)
@@ -83,6 +96,10 @@ def claim(worker: str, limit: int) -> list[Claim]:
             )
         )
     return [Claim(row.id, row.kind, row.payload, worker, row.attempts + 1) for row in due]
+
+
+def _is_due(now: datetime, except_kinds: Collection[str]) -> tuple[ColumnElement[bool], ...]:
+    return Job.state == JobState.QUEUED, Job.run_at <= now, Job.kind.not_in(except_kinds)
 
 
 def renew(worker: str, job_ids: Collection[int]) -> None:
@@ -134,6 +151,12 @@ def running(except_ids: Collection[int]) -> Sequence[Row[Any]]:
                 Job.state == JobState.RUNNING, Job.id.not_in(except_ids)
             )
         ).all()
+
+
+def is_running(job_id: int) -> bool:
+    """Return True if a worker holds the lease of the job."""
+    row = read_outside_transaction(select(Job.state).where(Job.id == job_id))
+    return row is not None and row[0] is JobState.RUNNING
 
 
 def release(job: Row[Any]) -> bool:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from database import deadline
 from enums import Role
@@ -13,6 +18,10 @@ from services.audit import audit_log
 from services.jobs import storage
 from services.jobs.failures import LeaseLost
 
+Result = TypeVar("Result")
+
+DATABASE_ERRORS = (DBAPIError, PoolTimeout)
+RETRY_INTERVAL = 1.0  # seconds
 WORKER = Actor(None, "job worker", Role.ADMIN)
 
 
@@ -36,6 +45,30 @@ def transaction(operation: str, *, finishes_job: bool = False) -> Iterator[Actor
             claim.is_finished = claim.is_finished or finishes_job
     finally:
         db.session.remove()  # rolls back what is not committed
+
+
+def keep_trying(store: Callable[[], Result]) -> Result:
+    """Call a function that stores a result in a transaction, and return what it returns.
+
+    While the database is away, call it again for the time of a lease: the result is known to nobody else.
+    """
+    last = time.monotonic() + storage.LEASE.total_seconds()
+    while True:
+        try:
+            return store()
+        except DATABASE_ERRORS:
+            if time.monotonic() > last:
+                raise
+            time.sleep(RETRY_INTERVAL)
+
+
+@contextmanager
+def rehearsal() -> Iterator[Actor]:
+    """Run one transaction as `transaction` does, and roll it back."""
+    try:
+        yield WORKER
+    finally:
+        db.session.remove()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 The main thread dispatches, claims, renews leases and takes over the jobs of workers that have ended. The
 handlers run in threads. A claimed job starts immediately, so the worker never holds more jobs than threads.
+Of the kinds of one group (`registry.GROUPS`), one job runs at a time.
 """
 
 from __future__ import annotations
@@ -18,23 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from extensions import db
 from services.jobs import dispatcher, housekeeping, leases, storage
 from services.jobs.failures import Dead, LeaseLost, RetryLater
 from services.jobs.leases import LeaseWatch
-from services.jobs.registry import HANDLERS
+from services.jobs.registry import GROUPS, HANDLERS
 from services.jobs.storage import Claim
-from services.jobs.transactions import queue_transaction
+from services.jobs.transactions import DATABASE_ERRORS, keep_trying, queue_transaction
 
 log = structlog.get_logger()
 
 THREADS = 4  # handlers of one worker that run at the same time
 POLL_INTERVAL = 1.0  # seconds between two looks at the queue
+REPORT_INTERVAL = 0.2  # seconds between two reports about a job that this process waits for
 HOUSEKEEPING_INTERVAL = 3600.0  # seconds
-DATABASE_ERRORS = (DBAPIError, PoolTimeout)
 
 
 class Worker:
@@ -71,6 +70,25 @@ class Worker:
                 self._collect(has_progress=has_progress)
         log.info("worker_ended", worker=self.name)
 
+    def run_one(self, job_id: int, report: Callable[[], None]) -> None:
+        """Run one job in this process, and call `report` while it runs. Another worker may run it instead.
+
+        Returns when the job is done, dead, or waits for another attempt.
+        """
+        with self.context(), ThreadPoolExecutor(1, "job") as pool:
+            with queue_transaction():
+                claims = storage.claim(self.name, 1, job_id=job_id)
+            for claim in claims:
+                self.running[pool.submit(self._perform, claim)] = claim
+            while self.running or storage.is_running(job_id):
+                self._renew()
+                report()
+                if not self.running:
+                    time.sleep(REPORT_INTERVAL)
+                ended, _ = wait(self.running, REPORT_INTERVAL, FIRST_COMPLETED)
+                for future in ended:
+                    del self.running[future]
+
     def _step(self, pool: ThreadPoolExecutor) -> bool:
         """Renew the leases and do what is due. Return True if there was something to do."""
         self.is_stopping = self.is_stopping or self.is_orphan()
@@ -87,13 +105,15 @@ class Worker:
     def _work(self, pool: ThreadPoolExecutor) -> bool:
         """Dispatch events and start due jobs. Return True if there was something to do."""
         must_confirm = self._take_over()
-        events, due = storage.has_work()
+        busy_groups = {GROUPS.get(claim.kind) for claim in self.running.values()}
+        busy_kinds = [kind for kind, group in GROUPS.items() if group in busy_groups]
+        events, due = storage.has_work(busy_kinds)
         self.is_drained = not (events or due or must_confirm or self.running)
         has_progress = events and dispatcher.dispatch_batch() > 0
         free = THREADS - len(self.running)
         if due and free:
             with queue_transaction():
-                claims = storage.claim(self.name, free)
+                claims = storage.claim(self.name, free, except_kinds=busy_kinds, groups=GROUPS)
             for claim in claims:
                 self.running[pool.submit(self._perform, claim)] = claim
             has_progress = has_progress or bool(claims)
@@ -184,17 +204,11 @@ def _describe(error: Exception) -> str:
 
 
 def _store(claim: Claim, end: Callable[[], bool]) -> None:
-    """Store the end of an attempt. While the database is away, try again for the time of a lease."""
-    last = time.monotonic() + storage.LEASE.total_seconds()
-    while True:
-        try:
-            with queue_transaction():
-                has_lease = end()
-        except DATABASE_ERRORS:
-            if time.monotonic() > last:
-                raise
-            time.sleep(POLL_INTERVAL)
-        else:
-            if not has_lease:
-                log.warning("job_lease_lost", job_id=claim.job_id)
-            return
+    """Store the end of an attempt."""
+
+    def store() -> bool:
+        with queue_transaction():
+            return end()
+
+    if not keep_trying(store):
+        log.warning("job_lease_lost", job_id=claim.job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import attrgetter
@@ -36,6 +37,7 @@ from services.rows import Record, execute_core
 
 Row = TypeVar("Row", bound=Base)
 TextSearch = Callable[[str], Where]
+KEYS_OF_A_PART = 10_000  # of a whole list, as objects
 
 
 def page(actor: Actor, spec: ListSpec[Row], query: ListQuery) -> Page[Row]:
@@ -43,6 +45,8 @@ def page(actor: Actor, spec: ListSpec[Row], query: ListQuery) -> Page[Row]:
 
     Raises 403 if a filter or the order uses a field that the role may not read.
     """
+    if query.keys is not None:
+        return _page_of_keys(actor, spec, query, query.keys)
     check_visible(actor, spec, query)
     result = _page(actor, spec, query, spec.text)
     if query.q and spec.nearly is not None and not result.total:
@@ -51,13 +55,10 @@ def page(actor: Actor, spec: ListSpec[Row], query: ListQuery) -> Page[Row]:
 
 
 def _page(actor: Actor, spec: ListSpec[Row], query: ListQuery, text: TextSearch | None) -> Page[Row]:
-    conditions = build_conditions(spec, query)
+    conditions = _conditions(actor, spec, query)
     if query.q and text is not None:
         conditions.append(text(query.q))
-    scope = spec.scope(actor) if spec.scope else None
-    if scope is not None:
-        conditions.append(scope)
-    key, records = key_column(spec), spec.records
+    key, records = key_column(spec), None if query.keys_only else spec.records
     if records is not None and query.sort_by == "id" and query.after is None and len(conditions) == 1:
         match = conditions[0]
         if isinstance(match, TextMatch) and (result := _page_of_matches(spec, records, query, match)):
@@ -71,8 +72,12 @@ def _page(actor: Actor, spec: ListSpec[Row], query: ListQuery, text: TextSearch 
             return _page_of_ids(spec, records, query, set.intersection(*preselected))
     wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in resolved]
     _check_size(spec, query, wheres)
-    statement = _ordered(spec, query.sort_by, query.descending, query.after is not None)
+    only_keys = query.keys_only or records is not None
+    statement = _ordered(spec, query.sort_by, query.descending, query.after is not None, only_keys)
     statement = statement.where(*wheres) if wheres else statement
+    if query.keys_only:
+        selected = _read_keys(statement, query)
+        return Page([], len(selected), False, query, selected)
     rows: list[Any]
     if records is None:
         rows = list(db.session.execute(statement, _bounds(query)).unique().scalars())
@@ -81,6 +86,42 @@ def _page(actor: Actor, spec: ListSpec[Row], query: ListQuery, text: TextSearch 
         rows = _read_records(spec, records, keys)
     number, capped = total(spec, wheres, query, len(rows))
     return Page(rows, number, capped, query)
+
+
+def _conditions(actor: Actor, spec: ListSpec[Row], query: ListQuery) -> list[Where]:
+    """Return the conditions of the query without `q`, and the one that selects what the caller may see.
+
+    The comparisons of the query are first.
+    """
+    conditions = build_conditions(spec, query)
+    scope = spec.scope(actor) if spec.scope else None
+    return conditions if scope is None else [*conditions, scope]
+
+
+def _read_keys(statement: Select[Any], query: ListQuery) -> array[int]:
+    """Return the keys of a whole list in a compact form: a list may have a million rows."""
+    keys = array("q")
+    for part in (
+        db.session.connection().execute(statement, _bounds(query)).scalars().partitions(KEYS_OF_A_PART)
+    ):
+        keys.extend(part)
+    return keys
+
+
+def _page_of_keys(actor: Actor, spec: ListSpec[Row], query: ListQuery, keys: Sequence[int]) -> Page[Row]:
+    """Return the rows with these keys. Rows that are gone, or that the caller may not see, are left out."""
+    key = key_column(spec)
+    resolved = [one.bound if isinstance(one, TextMatch) else one for one in _conditions(actor, spec, query)]
+    wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in resolved]
+    statement = _by_keys(spec).where(*wheres) if wheres else _by_keys(spec)
+    rows: list[Any]
+    if spec.records is None:
+        rows = list(db.session.execute(statement, {"keys": list(keys)}).unique().scalars())
+    else:
+        rows = spec.records.read(execute_core(statement, keys=list(keys)))
+    by_key = {row.id: row for row in rows}
+    ordered: list[Any] = [by_key[key] for key in keys if key in by_key]
+    return Page(ordered, len(ordered), False, query)
 
 
 def _check_size(spec: ListSpec[Any], query: ListQuery, wheres: Sequence[ColumnElement[bool]]) -> None:
@@ -189,20 +230,23 @@ def _read_records(spec: ListSpec[Any], records: Records, keys: Sequence[int]) ->
 
 @lru_cache(maxsize=64)
 def _by_keys(spec: ListSpec[Any]) -> Select[Any]:
-    return select_rows(spec).where(key_column(spec).in_(bindparam("keys", expanding=True)))
+    rows = select_rows(spec) if spec.records is not None else select_rows(spec).options(*spec.options)
+    return rows.where(key_column(spec).in_(bindparam("keys", expanding=True)))
 
 
 @lru_cache(maxsize=1024)
-def _ordered(spec: ListSpec[Any], sort_by: str, descending: bool, after: bool) -> Select[Any]:
-    """Return the statement of an ordered list without conditions. With `records` it selects the keys only.
+def _ordered(
+    spec: ListSpec[Any], sort_by: str, descending: bool, after: bool, only_keys: bool
+) -> Select[Any]:
+    """Return the statement of an ordered list without conditions: of its rows, or of their keys.
 
     Statements are cached: SQLAlchemy takes longer to build one than PostgreSQL to run it.
     """
     key = key_column(spec)
     # as literals: PostgreSQL plans a list of unknown length with every execution
     length, skipped = (bindparam(name, type_=Integer, literal_execute=True) for name in ("length", "skipped"))
-    base = select_rows(spec) if spec.records is None else select_keys(spec)
-    statement = base.options(*spec.options).limit(length)
+    base = select_keys(spec) if only_keys else select_rows(spec).options(*spec.options)
+    statement = base.limit(length)
     if after:
         return statement.where(key > bindparam("after")).order_by(key)
     related = spec.columns[sort_by].related

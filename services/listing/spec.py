@@ -244,7 +244,11 @@ class Condition:
 
 @dataclass
 class ListQuery:
-    """A parsed query string: conditions, order and page."""
+    """A parsed query string: conditions, order and page.
+
+    With `keys_only` the page holds the primary keys of its rows, and no rows. With `keys` it holds the rows
+    with these keys, in their order, as far as the caller may see them. The other members are then ignored.
+    """
 
     conditions: list[Condition] = field(default_factory=list)
     named: dict[str, list[Any]] = field(default_factory=dict)  # special filter -> values, any of them
@@ -258,6 +262,8 @@ class ListQuery:
     offset: int = 0
     limit: int = 20
     after: int | None = None
+    keys_only: bool = False
+    keys: Sequence[int] | None = None
     params: dict[str, str | list[str]] = field(default_factory=dict)  # as sent, for `search_params`
 
     @property
@@ -269,12 +275,13 @@ class ListQuery:
 
 @dataclass
 class Page(Generic[Row]):
-    """A page of a list. If `capped`, there are more matches than `total`."""
+    """A page of a list. If `capped`, there are more matches than `total`. `keys`: see `ListQuery`."""
 
     rows: list[Row]
     total: int
     capped: bool
     query: ListQuery
+    keys: Sequence[int] = ()
 
 
 def key_column(spec: ListSpec[Any]) -> Any:

@@ -7,7 +7,7 @@ from sqlalchemy import and_, or_, select
 from enums import JobState, MessageState
 from models import Billing, ContactStop, Job, Message, Visit
 from services.integrity_rule import IntegrityCheck
-from services.messages.planning import SEND
+from services.messages.planning import SEND_EMAIL, SEND_TO_PHONE
 
 SENT = (MessageState.SENT, MessageState.DELIVERED)
 NOT_SENT = (MessageState.FAILED, MessageState.CANCELLED, MessageState.SUPPRESSED, MessageState.UNKNOWN)
@@ -18,7 +18,9 @@ def message_checks() -> list[IntegrityCheck]:
     """Return the checks of messages."""
     sent_id = Job.payload["message_id"].as_integer()
     # a payload without an id would make NOT IN find nothing
-    jobs = select(sent_id).where(Job.kind == SEND, Job.state != JobState.DONE, sent_id.is_not(None))
+    jobs = select(sent_id).where(
+        Job.kind.in_((SEND_EMAIL, SEND_TO_PHONE)), Job.state != JobState.DONE, sent_id.is_not(None)
+    )
     delivered = Message.state == MessageState.DELIVERED
     return [
         IntegrityCheck(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from config import settings
 from enums import MessageChannel
 from models import Appointment, Patient
-from services.messages import tokens
-from services.messages.tokens import Purpose
+from security import link_tokens
+from security.link_tokens import Purpose
 
 
 def answer_url(appointment: Appointment) -> str | None:
     """Return the link to confirm or cancel an appointment, or None without `PUBLIC_URL`."""
-    token = tokens.create(Purpose.ANSWER, appointment.id, appointment.patient_id)
-    return _url("a", token)
+    token = link_tokens.create(Purpose.ANSWER, appointment.id, appointment.patient_id)
+    return link_tokens.public_url("a", token)
 
 
 def unsubscribe_url(patient_id: int, channel: MessageChannel) -> str | None:
     """Return the link to end messages to a patient on a channel, or None without `PUBLIC_URL`."""
-    return _url("u", tokens.create(Purpose.UNSUBSCRIBE, patient_id, channel.value))
+    return link_tokens.public_url("u", link_tokens.create(Purpose.UNSUBSCRIBE, patient_id, channel.value))
 
 
 def channel_of(token: str, patient: Patient) -> MessageChannel | None:
@@ -26,12 +25,7 @@ def channel_of(token: str, patient: Patient) -> MessageChannel | None:
         (
             channel
             for channel in MessageChannel
-            if tokens.is_genuine(token, Purpose.UNSUBSCRIBE, patient.id, channel.value)
+            if link_tokens.is_genuine(token, Purpose.UNSUBSCRIBE, patient.id, channel.value)
         ),
         None,
     )
-
-
-def _url(path: str, token: str) -> str | None:
-    base = settings().public_url
-    return None if base is None else f"{base}/{path}/{token}"

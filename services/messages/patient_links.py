@@ -13,13 +13,13 @@ from enums import AppointmentStatus, CancelledBy, MessageChannel
 from errors import ClinicError, not_found
 from extensions import db
 from models import Appointment, Patient
+from security import link_tokens
+from security.link_tokens import Purpose
 from security.permissions import Actor
 from services import clock
-from services.messages import links, preferences, tokens
-from services.messages.tokens import Purpose
+from services.messages import links, preferences
 from services.scheduling import appointments
 
-MAX_TOKEN = 100  # characters
 Row = TypeVar("Row", Appointment, Patient)
 
 
@@ -35,7 +35,7 @@ class Unsubscription:
 def appointment_of(actor: Actor, token: str, *, lock: bool = False) -> Appointment:
     """Return the appointment of a token. Raises 404 for another token, and after the start."""
     row = _row_of(Appointment, token)
-    if row is None or not tokens.is_genuine(token, Purpose.ANSWER, row.id, row.patient_id):
+    if row is None or not link_tokens.is_genuine(token, Purpose.ANSWER, row.id, row.patient_id):
         raise unknown_link()
     if lock:
         patient_id = row.patient_id
@@ -89,7 +89,7 @@ def unknown_link() -> ClinicError:
 
 
 def _row_of(model: type[Row], token: str) -> Row | None:
-    row_id = tokens.row_id_of(token) if len(token) <= MAX_TOKEN else None
+    row_id = link_tokens.row_id_of(token)
     return None if row_id is None else db.session.get(model, row_id)
 
 

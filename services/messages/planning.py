@@ -21,7 +21,8 @@ from services.messages.conditions import is_active, needs_follow_up
 from services.messages.quiet_hours import end_of_quiet
 from services.messages.settings import message_settings
 
-SEND = "messages.send"  # the kind of the job
+SEND_EMAIL = "messages.send"  # the kinds of jobs; earlier versions had only this one
+SEND_TO_PHONE = "messages.send_to_phone"
 FOLLOW_UP_NOTICE = timedelta(days=7)  # before the date of the follow-up, so that a time is still free
 # These are sent in quiet hours if waiting would pass the old or the new start.
 URGENT = (MessageKind.MOVED, MessageKind.CANCELLED)
@@ -106,7 +107,8 @@ def _insert(**values: Any) -> Message | None:
 def enqueue(message: Message) -> None:
     """Add the job of the next attempt."""
     payload = {"message_id": message.id, "attempt": message.attempts + 1}
-    queue.enqueue(SEND, payload, run_at=message.send_at)
+    kind = SEND_EMAIL if message.channel is MessageChannel.EMAIL else SEND_TO_PHONE
+    queue.enqueue(kind, payload, run_at=message.send_at)
 
 
 def after_quiet_hours(kind: MessageKind, instant: datetime, appointment: Appointment | None) -> datetime:
@@ -171,6 +173,18 @@ def plan_for_appointment(event: Event) -> None:
     if _is_on(kind):
         _plan_about(row, kind, str(event.id), clock.now())
     if kind is not MessageKind.CANCELLED and _is_on(MessageKind.REMINDER):
+        _plan_reminders(row)
+
+
+def plan_for_import(event: Event) -> None:
+    """Plan the reminders of an imported appointment, without a confirmation.
+
+    The patient knows the appointment. A clinic that moves in must not send hundreds of messages at once.
+    """
+    row = db.session.get(Appointment, event.entity_id)
+    if row is None or row.start <= clock.now() or not is_active(row.patient):
+        return
+    if row.status is AppointmentStatus.SCHEDULED and _is_on(MessageKind.REMINDER):
         _plan_reminders(row)
 
 

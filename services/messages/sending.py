@@ -12,6 +12,7 @@ import random
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -25,7 +26,7 @@ from services import clock
 from services.audit import audit_log
 from services.calendar_feeds.ical import appointment_calendar
 from services.clinic.record import clinic_record
-from services.jobs.transactions import transaction
+from services.jobs.transactions import keep_trying, transaction
 from services.messages import contacts, links, planning
 from services.messages.conditions import is_active, still_holds
 from services.messages.providers import (
@@ -42,8 +43,9 @@ from services.rows import execute_core, get_or_404
 
 log = structlog.get_logger()
 
-OPERATION = f"job {planning.SEND}"
+OPERATION = f"job {planning.SEND_EMAIL}"
 FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=1)
+Result = Receipt | TemporaryFailure | PermanentFailure | NoAnswer  # of the call of a provider
 EMAIL = MessageChannel.EMAIL
 # The audit action of each final state that is not a success.
 ACTIONS = {
@@ -62,7 +64,7 @@ def send(payload: dict[str, Any]) -> None:
     if outgoing is None:
         _repeat_if_waiting(message_id, attempt)
         return
-    result: Receipt | TemporaryFailure | PermanentFailure | NoAnswer
+    result: Result
     try:
         result = provider.send(outgoing)
     except (TemporaryFailure, PermanentFailure, NoAnswer) as failure:
@@ -71,6 +73,10 @@ def send(payload: dict[str, Any]) -> None:
         log.exception("provider_failed", message_id=message_id)
         may_repeat = bool(outgoing.message_id_header)
         result = (TemporaryFailure if may_repeat else NoAnswer)(type(fault).__name__)
+    keep_trying(partial(_finish, message_id, attempt, result))
+
+
+def _finish(message_id: int, attempt: int, result: Result) -> None:
     with transaction(OPERATION, finishes_job=True):
         _store(message_id, attempt, result)
 
@@ -228,9 +234,7 @@ def _calendar(message: Message, clinic_name: str, appointment: Appointment | Non
 # --- After the call ------------------------------------------------------------------------------------
 
 
-def _store(
-    message_id: int, attempt: int, result: Receipt | TemporaryFailure | PermanentFailure | NoAnswer
-) -> None:
+def _store(message_id: int, attempt: int, result: Result) -> None:
     """Store the result of the call. A temporary failure is repeated until the message expires."""
     message = get_or_404(Message, message_id, lock=True)
     if message.state not in (MessageState.SENDING, MessageState.UNKNOWN) or message.attempts != attempt:

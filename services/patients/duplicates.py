@@ -47,19 +47,21 @@ def get_traits(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in traits.items() if value}
 
 
-def lock_traits(values: Mapping[str, Any]) -> None:
+def lock_traits(*registrations: Mapping[str, Any]) -> None:
     """Make registrations of patients who share a trait wait for each other until the transaction ends.
 
     A date of birth counts by its year, because a date of which only the year is known may be the same.
     """
-    traits = get_traits(values)
-    if "date_of_birth" in traits:
-        traits["date_of_birth"] = traits["date_of_birth"][:4]
+    traits = {
+        f"{name}={value[:4] if name == 'date_of_birth' else value}"
+        for values in registrations
+        for name, value in get_traits(values).items()
+    }
     lock_keys(
         db.session.connection(),
         (
             int.from_bytes(hashlib.blake2b(trait.encode(), digest_size=8).digest(), signed=True)
-            for trait in (f"{name}={value}" for name, value in traits.items())
+            for trait in traits
         ),
     )
 

@@ -272,6 +272,13 @@ def _add_search_forms(members: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def identifying_values(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a registration with the values that the search for duplicates compares."""
+    values = _add_search_forms(members)
+    _set_birth_date(values)
+    return values
+
+
 def set_search_fold(patient: Patient) -> None:
     """Set the search column from the other columns of the patient."""
     patient.search_fold = search_fold({name: getattr(patient, name) for name in FIELDS})

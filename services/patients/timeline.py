@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, func, literal, select, union_all
 from sqlalchemy.orm import joinedload, selectinload
 
 from extensions import db
-from models import Appointment, Billing, Doctor, Prescription, Treatment, Visit
+from models import Appointment, Billing, Doctor, Letter, Prescription, Treatment, Visit
 from security.permissions import Actor, Permission
 from services.audit import audit_log
 from services.billing import bills
@@ -24,13 +24,14 @@ SOURCES: dict[str, tuple[Any, Any, Permission]] = {
     "visit": (Visit, Visit.date, Permission.VISITS_READ),
     "treatment": (Treatment, Treatment.created_at, Permission.TREATMENTS_READ),
     "prescription": (Prescription, Prescription.issued_at, Permission.PRESCRIPTIONS_READ),
+    "letter": (Letter, Letter.created_at, Permission.LETTERS_READ),
     "billing": (Billing, Billing.created_at, Permission.BILLINGS_READ),
 }
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event on a timeline. `row` is the appointment, visit, treatment, prescription or bill."""
+    """An event on a timeline. `row` is the appointment, visit, treatment, prescription, letter or bill."""
 
     type: str
     at: datetime
@@ -52,7 +53,7 @@ class Event:
             return str(self.row.name)
         if self.type == "prescription":
             return ", ".join(medication.name for medication in self.row.medications) or "Prescription"
-        return str(self.row.invoice_number)
+        return str(self.row.number if self.type == "letter" else self.row.invoice_number)
 
     @property
     def status(self) -> str:

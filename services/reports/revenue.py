@@ -3,7 +3,9 @@
 Every figure is a sum of ledger entries by their `occurred_at`. A payment entered later counts on the day when
 the money was received, and a reversal on the day of the void. `billed` is charges and taxes less their
 reversals, before discount. `net` is collected - refunded. So billed - discounted - written off - net is the
-increase of all balances of bills, except for moved credit and debts to insurers.
+increase of all balances of bills, except for opening balances, moved credit and debts to insurers.
+
+An opening balance is revenue of an earlier system. It is outstanding, and counts nowhere else.
 """
 
 from __future__ import annotations
@@ -102,7 +104,8 @@ def _load_rows(span: Span, all_periods: Sequence[Period], doctor_id: int | None)
         .where(*_conditions(span, doctor_id))
         .group_by(literal_column("period"), *keys, ledger.BY_SUBJECT)
     )
-    return [RevenueRow(index_of(number), *rest) for number, *rest in db.session.execute(statement)]
+    rows = (RevenueRow(index_of(number), *rest) for number, *rest in db.session.execute(statement))
+    return [row for row in rows if row.subject is not LedgerKind.OPENING_BALANCE]
 
 
 def _sum_by(rows: Iterable[RevenueRow], key: Callable[[RevenueRow], Key]) -> dict[Key, Sums]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, exists, select
 from sqlalchemy.orm import aliased
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
@@ -19,7 +19,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from enums import AppointmentStatus, CancelledBy
 from errors import ClinicError, invalid
 from extensions import db
-from models import Appointment, Doctor, Patient
+from models import Appointment, Doctor, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
@@ -161,7 +161,9 @@ def book(actor: Actor, *, importing: bool = False, **members: Unpack[NewAppointm
     )
     db.session.add(row)
     db.session.flush()  # callers need the id, and a violated constraint must raise here
-    if overbooked:
+    if importing:
+        audit_log.set_action(row, "import")  # not booked: the patient gets no confirmation
+    elif overbooked:
         audit_log.set_action(row, "overbook")
     return row
 
@@ -436,6 +438,19 @@ def _cancel(
     row.cancellation_reason, row.cancelled_by = cancellation_reason, cancelled_by
     audit_log.set_action(row, "cancel")
     return row
+
+
+def undo_import(row: Appointment, reason: str) -> None:
+    """Cancel an imported appointment of any status, without a message to the patient.
+
+    The caller holds its lock. Raises 409 `in_use` if it has a visit.
+    """
+    if db.session.execute(select(exists().where(Visit.appointment_id == row.id))).scalar_one():
+        raise ClinicError("in_use", "The appointment has a visit.")
+    if row.status is not CANCELLED:
+        row.status, row.cancelled_at = CANCELLED, clock.now()
+        row.cancellation_reason, row.cancelled_by = reason, CancelledBy.CLINIC
+    audit_log.set_action(row, "undo_import")
 
 
 def confirm(row: Appointment) -> Appointment:

@@ -218,7 +218,7 @@ def _use_recovery_code(user: User, code: str) -> bool:
     if not _changes_one_row(unused.values(used_at=clock.now())):
         return False
     entry = PendingEntry("use_recovery_code", "user", user.id)
-    audit_log.pending_entries().entries["use_recovery_code", user.id] = entry
+    audit_log.pending_entries().add(("use_recovery_code", user.id), entry)
     return True
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pyotp
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import TypeAdapter
+from sqlalchemy import select
 
 from api.docs import json_schema
 from api.docs.examples import VARIABLES
@@ -32,14 +34,16 @@ from api.docs.registry import registered_endpoints
 from create_admin import create_admin
 from enums import MessageChannel
 from errors import CODES, CONSTRAINTS
-from models import Appointment
+from models import Appointment, User
 from services.messages import links
 from services.status_transitions import STATUS_TRANSITIONS
+from services.users import sessions
 from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.support.authenticator import Authenticator
 from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.furnished import add_dead_job
+from tests.support.imports import dry_run, run, upload
 from tests.support.pictures import small_png
 from tests.support.servers import ROOT
 
@@ -304,21 +308,35 @@ def send(caller: Caller, line: str) -> Any:
     words = shlex.split(line.replace("$TOKEN", caller.token or ""))
     assert words[:2] == ["curl", "-X"], line
     method, url, *options = words[2:]
-    headers, data = {}, None
+    headers: dict[str, str] = {}
+    data: Any = None
     for option, value in zip(options[::2], options[1::2], strict=True):
         if option == "-H":
             name, _, text = value.partition(": ")
             headers[name] = text
+        elif option == "-F":
+            name, _, text = value.partition("=")
+            form = data if isinstance(data, dict) else {}
+            data = form | {name: (BytesIO(PATIENTS), "patients.csv") if name == "file" else text}
         else:
             assert option == "-d" or (option, value) == ("--data-binary", "@file.png"), line
             data = value if option == "-d" else small_png()
-    if data is not None:
+    if data is not None and not isinstance(data, dict):
         headers.setdefault("Content-Type", "application/x-www-form-urlencoded")  # as curl does
     path = re.sub(r"^http://localhost(:5000)?", "", url)
     return caller.clinic.nobody.send(method, path, headers=headers, data=data)
 
 
+PATIENTS = b"Name,Phone\nAmina Yusuf,+254 712 345 678\n"
 GATEWAY_SECRET = "gateway-" + "k" * 32
+
+
+def token_of(clinic: Clinic, email: str) -> str:
+    """Return an access token of a user whose password nobody knows."""
+    with clinic.inside() as session:
+        user = session.execute(select(User).where(User.email == email)).scalar_one()
+        _row, pair = sessions.open_session(user, device="test", address="127.0.0.1")
+        return pair.access_token
 
 
 def link_tokens(clinic: Clinic) -> tuple[str, str]:
@@ -343,15 +361,23 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     signed_in = clinic.nobody.post("/auth/login", email).get_json()
     other_session = clinic.nobody.post("/auth/login", email).get_json()
     caller = Caller(clinic, signed_in["access_token"])
-    sessions = caller.get("/auth/sessions").get_json()
+    own_sessions = caller.get("/auth/sessions").get_json()
     factors = SecondFactors(caller)
     reset_token = caller.post("/users/2/password-reset").get_json()["token"]
-    session_id = str(next(session["id"] for session in sessions if not session["is_current"]))
+    session_id = str(next(session["id"] for session in own_sessions if not session["is_current"]))
+    doctor = Caller(clinic, token_of(clinic, "amina.yusuf@demo.example"))
     calendar = calendar_token(caller.make("/doctors/1/calendar-feeds"))
     job_id = str(add_dead_job(clinic))
+    import_id, new_import_id = (str(upload(caller, PATIENTS)["id"]) for _ in range(2))
+    checked = dry_run(caller, upload(caller, PATIENTS)["id"])
     answer_token, unsubscribe_token = link_tokens(clinic)
     values: dict[str, Callable[[], str]] = {
         "$APPOINTMENT_TOKEN": lambda: answer_token,
+        "$APPLIED_IMPORT_ID": lambda: str(run(caller, b"Name,Phone\nZoe Mutua,+254 712 345 679\n")["id"]),
+        "$CHECKED_IMPORT_ID": lambda: str(checked["id"]),
+        "$DIGEST": lambda: checked["digest"],
+        "$IMPORT_ID": lambda: import_id,
+        "$NEW_IMPORT_ID": lambda: new_import_id,
         "$CALENDAR_TOKEN": lambda: calendar,
         "$CREDENTIAL": factors.credential,
         "$JOB_ID": lambda: job_id,
@@ -372,7 +398,7 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
         for variable in endpoint.get("variables", {}):
             assert variable in line
             line = line.replace(variable, values[variable]().replace('"', r"\""))
-        response = send(caller, line)
+        response = send(caller if "admin" in endpoint["roles"] else doctor, line)
         body = response.get_json(silent=True) or {"message": "a page"}
         statuses[key] = (response.status_code, body["message"] if response.status_code >= 400 else "")
         expected[key] = (endpoint["answer"]["status"], "")

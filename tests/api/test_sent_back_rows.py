@@ -362,7 +362,7 @@ def test_a_new_row_has_defaults_for_blank_members(clinic: Clinic) -> None:
         ("/users", {"name": "A", "email": "a@b.org", "password": "  ", "role": "admin"}, "password"),
         ("/users", {"name": "A", "email": "a@b.org", "password": "a quiet harbour", "role": ""}, "role"),
         ("/appointments", {"patient_id": "", "doctor_id": 1, "date": "2030-01-01"}, "patient_id"),
-        ("/treatments", {"visit_id": 1, "name": "A", "cost": ""}, "cost"),
+        ("/treatments", {"visit_id": "", "name": "A", "cost": 5}, "visit_id"),
         ("/inventory", {"name": "A", "packages": [{"name": "box", "quantity": ""}]}, "packages.0.quantity"),
         ("/prescriptions", {"visit_id": 1, "medications": [{"name": " "}]}, "medications.0.name"),
         ("/auth/login", {"email": "a@b.org", "password": ""}, "password"),

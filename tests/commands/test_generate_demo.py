@@ -36,7 +36,7 @@ def patient_names(seed: int) -> list[str]:
     """Return the names of the first 50 patients of a seed."""
     ids = range(1, 21)
     heads = dict.fromkeys(range(16), (0, ""))
-    initial = InitialState(dict.fromkeys(COLUMNS, 0), heads, {}, list(ids), list(ids), list(ids))
+    initial = InitialState(dict.fromkeys(COLUMNS, 0), heads, {}, list(ids), list(ids), list(ids), 1)
     generator = DemoGenerator(initial, 50, seed, datetime(2027, 3, 1, tzinfo=UTC))
     return [str(row[3]) for batch in generator.batches() for row in batch.rows[Patient]]
 

@@ -20,6 +20,8 @@ from models import (
     AuditLog,
     AuditSubject,
     Base,
+    Billing,
+    CreditNote,
     Dispensing,
     Doctor,
     InventoryItem,
@@ -244,6 +246,11 @@ def with_rows(engine: Engine) -> Engine:
     put(engine, StockMovement, item_id=item, lot_id=lot, type="restock", quantity=5, **once)
     charge = {"patient_id": 1, "kind": "charge", "amount": Decimal("10.00"), "occurred_at": NINE}
     put(engine, LedgerEntry, **charge, **once)
+    kept = {"clinic_version_id": 1}
+    number = {"invoice_number": "INV-1", "date": NINE.date()}
+    bill = put(engine, Billing, patient_id=1, tax_rate=0, **number, **kept, **STAMPS)
+    note = {"number": "CRN-1", "billing_id": bill, "patient_id": 1, "reason": "typed twice"}
+    put(engine, CreditNote, amount=Decimal("1.00"), tax=0, **note, **kept, **once)
     entry = {"chain": 0, "number": 1, "at": NINE, "action": "read", "operation": "GET /", "mac": "0" * 64}
     audit = put(engine, AuditLog, outcome="success", **entry)
     put(engine, AuditSubject, patient_id=1, audit_id=audit)
@@ -254,6 +261,7 @@ APPEND_ONLY: dict[type[Base], dict[str, Any]] = {
     Addendum: {"text": "right"},
     AuditLog: {"user_name": "Nobody"},
     AuditSubject: {"patient_id": 2},
+    CreditNote: {"amount": Decimal("2.00")},
     Dispensing: {"quantity": 2},
     LedgerEntry: {"amount": Decimal("1.00")},
     StockMovement: {"quantity": 4},

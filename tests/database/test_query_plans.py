@@ -26,10 +26,10 @@ SMALL = {
     "audit_heads",
     "calendar_feeds",
     "doctors",
+    "document_counters",
     "emergency_accesses",
     "inventory_items",
     "inventory_lots",
-    "invoice_counters",
     "jobs",  # finished ones are removed after some days
     "schedule_windows",
     "time_off",

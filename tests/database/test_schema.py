@@ -34,6 +34,11 @@ PARTS = [table for table in TABLES if table.__part_of__]
 # Foreign keys without an index: no query searches by them, and the rows that they name are never removed.
 UNINDEXED_KEYS = {
     "addenda.author_id",
+    "billings.clinic_version_id",
+    "billing_items.price_list_item_id",
+    "letters.clinic_version_id",
+    "credit_notes.clinic_version_id",
+    "credit_notes.created_by_id",
     "dispensings.dispensed_by_id",
     "emergency_accesses.reviewed_by_id",
     "ledger_entries.claim_id",
@@ -47,16 +52,23 @@ UNINDEXED_KEYS = {
     "refunds.payment_id",
     "refunds.requested_by_id",
     "stock_movements.created_by_id",
+    "treatments.price_list_item_id",
 }
 # Unique constraints without an error message: the server assigns these values, not a caller.
 SERVER_ASSIGNED = {
     "uq_audit_logs_chain_number",
     "uq_billings_invoice_number",
     "uq_calendar_feeds_token_hash",
+    "uq_import_rows_import_id_number",
+    "uq_import_sources_kind_source_source_id",
     "uq_contact_stops_channel_number",
+    "uq_credit_notes_number",
+    "uq_credit_notes_refund_id",
+    "uq_credit_notes_void",
     "uq_idempotency_keys_user_id_key",
     "uq_jobs_dedupe_key",
     "uq_ledger_entries_reverses_id",
+    "uq_letters_number",
     "uq_medical_histories_patient_id",
     "uq_messages_dedupe_key",
     "uq_password_resets_token_hash",

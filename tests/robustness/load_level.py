@@ -31,6 +31,7 @@ class LoadLevel:
     demo_patients: int  # of the synthetic clinic in the backup test
     messages: int  # reminders while workers of the queue are killed, per engine
     message_kills: int  # of these workers, per engine
+    imported_patients: int  # of the synthetic clinic, from spreadsheets
 
     @property
     def long(self) -> bool:
@@ -59,6 +60,7 @@ SHORT = LoadLevel(
     demo_patients=6,
     messages=30,
     message_kills=2,
+    imported_patients=12,
 )
 LONG = LoadLevel(
     workers=4,
@@ -81,6 +83,7 @@ LONG = LoadLevel(
     demo_patients=int(os.environ.get("CLINIC_DRILL_PATIENTS", "615")),
     messages=1_000,
     message_kills=50,
+    imported_patients=615,
 )
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from enums import AppointmentStatus, MessageKind, MessageState
+from enums import AppointmentStatus, JobState, MessageKind, MessageState
 from extensions import db
-from models import Appointment, Doctor, Message, Patient
+from models import Appointment, Doctor, Job, Message, Patient
 from services import clock, integrity_checks
 from services.messages import planning, sending
 from services.messages.planning import Plan
@@ -29,7 +29,6 @@ from tests.support.gateways import Gateway, MailServer, http_gateway, mail_serve
 from tests.support.messages import Outbox, enable_all, run_worker
 from tests.support.workers import WorkerProcess, start_worker
 
-THREADS = 4  # handlers of one worker: so many calls can be under way when it is killed
 WAITING = (MessageState.QUEUED, MessageState.SENDING)
 
 
@@ -89,10 +88,12 @@ class WorkerPool:
     def start(self) -> None:
         self.processes.append(start_worker(self.environment, self.log))
 
-    def kill_one(self) -> None:
+    def kill_one(self) -> int:
+        """Kill the worker that was started first, and return its process id."""
         victim = self.processes.pop(0)
         victim.kill()
         victim.wait()
+        return victim.pid
 
     def close(self) -> None:
         while self.processes:
@@ -112,8 +113,13 @@ def states(clinic: Clinic) -> dict[int, Message]:
     return rows
 
 
-def sending_now(clinic: Clinic) -> set[int]:
-    return {row.id for row in states(clinic).values() if row.state is MessageState.SENDING}
+def interrupted_by_kill(clinic: Clinic, process_id: int) -> set[int]:
+    """Return the messages that a killed worker left in `sending`."""
+    with clinic.inside() as session:
+        jobs = select(Job).where(Job.state == JobState.RUNNING, Job.locked_by.contains(f":{process_id}:"))
+        ids = [job.payload["message_id"] for job in session.scalars(jobs)]
+        rows = select(Message.id).where(Message.id.in_(ids), Message.state == MessageState.SENDING)
+        return set(session.scalars(rows))
 
 
 def test_killed_workers_lose_no_message_and_send_no_sms_twice(
@@ -136,13 +142,13 @@ def test_killed_workers_lose_no_message_and_send_no_sms_twice(
 
     queue_reminders(clinic, level.messages)
     pool = WorkerPool(clinic, tmp_path, mail_url, sms_url)
-    under_way: Counter[int] = Counter()
+    interrupted: list[set[int]] = []  # by each kill
     try:
         for number in range(level.message_kills):
             goal = (number + 1) * level.messages // (level.message_kills + 2)
             wait_for(lambda goal=goal: len(set(accepted)) >= goal)
-            pool.kill_one()
-            under_way.update(sending_now(clinic))
+            process_id = pool.kill_one()
+            interrupted.append(interrupted_by_kill(clinic, process_id))
             pool.start()
         wait_for(lambda: not any(row.state in WAITING for row in states(clinic).values()))
     finally:
@@ -152,14 +158,20 @@ def test_killed_workers_lose_no_message_and_send_no_sms_twice(
     sms = {row.id for row in rows.values() if row.channel.value == "sms"}
     repeated = {message_id: count - 1 for message_id, count in counts.items() if count > 1}
     unknown = {row.id for row in rows.values() if row.state is MessageState.UNKNOWN}
-    figures["e-mails accepted twice, SMS unknown"] = (sum(repeated.values()), len(unknown))
+    kills = Counter(message_id for ids in interrupted for message_id in ids)  # for each message
+    figures["kills, e-mails accepted twice, SMS unknown"] = (
+        len(interrupted),
+        sum(repeated.values()),
+        len(unknown),
+    )
     assert len(rows) == level.messages
     assert {row.state for row in rows.values()} <= {MessageState.SENT, MessageState.UNKNOWN}
     assert set(rows) - unknown <= set(counts)  # none lost
-    assert unknown <= sms & set(under_way)
+    assert unknown <= sms & kills.keys()
     assert repeated.keys() & sms == set()
-    assert all(count <= under_way[message_id] for message_id, count in repeated.items())
-    assert sum(repeated.values()) + len(unknown) <= level.message_kills * THREADS
+    assert all(len(ids - sms) <= 1 for ids in interrupted), interrupted
+    assert all(count <= kills[message_id] for message_id, count in repeated.items())
+    assert sum(repeated.values()) <= level.message_kills
     with clinic.inside():
         assert list(integrity_checks.violations()) == []
 

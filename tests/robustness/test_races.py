@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from services.calendar_feeds.feeds import MAX_FEEDS
 from tests.robustness.cluster import Cluster, slot
 from tests.robustness.load_level import LoadLevel
 from tests.support.keys import secrets_of
@@ -203,6 +204,18 @@ def test_numbers_are_unique_and_invoice_numbers_have_no_gap(cluster: Cluster, le
 
 
 @pytest.mark.parametrize("shared_cluster", ["postgresql"], indirect=True)
+def test_a_doctor_has_at_most_five_calendar_feeds(cluster: Cluster, level: LoadLevel) -> None:
+    for _ in range(level.rounds):
+        path = f"/doctors/{cluster.clinic.doctor_row()['id']}/calendar-feeds"
+
+        statuses = cluster.count_statuses(
+            [cluster.prepare("POST", path, {}) for _caller in range(CLIENTS // 2)]
+        )
+
+        assert statuses == {201: MAX_FEEDS, 409: CLIENTS // 2 - MAX_FEEDS}
+        assert len(cluster.clinic.admin.get(path).get_json()) == MAX_FEEDS
+
+
 def test_flask_verify_runs_from_outside(cluster: Cluster) -> None:
     cluster.clinic.patient()
 

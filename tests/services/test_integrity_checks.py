@@ -19,10 +19,12 @@ from models import (
     InventoryItem,
     Job,
     LedgerEntry,
+    Letter,
     Message,
     Patient,
     Prescription,
     UserSession,
+    Visit,
 )
 from services import clock, integrity_checks
 from tests.support.calendars import fetch
@@ -169,8 +171,34 @@ def review_emergency_access_too_early(clinic: Clinic) -> str:
 def increment_invoice_counter(clinic: Clinic) -> str:
     clinic.bill("10.00")
     with clinic.inside() as session:
-        session.execute(text("UPDATE invoice_counters SET last_number = last_number + 1"))
+        session.execute(text("UPDATE document_counters SET last_number = last_number + 1"))
     return "Invoice numbers have no gaps"
+
+
+def _letter(clinic: Clinic) -> dict[str, Any]:
+    path = f"/visits/{clinic.visit()['id']}/letters"
+    return clinic.doctor.make(path, type="certificate", text="Fit to travel.")
+
+
+def skip_letter_number(clinic: Clinic) -> str:
+    _letter(clinic)
+    with clinic.inside() as session:
+        session.execute(text("UPDATE letter_counters SET last_number = last_number + 1"))
+    return "Letter numbers have no gaps"
+
+
+def give_letter_to_another_patient(clinic: Clinic) -> str:
+    letter, other = _letter(clinic), clinic.patient()["id"]
+    with clinic.inside() as session:
+        session.get(Letter, letter["id"]).patient_id = other
+    return "A letter has the patient of its visit"
+
+
+def void_visit_of_letter(clinic: Clinic) -> str:
+    letter = _letter(clinic)
+    with clinic.inside() as session:
+        session.get(Visit, letter["visit_id"]).voided_at = clock.now()
+    return "A visit with a valid letter is not void"
 
 
 def _dispensed_warfarin(clinic: Clinic) -> int:
@@ -254,6 +282,9 @@ DAMAGES = [
     extend_emergency_access,
     review_emergency_access_too_early,
     increment_invoice_counter,
+    skip_letter_number,
+    give_letter_to_another_patient,
+    void_visit_of_letter,
     change_dispensed_quantity,
     stop_before_the_dispensing,
     stop_without_reason,

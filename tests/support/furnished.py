@@ -8,13 +8,14 @@ from typing import Any
 
 from sqlalchemy import update
 
-from enums import JobState
-from models import Passkey, User, UserSession
+from enums import ImportAction, ImportRowState, JobState
+from models import Import, ImportedRow, Passkey, User, UserSession
 from services import clock
 from services.calendar_feeds.feeds import MAX_FEEDS
 from services.jobs import storage
 from tests.support.calendars import calendar_token
 from tests.support.clinic import Clinic, soon
+from tests.support.imports import upload
 from tests.support.pictures import small_png
 
 COPIES = 3
@@ -55,6 +56,9 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     item = clinic.item(
         quantity=50, sku=f"SKU-{number}", category="dressings", unit="piece", unit_cost="1.20"
     )["id"]
+    price = admin.make("/price-list", code=f"LAB-{number}", name=f"Blood count {number}", unit_price="25.00")[
+        "id"
+    ]
     appointment = clinic.appointment(
         patient_id=patient, doctor_id=doctor_id, date=soon(days=number), reason="Cough", type="follow_up"
     )["id"]
@@ -70,6 +74,12 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
     treatment = clinic.treatment(visit_id=visit, inventory_items=[{"item_id": item, "quantity": 1}])["id"]
     prescription = doctor.make(
         "/prescriptions", visit_id=visit, medications=[{"name": "Metformin", "quantity": 30.5}]
+    )["id"]
+    letter = doctor.make(
+        f"/visits/{visit}/letters",
+        type="referral",
+        text="Please see this patient",
+        recipient="City Hospital",
     )["id"]
     bill = clinic.bill("500.00", patient_id=patient)["id"]
     path = f"/billings/{bill}"
@@ -95,10 +105,12 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("emergency_access_id",): (access,),
         ("doctor_id",): (doctor_id,),
         ("item_id",): (item,),
+        ("price_list_item_id",): (price,),
         ("appointment_id",): (appointment,),
         ("visit_id",): (visit,),
         ("treatment_id",): (treatment,),
         ("prescription_id",): (prescription,),
+        ("letter_id",): (letter,),
         ("billing_id",): (bill,),
         ("billing_id", "payment_id"): (bill, _newest_id(paid, "payments")),
         ("billing_id", "refund_id"): (bill, _newest_id(refunds, "refunds")),
@@ -110,6 +122,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("session_id",): (number,),
         ("passkey_id",): (add_passkey(clinic, number),),
         ("job_id",): (add_dead_job(clinic),),
+        ("import_id",): (_import(clinic, number),),
         ("message_id",): (_message(clinic, appointment),),
         ("provider", "secret"): ("sms", "a-secret-that-is-not-the-right-one-12345"),
         ("token",): ("a-token-that-is-not-genuine",),
@@ -147,6 +160,24 @@ def add_dead_job(clinic: Clinic) -> int:
             )
             or 0
         )
+
+
+def _import(clinic: Clinic, number: int) -> int:
+    """Upload a file whose row a dry run has refused, and return the id of the import."""
+    import_id: int = upload(clinic.admin, f"Name,Phone\nAda Number{number},none\n".encode())["id"]
+    problem = {"field": "phone", "code": "not_a_phone", "message": "must be a phone number"}
+    with clinic.inside() as session:
+        session.add(
+            ImportedRow(
+                import_id=import_id,
+                number=2,
+                state=ImportRowState.REFUSED,
+                action=ImportAction.NONE,
+                problems=[problem],
+            )
+        )
+        session.get_one(Import, import_id).refused = 1
+    return import_id
 
 
 def _message(clinic: Clinic, appointment_id: int) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,6 +84,36 @@ def mail_server(**options: Any) -> Iterator[tuple[MailServer, str]]:
     finally:
         controller.loop.call_soon_threadsafe(server.released.set)
         controller.stop()
+
+
+@contextmanager
+def trickling_server(sent: bytes, *, accepts_after: bytes = b"") -> Iterator[int]:
+    """Run a server that sends bytes again and again, one every 20 ms. Yield its port.
+
+    It reads until `accepts_after` first. A byte arrives within every timeout of a read.
+    """
+    stopped = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _address = listener.accept()
+        with connection, suppress(OSError):
+            received = b""
+            while accepts_after not in received and (part := connection.recv(65536)):
+                received += part
+            for byte in itertools.cycle(sent):
+                if stopped.wait(0.02):
+                    return
+                connection.sendall(bytes([byte]))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        stopped.set()
+        thread.join()
+        listener.close()
 
 
 class Gateway:

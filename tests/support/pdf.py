@@ -8,9 +8,13 @@ import zxingcpp
 
 def text_of(document: bytes) -> str:
     """Return the text of all pages, one line for each line of text, with single spaces."""
-    pdf = pypdfium2.PdfDocument(document)
-    text = "\n".join(page.get_textpage().get_text_bounded() for page in pdf)
-    return "\n".join(" ".join(line.split()) for line in text.splitlines())
+    return "\n".join(pages_of(document))
+
+
+def pages_of(document: bytes) -> list[str]:
+    """Return the text of each page, one line for each line of text, with single spaces."""
+    texts = [page.get_textpage().get_text_bounded() for page in pypdfium2.PdfDocument(document)]
+    return ["\n".join(" ".join(line.split()) for line in text.splitlines()) for text in texts]
 
 
 def page_count(document: bytes) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -20,6 +19,7 @@ from services.messages.providers import (
     Receipt,
     TemporaryFailure,
 )
+from services.messages.providers.call import time_limit
 
 CONNECT_TIMEOUT = 10.0  # seconds
 ANSWER_TIMEOUT = 25.0  # seconds from the request to the end of the answer
@@ -77,8 +77,10 @@ class HttpProvider:
             except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot exist
                 raise TemporaryFailure(type(error).__name__) from None
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+            connected = connection.sock  # a response without keep-alive removes it from the connection
             try:
-                return _exchange(connection, path, headers, content)
+                with time_limit(ANSWER_TIMEOUT, lambda: connected):
+                    return _exchange(connection, path, headers, content)
             except (OSError, http.client.HTTPException) as error:
                 raise NoAnswer(type(error).__name__) from None
         finally:
@@ -88,17 +90,18 @@ class HttpProvider:
 def _exchange(
     connection: http.client.HTTPConnection, path: str, headers: dict[str, str], content: bytes
 ) -> tuple[int, bytes]:
-    """Send the request and return status and body of the answer, at most `MAX_ANSWER` bytes of it."""
-    ends_at = time.monotonic() + ANSWER_TIMEOUT
+    """Send the request and return status and body of the answer, at most `MAX_ANSWER` bytes of it.
+
+    Of an interrupted answer the status counts: a refusal stays a refusal.
+    """
     if connection.sock is not None:
         connection.sock.settimeout(ANSWER_TIMEOUT)
     connection.request("POST", path, body=content, headers=headers)
     answer = connection.getresponse()
-    body = b""
-    # a gateway that sends one byte at a time must not hold the worker
-    while len(body) < MAX_ANSWER and time.monotonic() < ends_at and (part := answer.read1(8192)):
-        body += part
-    return answer.status, body[:MAX_ANSWER]
+    try:
+        return answer.status, answer.read(MAX_ANSWER)
+    except (OSError, http.client.HTTPException):
+        return answer.status, b""
 
 
 def _read_id(body: bytes, path: tuple[str, ...]) -> str:

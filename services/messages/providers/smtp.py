@@ -11,6 +11,7 @@ from email import policy
 from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.utils import format_datetime
+from typing import Any
 
 import email_validator
 
@@ -18,8 +19,10 @@ from config import settings
 from config_messages import MailServer
 from services import clock
 from services.messages.providers import OutgoingMessage, PermanentFailure, Receipt, TemporaryFailure
+from services.messages.providers.call import time_limit
 
-TIMEOUT = 20.0  # seconds for each answer of the server
+TIMEOUT = 20.0  # seconds for each read of an answer of the server
+CALL_TIMEOUT = 60.0  # seconds for the whole call
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 AUTHENTICATION_CODES = (530, 534, 535, 538)  # a fault of the settings: the message itself is not refused
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
@@ -40,6 +43,18 @@ _ASCII = policy.SMTP.clone(cte_type="7bit", header_factory=_HEADERS)
 _UTF8 = policy.SMTPUTF8.clone(cte_type="8bit", header_factory=_HEADERS)
 
 
+class _Connection(smtplib.SMTP):
+    """A connection that is in `opened` before the server greets: the greeting also has a time limit."""
+
+    def __init__(self, opened: list[smtplib.SMTP], *arguments: Any, **options: Any) -> None:
+        opened.append(self)
+        super().__init__(*arguments, **options)
+
+
+class _TlsConnection(_Connection, smtplib.SMTP_SSL):
+    """The same with TLS from the start."""
+
+
 class SmtpProvider:
     """Send e-mail through a mail server. The connection ends after each message."""
 
@@ -55,7 +70,11 @@ class SmtpProvider:
         """
         mail = compose(message)
         try:
-            with self._connection() as connection:
+            opened: list[smtplib.SMTP] = []
+            with (
+                time_limit(CALL_TIMEOUT, lambda: opened[0].sock if opened else None),
+                self._connection(opened) as connection,
+            ):
                 connection.send_message(mail)
         except smtplib.SMTPRecipientsRefused as error:
             code, text = next(iter(error.recipients.values()))
@@ -71,18 +90,18 @@ class SmtpProvider:
         return Receipt()
 
     @contextmanager
-    def _connection(self) -> Iterator[smtplib.SMTP]:
+    def _connection(self, opened: list[smtplib.SMTP]) -> Iterator[smtplib.SMTP]:
         server = self.server
         context = ssl.create_default_context()
         is_local = server.host in LOCAL_HOSTS
         if is_local:  # its certificate rarely names localhost, and nobody is between
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if server.implicit_tls:
-            connection: smtplib.SMTP = smtplib.SMTP_SSL(
-                server.host, server.port, timeout=TIMEOUT, context=context
+            connection: smtplib.SMTP = _TlsConnection(
+                opened, server.host, server.port, timeout=TIMEOUT, context=context
             )
         else:
-            connection = smtplib.SMTP(server.host, server.port, timeout=TIMEOUT)
+            connection = _Connection(opened, server.host, server.port, timeout=TIMEOUT)
         try:
             connection.ehlo_or_helo_if_needed()
             if not server.implicit_tls and connection.has_extn("starttls"):

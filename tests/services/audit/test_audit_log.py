@@ -10,6 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from enums import AuditOutcome, Gender
+from extensions import db
 from models import AuditLog, AuditSubject, Patient
 from services.audit import audit_log
 from services.search_key import search_key
@@ -190,6 +191,56 @@ def test_a_change_rolled_back_to_a_savepoint_has_no_entry(clinic: Clinic) -> Non
 
     [entry] = since.entries()
     assert (entry.action, entry.entity_id, entry.fields) == ("update", patient["id"], ["address", "phone"])
+
+
+def test_nested_savepoints_keep_the_entries_of_what_is_committed(clinic: Clinic) -> None:
+    first, second = clinic.patient(), clinic.patient()
+    since = Since(clinic)
+
+    with clinic.inside() as session:
+        row, other = (session.get(Patient, patient["id"]) for patient in (first, second))
+        with session.begin_nested():
+            row.address = "3 Mill Lane"
+        outer = session.begin_nested()
+        row.phone = "555"
+        with session.begin_nested():  # released, then undone with the outer one
+            other.address = "4 Mill Lane"
+        session.begin_nested()  # open, and undone with the outer one
+        other.phone = "556"
+        session.flush()
+        outer.rollback()
+        with session.begin_nested():
+            row.gender = Gender.OTHER
+            with pytest.raises(IntegrityError):
+                fail_in_savepoint(row)
+        audit_log.append_pending(None, "test")
+
+    assert [(entry.entity_id, entry.fields) for entry in since.entries()] == [
+        (first["id"], ["address", "gender"])
+    ]
+
+
+def fail_in_savepoint(row: Patient) -> None:
+    """Change the patient in a savepoint, and then violate a constraint."""
+    with db.session.begin_nested():
+        row.email = "a@example.com"
+        db.session.flush()
+        db.session.add(Patient(file_number=row.file_number, name="Ghost", name_fold="ghost"))
+
+
+def test_a_savepoint_remembers_only_the_entries_that_change_in_it(clinic: Clinic) -> None:
+    """So many savepoints in one transaction take linear time."""
+    ids = [clinic.patient()["id"] for _number in range(5)]
+
+    with clinic.inside() as session:
+        for row in session.scalars(select(Patient).where(Patient.id.in_(ids))).all():
+            with session.begin_nested():
+                row.address = "3 Mill Lane"
+                session.flush()
+                assert [list(earlier) for earlier in audit_log.pending_entries().savepoints.values()] == [
+                    [("patient", row.id)]
+                ]
+        assert len(audit_log.pending_entries().entries) == 5
 
 
 # --- Refusals ------------------------------------------------------------------------------------------

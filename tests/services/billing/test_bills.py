@@ -12,7 +12,7 @@ import time_machine
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from models import AuditLog, Billing, InvoiceCounter
+from models import AuditLog, Billing, DocumentCounter
 from services import clock
 from services.billing import ledger
 from tests.support import queries
@@ -296,7 +296,7 @@ def test_concurrent_bills_have_no_number_gap_and_bill_no_treatment_twice(clinic:
     assert codes == [201] * 7 + [409] * 5
     with clinic.inside() as session:
         numbers = sorted(session.execute(select(Billing.invoice_number)).scalars())
-        assert session.execute(select(InvoiceCounter.last_number)).scalar_one() == 7
+        assert session.execute(select(DocumentCounter.last_number)).scalar_one() == 7
     assert [number[-6:] for number in numbers] == [f"{n:06}" for n in range(1, 8)]
 
 

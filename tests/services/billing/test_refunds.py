@@ -334,9 +334,9 @@ def test_the_audit_log_names_the_request_and_the_decision(clinic: Clinic) -> Non
 
     with clinic.inside() as session:
         entries = session.execute(
-            select(AuditLog.action, AuditLog.user_id).where(
-                AuditLog.entity_id == bill["id"], AuditLog.action.contains("refund")
-            )
+            select(AuditLog.action, AuditLog.user_id)
+            .where(AuditLog.entity_id == bill["id"], AuditLog.action.contains("refund"))
+            .order_by(AuditLog.id)
         ).all()
     assert [tuple(entry) for entry in entries] == [
         ("request_refund", clinic.receptionist.user_id),

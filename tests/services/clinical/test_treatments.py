@@ -45,8 +45,12 @@ def test_a_treatment_needs_a_visit_a_name_and_a_cost(clinic: Clinic) -> None:
     assert (row["status"], row["cost"], row["billing_id"]) == ("completed", "80.00", None)
     assert row["doctor"]["id"] == visit["doctor_id"]
     assert (row["patient_id"], row["patient_name"]) == (visit["patient_id"], visit["patient_name"])
-    missing = clinic.doctor.post("/treatments", {}).get_json()["errors"]
-    assert set(missing) == {"visit_id", "name", "cost"}
+    for body, names in (
+        ({}, {"visit_id"}),
+        ({"visit_id": visit["id"], "name": "", "cost": ""}, {"name", "cost"}),
+    ):
+        missing = clinic.doctor.post("/treatments", body)
+        assert (missing.status_code, set(missing.get_json()["errors"])) == (422, names)
 
 
 @pytest.mark.parametrize(

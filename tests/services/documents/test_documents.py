@@ -17,6 +17,7 @@ ROUTES = {
     "statement": "/patients/<int:patient_id>/account/statement",
     "prescription": "/prescriptions/<int:prescription_id>/document",
     "visit_summary": "/visits/<int:visit_id>/document",
+    "letter_certificate": "/letters/<int:letter_id>/document",
     "monthly_report": "/analytics/report",
 }
 
@@ -42,6 +43,14 @@ def documents_of(clinic: Clinic, **patient: object) -> dict[str, str]:
     }
 
 
+def with_letter(clinic: Clinic, **patient: object) -> dict[str, str]:
+    """Return the paths of `documents_of`, and that of a letter. A name without glyphs has no letter."""
+    paths = documents_of(clinic, **patient)
+    visit_id = paths["visit_summary"].split("/")[2]
+    letter = clinic.doctor.make(f"/visits/{visit_id}/letters", type="certificate", text="Fit to travel.")
+    return paths | {"letter_certificate": f"/letters/{letter['id']}/document?"}
+
+
 def content(caller: Caller, path: str) -> bytes:
     response = caller.get(path)
     assert (response.status_code, response.mimetype) == (200, "application/pdf"), response.get_data()
@@ -49,7 +58,7 @@ def content(caller: Caller, path: str) -> bytes:
 
 
 def test_each_document_has_the_same_bytes_and_an_etag(clinic: Clinic) -> None:
-    for path in documents_of(clinic).values():
+    for path in with_letter(clinic).values():
         first = clinic.admin.get(path)
         again = clinic.admin.get(path, headers={"If-None-Match": first.headers["ETag"]})
 
@@ -62,7 +71,7 @@ def test_each_document_has_the_same_bytes_and_an_etag(clinic: Clinic) -> None:
 def test_each_document_follows_the_language_and_the_paper_of_the_request(clinic: Clinic) -> None:
     swahili = json.loads((FOLDER / "sw.json").read_text())
 
-    for title, path in documents_of(clinic, language="fr").items():
+    for title, path in with_letter(clinic, language="fr").items():
         document = content(clinic.admin, f"{path}&locale=sw_KE&paper=a5")
         assert pdf.text_of(document).find(swahili[title]) >= 0, path
         assert pdf.page_size(document) == (148, 210)
@@ -70,9 +79,10 @@ def test_each_document_follows_the_language_and_the_paper_of_the_request(clinic:
 
 def test_each_document_is_audited_as_a_read(clinic: Clinic) -> None:
     entities = {"receipt": "billing", "statement": "account", "visit_summary": "visit"}
+    entities |= {"letter_certificate": "letter"}
     entities |= {"invoice": "billing", "prescription": "prescription", "monthly_report": "report"}
 
-    for title, path in documents_of(clinic).items():
+    for title, path in with_letter(clinic).items():
         content(clinic.admin, path)
         newest = clinic.admin.get(f"/audit-logs?action=read&entity={entities[title]}").get_json()[0]
         assert newest["operation"] == f"GET {ROUTES[title]}"
@@ -131,5 +141,5 @@ def test_a_document_of_a_row_that_does_not_exist_is_404(clinic: Clinic) -> None:
     bill = clinic.bill()
     paths = ("/visits/99/document", "/prescriptions/99/document", "/patients/99/account/statement")
 
-    for path in (*paths, f"/billings/{bill['id']}/payments/99/receipt"):
+    for path in (*paths, "/letters/99/document", f"/billings/{bill['id']}/payments/99/receipt"):
         assert clinic.admin.get(path).status_code == 404

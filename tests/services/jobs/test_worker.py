@@ -22,7 +22,7 @@ from services import clock
 from services.jobs import leases, queue, storage
 from services.jobs.failures import Dead, LeaseLost, RetryLater
 from services.jobs.leases import LeaseWatch
-from services.jobs.registry import HANDLERS
+from services.jobs.registry import GROUPS, HANDLERS
 from services.jobs.transactions import queue_transaction, transaction
 from services.jobs.worker import Worker
 from tests.support.clinic import Clinic
@@ -98,6 +98,39 @@ def test_concurrent_claims_get_different_jobs(clinic: Clinic) -> None:
     results = run_concurrently([lambda name=f"w{n}": claim_all(name) for n in range(4)])
 
     assert sorted(job_id for claimed in results for job_id in claimed) == ids
+
+
+def test_of_a_group_one_job_runs_at_a_time_and_the_other_jobs_do_not_wait_for_it(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the job of the group waits for a server that does not answer."""
+    answered, numbers, at_once = threading.Event(), list[int](), Counter[int]()
+    done: list[bool] = []
+
+    def ask(payload: dict[str, Any]) -> None:
+        numbers.append(payload["number"])
+        at_once["running"] += 1
+        at_once["most"] = max(at_once["most"], at_once["running"])
+        answered.wait()
+        at_once["running"] -= 1
+
+    def other(_payload: dict[str, Any]) -> None:
+        done.append(True)
+        if len(done) == 8:
+            answered.set()
+
+    for kind in ("test.mail", "test.alert"):
+        monkeypatch.setitem(HANDLERS, kind, ask)
+        monkeypatch.setitem(GROUPS, kind, "mail")
+    monkeypatch.setitem(HANDLERS, "test", other)
+    with clinic.inside():
+        for number in range(6):
+            queue.enqueue("test.alert" if number % 3 else "test.mail", {"number": number})
+    add(clinic, 8)
+
+    run_once(clinic)
+
+    assert (numbers, at_once["most"]) == (list(range(6)), 1)
 
 
 def test_a_failed_job_runs_again_after_a_growing_delay_and_is_dead_in_the_end(
@@ -323,6 +356,7 @@ def test_the_worker_waits_for_a_database_that_is_away(
     clinic: Clinic, handle: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.jobs.worker.POLL_INTERVAL", 0.01)
+    monkeypatch.setattr("services.jobs.transactions.RETRY_INTERVAL", 0.01)
     handle(lambda _payload: None)
     (job_id,) = add(clinic)
     broken = OperationalError("SELECT 1", {}, Exception("the server is away"))
@@ -330,10 +364,12 @@ def test_the_worker_waits_for_a_database_that_is_away(
         errors = [broken, broken]
         original = getattr(storage, name)
 
-        def fail_twice(*arguments: Any, errors: list[Any] = errors, original: Any = original) -> Any:
+        def fail_twice(
+            *arguments: Any, errors: list[Any] = errors, original: Any = original, **options: Any
+        ) -> Any:
             if errors:
                 raise errors.pop()
-            return original(*arguments)
+            return original(*arguments, **options)
 
         monkeypatch.setattr(storage, name, fail_twice)
 

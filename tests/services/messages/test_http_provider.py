@@ -21,7 +21,7 @@ from services.messages.providers import (
 )
 from services.messages.providers.http import HttpProvider
 from tests.conftest import settings_for
-from tests.support.gateways import Gateway, http_gateway
+from tests.support.gateways import Gateway, http_gateway, trickling_server
 
 MESSAGE = OutgoingMessage(
     "clinic-7", "+254712345678", 'Smith & Sons: "9:00" {to} 100% \\ Zoë=+ñ\nhttps://a/b?c=d'
@@ -129,6 +129,27 @@ def test_after_the_request_a_missing_answer_is_not_a_refusal(
     monkeypatch.setattr(http, "ANSWER_TIMEOUT", 0.2)
     with pytest.raises(NoAnswer, match="Timeout"):
         provider(url).send(MESSAGE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Filler: " + b"x" * 60_000, NoAnswer),  # the headers never end
+        (b"HTTP/1.1 200 OK\r\n\r\n", NoAnswer),  # the body never ends
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", NoAnswer),
+        (b"HTTP/1.1 400 No\r\nContent-Length: 9999\r\n\r\n", PermanentFailure),
+    ],
+)
+def test_a_gateway_that_sends_one_byte_at_a_time_holds_no_thread(
+    answer: bytes, failure: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "ANSWER_TIMEOUT", 2.0)
+
+    with (
+        trickling_server(answer, accepts_after=b'"priority"') as port,
+        pytest.raises(failure),
+    ):
+        provider(f"http://127.0.0.1:{port}/").send(MESSAGE)
 
 
 def test_without_a_connection_the_message_is_sent_again() -> None:

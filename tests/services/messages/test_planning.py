@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from enums import Role
+from security.permissions import Actor
+from services.jobs.transactions import transaction
+from services.scheduling import appointments
 from tests.support.booking import later, monday_morning
 from tests.support.clinic import Clinic
 from tests.support.messages import Outbox, enable_all, messages_of, outbox, run_worker, summary
 
 __all__ = ["monday_morning", "outbox"]
+IMPORTER = Actor(None, "import", Role.ADMIN)
 EMAIL = "zawadi@example.com"
 PHONE = "+1 555 767 7476"
 NINE_TODAY = "2027-03-01T09:00:00+00:00"
@@ -262,3 +268,36 @@ def test_past_appointments_and_inactive_patients_cause_no_message(clinic: Clinic
         run_worker(clinic)
 
     assert messages_of(clinic) == []
+
+
+def import_appointment(clinic: Clinic, patient_id: int, doctor_id: int) -> int:
+    with clinic.app.app_context(), transaction("import 1"):
+        people = {"patient_id": patient_id, "doctor_id": doctor_id}
+        row = appointments.book(IMPORTER, importing=True, date=datetime.fromisoformat(THURSDAY), **people)
+        return row.id
+
+
+def test_an_imported_appointment_is_reminded_and_not_confirmed(clinic: Clinic, outbox: Outbox) -> None:
+    row_id = import_appointment(clinic, patient(clinic), clinic.doctor_row()["id"])
+    run_worker(clinic)
+
+    assert summary(clinic) == [("reminder", "email", "queued", None)] * 2
+    clinic.admin.patch(f"/appointments/{row_id}", {"date": "2027-03-05T11:00:00+00:00"})
+    run_worker(clinic)
+    assert [row[0] for row in summary(clinic)] == ["reminder", "reminder", "moved", "reminder", "reminder"]
+
+
+def test_an_undone_appointment_is_not_reminded_and_not_cancelled_by_message(
+    clinic: Clinic, outbox: Outbox
+) -> None:
+    row_id = import_appointment(clinic, patient(clinic), clinic.doctor_row()["id"])
+    run_worker(clinic)
+    with clinic.app.app_context(), transaction("import 1 undo"):
+        appointments.undo_import(appointments.get(IMPORTER, row_id, lock=True), "the import was undone")
+
+    for hours in (1, 50, 72):
+        with later(hours=hours):
+            run_worker(clinic)
+
+    assert summary(clinic) == [("reminder", "email", "cancelled", "not_needed")] * 2
+    assert outbox.sent == []

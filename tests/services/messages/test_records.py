@@ -53,7 +53,7 @@ def remove_jobs(clinic: Clinic) -> None:
     sent(clinic)
     with clinic.inside() as session:
         session.execute(delete(Job))
-        session.add(Job(kind=planning.SEND, state="queued", run_at=clock.now(), created_at=clock.now()))
+        session.add(Job(kind=planning.SEND_EMAIL, state="queued", run_at=clock.now(), created_at=clock.now()))
 
 
 def send_after_stop(clinic: Clinic) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from enums import MessageState
 from models import AuditLog, Job
+from services.jobs import storage, transactions
+from services.jobs.storage import Claim
 from services.messages import sending
 from services.messages.providers import (
     NoAnswer,
@@ -288,6 +291,27 @@ def test_after_a_crash_an_email_is_sent_again_and_an_sms_is_not(
     assert (after["state"], after["reason"], after["attempts"]) == (state, reason, 1)
     assert len(outbox.sent) == calls
     assert len({message.message_id_header for message in outbox.sent}) == 1
+
+
+def test_a_database_that_is_away_after_the_call_causes_no_second_email(
+    clinic: Clinic, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "RETRY_INTERVAL", 0.01)
+    errors = [OperationalError("UPDATE", {}, Exception("the server is away"))] * 2
+    finish = storage.finish
+
+    def fail_twice(claim: Claim) -> bool:
+        if errors:
+            raise errors.pop()
+        return finish(claim)
+
+    monkeypatch.setattr(storage, "finish", fail_twice)
+    book(clinic)
+
+    run_worker(clinic)
+
+    assert (errors, len(outbox.sent)) == ([], 1)
+    assert (first(clinic)["state"], first(clinic)["attempts"]) == ("sent", 1)
 
 
 def interrupted(clinic: Clinic, outbox: Outbox) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import config
 from services.messages.providers import OutgoingMessage, PermanentFailure, Receipt, TemporaryFailure, smtp
 from services.messages.providers.smtp import SmtpProvider, compose
 from tests.conftest import settings_for
-from tests.support.gateways import MailServer, mail_server
+from tests.support.gateways import MailServer, mail_server, trickling_server
 
 CALENDAR = b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nMETHOD:CANCEL\r\nEND:VCALENDAR\r\n"
 MESSAGE = OutgoingMessage(
@@ -111,6 +111,13 @@ def test_an_answer_decides_if_the_message_is_sent_again(
     assert detail is None or raised.value.detail == detail
     assert "zawadi" not in raised.value.detail
     assert mails.accepted == []
+
+
+def test_a_server_that_sends_one_byte_at_a_time_holds_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp, "CALL_TIMEOUT", 0.3)
+    for scheme in ("smtp", "smtps"):
+        with trickling_server(b"220-clinic") as port, pytest.raises(TemporaryFailure):
+            provider_at(f"{scheme}://127.0.0.1:{port}").send(MESSAGE)
 
 
 def test_no_server_is_a_temporary_failure() -> None:

@@ -125,6 +125,6 @@ def test_a_timeline_is_paged_and_filtered_by_type(clinic: Clinic) -> None:
     assert second.headers["Content-Range"] == "timeline 2-3/5"
     assert [event["type"] for event in bills] == ["billing"]
     assert clinic.admin.get(f"{path}?page=9").get_json() == []
-    assert clinic.admin.get(f"{path}?type=letter").status_code == 422
+    assert clinic.admin.get(f"{path}?type=message").status_code == 422
     assert clinic.admin.get(f"{path}?color=red").status_code == 422
     assert clinic.admin.get("/patients/987654/timeline").status_code == 404

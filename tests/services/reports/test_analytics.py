@@ -13,12 +13,12 @@ import pytest
 import time_machine
 from sqlalchemy import func, select
 
-from api import csv_export
 from enums import AppointmentStatus, CancelledBy
 from models import Appointment, LedgerEntry, Patient, ScheduleWindow, TimeOff, Visit
 from services import clock
 from services.reports import periods
 from services.reports.periods import Span, Unit
+from services.spreadsheets.csv_files import format_cell
 from tests.support import queries
 from tests.support.clinic import Caller, Clinic
 
@@ -40,7 +40,7 @@ def pay(clinic: Clinic, bill: Row, amount: str, **members: Any) -> None:
 def csv_rows(caller: Caller, name: str, **query: Any) -> list[list[str]]:
     answer = caller.get(f"/analytics/{name}", query_string=query | {"format": "csv"})
     assert answer.mimetype == "text/csv"
-    return list(csv.reader(io.StringIO(answer.get_data(as_text=True))))
+    return list(csv.reader(io.StringIO(answer.get_data().decode("utf-8-sig"))))
 
 
 def appointment(clinic: Clinic, doctor_id: int, start: datetime, **members: Any) -> int:
@@ -574,7 +574,7 @@ def test_csv_escapes_a_name_that_looks_like_a_formula(clinic: Clinic) -> None:
     ],
 )
 def test_csv_cells_are_escaped_except_numbers(value: str | None, written: str) -> None:
-    assert csv_export.format_cell(value) == written
+    assert format_cell(value) == written
 
 
 def test_a_report_without_rows_is_csv_of_figure_and_value(clinic: Clinic) -> None:

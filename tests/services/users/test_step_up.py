@@ -29,11 +29,13 @@ PROTECTED: list[tuple[str, str, Any]] = [
     ("POST", "/auth/mfa/recovery-codes", None),
     ("GET", "/analytics/revenue?format=csv", None),
     ("GET", "/analytics/dashboard?format=json&format=csv", None),
+    ("GET", "/patients?format=xlsx", None),
 ]
 FREE: list[tuple[str, str, Any]] = [
     ("GET", "/users", None),
     ("GET", "/users/{id}", None),
     ("GET", "/analytics/revenue?format=json", None),
+    ("GET", "/patients?format=json", None),
     ("PATCH", "/auth/me", {"name": "Mary Ann Member"}),
     ("POST", "/patients", {"name": "Zawadi Njeri"}),
 ]

@@ -1,4 +1,4 @@
-"""The tokens of the links in messages: HMACs, so that nothing must be stored.
+"""The tokens of public links, in messages and on documents: HMACs, so that nothing must be stored.
 
 Each purpose has a key of its own. A token of one purpose is therefore unknown at every other path.
 """
@@ -11,9 +11,11 @@ import hmac
 from collections.abc import Iterator
 from enum import StrEnum
 
+from config import settings
 from security.key_rings import ring
 
 ID_BYTES, MAC_BYTES = 8, 16
+MAX_TOKEN = 100  # characters
 _SEPARATOR = b"\x00"
 
 
@@ -22,6 +24,11 @@ class Purpose(StrEnum):
 
     ANSWER = "answer an appointment"  # confirm or cancel it
     UNSUBSCRIBE = "unsubscribe from a channel"
+    VERIFY_INVOICE = "verify an invoice"
+    VERIFY_RECEIPT = "verify the receipt of a bill"
+    VERIFY_PAYMENT = "verify the receipt of a payment"
+    VERIFY_CREDIT_NOTE = "verify a credit note"
+    VERIFY_LETTER = "verify a letter"
 
 
 def create(purpose: Purpose, row_id: int, *bound_to: object) -> str:
@@ -31,9 +38,15 @@ def create(purpose: Purpose, row_id: int, *bound_to: object) -> str:
     return base64.urlsafe_b64encode(mac + row).rstrip(b"=").decode()
 
 
+def public_url(path: str, token: str) -> str | None:
+    """Return the address of a token below `PUBLIC_URL`, or None without this setting."""
+    base = settings().public_url
+    return None if base is None else f"{base}/{path}/{token}"
+
+
 def row_id_of(token: str) -> int | None:
     """Return the id of the row that a token claims to be for, None for a text that cannot be a token."""
-    content = _decode(token)
+    content = _decode(token) if len(token) <= MAX_TOKEN else None
     return None if content is None else int.from_bytes(content[MAC_BYTES:], "big")
 
 

@@ -1,0 +1,225 @@
+"""`flask import`: import a spreadsheet from a terminal, and undo an import."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from sqlalchemy import select
+
+from commands.terminal import audited_transaction
+from enums import ImportRowState, ImportState, ImportSubject, JobState, OnDuplicate, OnError
+from errors import ClinicError
+from extensions import db
+from models import Import, ImportedRow, Job
+from services.jobs.worker import Worker
+from services.spreadsheets import import_report, imports
+from services.spreadsheets.kinds import KINDS
+from services.spreadsheets.reading import MAX_BYTES
+
+MAX_SHOWN = 10  # problems on the terminal
+OPERATION = "flask import"
+console = Console()
+
+
+class ImportGroup(click.Group):
+    """A group in which the name of a file stands for the command `file`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of the arguments."""
+        if args and args[0] not in self.commands:
+            args = ["file", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group("import", cls=ImportGroup, help="Import FILE, a spreadsheet (xlsx or csv), or undo an import.")
+def import_group() -> None:
+    """Group the commands of imports."""
+
+
+@import_group.command("file", hidden=True)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--kind", required=True, type=click.Choice([kind.value for kind in ImportSubject]), help="What FILE has."
+)
+@click.option("--source", required=True, help="The system from which FILE comes, such as clinic2019.")
+@click.option("--mapping", help='Column -> member as JSON, such as \'{"Full name": "name"}\'.')
+@click.option("--encoding", help="Of a text file that is not in UTF-8, such as cp1252.")
+@click.option("--delimiter", help="Of a text file: one of , ; | or tab.")
+@click.option("--date-format", help="The order in dates, such as DD/MM/YYYY.")
+@click.option("--decimal", type=click.Choice([".", ","]), help="The decimal mark.")
+@click.option("--on-duplicate", type=click.Choice([each.value for each in OnDuplicate]), default="report")
+@click.option("--on-error", type=click.Choice([each.value for each in OnError]), default="none")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the problems here.")
+@click.option("--apply", "applies", is_flag=True, help="Apply after the dry run. Asks before.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_appcontext
+def import_file(file: Path, report: Path | None, applies: bool, yes: bool, **fields: Any) -> None:
+    """Check FILE, and apply it with --apply.
+
+    Prints the mapping, the first rows, and what would happen to each row. Nothing is imported without
+    --apply. Exits with 1 if rows are refused and nothing was applied.
+    """
+    import_id = _upload(file, fields)
+    row = _run(import_id, imports.request_dry_run, "dry run")
+    _print_problems(import_id)
+    if report is not None:
+        _write_report(import_id, report)
+    if not applies:
+        click.echo(f"Nothing was imported. Import {import_id} is checked: --apply applies the rows.")
+        raise SystemExit(1 if row.refused else 0)
+    if row.refused and row.on_error is OnError.NONE:
+        raise click.ClickException(
+            f"{row.refused} rows are refused. Correct them, or use --on-error skip to import the others."
+        )
+    if not yes:
+        click.confirm(f"Import {row.ready} rows?", abort=True)
+    digest = row.digest or ""
+    row = _run(import_id, lambda locked: imports.request_apply(locked, digest), "import")
+    if row.refused and report is not None:
+        _write_report(import_id, report)
+    if row.state is not ImportState.APPLIED:
+        raise click.ClickException(row.failure or f"The import is {row.state}.")
+    click.echo(f"Imported. To take it back within 7 days: flask import undo {import_id}")
+
+
+@import_group.command("undo")
+@click.argument("import_id", type=int)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_appcontext
+def undo(import_id: int, yes: bool) -> None:
+    """Undo import IMPORT_ID. Exits with 1 if its records were changed or used since."""
+    if not yes:
+        click.confirm(f"Take back import {import_id}?", abort=True)
+    row = _run(import_id, imports.request_undo, "undo")
+    if row.state is not ImportState.UNDONE:
+        raise click.ClickException(row.failure or f"The import is {row.state}.")
+    click.echo("Undone.")
+
+
+def _upload(file: Path, fields: dict[str, Any]) -> int:
+    """Store the file as an import, print its mapping and first rows, and return the id."""
+    if file.stat().st_size > MAX_BYTES:
+        raise click.ClickException(f"{file} is larger than {MAX_BYTES // 1024**2} MiB.")
+    kind = ImportSubject(fields.pop("kind"))
+    if kind not in KINDS:
+        raise click.ClickException(f"{kind} cannot be imported.")
+    mapping = fields.pop("mapping")
+    try:
+        fields["mapping"] = None if mapping is None else json.loads(mapping)
+    except ValueError:
+        raise click.ClickException("--mapping must be a JSON object.") from None
+    fields["on_duplicate"] = OnDuplicate(fields["on_duplicate"])
+    fields["on_error"] = OnError(fields["on_error"])
+    with audited_transaction(OPERATION) as actor, _explained():
+        row = imports.upload(actor, kind=kind, file_name=file.name, content=file.read_bytes(), **fields)
+        imports.add_details(actor, [row])
+        import_id = row.id
+        _print_mapping(row)
+        _print_sample(row)
+    return import_id
+
+
+def _run(import_id: int, request: Any, title: str) -> Import:
+    """Start a run, work on its job here or wait for the worker that does, and return the import."""
+    with audited_transaction(OPERATION) as actor, _explained():
+        row = request(imports.get(actor, import_id, lock=True))
+        job_id, total = row.job_id or 0, row.rows
+    application = current_app._get_current_object()  # type: ignore[attr-defined]
+    with Progress(
+        TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    ) as progress:
+        task = progress.add_task(title, total=total)
+
+        def report() -> None:
+            progress.update(task, completed=total * (_load(import_id).progress or 0) // 100)
+
+        Worker(application.app_context).run_one(job_id, report)
+        report()
+    row = _load(import_id)
+    if row.state in imports.RUNNING:
+        raise click.ClickException(_describe_job(job_id))
+    counts = ", ".join(f"{getattr(row, name)} {name}" for name in imports.COUNTS if getattr(row, name))
+    click.echo(f"{row.rows} rows: {counts or 'nothing to do'}; {row.blank} blank")
+    return row
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """End the command with all that a refusal says: the wrong members, and the rows."""
+    try:
+        yield
+    except ClinicError as refusal:
+        lines = [refusal.message, *(f"{name}: {problem}" for name, problem in refusal.errors.items())]
+        rows = refusal.members.get("rows", ())
+        lines += [
+            f"row {row['number']}: {row['entity']} {row['id']}" for row in rows if isinstance(row, dict)
+        ]
+        raise click.ClickException("\n".join(lines)) from None
+
+
+def _load(import_id: int) -> Import:
+    with audited_transaction(OPERATION) as actor:
+        row = imports.get(actor, import_id)
+        imports.add_computed_fields(actor, [row])
+        db.session.expunge(row)
+        return row
+
+
+def _describe_job(job_id: int) -> str:
+    with audited_transaction(OPERATION):
+        job = db.session.get(Job, job_id)
+        reason = job.last_error if job is not None else None
+    state = "has failed" if job is None or job.state is JobState.DEAD else "runs again later"
+    return f"The job {state}: {reason or 'see the log'} Start a worker with: flask jobs run"
+
+
+def _print_mapping(row: Import) -> None:
+    table = Table("column of the file", "member", title=f"import {row.id}: {row.rows} rows")
+    for title in row.header:
+        table.add_row(escape(title), escape(row.mapping.get(title, "(not imported)")))
+    console.print(table)
+
+
+def _print_sample(row: Import) -> None:
+    members: Sequence[str] = list(dict.fromkeys(row.mapping.values()))
+    table = Table("row", *members, title="the first rows, as they are read")
+    for sample in row.sample or ():
+        values = (
+            f"! {sample['problems'][name]}" if name in sample["problems"] else sample["members"].get(name)
+            for name in members
+        )
+        table.add_row(str(sample["number"]), *("" if each is None else escape(str(each)) for each in values))
+    console.print(table)
+
+
+def _print_problems(import_id: int) -> None:
+    with audited_transaction(OPERATION):
+        refused = db.session.scalars(
+            select(ImportedRow)
+            .where(ImportedRow.import_id == import_id, ImportedRow.state == ImportRowState.REFUSED)
+            .order_by(ImportedRow.number)
+            .limit(MAX_SHOWN)
+        ).all()
+        for row in refused:
+            for problem in row.problems:
+                click.echo(f"row {row.number}, {problem['field']}: {problem['message']}")
+
+
+def _write_report(import_id: int, path: Path) -> None:
+    with audited_transaction(OPERATION) as actor:
+        content = import_report.report(imports.get(actor, import_id))
+    path.write_bytes(content)
+    click.echo(f"The problems are in {path}.")

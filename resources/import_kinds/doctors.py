@@ -1,0 +1,143 @@
+"""The import of doctors, without user accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import select, union
+
+from enums import AppointmentStatus, ImportSubject
+from extensions import db
+from models import Appointment, Doctor, Visit
+from resources.import_kinds.members import stored_members, validated
+from schemas.doctor import DoctorCreate, DoctorPatch
+from security.permissions import Actor
+from services.scheduling import doctors
+from services.spreadsheets.columns import CellType, ImportColumn
+from services.spreadsheets.kinds import ImportKind, ImportRow, freed
+
+MAX_LICENSE_NUMBER = 100
+COLUMNS = (
+    ImportColumn(
+        "name",
+        CellType.TEXT,
+        required=True,
+        synonyms=(
+            *("full name", "doctor", "doctor name", "physician", "jina", "daktari", "nom complet", "médecin"),
+            *("nombre", "nombre completo", "nome", "nome completo", "médico", "الاسم", "الطبيب"),
+        ),
+    ),
+    ImportColumn(
+        "license_number",
+        CellType.CODE,
+        required=True,
+        synonyms=(
+            *("licence number", "licence", "license", "license no", "licence no", "registration number"),
+            *("namba ya leseni", "leseni", "numéro de licence", "numéro d'ordre", "número de licencia"),
+            *("matrícula", "colegiado", "número de licença", "crm", "رقم الترخيص"),
+        ),
+    ),
+    ImportColumn(
+        "specialty",
+        CellType.TEXT,
+        required=True,
+        synonyms=(
+            *("speciality", "specialization", "department", "utaalamu", "spécialité"),
+            *("especialidad", "especialidade", "التخصص"),
+        ),
+    ),
+    ImportColumn("specialties", CellType.LIST, synonyms=("other specialties", "specialities")),
+    ImportColumn(
+        "email",
+        CellType.EMAIL,
+        synonyms=("e-mail", "email address", "mail", "barua pepe", "courriel", "correo", "البريد الإلكتروني"),
+    ),
+    ImportColumn(
+        "phone",
+        CellType.PHONE,
+        synonyms=(
+            *("phone number", "telephone", "tel", "mobile", "simu", "téléphone", "teléfono", "telefone"),
+            *("celular", "الهاتف"),
+        ),
+    ),
+    ImportColumn(
+        "license_expires_on",
+        CellType.DATE,
+        synonyms=(
+            *("licence expiry", "license expiry", "licence expires", "valid until", "expiry date"),
+            *("mwisho wa leseni", "expiration de la licence", "vencimiento de la licencia"),
+            *("validade da licença", "انتهاء الترخيص"),
+        ),
+    ),
+    ImportColumn(
+        "certifications", CellType.LIST, synonyms=("certificates", "vyeti", "certificaciones", "الشهادات")
+    ),
+    ImportColumn(
+        "consultation_fee",
+        CellType.MONEY,
+        synonyms=(
+            *("fee", "consultation", "price", "ada", "honoraires", "tarif", "tarifa", "honorarios"),
+            *("honorários", "رسوم الاستشارة"),
+        ),
+    ),
+    ImportColumn("slot_minutes", CellType.INTEGER, synonyms=("slot", "duration", "appointment length")),
+    ImportColumn("buffer_minutes", CellType.INTEGER, synonyms=("buffer", "break")),
+    ImportColumn("is_active", CellType.BOOLEAN, synonyms=("active", "actif", "activo", "ativo", "نشط")),
+)
+
+
+def _validate(members: Mapping[str, Any]) -> dict[str, Any]:
+    return validated(DoctorCreate, members).model_dump()
+
+
+def _create(actor: Actor, row: ImportRow) -> Doctor:
+    return doctors.create(actor, **row.values)
+
+
+def _update(actor: Actor, doctor: Doctor, row: ImportRow) -> None:
+    doctors.update(actor, doctor, **row.changes)
+
+
+def _undo_create(actor: Actor, doctor: Doctor) -> None:
+    number = freed(doctor.license_number, doctor.id, MAX_LICENSE_NUMBER)
+    doctors.deactivate(actor, doctor)
+    doctors.update(actor, doctor, license_number=number)
+
+
+_RESTORED = tuple(column.name for column in COLUMNS)
+
+
+def _snapshot(doctor: Doctor) -> dict[str, Any]:
+    return stored_members(doctor, _RESTORED)
+
+
+def _undo_update(actor: Actor, doctor: Doctor, previous: Mapping[str, Any]) -> None:
+    doctors.update(actor, doctor, **validated(DoctorPatch, previous).model_dump(exclude_unset=True))
+
+
+def _find_used(ids: Collection[int]) -> Iterable[int]:
+    """Return the doctors with a visit, or an appointment that is not cancelled."""
+    return db.session.scalars(
+        union(
+            select(Visit.doctor_id).where(Visit.doctor_id.in_(ids), Visit.voided_at.is_(None)),
+            select(Appointment.doctor_id).where(
+                Appointment.doctor_id.in_(ids), Appointment.status != AppointmentStatus.CANCELLED
+            ),
+        )
+    )
+
+
+DOCTORS = ImportKind(
+    name=ImportSubject.DOCTORS,
+    model=Doctor,
+    columns=COLUMNS,
+    validate=_validate,
+    create=_create,
+    undo_create=_undo_create,
+    unique={"license_number": Doctor.license_number_key},
+    update=_update,
+    snapshot=_snapshot,
+    undo_update=_undo_update,
+    find_used=_find_used,
+)

@@ -1,0 +1,112 @@
+"""The import of the price list."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import select, union
+
+from enums import ImportSubject
+from extensions import db
+from models import BillingItem, PriceListItem, Treatment
+from resources.import_kinds.members import stored_members, validated
+from schemas.price_list import PriceListItemIn, PriceListItemPatch
+from security.permissions import Actor
+from services.billing import price_list
+from services.spreadsheets.columns import CellType, ImportColumn
+from services.spreadsheets.kinds import ImportKind, ImportRow, freed
+
+MAX_CODE = 100
+COLUMNS = (
+    ImportColumn(
+        "code",
+        CellType.CODE,
+        required=True,
+        synonyms=(
+            *("item code", "service code", "procedure code", "product code", "sku", "msimbo", "code article"),
+            *("código", "codigo", "الرمز"),
+        ),
+    ),
+    ImportColumn(
+        "name",
+        CellType.TEXT,
+        required=True,
+        synonyms=(
+            *("service", "procedure", "item", "product", "jina", "huduma", "nom", "libellé", "désignation"),
+            *("nombre", "servicio", "nome", "serviço", "الاسم", "الخدمة"),
+        ),
+    ),
+    ImportColumn(
+        "unit_price",
+        CellType.MONEY,
+        required=True,
+        synonyms=(
+            *("price", "fee", "cost", "amount", "tariff", "rate", "bei", "prix", "prix unitaire", "tarif"),
+            *("precio", "precio unitario", "preço", "preço unitário", "valor", "السعر"),
+        ),
+    ),
+    ImportColumn(
+        "description",
+        CellType.TEXT,
+        synonyms=("details", "notes", "maelezo", "descripción", "descrição", "الوصف"),
+    ),
+    ImportColumn(
+        "category",
+        CellType.TEXT,
+        synonyms=("group", "department", "class", "kundi", "catégorie", "categoría", "categoria", "الفئة"),
+    ),
+    ImportColumn("is_active", CellType.BOOLEAN, synonyms=("active", "actif", "activo", "ativo", "نشط")),
+)
+
+
+def _validate(members: Mapping[str, Any]) -> dict[str, Any]:
+    return validated(PriceListItemIn, members).model_dump()
+
+
+def _create(_actor: Actor, row: ImportRow) -> PriceListItem:
+    return price_list.create(**row.values)
+
+
+def _update(_actor: Actor, item: PriceListItem, row: ImportRow) -> None:
+    price_list.update(item, **row.changes)
+
+
+def _undo_create(_actor: Actor, item: PriceListItem) -> None:
+    price_list.deactivate(item)
+    price_list.update(item, code=freed(item.code, item.id, MAX_CODE))
+
+
+def _snapshot(item: PriceListItem) -> dict[str, Any]:
+    return stored_members(item, [column.name for column in COLUMNS])
+
+
+def _undo_update(_actor: Actor, item: PriceListItem, previous: Mapping[str, Any]) -> None:
+    price_list.update(item, **validated(PriceListItemPatch, previous).model_dump(exclude_unset=True))
+
+
+def _find_used(ids: Collection[int]) -> Iterable[int]:
+    """Return the items that a bill or a treatment names."""
+    return db.session.scalars(
+        union(
+            *(
+                select(model.price_list_item_id).where(model.price_list_item_id.in_(ids))
+                for model in (BillingItem, Treatment)
+            )
+        )
+    )
+
+
+PRICE_LIST = ImportKind(
+    name=ImportSubject.PRICE_LIST,
+    model=PriceListItem,
+    columns=COLUMNS,
+    validate=_validate,
+    create=_create,
+    undo_create=_undo_create,
+    unique={"code": PriceListItem.code_key},
+    update=_update,
+    snapshot=_snapshot,
+    undo_update=_undo_update,
+    find_used=_find_used,
+)

@@ -1,0 +1,226 @@
+"""Letters of a doctor about a patient: sick notes, referrals and certificates.
+
+A letter is issued once, with a number that is consecutive within a year. It never changes: a wrong letter is
+voided and written again. It keeps the names and numbers that it shows (`printed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any, TypedDict, Unpack
+
+from sqlalchemy import ColumnElement, case, or_, select
+from sqlalchemy.orm import joinedload
+
+from database.functions import insert_or_update
+from enums import LetterType
+from errors import ClinicError, invalid, not_found
+from extensions import db
+from models import Letter, LetterCounter, Patient, Visit
+from security.permissions import Actor, Permission
+from services import clock
+from services.audit import audit_log
+from services.clinic import versions
+from services.documents import letter_document
+from services.listing import paging
+from services.listing.related_rows import (
+    doctor_column,
+    doctor_filter,
+    of_doctor,
+    of_patient_or_file,
+    patient_column,
+    patient_filter,
+)
+from services.listing.spec import Condition, Kind, ListColumn, ListQuery, ListSpec, Page
+from services.patients import activity, birth_dates
+from services.rows import get_or_404
+
+# A doctor can judge the days shortly before the visit, and not those of a year ago.
+MAX_DAYS_BEFORE_VISIT = 14
+MAX_SICK_DAYS = 366
+
+
+class NewLetter(TypedDict):
+    """The members of a new letter."""
+
+    type: LetterType
+    text: str | None
+    from_date: date | None
+    to_date: date | None
+    recipient: str | None
+
+
+# --- Reading -------------------------------------------------------------------------------------------
+
+
+def get(actor: Actor, letter_id: int, *, lock: bool = False) -> Letter:
+    """Return the letter, void or not. Raise 404 `not_found`, also without emergency access to its patient."""
+    row = get_or_404(Letter, letter_id, lock=lock)
+    if not actor.may(Permission.LETTERS_READ, row.patient_id):
+        raise not_found("letter").about("letter", row.id, row.patient_id)
+    return row
+
+
+def _visible(actor: Actor) -> ColumnElement[bool] | None:
+    """Return the condition that emergency access covers the patient. None for a role that reads all."""
+    patients = actor.covered_patients(Permission.LETTERS_READ)
+    return None if patients is None else Letter.patient_id.in_(sorted(patients))
+
+
+def _matches(text: str) -> ColumnElement[bool]:
+    return or_(
+        Letter.number.icontains(text, autoescape=True),
+        of_patient_or_file(Letter.patient_id, text),
+        of_doctor(Letter.doctor_id, text),
+    )
+
+
+LIST: ListSpec[Letter] = ListSpec(
+    name="letters",
+    kept_since="created_at",
+    model=Letter,
+    area="letter",
+    main_date="issued_on",
+    text=_matches,
+    scope=_visible,
+    options=(joinedload(Letter.patient), joinedload(Letter.doctor)),
+    filters={
+        "patient_name": patient_filter(Letter.patient_id),
+        "doctor_name": doctor_filter(Letter.doctor_id),
+    },
+    omit=frozenset({"version", "clinic_version_id"}),
+    computed={
+        "patient_name": patient_column(Letter.patient_id),
+        "doctor_name": doctor_column(Letter.doctor_id),
+        "status": ListColumn(
+            Kind.ENUM,
+            case((Letter.voided_at.is_not(None), "void"), else_="issued"),
+            ("issued", "void"),
+            nullable=False,
+        ),
+    },
+    newest_first=True,
+)
+
+
+def find(actor: Actor, query: ListQuery) -> Page[Letter]:
+    """Return one page of letters."""
+    return paging.page(actor, LIST, query)
+
+
+def of_visit(actor: Actor, visit: Visit, query: ListQuery) -> Page[Letter]:
+    """Return one page of the letters of a visit."""
+    query.conditions.append(Condition("visit_id", "eq", visit.id))
+    return paging.page(actor, LIST, query)
+
+
+# --- Issuing and voiding -------------------------------------------------------------------------------
+
+
+def get_visit(_actor: Actor, visit_id: int, *, lock: bool = False) -> Visit:
+    """Return the visit of a letter, or raise 404. A lock takes the patient first, then the visit."""
+    if lock:
+        patient_id = select(Visit.patient_id).where(Visit.id == visit_id)
+        found = db.session.execute(patient_id).scalar_one_or_none()
+        if found is not None:
+            get_or_404(Patient, found, lock=True)
+    return get_or_404(Visit, visit_id, lock=lock)
+
+
+def issue(actor: Actor, visit: Visit, **members: Unpack[NewLetter]) -> Letter:
+    """Issue a letter of the doctor of a visit, signed or not. The caller has locked patient and visit.
+
+    Raises 403 for the visit of another doctor, and 409 `conflict` for a void visit. Raises 422 for members
+    that do not fit the type, and 422 `unprintable_characters` for a text that no font can print. Raises 409
+    `patient_inactive` for an archived or deceased patient, except for a certificate.
+    """
+    actor.require_own(visit.doctor_id)
+    if visit.voided_at is not None:
+        raise ClinicError("conflict", "The visit is void. Write the letter at another visit.")
+    if members["type"] is not LetterType.CERTIFICATE:  # a family may need one after a death
+        activity.require_active(visit.patient)
+    _check_members(members, visited_on=clock.local(visit.date).date())
+    letter = Letter(
+        **members,
+        number="",
+        visit_id=visit.id,
+        patient=visit.patient,
+        doctor=visit.doctor,
+        clinic_version_id=versions.current_version().id,
+        issued_on=clock.today(),
+        printed=_printed_members(visit),
+    )
+    with db.session.no_autoflush:
+        # A letter that cannot be printed cannot be corrected: refuse it before it takes a number.
+        letter_document.check_printable(actor, letter)
+        letter.number = _next_number(letter.issued_on.year)
+    db.session.add(letter)
+    db.session.flush()
+    return letter
+
+
+def _check_members(members: NewLetter, *, visited_on: date) -> None:
+    """Check the members that a type of letter needs: ADR 5 lists the rules."""
+    first, last = members["from_date"], members["to_date"]
+    if members["type"] is LetterType.SICK_NOTE:
+        _check_sick_days(first, last, visited_on=visited_on)
+    elif not members["text"]:
+        raise invalid("text", f"is required for a {members['type']}")
+    if members["type"] is LetterType.REFERRAL:
+        if not members["recipient"]:
+            raise invalid("recipient", "is required for a referral")
+        for name, value in (("from_date", first), ("to_date", last)):
+            if value is not None:
+                raise invalid(name, "must be null: a referral has no period")
+    if first is not None and last is not None and last < first:
+        raise invalid("to_date", "must not be before from_date")
+
+
+def _check_sick_days(first: date | None, last: date | None, *, visited_on: date) -> None:
+    if first is None:
+        raise invalid("from_date", "is required for a sick note")
+    if last is None:
+        raise invalid("to_date", "is required for a sick note")
+    if first < visited_on - timedelta(days=MAX_DAYS_BEFORE_VISIT):
+        problem = f"must be at most {MAX_DAYS_BEFORE_VISIT} days before the visit of {visited_on}"
+        raise invalid("from_date", problem)
+    if last - min(first, clock.today()) > timedelta(days=MAX_SICK_DAYS):
+        raise invalid("to_date", f"must be at most {MAX_SICK_DAYS} days after from_date and after today")
+
+
+def _printed_members(visit: Visit) -> Mapping[str, Any]:
+    """Return the members of patient, doctor and visit that the letter shows, as JSON."""
+    patient, doctor = visit.patient, visit.doctor
+    return {
+        "patient_name": patient.name,
+        "file_number": patient.file_number,
+        "date_of_birth": birth_dates.format_known(patient.date_of_birth, patient.birth_date_precision),
+        "doctor_name": doctor.name,
+        "specialty": doctor.specialty,
+        "license_number": doctor.license_number,
+        "visited_on": clock.local(visit.date).date().isoformat(),
+    }
+
+
+def _next_number(year: int) -> str:
+    """Return the next number. The counter is locked until the commit, so that a rollback leaves no gap."""
+    statement = insert_or_update(
+        db.session.connection(),
+        LetterCounter,
+        key={"year": year},
+        new={"last_number": 1},
+        changes={"last_number": LetterCounter.last_number + 1},
+    ).returning(LetterCounter.last_number)
+    number = db.session.execute(statement).scalar_one()
+    return f"LTR-{year}-{number:06d}"
+
+
+def void(actor: Actor, letter: Letter, *, reason: str) -> Letter:
+    """Void a letter that is wrong; it stays readable. Raise 409 `read_only` for a void letter."""
+    actor.require_own(letter.doctor_id)
+    if letter.voided_at is not None:
+        raise ClinicError("read_only", "The letter is void already.")
+    letter.voided_at, letter.void_reason = clock.now(), reason
+    audit_log.set_action(letter, "void")
+    return letter

@@ -1,0 +1,75 @@
+"""The credit note of a refund, or of the void of a bill."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from enums import PaymentMethod
+from models import Billing, CreditNote
+from security.link_tokens import Purpose
+from services.billing.ledger import ZERO
+from services.documents.blocks import Block, paragraph, sums
+from services.documents.invoice import item_table
+from services.documents.language import DocumentLanguage
+from services.documents.pages import Stationery, patient_lines
+from services.documents.verification import verification_code
+
+
+def credit_note(bill: Billing, note: CreditNote, paper: Stationery) -> bytes:
+    """Return a credit note of a bill with its computed fields as PDF."""
+    language = paper.language
+    refund = next((each for each in bill.refunds if each.id == note.refund_id), None)
+    method = refund.method or PaymentMethod.OTHER if refund else None
+    return paper.typeset(
+        f"{language.text('credit_note')} {note.number}",
+        [
+            *paragraph(None, language.text("credit_note_refund" if refund else "credit_note_void")),
+            *_lines(bill, note, language),
+            *_sums(bill, note, language),
+        ],
+        facts_of=(
+            (language.text("date"), language.local_day(note.created_at)),
+            (language.text("invoice"), bill.invoice_number),
+            (language.text("invoice_date"), language.day(bill.date)),
+            (language.text("doctor"), bill.doctor.name if bill.doctor else None),
+            (language.text("method"), language.text(f"method_{method.value}") if method else None),
+        ),
+        addressee=[*patient_lines(bill.patient, language), *(bill.patient.address or "").splitlines()],
+    )
+
+
+def _lines(bill: Billing, note: CreditNote, language: DocumentLanguage) -> list[Block]:
+    """Return the reason, and for a void the items of the bill."""
+    reason = paragraph(language.text("reason"), note.reason)
+    return [*reason, *item_table(bill, language)] if note.refund_id is None else reason
+
+
+def _sums(bill: Billing, note: CreditNote, language: DocumentLanguage) -> list[Block]:
+    """Return the credited amount, and the tax in it."""
+    notes = [each for each in bill.credit_notes or () if each.id <= note.id]
+    total = sum((each.amount for each in notes), ZERO)
+    is_rest = note.refund_id is None and len(notes) > 1
+    rows = [
+        (language.text("discount"), -_discount(bill, notes), note.refund_id is None),
+        (language.text("invoice_total"), total, is_rest),
+        (language.text("credited_before"), note.amount - total, is_rest),
+        (language.text("net_amount"), note.amount - note.tax, note.tax > ZERO),
+        (language.text("tax", rate=language.percent(bill.tax_rate)), note.tax, note.tax > ZERO),
+    ]
+    return sums(
+        (
+            *(
+                (name, language.amount(amount), False)
+                for name, amount, is_shown in rows
+                if is_shown and amount
+            ),
+            (language.text("credited_amount"), language.money(note.amount), True),
+        ),
+        code=verification_code(Purpose.VERIFY_CREDIT_NOTE, note.id, language),
+    )
+
+
+def _discount(bill: Billing, notes: list[CreditNote]) -> Decimal:
+    """Return the discount of a void bill. Its ledger entry is reversed, but its credit notes are not."""
+    subtotal = sum((item.quantity * item.unit_price for item in bill.items), ZERO)
+    return subtotal - sum((note.amount - note.tax for note in notes), ZERO)

@@ -1,0 +1,177 @@
+"""The undo of an import, and of the applied rows of an import that failed.
+
+Created rows are archived, cancelled, deactivated or reversed, and updated ones get their previous values.
+A row that was changed by somebody else since is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from database.failures import is_transient
+from enums import ImportAction, ImportRowState, ImportState
+from errors import ClinicError
+from extensions import db
+from models import Base, Import, ImportedRow, ImportSource
+from security.permissions import Actor
+from services import clock
+from services.audit import audit_log
+from services.jobs.transactions import rehearsal, transaction
+from services.rows import get_or_404, lock_rows
+from services.spreadsheets.batches import BATCH, save_counts, with_retries
+from services.spreadsheets.import_content import ImportPlan, Problem, plan_of, problem_of, problems_of
+from services.spreadsheets.import_rows import versions_of
+from services.spreadsheets.kinds import ImportKind
+
+UNDO_DAYS = timedelta(days=7)
+
+
+def find_touched(plan: ImportPlan) -> Iterator[ImportedRow]:
+    """Yield the applied rows that were changed since, or that other records refer to."""
+    last = 0
+    while batch := _applied(plan, ImportedRow.number > last, ImportedRow.number):
+        last = batch[-1].number
+        touched = _touched_ids(plan, batch)
+        yield from (row for row in batch if row.entity_id in touched)
+
+
+def _touched_ids(plan: ImportPlan, batch: Sequence[ImportedRow]) -> set[int | None]:
+    versions = versions_of(plan.kind, {row.entity_id for row in batch if row.entity_id is not None})
+    created = {row.entity_id for row in batch if row.action is ImportAction.CREATE and row.entity_id}
+    changed = {row.entity_id for row in batch if versions.get(row.entity_id or 0) != row.version}
+    return changed | set(plan.kind.find_used(created))
+
+
+def _applied(plan: ImportPlan, condition: object, order: object) -> Sequence[ImportedRow]:
+    return db.session.scalars(
+        select(ImportedRow)
+        .where(
+            ImportedRow.import_id == plan.import_id,
+            ImportedRow.state == ImportRowState.APPLIED,
+            condition,  # type: ignore[arg-type]
+        )
+        .order_by(order)  # type: ignore[arg-type]
+        .limit(BATCH)
+    ).all()
+
+
+def undo(import_id: int) -> None:
+    """Undo the applied rows, the last ones first."""
+    plan = _load(import_id, ImportState.UNDOING)
+    if plan is not None:
+        _undo_rows(plan, ImportRowState.UNDONE, None)
+        with_retries(partial(_finish, plan, ImportState.UNDONE))
+
+
+def take_back(plan: ImportPlan) -> None:
+    """Undo the applied rows of an import that failed. All rows but the refused ones are then skipped."""
+    problem = problem_of(None, "import_failed", "not imported, because another row was refused")
+    _undo_rows(plan, ImportRowState.SKIPPED, problem)
+    with_retries(partial(_skip_ready, plan, problem))
+    with_retries(partial(_finish, plan, ImportState.FAILED))
+
+
+def _load(import_id: int, state: ImportState) -> ImportPlan | None:
+    with rehearsal():
+        row = get_or_404(Import, import_id)
+        return plan_of(row) if row.state is state else None
+
+
+def _undo_rows(plan: ImportPlan, state: ImportRowState, problem: Problem | None) -> None:
+    below: int | None = None
+    while True:
+        numbers = with_retries(partial(_undo_batch, plan, below, state, problem))
+        if not numbers:
+            return
+        below = min(numbers)
+
+
+def _undo_batch(
+    plan: ImportPlan, below: int | None, state: ImportRowState, problem: Problem | None
+) -> Collection[int]:
+    """Undo the next rows below a number. Return their numbers."""
+    with transaction(plan.operation) as actor:
+        condition = ImportedRow.number < below if below is not None else ImportedRow.number > 0
+        batch = _applied(plan, condition, ImportedRow.number.desc())
+        stored = _lock(plan.kind, {row.entity_id for row in batch if row.entity_id is not None})
+        touched = _touched_ids(plan, batch)
+        undone = []
+        for row in batch:
+            if row.entity_id in touched or row.entity_id not in stored:
+                row.problems = [*row.problems, problem_of(None, "changed_since", "changed since; not undone")]
+                continue
+            refusal = _undo_row(plan, actor, row, stored[row.entity_id])
+            if refusal:
+                row.problems = [*row.problems, *refusal]
+                continue
+            row.state, row.previous = state, None
+            if problem is not None:
+                row.problems = [problem]
+            undone.append(row)
+        _forget_sources(plan, undone)
+        save_counts(plan.import_id, {state: len(undone), ImportRowState.APPLIED: -len(undone)})
+        return [row.number for row in batch]
+
+
+def _lock(kind: ImportKind, ids: Collection[int]) -> Mapping[Any, Base]:
+    """Lock the rows to undo, and return them by id."""
+    return lock_rows(kind.model, ids) if kind.lock_created is None else kind.lock_created(ids)
+
+
+def _undo_row(plan: ImportPlan, actor: Actor, row: ImportedRow, stored: Base) -> tuple[Problem, ...]:
+    """Undo one row in a savepoint. Return the problems of a row that cannot be undone."""
+    try:
+        with db.session.begin_nested():
+            if row.action is ImportAction.CREATE:
+                plan.kind.undo_create(actor, stored)
+            elif plan.kind.undo_update is not None:
+                plan.kind.undo_update(actor, stored, row.previous or {})
+            db.session.flush()
+    except ClinicError as refusal:
+        return problems_of(refusal)
+    except IntegrityError as error:
+        if is_transient(error):
+            raise
+        return (problem_of(None, "conflict", "a value of the row is used by another row now"),)
+    return ()
+
+
+def _forget_sources(plan: ImportPlan, rows: Sequence[ImportedRow]) -> None:
+    """Forget that the rows were imported, so that a corrected file can be imported again."""
+    db.session.execute(
+        delete(ImportSource).where(
+            ImportSource.import_id == plan.import_id,
+            ImportSource.entity_id.in_([row.entity_id for row in rows]),
+        )
+    )
+
+
+def _skip_ready(plan: ImportPlan, problem: Problem) -> None:
+    with transaction(plan.operation):
+        ready = db.session.scalars(
+            select(ImportedRow).where(
+                ImportedRow.import_id == plan.import_id, ImportedRow.state == ImportRowState.READY
+            )
+        ).all()
+        for row in ready:
+            row.state, row.action, row.problems = ImportRowState.SKIPPED, ImportAction.NONE, [problem]
+        counts = {ImportRowState.READY: -len(ready), ImportRowState.SKIPPED: len(ready)}
+        save_counts(plan.import_id, counts)
+
+
+def _finish(plan: ImportPlan, state: ImportState) -> None:
+    """End the undo. With rows that could not be undone, the import stays applied."""
+    with transaction(plan.operation):
+        row = get_or_404(Import, plan.import_id, lock=True)
+        if row.applied and state is ImportState.UNDONE:
+            row.state = ImportState.APPLIED
+            row.failure = f"{row.applied} rows were not undone: they were changed since."
+        else:
+            row.state, row.undone_at = state, clock.now()
+        audit_log.set_action(row, "undo" if state is ImportState.UNDONE else "fail")
