@@ -25,10 +25,10 @@ COPIES = 3
 Rows = dict[tuple[str, ...], list[tuple[Any, ...]]]
 
 
-def furnish(clinic: Clinic, first: int = 1) -> Rows:
+def furnish(clinic: Clinic, first: int = 1, copies: int = COPIES) -> Rows:
     """Create rows of every kind, with ids from `first` on; return the ids by path parameters."""
     rows: Rows = defaultdict(list)
-    for number in range(first, first + COPIES):
+    for number in range(first, first + copies):
         for names, ids in _create_one_of_each(clinic, number).items():
             rows[names].append(ids)
     clinic.admin.patch("/clinic", {"name": f"Clinic {first}", "phones": ["+1 555 767 7400"]})

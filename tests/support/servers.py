@@ -74,7 +74,7 @@ class ManagedProcess:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                tail = self.log.read_text(errors="replace")[-4000:]
+                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
                 self.stop()
                 raise ServerError(f"{self.command[0]} did not start:\n{tail}")
             time.sleep(0.02)
