@@ -39,8 +39,8 @@ from services.exports.exports import ExportTask
 from services.jobs import storage
 from services.jobs.transactions import transaction
 from services.spreadsheets import xlsx_files
-from services.spreadsheets.file_columns import FileColumn
 from services.spreadsheets.csv_files import write_csv
+from services.spreadsheets.file_columns import FileColumn
 
 OPERATION = "exports.write"
 MAX_ROWS = 10_000_000
