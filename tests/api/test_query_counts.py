@@ -44,7 +44,7 @@ EXPECTED = {
     "/emergency-access/{emergency_access_id}": 5,
     "/imports": 3,
     "/imports/{import_id}": 4,
-    "/imports/{import_id}/report.xlsx": 4,
+    "/imports/{import_id}/report.xlsx": 5,
     "/imports/{import_id}/rows": 3,
     "/inventory": 4,
     "/inventory/alerts": 6,
