@@ -33,7 +33,7 @@ class ExportList(ApiResource):
         returns=EXPORT,
         status=202,
         step_up=StepUp.ALWAYS,
-        errors=("not_found", "too_many_requests"),
+        errors=("not_found",),
     )
     def post(self, data: ExportIn) -> EndpointResult:
         """Let a job write a whole list or search as a CSV or XLSX file.

@@ -61,14 +61,14 @@ LIST: ListSpec[Export] = ListSpec(
 def request(actor: Actor, *, path: str, file_format: ExportFormat) -> Export:
     """Add an export and its job. The caller has checked the path.
 
-    Raises 429 `too_many_requests` if the user has `MAX_OPEN` exports that wait or run.
+    Raises 409 `conflict` if the user has `MAX_OPEN` exports that wait or run.
     """
     user_id = actor.user_id or 0
     lock_keys(db.session.connection(), [user_id])  # two requests at once must not both be the last one
     waiting = select(func.count()).where(Export.user_id == user_id, Export.state.in_(OPEN))
     if db.session.execute(waiting).scalar_one() >= MAX_OPEN:
         message = f"You have {MAX_OPEN} exports that wait or run. Wait until one of them has ended."
-        raise ClinicError("too_many_requests", message, retry_after=60)
+        raise ClinicError("conflict", message)
     export = Export(
         user_id=user_id, path=path, format=file_format, state=ExportState.QUEUED, reader=actor.reader
     )
