@@ -66,7 +66,8 @@ def read_workbook(content: bytes) -> SheetRows:
     first, *lines = output.splitlines()
     head = json.loads(first)
     if "code" in head:
-        raise ClinicError(head["code"], head["message"])
+        code, message = head["code"], head["message"]
+        raise ClinicError(code, message)
     rows = (_row(line) for line in lines)
     return SheetRows(head["sheet"], tuple(head["other_sheets"]), rows)
 
