@@ -11,7 +11,7 @@ from flask import Flask
 
 import config
 import extensions
-from api import hooks, logging
+from api import hooks, list_exports, logging
 from api.docs import console, registry
 from api.resource import ApiResource, PlainApi
 from cache.attempts import attempts
@@ -76,6 +76,7 @@ from resources.emergency_access import (
     EmergencyAccessReview,
     PatientEmergencyAccess,
 )
+from resources.exports import ExportFile, ExportItem, ExportList
 from resources.import_kinds import IMPORT_KINDS
 from resources.imports import (
     ImportApply,
@@ -148,8 +149,10 @@ from resources.second_factor import (
 )
 from resources.treatments import TreatmentItem, TreatmentList
 from resources.users import UserItem, UserList, UserMfaReset, UserPasswordReset
+from resources.verification import VerificationPage
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
+from services.exports import exports
 from services.jobs import registry as job_registry
 from services.spreadsheets.kinds import KINDS
 from services.users import sessions
@@ -273,6 +276,9 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (ImportDryRun, "/imports/<int:import_id>/dry-run"),
     (ImportApply, "/imports/<int:import_id>/apply"),
     (ImportUndo, "/imports/<int:import_id>/undo"),
+    (ExportList, "/exports"),
+    (ExportItem, "/exports/<int:export_id>"),
+    (ExportFile, "/exports/<int:export_id>/file"),
     (JobList, "/jobs"),
     (JobItem, "/jobs/<int:job_id>"),
     (JobRetry, "/jobs/<int:job_id>/retry"),
@@ -282,10 +288,11 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (MessageCallback, "/messages/callbacks/<provider>/<secret>"),
     (AppointmentLink, "/a/<token>"),
     (UnsubscribeLink, "/u/<token>"),
+    (VerificationPage, "/v/<token>"),
 ]
 
 # Handlers of jobs that need endpoints or schemas: kind of the job -> function.
-JOB_HANDLERS: dict[str, job_registry.Handler] = {}
+JOB_HANDLERS: dict[str, job_registry.Handler] = {exports.WRITE: list_exports.write}
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -321,3 +321,20 @@ class ImportAction(StrEnum):
     CREATE = "create"
     UPDATE = "update"
     NONE = "none"
+
+
+class ExportFormat(StrEnum):
+    """The format of the file of an export."""
+
+    CSV = "csv"
+    XLSX = "xlsx"
+
+
+class ExportState(StrEnum):
+    """The state of an export. The file of a ready one can be fetched until it expires."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    READY = "ready"
+    FAILED = "failed"
+    EXPIRED = "expired"

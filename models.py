@@ -67,6 +67,8 @@ from enums import (
     CancelledBy,
     ClaimStatus,
     ConditionStatus,
+    ExportFormat,
+    ExportState,
     FactorPurpose,
     Gender,
     ImportAction,
@@ -1766,15 +1768,6 @@ class ImportSource(Base):
 # --- Letters -------------------------------------------------------------------------------------------
 
 
-class LetterCounter(Base):
-    """The last letter number of a year. The row lock while a number is assigned prevents gaps."""
-
-    __tablename__ = "letter_counters"
-
-    year: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
-    last_number: Mapped[int] = mapped_column(default=0)
-
-
 class Letter(Versioned, Base):
     """A letter of a doctor about a patient, such as a sick note. It is issued once, and can only be voided.
 
@@ -1818,3 +1811,59 @@ class Letter(Versioned, Base):
     def status(self) -> str:
         """Return `issued` or `void`."""
         return "void" if self.voided_at else "issued"
+
+
+# --- Exports -------------------------------------------------------------------------------------------
+
+
+class Export(Base):
+    """A file of a whole list, which a job writes for the user who asked for it.
+
+    `reader` holds the rights that decide what the user may read. `job_id` has no foreign key: old jobs are
+    removed. A ready export has the number of rows, the number of rows that were gone or hidden meanwhile
+    (`left_out`), and size and SHA-256 digest of its file.
+    """
+
+    __tablename__ = "exports"
+    __entity__ = "export"
+    __table_args__ = (
+        CheckConstraint(
+            "state <> 'ready' OR (count IS NOT NULL AND left_out IS NOT NULL AND size IS NOT NULL "
+            "AND digest IS NOT NULL AND expires_at IS NOT NULL)",
+            name="ready",
+        ),
+        Index("ix_exports_user_id", "user_id", "id"),
+        Index("ix_exports_expires_at", "expires_at"),
+    )
+
+    id: Mapped[Id]
+    user_id: Mapped[int] = _ref("users", index=False)
+    path: Mapped[str] = mapped_column(String(2000))
+    format: Mapped[ExportFormat] = _enum(ExportFormat)
+    state: Mapped[ExportState] = _enum(ExportState)
+    reader: Mapped[JsonList] = mapped_column(default=list)
+    job_id: Mapped[int | None] = mapped_column(BigId)
+    count: Mapped[int | None]
+    left_out: Mapped[int | None]
+    size: Mapped[int | None] = mapped_column(BigInteger())  # bytes
+    digest: Mapped[str | None] = mapped_column(String(64))
+    problem: Mapped[Line | None]
+    created_at: Mapped[Instant]
+    finished_at: Mapped[Instant | None]
+    expires_at: Mapped[Instant | None]
+
+    # computed fields
+    shown_state: ExportState | None = None
+    file: str | None = None
+
+
+class ExportChunk(Base):
+    """A part of the file of an export. Parts are not in backups."""
+
+    __tablename__ = "export_chunks"
+
+    export_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("exports.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    content: Mapped[bytes] = mapped_column(LargeBinary())

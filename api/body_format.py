@@ -16,6 +16,8 @@ MULTIPART = "multipart/form-data"
 FILE = "file"  # the part of a multipart body that holds the file
 MAX_FORM_FIELDS = 100
 MAX_FORM_BYTES = 256 * 1024  # of the fields of a multipart form, without the file
+# A list of our own: Python has codecs that are no charsets of forms, and remembers every unknown name.
+FORM_CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1", "latin1", "iso-8859-15", "windows-1252")
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,29 @@ class Upload:
 JSON = BodyFormat(("application/json",), 256 * 1024)
 
 
-def decode_form(body: bytes) -> dict[str, str]:
-    """Return the fields of a form, or raise 400 `bad_request` for a form that cannot be read."""
+def decode_form(body: bytes, charset: str = "utf-8") -> dict[str, str]:
+    """Return the fields of a form, or raise 400 `bad_request` for a form that cannot be read.
+
+    `charset` is the declared one. Gateways of SMS still use Latin-1.
+    """
+    unreadable = ClinicError(
+        "bad_request",
+        f"Send a form with at most {MAX_FORM_FIELDS} fields in UTF-8, or in the charset of its Content-Type, "
+        f"which is one of: {', '.join(FORM_CHARSETS)}.",
+    )
+    if charset.lower() not in FORM_CHARSETS:
+        raise unreadable
     try:
         fields = parse_qsl(
             body.decode("ascii"),
+            encoding=charset,
             keep_blank_values=True,
             strict_parsing=True,
             errors="strict",
             max_num_fields=MAX_FORM_FIELDS,
         )
     except ValueError:  # also UnicodeDecodeError
-        raise ClinicError(
-            "bad_request", f"Send a form in UTF-8 with at most {MAX_FORM_FIELDS} fields."
-        ) from None
+        raise unreadable from None
     return _once(fields)
 
 

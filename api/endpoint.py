@@ -85,6 +85,11 @@ class EndpointSpec:
     summary: str = ""
     description: str = ""
 
+    @property
+    def is_page(self) -> bool:
+        """Return True for a page of a browser. Its links get parameters from mail programs."""
+        return self.media_types == ("text/html",)
+
     def writes_resource(self, method: str) -> bool:
         """Return True for a creation or an update, whose body may contain read-only members."""
         is_write = method in ("PUT", "PATCH") or self.status == 201

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -55,13 +55,17 @@ Pairs = list[tuple[str, str]]
 def columns_of(out: type[BaseModel], actor: Actor) -> list[FileColumn]:
     """Return the columns of a file of these rows, without the fields that the role may not read.
 
-    A field that is hidden in some rows only is empty there.
+    A field that is hidden in some rows only is empty there. `id` is the first column. A member of a nested
+    object that the row also has itself, such as `patient.name` and `patient_name`, has one column.
     """
-    return [
+    columns = [
         FileColumn(path, kind)
         for path, kind, guards in _all_columns(out)
         if not any(name in _hidden_everywhere(area, actor) for area, name in guards)
     ]
+    headings = {column.heading for column in columns}
+    unique = [column for column in columns if len(column.path) == 1 or "_".join(column.path) not in headings]
+    return sorted(unique, key=lambda column: column.path != ("id",))
 
 
 def _hidden_everywhere(area: str, actor: Actor) -> frozenset[str]:
@@ -194,6 +198,12 @@ class ListReader:
         return declared is not None and declared.kind is not Kind.TEXT
 
 
+def cells_of(columns: Sequence[FileColumn], content: bytes) -> Iterator[list[Any]]:
+    """Yield the cells of the rows in a JSON array."""
+    for row in json.loads(content):
+        yield [column.value_of(row) for column in columns]
+
+
 # --- Files ---------------------------------------------------------------------------------------------
 
 
@@ -217,8 +227,7 @@ class ListFile:
     def _rows(self) -> Iterator[list[Any]]:
         self.lines.seek(0)
         for line in self.lines:
-            for row in json.loads(line):
-                yield [column.value_of(row) for column in self.columns]
+            yield from cells_of(self.columns, line)
 
     def write(self, file_format: str, path: str) -> IO[bytes]:
         """Write the file, and return it at its start. It has no name and goes with its last reader."""
@@ -227,9 +236,7 @@ class ListFile:
         if file_format == "csv":
             write_csv(target, [column.heading for column in self.columns], rows)
         else:
-            name = self.reader.list_spec.name
-            about = about_lines(name, len(self.ids), path)
-            write_xlsx(target, self.columns, rows, name=name, zone=settings().zone, about=about)
+            write_sheet(self.reader, target, self.columns, rows, path)
         self.lines.close()
         target.seek(0)
         return target
@@ -256,24 +263,31 @@ def read_file(reader: ListReader, context: RequestContext) -> ListFile:
     return file
 
 
-def about_lines(name: str, rows: int, path: str) -> dict[str, str]:
-    """Return the lines of the sheet `about`."""
-    return {
+def write_sheet(
+    reader: ListReader,
+    target: IO[bytes],
+    columns: Sequence[FileColumn],
+    rows: Iterable[Sequence[Any]],
+    path: str,
+) -> None:
+    """Write the rows of a list as an XLSX file."""
+    name = reader.list_spec.name
+    about = {
         "list": name,
         "request": path,
         "written at": format_instant(clock.now()),
-        "rows": f"{rows:,}",
         "time zone": f"{settings().clinic_timezone}: all date-times are local times of this zone",
         "currency": settings().currency,
         "lists in cells": "JSON",
         "old dates": "Dates before 1900-03-01, and times that exist twice when the clocks change, are texts.",
     }
+    write_xlsx(target, columns, rows, name=name, zone=settings().zone, about=about)
 
 
 def record(file: ListFile, file_format: str, digest: str) -> None:
     """Add the audit entry of a file to the current transaction."""
     facts = [f"rows={len(file.ids)}", f"format={file_format}", *file.reader.filters()]
-    audit_log.record_export(file.reader.entity, file.ids, file.patient_ids, facts, digest)
+    audit_log.record_export(file.reader.entity, file.ids, file.patient_ids, facts, f"sha256:{digest}")
 
 
 def digest_of(content: IO[bytes]) -> str:

@@ -61,7 +61,7 @@ def configure(*, production: bool) -> None:
 
 
 # Parts of paths that are secrets. Servers quote the path of a request that they cannot read.
-_SECRET_PATH = re.compile(r"(/calendar/|(?<![\w./])/[au]/|/messages/callbacks/[^/\s\"'?<]+/)[^/\s\"'?<]+")
+_SECRET_PATH = re.compile(r"(/calendar/|(?<![\w./])/[auv]/|/messages/callbacks/[^/\s\"'?<]+/)[^/\s\"'?<]+")
 
 
 def _hide_secrets(_logger: object, _method: str, line: str) -> str:

@@ -62,7 +62,7 @@ def _decode(body: bytes) -> dict[str, Any]:
         fields, current_context().upload = decode_multipart(body, _boundary())
         return dict(fields)
     if not request.mimetype.endswith("json"):
-        return dict(decode_form(body))
+        return dict(decode_form(body, request.mimetype_params.get("charset", "utf-8")))
     try:
         value = json_syntax.decode(body)
     except RecursionError:

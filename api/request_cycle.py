@@ -38,7 +38,6 @@ from database.failures import LOCK_NOT_AVAILABLE
 from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey
-from security.permissions import Actor
 from services import idempotency, remembered
 from services.audit import audit_log
 from services.billing import currency
@@ -234,24 +233,10 @@ def _finish_key(
     if spec.secret:
         body = json.dumps({"id": json.loads(body)["id"]})
     idempotency.finish(key, response.status_code, headers, body)
-    key.record = {"reader": _reader(current_actor())}
+    key.record = {"reader": current_actor().reader}
     if row is not None:
         entity, entity_id = audit_log.record_of(row)
         key.record |= {"entity": entity, "id": entity_id, "patient_id": audit_log.patient_of(row)}
-
-
-def _reader(actor: Actor) -> list[Any]:
-    """Return what decides, for one user, which fields of a response they may read."""
-    return [actor.role, actor.doctor_id, *sorted(actor.emergency_patients)]
-
-
-def _may_still_read(actor: Actor, reader: list[Any] | None) -> bool:
-    """Return True if the actor may read all that the stored response shows. It may show less than today."""
-    if reader is None:
-        return True
-    role, doctor_id, *emergency_patients = reader
-    same_reader = (role, doctor_id) == (actor.role, actor.doctor_id)
-    return same_reader and actor.emergency_patients.issuperset(emergency_patients)
 
 
 def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
@@ -270,7 +255,7 @@ def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
     if spec.secret:
         message = "This was already done, and its secret is shown only once. Send a new Idempotency-Key."
         raise ClinicError("already_done", message, **json.loads(body)).about(*about)
-    if not _may_still_read(current_actor(), record.get("reader")):
+    if not current_actor().may_read_as(record.get("reader")):
         message = "This was already done. Your rights have changed since, so read the record with GET."
         raise ClinicError("already_done", message, id=record.get("id")).about(*about)
     ids, patient_ids = ([record[name]] if record.get(name) else [] for name in ("id", "patient_id"))
@@ -289,7 +274,8 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
     if spec.list_spec is not None:
         arguments["query"] = list_query.read_list(spec.list_spec, pairs)
     else:
-        list_query.refuse_unknown(pairs, set(spec.query.model_fields) if spec.query else set())
+        if not spec.is_page:
+            list_query.refuse_unknown(pairs, set(spec.query.model_fields) if spec.query else set())
         if spec.query is not None:
             arguments["query"] = request_body.validate_query(spec.query, dict(pairs))
     unsafe = request.method not in SAFE_METHODS

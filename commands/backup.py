@@ -58,6 +58,8 @@ SEEDED_TABLES = {
     "clinic_record_versions": column("id") > 1,
     "message_settings": column("version") > 1,
 }
+# Tables whose rows are of use for a day only: a backup has none of their rows. Referring tables come first.
+TRANSIENT_TABLES = ("export_chunks", "exports")
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ def _dump_sqlite(content: IO[bytes]) -> BackupHeader:
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(copied),))
         with closing(sqlite3.connect(copied)) as copy:
+            _remove_transient_rows(copy)
             if not copy.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (REVISION_TABLE,)).fetchone():
                 raise _no_tables()
             (revision,) = copy.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -273,6 +276,18 @@ def _dump_sqlite(content: IO[bytes]) -> BackupHeader:
         with copied.open("rb") as source:
             shutil.copyfileobj(source, content, CHUNK_SIZE)
     return header
+
+
+def _remove_transient_rows(copy: sqlite3.Connection) -> None:
+    """Remove the rows of `TRANSIENT_TABLES`, and their content from the file."""
+    tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    removed = 0
+    for name in TRANSIENT_TABLES:
+        if name in tables:
+            removed += copy.execute(f"DELETE FROM {name}").rowcount  # noqa: S608 - a constant
+    copy.commit()
+    if removed:
+        copy.execute("VACUUM")
 
 
 def _load_sqlite(data: IO[bytes], database: Path) -> None:
@@ -328,7 +343,7 @@ def _dump_postgresql(content: IO[bytes]) -> BackupHeader:
         with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=6) as file:
             # Referenced tables come first. The last item has no table: it lists the cyclic foreign keys.
             for name, _keys in inspector.get_sorted_table_and_fkc_names():
-                if name not in (None, REVISION_TABLE):
+                if name not in (None, REVISION_TABLE, *TRANSIENT_TABLES):
                     columns = [column["name"] for column in inspector.get_columns(name)]
                     file.write(json.dumps({"table": name, "columns": columns}).encode() + b"\n")
                     cursor.copy_expert(_copy_statement("COPY {} ({}) TO STDOUT", name, columns), file)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from enums import Role
 from errors import ClinicError
@@ -153,6 +154,7 @@ HIDDEN: dict[tuple[str, Role], frozenset[str]] = {
     ("patient", T): frozenset({"account_balance", "refund_status"}),
     ("patient", D): frozenset({"refund_status"}),  # a filter on refunds that they may not read
     ("patient", R): frozenset({"condition", "allergy"}),  # filters on the medical history
+    ("message", D): frozenset({"billing_id"}),  # they read the bills of their own visits only
     ("visit", R): CLINICAL,
     ("visit", T): frozenset({"amount_paid", "balance"}),
     ("treatment", R): frozenset({"notes"}),
@@ -212,6 +214,19 @@ class Actor:
         if not self.may(permission, patient_id):
             roles = ", ".join(TABLE[permission])
             raise ClinicError("forbidden", f"{message} Roles with this permission: {roles}.")
+
+    @property
+    def reader(self) -> list[Any]:
+        """Return what decides, for one user, which fields they may read: for storage as JSON."""
+        return [self.role, self.doctor_id, *sorted(self.emergency_patients)]
+
+    def may_read_as(self, reader: list[Any] | None) -> bool:
+        """Return True if the user may read all that they could with an earlier `reader`, or more."""
+        if reader is None:
+            return True
+        role, doctor_id, *emergency_patients = reader
+        same_reader = (role, doctor_id) == (self.role, self.doctor_id)
+        return same_reader and self.emergency_patients.issuperset(emergency_patients)
 
     def owns(self, doctor_id: int | None) -> bool:
         """Return True unless the caller is a doctor and the row belongs to another doctor."""

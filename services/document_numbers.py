@@ -14,6 +14,7 @@ from models import DocumentCounter
 # Series, the first part of each number
 INVOICE = "INV"
 CREDIT_NOTE = "CRN"
+LETTER = "LTR"
 
 
 def next_number(series: str, year: int) -> str:

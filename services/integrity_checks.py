@@ -38,6 +38,7 @@ from services.billing.integrity import billing_checks
 from services.calendar_feeds.integrity import calendar_feed_checks
 from services.clinic.integrity import clinic_checks
 from services.clinical.integrity import letter_checks
+from services.exports.integrity import export_checks
 from services.integrity_rule import IntegrityCheck, sum_of
 from services.jobs.integrity import job_checks
 from services.messages.integrity import message_checks
@@ -74,6 +75,7 @@ def all_checks() -> list[IntegrityCheck]:
         *user_checks(),
         *job_checks(),
         *clinic_checks(),
+        *export_checks(),
         *message_checks(),
         *calendar_feed_checks(),
         *import_checks(),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 from flask import Flask
 
 import gc_freeze
@@ -177,6 +178,8 @@ def make_clinic(database_url: str, applications: dict[str, Flask]) -> Iterator[o
 
 def pytest_collection_finish() -> None:
     """Keep what was loaded out of later garbage collections, and collect less often."""
+    for coverage in _coverage:
+        coverage.stop()
     gc_freeze.freeze_loaded_objects()
     gc.set_threshold(50_000, 20, 20)
 
@@ -189,16 +192,49 @@ def redis_server() -> Iterator[RedisServer]:
     server.stop()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count the covered lines of the other tests on PostgreSQL: counting doubles the time.
+COUNTED = pytest.StashKey[bool]()
+_coverage: list[Coverage] = []  # of this test process; empty without `--cov`
 
-    SQLite takes the same lines, and the attacks of the robustness tests take those of the other tests.
+
+@pytest.hookimpl(trylast=True)  # pytest-cov starts in this hook
+def pytest_sessionstart() -> None:
+    """Count the lines that run at the import in the first test process only.
+
+    In a process of xdist, pytest-cov starts a second instance and forgets the first. Whenever the second one
+    stops, the first one would continue, and every test would take twice as long.
+    """
+    instances = []
+    while (coverage := Coverage.current()) is not None:
+        coverage.stop()
+        instances.append(coverage)
+    _coverage.extend(instances[:1])
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        for coverage in _coverage:
+            coverage.start()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Choose the tests whose covered lines are counted: counting doubles the time of a test.
+
+    SQLite takes the same lines as PostgreSQL, and the attacks of the robustness tests take those of the other
+    tests.
     """
     for item in items:
         callspec = getattr(item, "callspec", None)
         is_sqlite = callspec is not None and callspec.params.get("engine_name") == "sqlite"
-        if is_sqlite or "robustness" in item.path.parts:
-            item.add_marker(pytest.mark.no_cover)
+        is_left_out = item.get_closest_marker("uncounted") or "robustness" in item.path.parts
+        item.stash[COUNTED] = not (is_sqlite or is_left_out)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Count the covered lines of the test and of its fixtures, if it was chosen."""
+    for coverage in _coverage if item.stash[COUNTED] else ():
+        coverage.start()
+    result = yield
+    for coverage in _coverage if item.stash[COUNTED] else ():
+        coverage.stop()
+    return result
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,14 +1,19 @@
 """`python -m tests.pictures`: make the pictures of docs/ again, from a clinic with invented persons.
 
 `--all FOLDER` writes every page of every document in every language, on A4 and A5, to look at them.
+The pictures of a message and of the page for patients need Chromium. Without it, they stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +21,11 @@ import pypdfium2
 import time_machine
 from PIL import Image
 
+from enums import MessageChannel, MessageKind
+from models import Appointment
 from services.documents.language import LANGUAGES
+from services.messages import links
+from services.messages.rendering import MessageVariables, render
 from tests.conftest import settings_for
 from tests.support import sample_clinic
 from tests.support.clinic import Clinic
@@ -32,7 +41,15 @@ PICTURES = {
     "prescription": ("prescription", "paper=a5"),
     "sick-note": ("sick_note", "paper=a5"),
     "report": ("report", "paper=a4"),
+    "credit-note": ("long_credit_note", "paper=a5"),
 }
+PHONE = (390, 640)  # pixels of a telephone
+MAIL = """<!doctype html><meta charset="utf-8"><style>
+body {{ font: 15px/1.5 "Noto Sans", sans-serif; margin: 20px; color: #222 }}
+h1 {{ font-size: 20px; margin: 0 }}
+.from {{ color: #666; border-bottom: 1px solid #ccc; padding-bottom: 10px }}
+pre {{ font: inherit; white-space: pre-wrap; overflow-wrap: anywhere }}
+</style><h1>{subject}</h1><p class="from">{sender}<br>to {recipient}</p><pre>{text}</pre>"""
 
 
 def main() -> None:
@@ -48,6 +65,8 @@ def main() -> None:
         for name, (document, query) in PICTURES.items():
             page = next(_pages(clinic, f"{paths[document]}&{query}", scale=1.45))
             _save(page, FOLDER / f"{name}.png")
+        for name, content in _pages_for_patients(clinic).items():
+            _photograph(content, FOLDER / f"{name}.png")
 
 
 @contextmanager
@@ -70,6 +89,45 @@ def _pages(clinic: Clinic, path: str, *, scale: float) -> Iterator[Image.Image]:
         raise SystemExit(f"{path}: {response.get_data(as_text=True)}")
     for page in pypdfium2.PdfDocument(response.get_data()):
         yield page.render(scale=scale).to_pil()
+
+
+def _pages_for_patients(clinic: Clinic) -> dict[str, str]:
+    """Return the confirmation e-mail and the page behind its link, as HTML by the name of the picture."""
+    patient = clinic.patient(name="Imani Wekesa", email="imani@example.com")["id"]
+    start = sample_clinic.TODAY + timedelta(days=4)
+    appointment = clinic.appointment(patient_id=patient, date=start.isoformat())["id"]
+    with clinic.inside() as session:
+        link = links.answer_url(session.get_one(Appointment, appointment)) or ""
+        unsubscribe = links.unsubscribe_url(patient, MessageChannel.EMAIL)
+        name = sample_clinic.CLINIC["name"]
+        variables = MessageVariables(clinic=str(name), start=start, link=link, unsubscribe=unsubscribe)
+        mail = render(MessageKind.BOOKED, MessageChannel.EMAIL, "en", variables)
+    page = clinic.nobody.get(link.removeprefix(sample_clinic.SETTINGS["public_url"]))
+    shown = {
+        "subject": mail.subject or "",
+        "sender": f"{name} <{sample_clinic.CLINIC['email']}>",
+        "recipient": "imani@example.com",
+        "text": mail.text,
+    }
+    escaped = {member: html.escape(value) for member, value in shown.items()}
+    return {"confirmation-email": MAIL.format(**escaped), "confirmation-page": page.get_data(as_text=True)}
+
+
+def _photograph(content: str, path: Path) -> None:
+    """Save the picture of a page on a telephone."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        print(f"{path.name}: NOT MADE, there is no Chromium on this machine")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        page, picture = Path(folder, "page.html"), Path(folder, "page.png")
+        page.write_text(content, encoding="utf-8")
+        size = f"--window-size={PHONE[0]},{PHONE[1]}"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size]
+        command = [browser, *options, f"--user-data-dir={folder}/profile", f"--screenshot={picture}"]
+        subprocess.run([*command, page.as_uri()], check=True, capture_output=True, timeout=120)
+        with Image.open(picture) as image:
+            _save(image.convert("RGB"), path)
 
 
 def _save(picture: Image.Image, path: Path) -> None:

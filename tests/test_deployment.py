@@ -304,7 +304,8 @@ def test_the_proxy_logs_nothing_about_paths_with_secrets() -> None:
     assert "access_log off;" in blocks[f"~ {pattern}"]
     assert "error_log /dev/null crit;" in blocks[f"~ {pattern}"]
     assert "proxy_pass http://clinic;" in blocks[f"~ {pattern}"]
-    for path in ("/calendar/token.ics", "/a/token", "/u/token", "/messages/callbacks/http/secret"):
+    pages = ("/a/token", "/u/token", "/v/token")
+    for path in ("/calendar/token.ics", *pages, "/messages/callbacks/http/secret"):
         assert re.match(pattern, path)
     assert not any(re.match(pattern, path) for path in ("/appointments/1.ics", "/messages", "/users", "/"))
 

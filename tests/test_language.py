@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.uncounted  # reads files, and runs nothing of the server
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (
     "api",

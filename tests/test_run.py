@@ -45,20 +45,36 @@ def server(environment: dict[str, str]) -> Iterator[AppServer]:
     server.stop()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
-def test_run_prints_the_first_steps_and_stops_quietly(server: AppServer, stop: signal.Signals) -> None:
+def assert_stops_quietly(server: AppServer, stop: signal.Signals) -> None:
+    """Check that a signal stops the server without a traceback."""
     assert server.process is not None
     assert server.process.process is not None
-
     server.process.process.send_signal(stop)
-
     assert server.process.process.wait() == 0
+    assert "Traceback" not in server.log()
+
+
+def test_run_prints_the_first_steps_and_a_hang_up_stops_it(server: AppServer) -> None:
+    assert_stops_quietly(server, signal.SIGHUP)
+
     output = server.log()
     assert output.startswith("Load the application ...\n")
     assert "Created the first admin: admin@clinic.com, password: " in output
     assert f"{server.url}/  (open it in a browser)" in output
     assert f"curl -s {server.url}/auth/login" in output
-    assert "Traceback" not in output
+
+
+def test_run_names_another_port_if_the_port_is_busy(server: AppServer, environment: dict[str, str]) -> None:
+    """The first server answers until Ctrl-C stops it."""
+    second = subprocess.run(
+        [sys.executable, "run.py"], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+
+    assert second.returncode == 1
+    assert f"PORT={int(environment['PORT']) + 1} make run" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert server.answers()
+    assert_stops_quietly(server, signal.SIGINT)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
@@ -89,14 +105,3 @@ def test_run_starts_one_worker_which_ends_with_the_server(
     assert alive == []
     assert "The worker of jobs has ended with status -9. It is started again." in server.log()
     assert "Traceback" not in server.log()
-
-
-def test_run_names_another_port_if_the_port_is_busy(server: AppServer, environment: dict[str, str]) -> None:
-    second = subprocess.run(
-        [sys.executable, "run.py"], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
-    )
-
-    assert second.returncode == 1
-    assert f"PORT={int(environment['PORT']) + 1} make run" in second.stderr
-    assert "Traceback" not in second.stderr
-    assert server.answers()

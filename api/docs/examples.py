@@ -15,6 +15,7 @@ from config import settings
 # Values that only the caller knows, and where to find them. `curl` lines read them from shell variables.
 VARIABLES = {
     "APPOINTMENT_TOKEN": "the last part of the link in a message about an appointment",
+    "DOCUMENT_TOKEN": "the last part of the address beside the QR code of a document",
     "CREDENTIAL": "the credential that the browser returns, as JSON",
     "MFA_TOKEN": "the `mfa_token` from `POST /auth/login` of a user with a second factor",
     "PASSWORD": "your password",
@@ -25,6 +26,7 @@ VARIABLES = {
     "DIGEST": "the `digest` of this import",
     "IMPORT_ID": "the id of an import, from `POST /imports`",
     "NEW_IMPORT_ID": "the id of an import that was not applied, from `GET /imports?state=uploaded`",
+    "EXPORT_ID": "the id of a ready export, from `GET /exports?state=ready`",
     "JOB_ID": "the id of a job, from `GET /jobs?state=dead`",
     "CALENDAR_TOKEN": "the part before `.ics` in a `url` from `POST /doctors/{doctor_id}/calendar-feeds`",
     "SMS_CALLBACK_SECRET": "the value of this setting",
@@ -66,6 +68,9 @@ EXAMPLES: dict[str, Example] = {
         body={"token": "kq0T5mJ3", "new_password": "seven brown owls asleep"},
         variables={"token": "RESET_TOKEN"},
     ),
+    "GET /exports/{export_id}": Example(variables={"export_id": "EXPORT_ID"}),
+    "GET /exports/{export_id}/file": Example(variables={"export_id": "EXPORT_ID"}),
+    "POST /exports": Example(body={"path": "/patients?is_active=true&sort_by=name", "format": "xlsx"}),
     "GET /jobs/{job_id}": Example(variables={"job_id": "JOB_ID"}),
     "POST /jobs/{job_id}/retry": Example(variables={"job_id": "JOB_ID"}),
     "DELETE /auth/sessions/{session_id}": Example(variables={"session_id": "SESSION_ID"}),
@@ -266,6 +271,7 @@ EXAMPLES: dict[str, Example] = {
     "POST /a/{token}": Example(body={"action": "confirm"}, variables={"token": "APPOINTMENT_TOKEN"}),
     "GET /u/{token}": Example(variables={"token": "UNSUBSCRIBE_TOKEN"}),
     "POST /u/{token}": Example(variables={"token": "UNSUBSCRIBE_TOKEN"}),
+    "GET /v/{token}": Example(variables={"token": "DOCUMENT_TOKEN"}),
     "POST /billings/{billing_id}/claims": Example(
         body={"insurer": "Acme Health", "policy_number": "AH-104-22", "amount": "60.00"}
     ),

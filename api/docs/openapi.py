@@ -212,7 +212,7 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
         names.append("X-Ignored-Members")
     if endpoint.idempotent and not spec.secret:
         names.append("Idempotency-Replayed")
-    if spec.status == 201:
+    if spec.status in (201, 202):
         names.append("Location")
     success: Schema = {
         "description": spec.summary,

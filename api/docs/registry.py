@@ -39,10 +39,12 @@ DOMAINS = {
     "billings": "Bills, payments, refunds and insurance claims.",
     "analytics": "Reports and key figures.",
     "imports": "Imports of spreadsheets, with dry run and undo, for administrators.",
+    "exports": "Whole lists as CSV and XLSX files, which a job writes.",
     "jobs": "Background work, for administrators.",
     "messages": "Messages to patients: settings, texts, and the callbacks of gateways.",
     "a": "The public page to confirm or cancel an appointment.",
     "u": "The public page to end messages.",
+    "v": "The public page that shows if a document is genuine.",
 }
 
 

@@ -1,4 +1,4 @@
-"""The public pages behind the links in messages: plain HTML forms without scripts, also for errors."""
+"""The public pages behind links in messages and on documents: plain HTML without scripts, also for errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from services import clock
 from services.messages.rendering import format_clock_time, formatting_locale
 
 # First parts of the paths whose responses are pages, also for errors.
-PAGES = frozenset({"a", "u"})
+PAGES = frozenset({"a", "u", "v"})
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -57,13 +57,25 @@ class Button:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """The result of a check: a word, and the sentence that explains it."""
+
+    word: str
+    text: str
+    is_warning: bool
+
+
+@dataclass(frozen=True)
 class Page:
     """The content of a page. `hidden` are hidden fields of its form, which only a page with buttons has."""
 
     locale: str
     title: str
     clinic: str = ""
+    number: str = ""
     start: datetime | None = None
+    verdict: Verdict | None = None
+    facts: Sequence[tuple[str, str]] = ()
     paragraphs: Sequence[str] = ()
     buttons: Sequence[Button] = ()
     hidden: Mapping[str, str] = field(default_factory=dict)
@@ -100,9 +112,12 @@ def response(page: Page, status: int = 200) -> Response:
         direction=locale.text_direction,
         title=page.title,
         clinic=page.clinic,
+        number=page.number,
         instant="" if local is None else local.isoformat(),
         day="" if local is None else format_date(local.date(), "full", locale),
         clock_time="" if local is None else format_clock_time(local, locale),
+        verdict=page.verdict,
+        facts=page.facts,
         paragraphs=page.paragraphs,
         buttons=page.buttons,
         hidden=page.hidden,

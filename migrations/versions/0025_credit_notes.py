@@ -122,26 +122,28 @@ def _create_versions() -> None:
     columns = f"{CONTENT}, created_at"
     values = f"{CONTENT}, updated_at"
     op.execute(f"INSERT INTO {VERSIONS} ({columns}) SELECT {values} FROM clinic_record")  # noqa: S608
-    version = f"REFERENCES {VERSIONS} (id)"
-    if op.get_context().dialect.name == "sqlite":
-        # SQLite adds a reference only as a column without a value
-        op.execute(f"ALTER TABLE billings ADD COLUMN clinic_version_id INTEGER {VERSION_KEY} {version}")
-    else:
-        op.execute(f"ALTER TABLE billings ADD COLUMN clinic_version_id BIGINT {VERSION_KEY} {version}")
-    op.execute(f"UPDATE billings SET clinic_version_id = (SELECT max(id) FROM {VERSIONS})")  # noqa: S608
-    _require_version()
+    _add_version_to_bills()
 
 
-def _require_version() -> None:
+def _add_version_to_bills() -> None:
+    """Add the column with the first version, whose id is 1 in the new table."""
+    column, version = "clinic_version_id", f"{VERSION_KEY} REFERENCES {VERSIONS} (id)"
     if op.get_context().dialect.name != "sqlite":
-        op.alter_column("billings", "clinic_version_id", nullable=False)
+        # a constant default is no rewrite of millions of rows
+        op.execute(f"ALTER TABLE billings ADD COLUMN {column} BIGINT DEFAULT 1 NOT NULL {version}")
+        # the server is stopped during a migration
+        ignored = "-- squawk-ignore ban-drop-default"
+        op.execute(f"{ignored}\nALTER TABLE billings ALTER COLUMN {column} DROP DEFAULT")
         return
-    # The rows stay as they are (https://www.sqlite.org/lang_altertable.html, section 7).
+    # SQLite adds a reference only as a column without a value. Then the definition is changed, and the rows
+    # stay as they are (https://www.sqlite.org/lang_altertable.html, section 7).
+    op.execute(f"ALTER TABLE billings ADD COLUMN {column} INTEGER {version}")
+    op.execute(f"UPDATE billings SET {column} = 1")  # noqa: S608
     connection = op.get_bind()
     connection.exec_driver_sql("PRAGMA writable_schema = ON")
     connection.exec_driver_sql(
         "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'billings'",
-        (f"clinic_version_id INTEGER {VERSION_KEY}", f"clinic_version_id INTEGER NOT NULL {VERSION_KEY}"),
+        (f"{column} INTEGER {VERSION_KEY}", f"{column} INTEGER NOT NULL {VERSION_KEY}"),
     )
     connection.exec_driver_sql("PRAGMA writable_schema = RESET")
 

@@ -1,4 +1,4 @@
-"""Add the letters of doctors, with their numbers."""
+"""Add the letters of doctors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,7 @@ def _reference(name: str, target: str) -> sa.Column[int]:
 
 
 def upgrade() -> None:
-    """Create the tables."""
-    op.create_table(
-        "letter_counters",
-        sa.Column("year", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("last_number", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("year"),
-    )
+    """Create the table."""
     op.create_table(
         "letters",
         sa.Column("id", BIG_ID, nullable=False),
@@ -69,6 +63,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove the tables."""
+    """Remove the table, and the counters of its numbers."""
     op.drop_table("letters")
-    op.drop_table("letter_counters")
+    op.execute("DELETE FROM document_counters WHERE series = 'LTR'")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from sqlalchemy import select, union
+from sqlalchemy import func, select, union
 
 from enums import AppointmentStatus, Gender, ImportSubject
 from errors import ClinicError
 from extensions import db
-from models import Appointment, Billing, MedicalHistory, Patient, Visit
+from models import Appointment, Billing, LedgerEntry, MedicalHistory, Patient, Visit
 from resources.import_kinds.members import stored_members, validated
 from schemas.patient import BloodType, MedicalHistoryIn, PatientCreate, PatientPatch
 from security.permissions import Actor
@@ -337,11 +337,15 @@ def _versions(ids: Collection[int]) -> dict[int, int]:
 
 
 def _find_used(ids: Collection[int]) -> Iterable[int]:
-    """Return the patients with a visit, a bill or an appointment that is not cancelled."""
+    """Return the patients with a visit, a bill, credit, or an appointment that is not cancelled."""
     return db.session.scalars(
         union(
             select(Visit.patient_id).where(Visit.patient_id.in_(ids), Visit.voided_at.is_(None)),
             select(Billing.patient_id).where(Billing.patient_id.in_(ids), Billing.voided_at.is_(None)),
+            select(LedgerEntry.patient_id)
+            .where(LedgerEntry.patient_id.in_(ids), LedgerEntry.billing_id.is_(None))
+            .group_by(LedgerEntry.patient_id)
+            .having(func.sum(LedgerEntry.amount) != 0),
             select(Appointment.patient_id).where(
                 Appointment.patient_id.in_(ids), Appointment.status != AppointmentStatus.CANCELLED
             ),

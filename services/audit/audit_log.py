@@ -261,16 +261,16 @@ def take_reads() -> set[int]:
 
 
 def record_export(
-    entity: str | None, ids: Sequence[int], patient_ids: Iterable[int], facts: Iterable[str], digest: str
+    entity: str | None, ids: Sequence[int], patient_ids: Iterable[int], facts: Iterable[str], detail: str
 ) -> None:
-    """Add the entry of a written file: its digest, and facts such as `rows=57` and its filters."""
+    """Add the entry of a written file or a part of it, with facts such as `rows=57` and the filters."""
     pending_entries().entries["export", None] = PendingEntry(
         "export",
         entity,
         entity_ids=ids,
         patient_ids=set(patient_ids),
         fields=set(facts),
-        detail=f"sha256:{digest}",
+        detail=detail,
     )
 
 

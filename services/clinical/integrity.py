@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import String, cast, func, literal, select
+from sqlalchemy import select
 
-from models import Letter, LetterCounter, Visit
+from models import Letter, Visit
+from services import document_numbers
 from services.integrity_rule import IntegrityCheck
 
 
 def letter_checks() -> list[IntegrityCheck]:
     """Return the checks."""
-    numbered = Letter.number.like(literal("LTR-") + cast(LetterCounter.year, String) + "-%")
-    counted = select(func.count()).where(numbered).scalar_subquery()
     return [
         IntegrityCheck(
             "A letter has the patient of its visit.",
@@ -21,9 +20,7 @@ def letter_checks() -> list[IntegrityCheck]:
             "A visit with a valid letter is not void.",
             select(Letter.id).join(Visit).where(Letter.voided_at.is_(None), Visit.voided_at.is_not(None)),
         ),
-        # the numbers are unique
         IntegrityCheck(
-            "Letter numbers have no gaps.",
-            select(LetterCounter.year).where(LetterCounter.last_number != counted),
+            "Letter numbers have no gaps.", document_numbers.gaps(document_numbers.LETTER, Letter.number)
         ),
     ]

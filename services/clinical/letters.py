@@ -13,13 +13,12 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, case, or_, select
 from sqlalchemy.orm import joinedload
 
-from database.functions import insert_or_update
 from enums import LetterType
 from errors import ClinicError, invalid, not_found
 from extensions import db
-from models import Letter, LetterCounter, Patient, Visit
+from models import Letter, Patient, Visit
 from security.permissions import Actor, Permission
-from services import clock
+from services import clock, document_numbers
 from services.audit import audit_log
 from services.clinic import versions
 from services.documents import letter_document
@@ -154,7 +153,7 @@ def issue(actor: Actor, visit: Visit, **members: Unpack[NewLetter]) -> Letter:
     with db.session.no_autoflush:
         # A letter that cannot be printed cannot be corrected: refuse it before it takes a number.
         letter_document.check_printable(actor, letter)
-        letter.number = _next_number(letter.issued_on.year)
+        letter.number = document_numbers.next_number(document_numbers.LETTER, letter.issued_on.year)
     db.session.add(letter)
     db.session.flush()
     return letter
@@ -201,19 +200,6 @@ def _printed_members(visit: Visit) -> Mapping[str, Any]:
         "license_number": doctor.license_number,
         "visited_on": clock.local(visit.date).date().isoformat(),
     }
-
-
-def _next_number(year: int) -> str:
-    """Return the next number. The counter is locked until the commit, so that a rollback leaves no gap."""
-    statement = insert_or_update(
-        db.session.connection(),
-        LetterCounter,
-        key={"year": year},
-        new={"last_number": 1},
-        changes={"last_number": LetterCounter.last_number + 1},
-    ).returning(LetterCounter.last_number)
-    number = db.session.execute(statement).scalar_one()
-    return f"LTR-{year}-{number:06d}"
 
 
 def void(actor: Actor, letter: Letter, *, reason: str) -> Letter:

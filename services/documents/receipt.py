@@ -20,8 +20,7 @@ from services.documents.verification import verification_code
 
 def receipt_of_bill(bill: Billing, paper: Stationery) -> bytes:
     """Return the receipt of all payments of a bill as PDF. Raise 409 `conflict` without a payment."""
-    excess = db.session.execute(_excess_of(bill)).scalars()
-    postings = sorted([*settlements(bill), *excess], key=lambda posting: posting.id)
+    postings = postings_of_bill(bill)
     if not postings:
         raise ClinicError("conflict", "This bill has no payment yet. Print its invoice instead.")
     code = verification_code(Purpose.VERIFY_RECEIPT, bill.id, paper.language)
@@ -33,17 +32,28 @@ def receipt_of_payment(bill: Billing, payment_id: int, paper: Stationery) -> byt
     payment = next((each for each in bill.payments or () if each.id == payment_id), None)
     if payment is None:
         raise not_found("payment")
+    postings = postings_of_payment(bill, payment)
+    code = verification_code(Purpose.VERIFY_PAYMENT, payment_id, paper.language)
+    return _receipt(bill, postings, paper, number=f"{bill.invoice_number}/{payment_id}", code=code)
+
+
+def postings_of_bill(bill: Billing) -> list[LedgerEntry]:
+    """Return all payments of a bill, and the money that went back."""
+    excess = db.session.execute(_excess_of(bill)).scalars()
+    return sorted([*settlements(bill), *excess], key=lambda posting: posting.id)
+
+
+def postings_of_payment(bill: Billing, payment: LedgerEntry) -> list[LedgerEntry]:
+    """Return a payment of a bill, its part that became credit, and its refunds."""
     refunds = (
         select(LedgerEntry)
         .join(Refund, Refund.entry_id == LedgerEntry.id)
-        .where(Refund.payment_id == payment_id)
+        .where(Refund.payment_id == payment.id)
         .order_by(LedgerEntry.id)
     )
     # one flush wrote both parts of the payment, so they have the same time stamp
     excess = _excess_of(bill).where(LedgerEntry.created_at == payment.created_at)
-    postings = [payment, *db.session.execute(excess).scalars(), *db.session.execute(refunds).scalars()]
-    code = verification_code(Purpose.VERIFY_PAYMENT, payment_id, paper.language)
-    return _receipt(bill, postings, paper, number=f"{bill.invoice_number}/{payment_id}", code=code)
+    return [payment, *db.session.execute(excess).scalars(), *db.session.execute(refunds).scalars()]
 
 
 def _excess_of(bill: Billing) -> Select[tuple[LedgerEntry]]:

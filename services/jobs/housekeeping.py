@@ -1,4 +1,4 @@
-"""Removal of old jobs and events, and of imported files."""
+"""Removal of old jobs and events, and of the files of imports and exports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import and_, delete, func, or_, select
 from enums import JobState
 from models import Event, Job
 from services import clock
+from services.exports.files import remove_expired
 from services.jobs.transactions import queue_transaction
 from services.rows import execute_core
 from services.spreadsheets.expiry import remove_old_files
@@ -20,7 +21,7 @@ BATCH = 1_000  # rows of one transaction
 
 
 def remove_old() -> int:
-    """Remove one batch of old jobs and events, and of imported files. Return the number of rows.
+    """Remove one batch of old jobs and events, and of old files. Return the number of rows.
 
     The newest row of each table stays: SQLite would give its id to the next row, and keys contain these ids.
     """
@@ -44,7 +45,11 @@ def remove_old() -> int:
         .limit(BATCH)
     )
     with queue_transaction():
-        return remove_old_files() + sum(
-            execute_core(delete(model).where(model.id.in_(old))).rowcount
-            for model, old in ((Job, old_jobs), (Event, old_events))
+        return (
+            remove_old_files()
+            + remove_expired()
+            + sum(
+                execute_core(delete(model).where(model.id.in_(old))).rowcount
+                for model, old in ((Job, old_jobs), (Event, old_events))
+            )
         )

@@ -26,8 +26,10 @@ WORKER = Actor(None, "job worker", Role.ADMIN)
 
 
 @contextmanager
-def transaction(operation: str, *, finishes_job: bool = False) -> Iterator[Actor]:
-    """Run one transaction as the system user "job worker". The audit entries name `operation`.
+def transaction(operation: str, *, finishes_job: bool = False, actor: Actor = WORKER) -> Iterator[Actor]:
+    """Run one transaction as the system user "job worker", or as the user of a job.
+
+    The audit entries name `operation`.
 
     Inside the handler of a job the transaction is committed only if its worker still has the lease, and
     raises `LeaseLost` otherwise. With `finishes_job` the job is done in the same transaction: its effect
@@ -35,11 +37,11 @@ def transaction(operation: str, *, finishes_job: bool = False) -> Iterator[Actor
     """
     claim = storage.current_claim.get()
     try:
-        yield WORKER
+        yield actor
         db.session.flush()
         if claim is not None and not (storage.finish(claim) if finishes_job else storage.hold(claim)):
             raise LeaseLost
-        audit_log.append_pending(WORKER, operation)
+        audit_log.append_pending(actor, operation)
         db.session.commit()
         if claim is not None:
             claim.is_finished = claim.is_finished or finishes_job

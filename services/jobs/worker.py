@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import partial
@@ -54,8 +54,8 @@ class Worker:
         self.running: dict[Future[None], Claim] = {}
         self.watch = LeaseWatch()
         self.is_stopping = False
-        self.is_drained = self.must_confirm = False
-        self.next_look = self.next_renewal = self.next_cleaning = 0.0
+        self.is_drained = self.must_confirm = self.has_more = False
+        self.next_look = self.next_query = self.next_renewal = self.next_cleaning = 0.0
 
     def stop(self) -> None:
         """Start no more jobs, and end when the running ones have ended."""
@@ -107,7 +107,7 @@ class Worker:
         must_confirm = self._take_over()
         busy_groups = {GROUPS.get(claim.kind) for claim in self.running.values()}
         busy_kinds = [kind for kind, group in GROUPS.items() if group in busy_groups]
-        events, due = storage.has_work(busy_kinds)
+        events, due = self._look(busy_kinds)
         self.is_drained = not (events or due or must_confirm or self.running)
         has_progress = events and dispatcher.dispatch_batch() > 0
         free = THREADS - len(self.running)
@@ -116,8 +116,20 @@ class Worker:
                 claims = storage.claim(self.name, free, except_kinds=busy_kinds, groups=GROUPS)
             for claim in claims:
                 self.running[pool.submit(self._perform, claim)] = claim
+            self.has_more = len(claims) == free
             has_progress = has_progress or bool(claims)
         return self._clean() or has_progress
+
+    def _look(self, busy_kinds: Sequence[str]) -> tuple[bool, bool]:
+        """Return whether events wait, and whether jobs are due.
+
+        While the queue is full, each look costs as much as a job. So it is done once in an interval.
+        """
+        now = time.monotonic()
+        if self.has_more and now < self.next_query:
+            return False, True
+        self.has_more, self.next_query = False, now + POLL_INTERVAL
+        return storage.has_work(busy_kinds)
 
     def _collect(self, *, has_progress: bool) -> None:
         """Forget the ended jobs. Wait for a moment if there is nothing else to do."""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import IO, Any
 
 from xlsxwriter import Workbook
+from xlsxwriter.exceptions import FileSizeError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
+from errors import ClinicError
 from services.spreadsheets.file_columns import CellKind, FileColumn
 
 MAX_ROWS = 1_048_575  # of a worksheet, without the header
@@ -25,6 +32,8 @@ ACCENT = "#0B6E6E"  # that of the documents on paper
 # Excel counts a day 1900-02-29 that never was: earlier dates have other numbers in other programs.
 FIRST_DAY = date(1900, 3, 1)
 DAY_ZERO = date(1899, 12, 30)
+FOLDER = "clinic-sheet-"  # of the rows of a file that is being written
+UNUSED_AFTER = 86_400.0  # seconds
 SAMPLE = 200  # rows that decide the width of the columns
 NARROWEST, WIDEST = 8, 48  # characters
 WIDTHS = {CellKind.DAY: 12, CellKind.INSTANT: 20}
@@ -36,6 +45,7 @@ class _Styles:
     """The formats of a workbook."""
 
     header: Format
+    number_header: Format
     name: Format
     day: Format
     instant: Format
@@ -55,20 +65,38 @@ def write_xlsx(
 
     Instants are local times of `zone`. A local time that exists twice, and a date before 1900-03-01, stay
     texts: no number of Excel means exactly that time. A text that no cell can hold is cut; the cut cells are
-    marked, and named on the sheet `about`.
+    marked, and named on the sheet `about`. Raises 422 `too_many_rows` if a sheet has more than 4 GiB.
     """
+    _remove_old_folders()
     options = {"constant_memory": True, "strings_to_urls": False, "strings_to_formulas": False}
-    with Workbook(target, options) as workbook:
-        styles = _add_styles(workbook)
-        sheet = _TableSheet(workbook.add_worksheet(name[:31]), columns, styles, zone)
-        sheet.write(rows)
-        _write_about(workbook.add_worksheet("about"), dict(about) | sheet.cuts, styles)
+    try:
+        with (
+            TemporaryDirectory(prefix=FOLDER) as folder,
+            Workbook(target, options | {"tmpdir": folder}) as workbook,
+        ):
+            styles = _add_styles(workbook)
+            sheet = _TableSheet(workbook.add_worksheet(name[:31]), columns, styles, zone)
+            sheet.write(rows)
+            _write_about(workbook.add_worksheet("about"), dict(about) | sheet.cuts, styles)
+    except FileSizeError:
+        message = "The sheet has more than 4 GiB. Use the format csv, or add a filter."
+        raise ClinicError("too_many_rows", message) from None
+
+
+def _remove_old_folders() -> None:
+    """Remove the temporary folders of processes that were killed: they contain data of patients."""
+    before = time.time() - UNUSED_AFTER
+    for folder in Path(gettempdir()).glob(f"{FOLDER}*"):
+        with suppress(OSError):  # another process has removed it
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder)
 
 
 def _add_styles(workbook: Workbook) -> _Styles:
     header = {"bold": True, "font_color": "#FFFFFF", "bg_color": ACCENT, "valign": "vcenter"}
     return _Styles(
         header=workbook.add_format(header),
+        number_header=workbook.add_format(header | {"align": "right"}),
         name=workbook.add_format({"bold": True, "font_color": ACCENT}),
         day=workbook.add_format({"num_format": "yyyy-mm-dd", "align": "left"}),
         instant=workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss", "align": "left"}),
@@ -102,9 +130,13 @@ class _TableSheet:
         for number, column in enumerate(self.columns):
             self.sheet.set_column(number, number, _width(column, [row[number] for row in sample]))
         self.sheet.freeze_panes(1, 0)
+        self.sheet.repeat_rows(0)  # on each printed page
+        self.sheet.set_landscape()
         self.sheet.set_row(0, 20)
         for number, column in enumerate(self.columns):
-            self.sheet.write_string(0, number, column.heading, self.styles.header)
+            is_number = column.kind is CellKind.NUMBER
+            style = self.styles.number_header if is_number else self.styles.header
+            self.sheet.write_string(0, number, column.heading, style)
         count = self._write_rows(itertools.chain(sample, iterator))
         self.sheet.autofilter(0, 0, count, len(self.columns) - 1)
 

@@ -18,6 +18,19 @@ def test_a_form_is_decoded_into_text_members() -> None:
     }
 
 
+@pytest.mark.parametrize("charset", ["iso-8859-1", "ISO-8859-1", "windows-1252", "latin1"])
+def test_a_form_is_read_in_its_declared_charset(charset: str) -> None:
+    assert decode_form(b"text=ARR%CAT", charset) == {"text": "ARRÊT"}
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "idna", "hex", "nonsense", "", "x\0"])
+def test_other_charsets_are_refused(charset: str) -> None:
+    with pytest.raises(ClinicError) as refusal:
+        decode_form(b"text=a", charset)
+
+    assert refusal.value.status == 400
+
+
 @pytest.mark.parametrize(
     "body",
     [b"a=1&a=2", b"\xff=1", b"a=%ff", b"a", "a=é".encode(), b"&".join([b"a=1"] * (MAX_FORM_FIELDS + 1))],

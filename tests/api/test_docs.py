@@ -35,6 +35,8 @@ from create_admin import create_admin
 from enums import MessageChannel
 from errors import CODES, CONSTRAINTS
 from models import Appointment, User
+from security.link_tokens import Purpose
+from services.documents.verification import verification_url
 from services.messages import links
 from services.status_transitions import STATUS_TRANSITIONS
 from services.users import sessions
@@ -42,7 +44,7 @@ from tests.conftest import ENGINES, NewDatabase, settings_for
 from tests.support.authenticator import Authenticator
 from tests.support.calendars import calendar_token
 from tests.support.clinic import PASSWORD, Caller, Clinic
-from tests.support.furnished import add_dead_job
+from tests.support.furnished import add_dead_job, add_export
 from tests.support.imports import dry_run, run, upload
 from tests.support.pictures import small_png
 from tests.support.servers import ROOT
@@ -339,13 +341,16 @@ def token_of(clinic: Clinic, email: str) -> str:
         return pair.access_token
 
 
-def link_tokens(clinic: Clinic) -> tuple[str, str]:
-    """Return the tokens of the links about the first appointment and to its patient."""
+def tokens_of_links(clinic: Clinic) -> tuple[str, ...]:
+    """Return the tokens of the links of the first appointment, its patient, and the first invoice."""
     with clinic.inside() as session:
         row = session.get_one(Appointment, 1)
-        urls = links.answer_url(row), links.unsubscribe_url(row.patient_id, MessageChannel.EMAIL)
-    answer, unsubscribe = (str(url).rpartition("/")[2] for url in urls)
-    return answer, unsubscribe
+        urls = (
+            links.answer_url(row),
+            links.unsubscribe_url(row.patient_id, MessageChannel.EMAIL),
+            verification_url(Purpose.VERIFY_INVOICE, 1),
+        )
+    return tuple(str(url).rpartition("/")[2] for url in urls)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -370,7 +375,8 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
     job_id = str(add_dead_job(clinic))
     import_id, new_import_id = (str(upload(caller, PATIENTS)["id"]) for _ in range(2))
     checked = dry_run(caller, upload(caller, PATIENTS)["id"])
-    answer_token, unsubscribe_token = link_tokens(clinic)
+    answer_token, unsubscribe_token, document_token = tokens_of_links(clinic)
+    export_id = str(add_export(clinic, caller.get("/auth/me").get_json()["id"]))
     values: dict[str, Callable[[], str]] = {
         "$APPOINTMENT_TOKEN": lambda: answer_token,
         "$APPLIED_IMPORT_ID": lambda: str(run(caller, b"Name,Phone\nZoe Mutua,+254 712 345 679\n")["id"]),
@@ -380,6 +386,8 @@ def test_every_curl_line_works_in_a_new_demo_clinic(new_database: NewDatabase, e
         "$NEW_IMPORT_ID": lambda: new_import_id,
         "$CALENDAR_TOKEN": lambda: calendar,
         "$CREDENTIAL": factors.credential,
+        "$DOCUMENT_TOKEN": lambda: document_token,
+        "$EXPORT_ID": lambda: export_id,
         "$JOB_ID": lambda: job_id,
         "$MFA_TOKEN": factors.mfa_token,
         "$PASSWORD": lambda: PASSWORD,

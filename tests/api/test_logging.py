@@ -28,7 +28,13 @@ def test_a_line_goes_to_the_standard_error_stream_of_its_moment(capsys: pytest.C
 @pytest.mark.parametrize("production", [True, False])
 def test_the_secrets_in_paths_are_not_written(capsys: pytest.CaptureFixture[str], production: bool) -> None:
     formatter = logging.formatter(production=production)
-    paths = ("/calendar/s3cret.ics", "/a/s3cret", "/u/s3cret?x=1", "/messages/callbacks/http/s3cret")
+    paths = (
+        "/calendar/s3cret.ics",
+        "/a/s3cret",
+        "/u/s3cret?x=1",
+        "/v/s3cret",
+        "/messages/callbacks/http/s3cret",
+    )
     texts = [
         *(f"Error handling request {path}" for path in paths),
         "Invalid request line: 'GET /calendar/s3cret x HTTP/1.1'",

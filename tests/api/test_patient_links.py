@@ -210,6 +210,25 @@ def test_every_language_has_every_text_of_the_pages() -> None:
     assert all("{channel}" in names["unsubscribed"] for names in texts.values())
 
 
+def test_parameters_that_mail_programs_add_to_a_link_are_ignored(clinic: Clinic) -> None:
+    path, row = booked(clinic)
+    added = "utm_source=mail&utm_source=again&fbclid=%00&_=1"
+    unsubscribe = unsubscribe_path(clinic, row["patient_id"], "email")
+
+    pages = [
+        clinic.nobody.get(f"{path}?{added}"),
+        clinic.nobody.get(f"{unsubscribe}?{added}"),
+        clinic.nobody.post(f"{path}?{added}", data={"action": "confirm", "start": START}),
+        clinic.nobody.get(f"/a/nothing?{added}"),
+    ]
+
+    assert [(page.status_code, page.mimetype) for page in pages] == [
+        *[(200, "text/html")] * 3,
+        (404, "text/html"),
+    ]
+    assert shown(clinic, row)["confirmed_at"] is not None
+
+
 def test_every_error_is_a_page_in_the_language_of_the_browser(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

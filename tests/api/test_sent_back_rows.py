@@ -25,7 +25,7 @@ class Paths:
     """The paths of one row of every resource that a client can change."""
 
     def __init__(self, clinic: Clinic) -> None:
-        ids = {names: rows[0] for names, rows in furnish(clinic).items()}
+        ids = {names: rows[0] for names, rows in furnish(clinic, copies=1).items()}
         patient, doctor, bill = ids[("patient_id",)][0], ids[("doctor_id",)][0], ids[("billing_id",)][0]
         self.patient, self.doctor, self.bill = (
             f"/patients/{patient}",

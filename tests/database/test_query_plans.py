@@ -28,6 +28,7 @@ SMALL = {
     "doctors",
     "document_counters",
     "emergency_accesses",
+    "exports",  # of the last days
     "import_files",
     "imports",
     "inventory_items",
@@ -130,6 +131,8 @@ def large_clinic(new_database: NewDatabase) -> Iterator[LargeClinic]:
     clinic.doctor.make(f"/visits/{visit}/addenda", text="The left knee, not the right.")
     dispensed = {"items": [{"medication": "Metformin", "quantity": 1}]}
     clinic.technician.post(f"/prescriptions/{prescription}/dispense", dispensed)
+    (bill, _payment) = rows[("billing_id", "payment_id")][0]
+    clinic.admin.make(f"/billings/{bill}/refunds", amount="1.00", reason="Billed twice")  # a credit note
     yield LargeClinic(clinic, rows)
     clinic.close()
 

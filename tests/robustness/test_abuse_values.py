@@ -38,7 +38,7 @@ from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
 from tests.support.furnished import COPIES, furnish
 
-PAGES = ("/a/", "/u/")  # public pages, whose errors are pages
+PAGES = ("/a/", "/u/", "/v/")  # public pages, whose errors are pages
 INTERNAL_WORDS = ("Traceback", "sqlalchemy", "psycopg2", "sqlite3", "SELECT ", "INSERT INTO", 'File "')
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -28,7 +27,7 @@ from tests.robustness.load_level import LoadLevel
 from tests.support.clinic import Clinic
 from tests.support.gateways import Gateway, MailServer, http_gateway, mail_server
 from tests.support.messages import Outbox, enable_all, run_worker
-from tests.support.workers import start_worker
+from tests.support.workers import WorkerProcess, start_worker
 
 WAITING = (MessageState.QUEUED, MessageState.SENDING)
 
@@ -82,7 +81,7 @@ class WorkerPool:
             "SMS_HTTP_ID_PATH": "id",
         }
         self.log = folder / "workers"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[WorkerProcess] = []
         for _number in range(2):
             self.start()
 

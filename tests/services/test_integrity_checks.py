@@ -183,7 +183,7 @@ def _letter(clinic: Clinic) -> dict[str, Any]:
 def skip_letter_number(clinic: Clinic) -> str:
     _letter(clinic)
     with clinic.inside() as session:
-        session.execute(text("UPDATE letter_counters SET last_number = last_number + 1"))
+        session.execute(text("UPDATE document_counters SET last_number = last_number + 1"))
     return "Letter numbers have no gaps"
 
 

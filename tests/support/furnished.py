@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import update
 
-from enums import ImportAction, ImportRowState, JobState
-from models import Import, ImportedRow, Passkey, User, UserSession
+from enums import ExportFormat, ExportState, ImportAction, ImportRowState, JobState
+from models import Export, Import, ImportedRow, Passkey, User, UserSession
 from services import clock
 from services.calendar_feeds.feeds import MAX_FEEDS
+from services.exports import exports, files
 from services.jobs import storage
 from tests.support.calendars import calendar_token
 from tests.support.clinic import Clinic, soon
@@ -23,10 +25,10 @@ COPIES = 3
 Rows = dict[tuple[str, ...], list[tuple[Any, ...]]]
 
 
-def furnish(clinic: Clinic, first: int = 1) -> Rows:
+def furnish(clinic: Clinic, first: int = 1, copies: int = COPIES) -> Rows:
     """Create rows of every kind, with ids from `first` on; return the ids by path parameters."""
     rows: Rows = defaultdict(list)
-    for number in range(first, first + COPIES):
+    for number in range(first, first + copies):
         for names, ids in _create_one_of_each(clinic, number).items():
             rows[names].append(ids)
     clinic.admin.patch("/clinic", {"name": f"Clinic {first}", "phones": ["+1 555 767 7400"]})
@@ -124,6 +126,7 @@ def _create_one_of_each(clinic: Clinic, number: int) -> dict[tuple[str, ...], tu
         ("job_id",): (add_dead_job(clinic),),
         ("import_id",): (_import(clinic, number),),
         ("message_id",): (_message(clinic, appointment),),
+        ("export_id",): (add_export(clinic, clinic.admin.user_id),),
         ("provider", "secret"): ("sms", "a-secret-that-is-not-the-right-one-12345"),
         ("token",): ("a-token-that-is-not-genuine",),
     }
@@ -185,6 +188,29 @@ def _message(clinic: Clinic, appointment_id: int) -> int:
     row = clinic.receptionist.make(f"/appointments/{appointment_id}/messages", kind="reminder", channel="sms")
     message_id: int = row["id"]
     return message_id
+
+
+def add_export(clinic: Clinic, user_id: int) -> int:
+    """Add an export of an admin with its file, and return its id."""
+    content, now = b"id,name\r\n", clock.now()
+    with clinic.inside() as session:
+        export = Export(
+            user_id=user_id,
+            path="/doctors",
+            format=ExportFormat.CSV,
+            state=ExportState.READY,
+            reader=["admin", None],
+            count=0,
+            left_out=0,
+            size=len(content),
+            digest=hashlib.sha256(content).hexdigest(),
+            finished_at=now,
+            expires_at=now + exports.LIFETIME,
+        )
+        session.add(export)
+        session.flush()
+        files.store(export.id, 0, content)
+        return export.id
 
 
 def _newest_id(body: dict[str, Any], kind: str) -> int:

@@ -100,12 +100,12 @@ def _appointments(encounters: Iterable[Row]) -> Table:
     """Return the last encounter of each patient, and a coming appointment."""
     header = ("ID", "File No", "Licence No", "Date and time", "Minutes", "State")
     licences = {row["id"]: f"NPI-{row['npi']}" for row in read_rows("practitioners")}
-    first = clock.at(clock.today() + timedelta(days=30), time(8))
+    first = clock.at(clock.today() + timedelta(days=30), time(8))  # then 24 a day, by any doctor
     rows: Table = [header]
     for number, row in enumerate(encounters):
         people = (f"K-{int(row['patient_id']):04d}", licences[row["practitioner_id"]])
         past = clock.local(parse_instant(row["start"])).replace(tzinfo=None, microsecond=0)
-        coming = (first + timedelta(minutes=20 * number)).replace(tzinfo=None)
+        coming = (first + timedelta(days=number // 24, minutes=20 * (number % 24))).replace(tzinfo=None)
         rows.append((f"{row['id']}-past", *people, past, 15, "attended"))
         rows.append((f"{row['id']}-next", *people, coming, 15, "booked"))
     return rows

@@ -117,7 +117,9 @@ def _documents_of(clinic: Clinic, name: str, *, many: bool = False) -> dict[str,
     letters = {kind: _letter(clinic, visit["id"], kind) for kind in ("sick_note", "referral", "certificate")}
     if many:
         clinic.admin.post(f"/letters/{letters['certificate']}/void", {"reason": "Wrong patient"})
+    credit_note = {"credit_note": f"/billings/{bill}/document?type=credit_note"} if many else {}
     return {
+        **credit_note,
         "invoice": f"/billings/{bill}/document?type=invoice",
         "receipt": f"/billings/{bill}/document?type=receipt",
         "payment_receipt": f"/billings/{bill}/payments/{payment}/receipt?",

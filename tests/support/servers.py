@@ -74,7 +74,7 @@ class ManagedProcess:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                tail = self.log.read_text(errors="replace")[-4000:]
+                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
                 self.stop()
                 raise ServerError(f"{self.command[0]} did not start:\n{tail}")
             time.sleep(0.02)
@@ -106,6 +106,10 @@ class ManagedProcess:
         for process in self._processes():
             with suppress(psutil.NoSuchProcess):
                 process.resume()
+
+    def resident_bytes(self) -> int:
+        """Return the memory of all processes."""
+        return sum(process.memory_info().rss for process in self._processes())
 
     def _processes(self) -> list[psutil.Process]:
         if self.process is None or self.process.poll() is not None:
@@ -229,6 +233,10 @@ class AppServer(Server):
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+    def resident_bytes(self) -> int:
+        """Return the memory of the server and its workers."""
+        return self._managed().resident_bytes()
 
 
 def free_port() -> int:

@@ -96,6 +96,18 @@ def test_the_credit_note_is_chosen(clinic: Clinic) -> None:
     assert clinic.technician.get(path(several, ids[0])).status_code == 403
 
 
+def test_a_credit_note_is_audited_as_a_read_of_its_bill_and_a_doctor_prints_own_ones(clinic: Clinic) -> None:
+    own = send(clinic, clinic.bill("10.00", doctor_id=clinic.doctor.doctor_id), "void")
+    other = send(clinic, clinic.bill("10.00", doctor_id=clinic.doctor_row()["id"]), "void")
+
+    statuses = [clinic.doctor.get(path(bill)).status_code for bill in (own, other)]
+
+    assert statuses == [200, 404]
+    (entry,) = clinic.admin.get("/audit-logs?entity=billing&action=read&outcome=success").get_json()
+    assert (entry["entity_id"], entry["patient_ids"]) == (own["id"], [own["patient_id"]])
+    assert entry["operation"] == "GET /billings/<int:billing_id>/document"
+
+
 def test_a_credit_note_has_the_clinic_of_its_own_issue(clinic: Clinic) -> None:
     names = ["First Clinic", "Second Clinic", "Third Clinic"]
     clinic.admin.patch("/clinic", {"name": names[0]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,9 +17,9 @@ from models import Job
 from services import integrity_checks
 from services.jobs import queue
 from tests.support.clinic import Clinic
-from tests.support.workers import EFFECT, KIND, start_worker
+from tests.support.workers import EFFECT, KIND, WorkerProcess, start_worker
 
-Start = Callable[..., "subprocess.Popen[bytes]"]
+Start = Callable[..., WorkerProcess]
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def start(clinic: Clinic, log: Path) -> Iterator[Start]:
         "AUDIT_HEADS_FILE": str(settings.heads_file),
     }
 
-    def start_one(*options: str) -> subprocess.Popen[bytes]:
+    def start_one(*options: str) -> WorkerProcess:
         processes.append(start_worker(environment, log, *options))
         return processes[-1]
 
@@ -74,7 +73,7 @@ def states(clinic: Clinic, kind: str = KIND) -> Counter[JobState]:
         return Counter(session.scalars(select(Job.state).where(Job.kind == kind)))
 
 
-def running(clinic: Clinic, worker: subprocess.Popen[bytes]) -> int:
+def running(clinic: Clinic, worker: WorkerProcess) -> int:
     """Return the number of jobs that the worker runs."""
     with clinic.inside() as session:
         name = Job.locked_by.contains(f":{worker.pid}:")

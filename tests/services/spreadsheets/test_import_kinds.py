@@ -19,6 +19,7 @@ from services import clock
 from services.jobs.transactions import transaction
 from services.spreadsheets.kinds import ImportKind, ImportRow
 from services.spreadsheets.mapping import propose_mapping
+from tests.support import imports
 from tests.support.clinic import Clinic
 from tests.support.servers import ROOT
 
@@ -253,6 +254,15 @@ def test_balances_are_found_posted_and_reversed(clinic: Clinic) -> None:
     assert (account["account_balance"], account["credit"]) == ("90.50", "30.00")
     kind = IMPORT_KINDS[ImportSubject.OPENING_BALANCES]
     assert kind.versions
+    other = clinic.patient()
+    brought = {"patient_file_number": other["file_number"], "amount": Decimal(-30)}
+    assert used("patients", other["id"]) == []
+    returned = import_row("opening_balances", row | brought)
+    assert used("patients", other["id"]) == [other["id"]]
+    db.session.rollback()
+    undo("opening_balances", returned)
+    assert used("patients", other["id"]) == []
+    db.session.rollback()
     before = kind.versions([debt, credit])
     assert used("opening_balances", debt) == used("opening_balances", credit) == []
     db.session.rollback()
@@ -271,6 +281,29 @@ def test_balances_are_found_posted_and_reversed(clinic: Clinic) -> None:
         ({"amount": "5", "date": None}, "date"),
     ):
         assert refused("opening_balances", row | {"reference": "M"} | members)[1] == [field]
+
+
+def test_a_balance_from_another_source_is_a_duplicate(clinic: Clinic) -> None:
+    file = imports.csv_file(
+        ("File number", "Balance", "As of"), [(clinic.patient()["file_number"], "12.50", "2019-06-30")]
+    )
+    kind = {"kind": "opening_balances", "on_error": "skip"}
+
+    rows = [
+        imports.run(clinic.admin, file, **kind | fields)
+        for fields in (
+            {"source": "a"},
+            {"source": "a"},
+            {"source": "b"},
+            {"source": "c", "on_duplicate": "skip"},
+        )
+    ]
+
+    states = [(row["applied"], row["skipped"], row["refused"]) for row in rows]
+    assert states == [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 0)]
+    for row in rows[2:]:
+        assert imports.problems(clinic.admin, row["id"]) == {2: [("reference", "already_exists")]}
+    assert clinic.admin.get("/analytics/dashboard").get_json()["outstanding"] == "12.50"
 
 
 # --- Columns -------------------------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -153,6 +156,19 @@ def test_a_text_that_no_cell_holds_is_cut_and_named(monkeypatch: pytest.MonkeyPa
         "cut texts",
         "row 3 patient.name and 1 more",
     ]
+
+
+def test_the_rows_leave_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, running = tmp_path / "clinic-sheet-killed", tmp_path / "clinic-sheet-running"
+    for folder in (killed, running):
+        folder.mkdir()
+        (folder / "rows").write_text("Amina Otieno")
+    os.utime(killed, (0, 0))
+
+    written(CellKind.TEXT, ["Amina"])
+
+    assert list(tmp_path.iterdir()) == [running]
 
 
 def test_the_sheet_is_ready_to_use() -> None:

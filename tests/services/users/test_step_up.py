@@ -30,6 +30,8 @@ PROTECTED: list[tuple[str, str, Any]] = [
     ("GET", "/analytics/revenue?format=csv", None),
     ("GET", "/analytics/dashboard?format=json&format=csv", None),
     ("GET", "/patients?format=xlsx", None),
+    ("POST", "/exports", {"path": "/patients", "format": "csv"}),
+    ("GET", "/exports/1/file", None),
 ]
 FREE: list[tuple[str, str, Any]] = [
     ("GET", "/users", None),
@@ -131,7 +133,8 @@ def test_every_export_and_user_administration_declares_a_step_up(clinic: Clinic)
     assert declared["PATCH /users/{user_id}"] is declared["POST /auth/register"] is StepUp.ADMINS
     exports = {each.path for each in endpoints if "text/csv" in each.spec.media_types}
     assert len(exports) >= 4
-    assert exports == {each.path for each in endpoints if each.spec.step_up is StepUp.EXPORTS}
+    files = {each.path for each in endpoints if each.spec.step_up is StepUp.EXPORTS}
+    assert exports == {*files, "/exports/{export_id}/file"}
     document = clinic.nobody.get("/openapi.json").get_json()["paths"]["/users"]["post"]
     assert "step_up_required" in document["responses"]["403"]["description"]
     assert "need a step-up: all requests." in document["description"]
