@@ -72,7 +72,7 @@ EXPECTED = {
     "/patients/{patient_id}/account/statement": 12,
     "/patients/{patient_id}/contact-preferences": 6,
     "/patients/{patient_id}/medical-history": 8,
-    "/patients/{patient_id}/timeline": 15,
+    "/patients/{patient_id}/timeline": 16,
     "/prescriptions": 8,
     "/price-list": 2,
     "/price-list/{price_list_item_id}": 2,
