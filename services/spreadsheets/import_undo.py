@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from database.failures import is_transient
@@ -23,19 +23,20 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.jobs.transactions import rehearsal, transaction
-from services.rows import get_or_404, lock_rows
+from services.rows import execute_core, get_or_404, lock_rows
 from services.spreadsheets.batches import BATCH, save_counts, with_retries
 from services.spreadsheets.import_content import ImportPlan, Problem, plan_of, problem_of, problems_of
 from services.spreadsheets.import_rows import versions_of
 from services.spreadsheets.kinds import ImportKind
 
 UNDO_DAYS = timedelta(days=7)
+CHECKED = 1_000  # rows that a request checks with one query
 
 
 def find_touched(plan: ImportPlan) -> Iterator[ImportedRow]:
     """Yield the applied rows that were changed since, or that other records refer to."""
     last = 0
-    while batch := _applied(plan, ImportedRow.number > last, ImportedRow.number):
+    while batch := _applied(plan, ImportedRow.number > last, ImportedRow.number, CHECKED):
         last = batch[-1].number
         touched = _touched_ids(plan, batch)
         yield from (row for row in batch if row.entity_id in touched)
@@ -48,7 +49,7 @@ def _touched_ids(plan: ImportPlan, batch: Sequence[ImportedRow]) -> set[int | No
     return changed | set(plan.kind.find_used(created))
 
 
-def _applied(plan: ImportPlan, condition: object, order: object) -> Sequence[ImportedRow]:
+def _applied(plan: ImportPlan, condition: object, order: object, limit: int) -> Sequence[ImportedRow]:
     return db.session.scalars(
         select(ImportedRow)
         .where(
@@ -57,7 +58,7 @@ def _applied(plan: ImportPlan, condition: object, order: object) -> Sequence[Imp
             condition,  # type: ignore[arg-type]
         )
         .order_by(order)  # type: ignore[arg-type]
-        .limit(BATCH)
+        .limit(limit)
     ).all()
 
 
@@ -98,7 +99,7 @@ def _undo_batch(
     """Undo the next rows below a number. Return their numbers."""
     with transaction(plan.operation) as actor:
         condition = ImportedRow.number < below if below is not None else ImportedRow.number > 0
-        batch = _applied(plan, condition, ImportedRow.number.desc())
+        batch = _applied(plan, condition, ImportedRow.number.desc(), BATCH)
         stored = _lock(plan.kind, {row.entity_id for row in batch if row.entity_id is not None})
         touched = _touched_ids(plan, batch)
         undone = []
@@ -154,15 +155,12 @@ def _forget_sources(plan: ImportPlan, rows: Sequence[ImportedRow]) -> None:
 
 def _skip_ready(plan: ImportPlan, problem: Problem) -> None:
     with transaction(plan.operation):
-        ready = db.session.scalars(
-            select(ImportedRow).where(
-                ImportedRow.import_id == plan.import_id, ImportedRow.state == ImportRowState.READY
-            )
-        ).all()
-        for row in ready:
-            row.state, row.action, row.problems = ImportRowState.SKIPPED, ImportAction.NONE, [problem]
-        counts = {ImportRowState.READY: -len(ready), ImportRowState.SKIPPED: len(ready)}
-        save_counts(plan.import_id, counts)
+        skipped = execute_core(
+            update(ImportedRow)
+            .where(ImportedRow.import_id == plan.import_id, ImportedRow.state == ImportRowState.READY)
+            .values(state=ImportRowState.SKIPPED, action=ImportAction.NONE, problems=[problem])
+        ).rowcount
+        save_counts(plan.import_id, {ImportRowState.READY: -skipped, ImportRowState.SKIPPED: skipped})
 
 
 def _finish(plan: ImportPlan, state: ImportState) -> None:
