@@ -6,6 +6,8 @@ Services raise `ClinicError(code, message)`. `api.problem_details` renders it as
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Code -> (HTTP status, title). The codes are part of the API: do not rename one.
@@ -141,6 +143,16 @@ def shorten_path(path: str) -> str:
 def invalid(field: str, problem: str) -> ClinicError:
     """Return a 422 `validation_failed` for one field."""
     return ClinicError("validation_failed", f"{field}: {problem}", errors={field: problem})
+
+
+@contextmanager
+def within(path: str) -> Iterator[None]:
+    """Put the fields of an error that the block raises below a member of the body, such as `treatments.0`."""
+    try:
+        yield
+    except ClinicError as error:
+        error.errors = {shorten_path(f"{path}.{field}"): problem for field, problem in error.errors.items()}
+        raise
 
 
 def not_found(entity: str) -> ClinicError:

@@ -638,7 +638,7 @@ class Treatment(Versioned, Base):
     stock_taken_at: Mapped[Instant | None]
     void_reason: Mapped[Line | None]
     billing_id: Mapped[int | None] = _ref("billings")  # the bill with its charge; NULL if that is void
-    price_list_item_id: Mapped[int | None] = _ref("price_list_items", index=False)  # source of name and cost
+    price_list_item_id: Mapped[int | None] = _ref("price_list_items")  # source of name and cost
 
     visit: Mapped[Visit] = relationship(back_populates="treatments")
     patient: Mapped[Patient] = relationship()

@@ -13,7 +13,7 @@ from api.cached_document import private_response
 from api.endpoint import endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
-from api.serialization import Serializer
+from api.serialization import EndpointResult, Serializer
 from models import Import, ImportedRow
 from schemas.imports import (
     ApplyIn,
@@ -145,13 +145,18 @@ class ImportReport(ApiResource):
         return private_response(import_report.report(row, prepared), XLSX, file_name=f"import-{row.id}.xlsx")
 
 
+def _accepted(row: Import) -> EndpointResult:
+    """Return the response to the request of a job: the import shows its progress."""
+    return EndpointResult(row, headers={"Location": f"/imports/{row.id}"})
+
+
 class ImportDryRun(ApiResource):
     """Route `/imports/<import_id>/dry-run`."""
 
     @endpoint(Permission.IMPORTS_MANAGE, load=imports.get, returns=IMPORT, status=202, errors=STATES)
-    def post(self, row: Import) -> Import:
+    def post(self, row: Import) -> EndpointResult:
         """Check all rows of the file without any effect. A job does it."""
-        return imports.request_dry_run(row)
+        return _accepted(imports.request_dry_run(row))
 
 
 class ImportApply(ApiResource):
@@ -165,18 +170,18 @@ class ImportApply(ApiResource):
         status=202,
         errors=STATES,
     )
-    def post(self, row: Import, data: ApplyIn) -> Import:
+    def post(self, row: Import, data: ApplyIn) -> EndpointResult:
         """Apply the rows that a dry run has accepted. A job does it."""
-        return imports.request_apply(row, data.digest)
+        return _accepted(imports.request_apply(row, data.digest))
 
 
 class ImportUndo(ApiResource):
     """Route `/imports/<import_id>/undo`."""
 
     @endpoint(Permission.IMPORTS_MANAGE, load=imports.get, returns=IMPORT, status=202, errors=STATES)
-    def post(self, row: Import) -> Import:
+    def post(self, row: Import) -> EndpointResult:
         """Undo an applied import, within 7 days. A job does it.
 
         Created records are archived, cancelled, deactivated or reversed. Changed ones get their old values.
         """
-        return imports.request_undo(row)
+        return _accepted(imports.request_undo(row))

@@ -53,6 +53,7 @@ def upgrade() -> None:
             f"ALTER TABLE {table} ADD COLUMN price_list_item_id {INTEGER[op.get_context().dialect.name]} "
             f"CONSTRAINT fk_{table}_price_list_item_id REFERENCES {TABLE} (id)"
         )
+    op.create_index("ix_treatments_price_list_item_id", "treatments", ["price_list_item_id"])
     _change_kinds(KINDS, (*KINDS, NEW_KIND))
 
 
@@ -62,6 +63,7 @@ def downgrade() -> None:
     if op.get_bind().execute(sa.text(entries)).first():
         raise RuntimeError("The earlier schema has no opening balances.")
     _change_kinds((*KINDS, NEW_KIND), KINDS)
+    op.drop_index("ix_treatments_price_list_item_id", "treatments")
     for table in REFERRING:
         op.drop_column(table, "price_list_item_id")
     op.drop_table(TABLE)

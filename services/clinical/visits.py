@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, exists, not_, or_, select
 from sqlalchemy.orm import aliased, joinedload, selectinload
 
 from enums import AppointmentStatus, LedgerKind, PaymentMethod, PrescriptionStatus, Role, TreatmentStatus
-from errors import ClinicError, invalid
+from errors import ClinicError, invalid, within
 from extensions import db
 from models import (
     Addendum,
@@ -264,10 +264,12 @@ def _add_orders(
     stock.lock_items(
         usage["item_id"] for values in new_treatments for usage in values.get("inventory_items", ())
     )
-    for values in new_treatments:
-        treatments.add(actor, visit, **values)
-    for values in new_prescriptions:
-        prescriptions.prescribe(actor, visit_id=visit.id, importing=importing, **values)
+    for index, values in enumerate(new_treatments):
+        with within(f"treatments.{index}"):
+            treatments.add(actor, visit, **values)
+    for index, values in enumerate(new_prescriptions):
+        with within(f"prescriptions.{index}"):
+            prescriptions.prescribe(actor, visit_id=visit.id, importing=importing, **values)
     if new_treatments or new_prescriptions:
         db.session.expire(visit, ["treatments", "prescriptions"])
 

@@ -35,12 +35,18 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU, MAX_CPU))
     try:
-        lines = list(_lines(sys.stdin.buffer.read()))
-    except BadFileError as error:
-        lines = [_dump({"code": error.code, "message": error.message})]
+        lines = describe_workbook(sys.stdin.buffer.read())
     except Exception as error:  # the message of an exception may contain a value of the file
         sys.exit("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__)
     sys.stdout.buffer.writelines(lines)
+
+
+def describe_workbook(content: bytes) -> list[bytes]:
+    """Return the lines about a workbook: the sheet and its rows, or the reason why it is refused."""
+    try:
+        return list(_lines(content))
+    except BadFileError as error:
+        return [_dump({"code": error.code, "message": error.message})]
 
 
 def _lines(content: bytes) -> Iterator[bytes]:

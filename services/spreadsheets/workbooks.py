@@ -38,6 +38,18 @@ class SheetRows:
 
 def read_workbook(content: bytes) -> SheetRows:
     """Return the first visible sheet that has a value. Raises `ClinicError`."""
+    output = run_process(content)
+    first, *lines = output.splitlines()
+    head = json.loads(first)
+    if "code" in head:
+        code, message = head["code"], head["message"]
+        raise ClinicError(code, message)
+    rows = (_row(line) for line in lines)
+    return SheetRows(head["sheet"], tuple(head["other_sheets"]), rows)
+
+
+def run_process(content: bytes) -> bytes:
+    """Return the output of the process that reads a workbook. Raise 413 if its limits are reached."""
     command = [sys.executable, "-m", MODULE]
     with subprocess.Popen(  # noqa: S603 - a fixed command; the file is its standard input
         command,
@@ -63,13 +75,7 @@ def read_workbook(content: bytes) -> SheetRows:
         raise ClinicError(
             "payload_too_large", "The workbook needs too much memory or time. Save only the table as .csv."
         )
-    first, *lines = output.splitlines()
-    head = json.loads(first)
-    if "code" in head:
-        code, message = head["code"], head["message"]
-        raise ClinicError(code, message)
-    rows = (_row(line) for line in lines)
-    return SheetRows(head["sheet"], tuple(head["other_sheets"]), rows)
+    return output
 
 
 def _row(line: bytes) -> tuple[int, list[Cell]]:

@@ -102,6 +102,8 @@ def test_the_first_front_end_adds_a_visit(furnished: Clinic) -> None:
 def test_the_first_front_end_edits_and_deletes_a_visit(furnished: Clinic) -> None:
     browser = Browser(furnished.admin)
     row = browser.send("GET", "/visits", **GRID, _sort="id")[0]
+    for letter in furnished.admin.get(f"/visits/{row['id']}/letters").get_json():
+        furnished.admin.post(f"/letters/{letter['id']}/void", {"reason": "Wrong patient"})
 
     edited = browser.send("PATCH", f"/visits/{row['id']}", row | {"summary": "Better", "notes": ""})
     billed = browser.send("PUT", f"/visits/{row['id']}", edited | {"balance": "0.00", "amount_paid": ""})

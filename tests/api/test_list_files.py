@@ -66,7 +66,7 @@ def flat(members: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the members of a JSON row by heading, as the documentation describes them."""
     cells: dict[str, Any] = {}
     for name, value in members.items():
-        if isinstance(value, dict) and prefix + name not in ("payload",):
+        if isinstance(value, dict) and prefix + name not in ("mapping", "payload"):
             cells |= flat(value, f"{prefix}{name}.")
         elif isinstance(value, (list, dict)):
             cells[prefix + name] = json.dumps(value, ensure_ascii=False) if value else None

@@ -34,6 +34,7 @@ SMALL = {
     "inventory_items",
     "inventory_lots",
     "jobs",  # finished ones are removed after some days
+    "price_list_items",
     "schedule_windows",
     "time_off",
     "users",

@@ -52,7 +52,6 @@ UNINDEXED_KEYS = {
     "refunds.payment_id",
     "refunds.requested_by_id",
     "stock_movements.created_by_id",
-    "treatments.price_list_item_id",
 }
 # Unique constraints without an error message: the server assigns these values, not a caller.
 SERVER_ASSIGNED = {

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import struct
-import subprocess
-from collections.abc import Callable
 from datetime import date, datetime, time
 from io import BytesIO
 from typing import Any
@@ -17,8 +13,16 @@ import xlsxwriter
 from errors import ClinicError
 from services.spreadsheets.cells import CellError
 from services.spreadsheets.reading import SourceTable, read_table
-from services.spreadsheets.workbook_archive import MAX_UNPACKED
+from services.spreadsheets.workbook_process import describe_workbook
 from tests.support.spreadsheet_files import HEAD, MAIN, archive, base_parts, workbook
+
+
+@pytest.fixture(autouse=True)
+def _without_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read workbooks in this process: starting one for each takes a second. The process has its own tests."""
+    monkeypatch.setattr(
+        "services.spreadsheets.workbooks.run_process", lambda content: b"".join(describe_workbook(content))
+    )
 
 
 def by_openpyxl(rows: list[list[Any]], **sheets: list[list[Any]]) -> openpyxl.Workbook:
@@ -234,65 +238,6 @@ def test_files_that_are_refused(content: bytes, code: str, word: str) -> None:
 
     assert refusal.value.code == code
     assert word in refusal.value.message
-
-
-def with_declared_size(content: bytes, size: int) -> bytes:
-    """Return the archive with another uncompressed size of its sheet, in both headers."""
-    changed, name = bytearray(content), b"xl/worksheets/sheet1.xml"
-    struct.pack_into("<I", changed, changed.find(name) - 30 + 22, size)
-    struct.pack_into("<I", changed, changed.rfind(name) - 46 + 24, size)
-    return bytes(changed)
-
-
-def bomb() -> bytes:
-    return workbook(HEAD, after=f"<!--{' ' * (MAX_UNPACKED + 1_000)}-->")
-
-
-@pytest.mark.parametrize(
-    ("build", "code"),
-    [
-        (lambda: workbook('<row r="1048576"><c r="A1048576"><v>1</v></c></row>'), "too_many_rows"),
-        (lambda: workbook(HEAD + '<row r="2"><c r="XFD2"><v>1</v></c></row>'), "too_many_columns"),
-        (bomb, "payload_too_large"),
-        (lambda: with_declared_size(bomb(), 1_000), "unreadable_file"),
-        (lambda: with_declared_size(workbook(HEAD), 0xFFFF_FFF0), "payload_too_large"),
-        (lambda: workbook(HEAD, parts={f"x/{n}": "" for n in range(2_001)}), "payload_too_large"),
-        (
-            lambda: workbook(HEAD, parts={"xl/sharedStrings.xml": "<sst>" + "<si>" * 500_000}),
-            "unreadable_file",
-        ),
-    ],
-    ids=["last row", "last column", "bomb", "size too small", "size too large", "entries", "nested"],
-)
-def test_hostile_workbooks_need_little_memory(build: Callable[[], bytes], code: str) -> None:
-    content = build()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    assert code_of(content) == code
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
-
-
-def test_a_text_that_all_cells_share_ends_the_process_and_not_the_server() -> None:
-    texts = f'<sst xmlns="{MAIN}"><si><t>{"x" * 32_000}</t></si></sst>'
-    rows = "<row>" + '<c t="s"><v>0</v></c>' * 100 + "</row>"
-
-    content = workbook(HEAD + rows * 1_000, parts={"xl/sharedStrings.xml": texts})
-
-    assert code_of(content) == "payload_too_large"
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_500_000  # kB; the texts are 3.2 GB
-
-
-def test_the_process_gets_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[dict[str, Any]] = []
-    start = subprocess.Popen
-    monkeypatch.setenv("JWT_SECRET_KEY", "secret")
-    monkeypatch.setattr(
-        "services.spreadsheets.workbooks.subprocess.Popen",
-        lambda *command, **options: started.append(options) or start(*command, **options),
-    )
-
-    assert cells('<row r="2"><c r="A2"><v>1</v></c></row>') == [(1, None)]
-    assert "JWT_SECRET_KEY" not in started[0]["env"]
 
 
 def test_a_table_has_at_most_50_000_rows(monkeypatch: pytest.MonkeyPatch) -> None:
