@@ -78,6 +78,22 @@ def test_a_name_without_glyphs_is_refused_with_its_characters(clinic: Clinic) ->
     assert all(character in response.get_json()["message"] for character in "陳大文")
 
 
+def test_a_control_character_is_named_once_by_its_code_point(clinic: Clinic) -> None:
+    bill = bill_of(clinic, name="Amina \x07\x1b Chan")
+
+    response = clinic.receptionist.get(f"/billings/{bill['id']}/document")
+
+    assert response.status_code == 422
+    assert "No font has these characters: U+0007 U+001B. " in response.get_json()["message"]
+
+
+def test_a_byte_order_mark_of_a_file_does_not_prevent_the_document(clinic: Clinic) -> None:
+    text = pdf.text_of(document(clinic, bill_of(clinic, name="\ufeffAmina \ufeffChan")))
+
+    assert "Amina" in text
+    assert "Chan" in text
+
+
 def test_text_is_never_markup(clinic: Clinic) -> None:
     name = "#panic() *bold* $x$ \\ @ref <label> // [x]"
 
