@@ -153,8 +153,8 @@ from resources.verification import VerificationPage
 from resources.visit import VisitAddendumList, VisitItem, VisitList, VisitSign
 from services.audit import audit_chain, audit_log
 from services.exports import exports
+from services.imports.kinds import KINDS
 from services.jobs import registry as job_registry
-from services.spreadsheets.kinds import KINDS
 from services.users import sessions
 from services.users.blocked_attempts import blocked_attempts
 

@@ -22,10 +22,11 @@ from enums import ImportRowState, ImportState, ImportSubject, JobState, OnDuplic
 from errors import ClinicError
 from extensions import db
 from models import Import, ImportedRow, Job
+from services.imports import imports
+from services.imports import report as import_report
+from services.imports.content import read_file, read_stored
+from services.imports.kinds import KINDS
 from services.jobs.worker import Worker
-from services.spreadsheets import import_report, imports
-from services.spreadsheets.import_content import read_file, read_stored
-from services.spreadsheets.kinds import KINDS
 from services.spreadsheets.reading import MAX_BYTES
 
 MAX_SHOWN = 10  # problems on the terminal

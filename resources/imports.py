@@ -24,9 +24,11 @@ from schemas.imports import (
     ImportRowOut,
 )
 from security.permissions import Permission
+from services.imports import content as import_content
+from services.imports import imports
+from services.imports import report as import_report
+from services.imports.content import ReadFile
 from services.listing.spec import ListQuery, Page
-from services.spreadsheets import import_content, import_report, imports
-from services.spreadsheets.import_content import ReadFile
 from services.spreadsheets.reading import MAX_BYTES
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"

@@ -39,10 +39,10 @@ from services.calendar_feeds.integrity import calendar_feed_checks
 from services.clinic.integrity import clinic_checks
 from services.clinical.integrity import letter_checks
 from services.exports.integrity import export_checks
+from services.imports.integrity import import_checks
 from services.integrity_rule import IntegrityCheck, sum_of
 from services.jobs.integrity import job_checks
 from services.messages.integrity import message_checks
-from services.spreadsheets.integrity import import_checks
 from services.users.integrity import user_checks
 
 OCCUPYING = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)

@@ -9,7 +9,7 @@ from resources.import_kinds.inventory import INVENTORY
 from resources.import_kinds.opening_balances import OPENING_BALANCES
 from resources.import_kinds.patients import PATIENTS
 from resources.import_kinds.price_list import PRICE_LIST
-from services.spreadsheets.kinds import ImportKind
+from services.imports.kinds import ImportKind
 
 IMPORT_KINDS: dict[ImportSubject, ImportKind] = {
     kind.name: kind for kind in (PATIENTS, DOCTORS, APPOINTMENTS, INVENTORY, PRICE_LIST, OPENING_BALANCES)

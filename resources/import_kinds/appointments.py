@@ -16,11 +16,11 @@ from resources.import_kinds.references import DOCTOR, PATIENT
 from schemas.appointment import AppointmentImport
 from security.permissions import Actor
 from services import clock
+from services.imports.kinds import ImportKind, ImportRow
+from services.imports.undone_rows import undone_ids
 from services.rows import lock_rows
 from services.scheduling import appointments
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.kinds import ImportKind, ImportRow
-from services.spreadsheets.undone_rows import undone_ids
 
 COLUMNS = (
     *PATIENT.columns,

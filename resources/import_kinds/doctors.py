@@ -13,9 +13,9 @@ from models import Appointment, Doctor, Visit
 from resources.import_kinds.members import stored_members, validated
 from schemas.doctor import DoctorCreate, DoctorPatch
 from security.permissions import Actor
+from services.imports.kinds import ImportKind, ImportRow, freed
 from services.scheduling import doctors
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.kinds import ImportKind, ImportRow, freed
 
 MAX_LICENSE_NUMBER = 100
 COLUMNS = (

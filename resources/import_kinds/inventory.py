@@ -14,10 +14,10 @@ from models import InventoryItem, InventoryUsage, StockMovement
 from resources.import_kinds.members import stored_members, validated
 from schemas.inventory import ItemCreate, ItemPatch
 from security.permissions import Actor
+from services.imports.kinds import ImportKind, ImportRow, freed
 from services.inventory import items
 from services.search_key import search_key
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.kinds import ImportKind, ImportRow, freed
 
 MAX_SKU = 100
 STOCK = frozenset({"quantity", "lot_number", "expires_on"})

@@ -15,9 +15,9 @@ from resources.import_kinds.references import PATIENT
 from schemas.billing import OpeningBalanceIn
 from security.permissions import Actor
 from services.billing import opening_balances
+from services.imports.kinds import ImportKind, ImportRow
 from services.rows import lock_rows
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.kinds import ImportKind, ImportRow
 
 COLUMNS = (
     *PATIENT.columns,

@@ -14,11 +14,11 @@ from models import Appointment, Billing, LedgerEntry, MedicalHistory, Patient, V
 from resources.import_kinds.members import stored_members, validated
 from schemas.patient import BloodType, MedicalHistoryIn, PatientCreate, PatientPatch
 from security.permissions import Actor
+from services.imports.kinds import ImportKind, ImportRow, freed
+from services.imports.undone_rows import undone_ids
 from services.patients import birth_dates, duplicates, medical_history, patients
 from services.rows import mapping
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.kinds import ImportKind, ImportRow, freed
-from services.spreadsheets.undone_rows import undone_ids
 
 HISTORY = ("allergies", "conditions", "medications", "surgical_history", "family_history", "medical_notes")
 MAX_FILE_NUMBER = 50

@@ -14,8 +14,8 @@ from resources.import_kinds.members import stored_members, validated
 from schemas.price_list import PriceListItemIn, PriceListItemPatch
 from security.permissions import Actor
 from services.billing import price_list
+from services.imports.kinds import ImportKind, ImportRow, freed
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.kinds import ImportKind, ImportRow, freed
 
 MAX_CODE = 100
 COLUMNS = (

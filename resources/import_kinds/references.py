@@ -13,8 +13,8 @@ from enums import ImportSubject
 from errors import invalid
 from extensions import db
 from models import Base, Doctor, ImportSource, Patient
+from services.imports.kinds import ImportRow
 from services.spreadsheets.columns import CellType, ImportColumn
-from services.spreadsheets.kinds import ImportRow
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from enums import JobState
 from models import Event, Job
 from services import clock
 from services.exports.files import remove_expired
+from services.imports.expiry import remove_old_files
 from services.jobs.transactions import queue_transaction
 from services.rows import execute_core
-from services.spreadsheets.expiry import remove_old_files
 
 DONE_JOBS = timedelta(days=7)
 DEAD_JOBS = timedelta(days=90)

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from models import Event
+from services.imports import imports
+from services.imports import runs as import_runs
+from services.imports import undo as import_undo
 from services.messages import planning, sending
-from services.spreadsheets import import_runs, import_undo, imports
 from services.users import emergency_alerts
 
 Handler = Callable[[dict[str, Any]], None]

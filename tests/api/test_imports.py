@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from python_calamine import CalamineWorkbook
 
-from services.spreadsheets import import_content
-from services.spreadsheets.imports import clean_file_name
+from services.imports import content as import_content
+from services.imports.imports import clean_file_name
 from services.spreadsheets.reading import MAX_BYTES
 from tests.support.clinic import Clinic
 from tests.support.concurrency import run_concurrently

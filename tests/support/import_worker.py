@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask.cli import FlaskGroup
 
 from app import create_app
-from services.spreadsheets import import_runs
+from services.imports import runs as import_runs
 
 
 def main() -> None:

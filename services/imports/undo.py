@@ -22,12 +22,12 @@ from models import Base, Import, ImportedRow, ImportSource
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
+from services.imports.batches import BATCH, save_counts, with_retries
+from services.imports.content import ImportPlan, Problem, plan_of, problem_of, problems_of
+from services.imports.kinds import ImportKind
+from services.imports.rows import versions_of
 from services.jobs.transactions import rehearsal, transaction
 from services.rows import execute_core, get_or_404, lock_rows
-from services.spreadsheets.batches import BATCH, save_counts, with_retries
-from services.spreadsheets.import_content import ImportPlan, Problem, plan_of, problem_of, problems_of
-from services.spreadsheets.import_rows import versions_of
-from services.spreadsheets.kinds import ImportKind
 
 UNDO_DAYS = timedelta(days=7)
 CHECKED = 1_000  # rows that a request checks with one query

@@ -26,13 +26,9 @@ from models import Import, ImportedRow, ImportSource
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.jobs.failures import Dead
-from services.jobs.transactions import rehearsal, transaction
-from services.rows import execute_core, get_or_404, lock_rows
-from services.spreadsheets import import_undo
-from services.spreadsheets.batches import BATCH, BATCH_SECONDS, save_counts, with_retries
-from services.spreadsheets.file_duplicates import FileDuplicates
-from services.spreadsheets.import_content import (
+from services.imports import undo as import_undo
+from services.imports.batches import BATCH, BATCH_SECONDS, save_counts, with_retries
+from services.imports.content import (
     FileRow,
     ImportPlan,
     plan_of,
@@ -40,7 +36,8 @@ from services.spreadsheets.import_content import (
     read_row,
     read_stored,
 )
-from services.spreadsheets.import_rows import (
+from services.imports.file_duplicates import FileDuplicates
+from services.imports.rows import (
     Match,
     Outcome,
     count_states,
@@ -51,6 +48,9 @@ from services.spreadsheets.import_rows import (
     versions_of,
     with_versions,
 )
+from services.jobs.failures import Dead
+from services.jobs.transactions import rehearsal, transaction
+from services.rows import execute_core, get_or_404, lock_rows
 from services.spreadsheets.reading import SourceRow
 
 State = ImportRowState

@@ -16,8 +16,8 @@ from enums import ImportSubject, OnDuplicate
 from errors import ClinicError
 from extensions import db
 from models import Import, ImportFile
+from services.imports.kinds import KINDS, SOURCE_ID, ImportKind, ImportRow
 from services.rows import read_outside_transaction
-from services.spreadsheets.kinds import KINDS, SOURCE_ID, ImportKind, ImportRow
 from services.spreadsheets.reading import SourceRow, SourceTable, read_table
 from services.spreadsheets.row_values import ParsedRow, parse_row
 from services.spreadsheets.values import ValueOptions

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from column_types import unique_key
+from services.imports.content import FileRow
+from services.imports.kinds import ImportKind
 from services.patients.name_matching import similar_names
-from services.spreadsheets.import_content import FileRow
-from services.spreadsheets.kinds import ImportKind
 
 # A trait of more rows is a placeholder, such as 01/01/1900. It identifies nobody.
 MAX_SHARING = 200

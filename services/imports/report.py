@@ -11,9 +11,9 @@ import xlsxwriter
 from sqlalchemy import Row, select
 
 from models import Import, ImportedRow
+from services.imports.content import ReadFile, file_removed
 from services.rows import execute_core
 from services.spreadsheets.cells import Cell, CellError
-from services.spreadsheets.import_content import ReadFile, file_removed
 
 TITLES = ("Row", "State", "Field", "Problem")
 MAX_CELL = 32_767  # characters that a cell of a workbook holds

@@ -6,8 +6,8 @@ from sqlalchemy import and_, func, or_, select
 
 from enums import ImportAction, ImportRowState, ImportState
 from models import Import, ImportedRow, ImportSource
+from services.imports.kinds import KINDS
 from services.integrity_rule import IntegrityCheck
-from services.spreadsheets.kinds import KINDS
 
 COUNTED = (
     ImportRowState.READY,

@@ -18,12 +18,8 @@ from models import Import, ImportedRow, ImportFile
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.jobs import queue
-from services.listing import paging
-from services.listing.spec import Condition, ListQuery, ListSpec, Page
-from services.rows import assign, changed_members, get_or_404
-from services.spreadsheets import import_undo
-from services.spreadsheets.import_content import (
+from services.imports import undo as import_undo
+from services.imports.content import (
     ImportPlan,
     ReadFile,
     as_text,
@@ -34,7 +30,11 @@ from services.spreadsheets.import_content import (
     plan_of,
     source_key,
 )
-from services.spreadsheets.import_rows import versions_of
+from services.imports.rows import versions_of
+from services.jobs import queue
+from services.listing import paging
+from services.listing.spec import Condition, ListQuery, ListSpec, Page
+from services.rows import assign, changed_members, get_or_404
 from services.spreadsheets.mapping import check_mapping, propose_mapping
 from services.spreadsheets.reading import SourceTable
 

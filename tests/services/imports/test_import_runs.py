@@ -11,8 +11,10 @@ from sqlalchemy import func, select, update
 
 from models import AuditLog, Import, ImportedRow, ImportFile, ImportSource, Patient
 from services import clock, integrity_checks
+from services.imports import batches
+from services.imports import runs as import_runs
+from services.imports import undo as import_undo
 from services.jobs import housekeeping
-from services.spreadsheets import batches, import_runs, import_undo
 from tests.support.clinic import Caller, Clinic
 from tests.support.imports import apply, csv_file, dry_run, problems, run, show, undo, upload, work
 

@@ -18,9 +18,9 @@ from errors import CONSTRAINTS, ClinicError
 from extensions import db
 from models import Base, ImportSource
 from security.permissions import Actor
+from services.imports.content import FileRow, ImportPlan, Problem, problem_of, problems_of
+from services.imports.kinds import ImportKind, ImportRow
 from services.rows import lock_rows, mapping
-from services.spreadsheets.import_content import FileRow, ImportPlan, Problem, problem_of, problems_of
-from services.spreadsheets.kinds import ImportKind, ImportRow
 
 
 @dataclass(frozen=True)

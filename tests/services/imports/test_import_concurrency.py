@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from models import AuditLog, Import, ImportSource, Patient
 from services import integrity_checks
-from services.spreadsheets import import_runs
+from services.imports import runs as import_runs
 from tests.support.clinic import Clinic
 from tests.support.concurrency import run_concurrently
 from tests.support.imports import csv_file, dry_run, run, show, upload, work

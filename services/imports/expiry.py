@@ -9,8 +9,8 @@ from sqlalchemy import and_, delete, or_, select, update
 from enums import ImportState
 from models import Import, ImportedRow, ImportFile
 from services import clock
+from services.imports.undo import UNDO_DAYS
 from services.rows import execute_core
-from services.spreadsheets.import_undo import UNDO_DAYS
 
 # An import that nobody applies, after its last change: long enough to correct a file over a weekend.
 UNUSED_DAYS = timedelta(days=3)

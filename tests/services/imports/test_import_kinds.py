@@ -16,8 +16,8 @@ from models import Appointment, InventoryItem, PriceListItem
 from resources.import_kinds import IMPORT_KINDS
 from security.permissions import Actor
 from services import clock
+from services.imports.kinds import ImportKind, ImportRow
 from services.jobs.transactions import transaction
-from services.spreadsheets.kinds import ImportKind, ImportRow
 from services.spreadsheets.mapping import propose_mapping
 from tests.support import imports
 from tests.support.clinic import Clinic
