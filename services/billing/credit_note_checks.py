@@ -71,7 +71,7 @@ def _wrong_sums() -> Select[Any]:
 def _issued() -> Subquery:
     """Select amount and tax, before a void, of the bills with a credit note, a refund or a void.
 
-    A void reverses the charges first. Nothing else reverses a charge.
+    A void reverses the items first: charges, or an opening balance. Nothing else reverses one.
     """
     concerned: CompoundSelect[Any] = union(
         select(CreditNote.billing_id),
@@ -80,7 +80,7 @@ def _issued() -> Subquery:
     )
     void = (
         select(LedgerEntry.billing_id, func.min(LedgerEntry.id).label("first_id"))
-        .where(LedgerEntry.kind == LedgerKind.REVERSAL, ledger.counts_as(LedgerKind.CHARGE))
+        .where(LedgerEntry.kind == LedgerKind.REVERSAL, ledger.counts_as(*ledger.ITEMS))
         .group_by(LedgerEntry.billing_id)
         .subquery()
     )
@@ -94,7 +94,7 @@ def _issued() -> Subquery:
         .outerjoin(void, void.c.billing_id == LedgerEntry.billing_id)
         .where(
             LedgerEntry.billing_id.in_(concerned),
-            ledger.counts_as(LedgerKind.CHARGE, LedgerKind.DISCOUNT, LedgerKind.TAX),
+            ledger.counts_as(*ledger.ITEMS, LedgerKind.DISCOUNT, LedgerKind.TAX),
             or_(void.c.first_id.is_(None), LedgerEntry.id < void.c.first_id),
         )
         .group_by(LedgerEntry.billing_id)

@@ -8,6 +8,7 @@ its amount. The caller has locked the bill.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from sqlalchemy import func, inspect, select
@@ -75,6 +76,31 @@ def choose(bill: Billing, note_id: int | None) -> CreditNote:
             errors={"credit_note_id": f"choose one of {names}"},
         )
     return next(iter(notes.values()))
+
+
+@dataclass(frozen=True)
+class InvoiceAmounts:
+    """The amounts that an invoice prints."""
+
+    subtotal: Decimal
+    discount: Decimal
+    tax: Decimal
+    total: Decimal
+
+
+def invoice_amounts(bill: Billing) -> InvoiceAmounts:
+    """Return the amounts of the invoice of a bill with its computed fields, void or not.
+
+    A void reverses the ledger of a bill. Its credit notes keep amount and tax.
+    """
+    if bill.voided_at is None:
+        amounts = (bill.subtotal, bill.discount, bill.tax, bill.amount)
+        return InvoiceAmounts(*(amount or ledger.ZERO for amount in amounts))
+    subtotal = sum((item.quantity * item.unit_price for item in bill.items), ledger.ZERO)
+    notes = bill.credit_notes or ()
+    tax = sum((note.tax for note in notes), ledger.ZERO)
+    total = sum((note.amount for note in notes), ledger.ZERO)
+    return InvoiceAmounts(subtotal, subtotal + tax - total, tax, total)
 
 
 def _may_have_notes(bill: Billing) -> bool:

@@ -155,13 +155,17 @@ def versions(ids: Collection[int]) -> dict[int, int]:
 
 
 def spent(ids: Collection[int]) -> list[int]:
-    """Return the opening balances that cannot be reversed: bills with other entries, and spent credit."""
+    """Return the opening balances that cannot be reversed: bills with other entries, and spent credit.
+
+    The credits of a patient are reversed together, or none of them: the ledger does not know which was spent.
+    """
     other = aliased(LedgerEntry)
     has_others = exists().where(other.billing_id == LedgerEntry.billing_id, other.id != LedgerEntry.id)
-    credit = select(-func.sum(other.amount)).where(
+    on_account = select(-func.sum(other.amount)).where(
         other.patient_id == LedgerEntry.patient_id, other.billing_id.is_(None)
     )
-    is_spent = and_(LedgerEntry.billing_id.is_(None), credit.scalar_subquery() < -LedgerEntry.amount)
+    credit, brought = on_account.scalar_subquery(), on_account.where(other.id.in_(ids)).scalar_subquery()
+    is_spent = and_(LedgerEntry.billing_id.is_(None), credit < brought)
     return list(
         db.session.scalars(select(LedgerEntry.id).where(LedgerEntry.id.in_(ids), or_(has_others, is_spent)))
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from enums import PaymentMethod
 from models import Billing, CreditNote
 from security.link_tokens import Purpose
+from services.billing.credit_notes import invoice_amounts
 from services.billing.ledger import ZERO
 from services.documents.blocks import Block, paragraph, sums
 from services.documents.invoice import item_table
@@ -46,13 +45,12 @@ def _lines(bill: Billing, note: CreditNote, language: DocumentLanguage) -> list[
 
 def _sums(bill: Billing, note: CreditNote, language: DocumentLanguage) -> list[Block]:
     """Return the credited amount, and the tax in it."""
-    notes = [each for each in bill.credit_notes or () if each.id <= note.id]
-    total = sum((each.amount for each in notes), ZERO)
-    is_rest = note.refund_id is None and len(notes) > 1
+    invoice, is_of_void = invoice_amounts(bill), note.refund_id is None
+    is_rest = is_of_void and note.amount != invoice.total
     rows = [
-        (language.text("discount"), -_discount(bill, notes), note.refund_id is None),
-        (language.text("invoice_total"), total, is_rest),
-        (language.text("credited_before"), note.amount - total, is_rest),
+        (language.text("discount"), -invoice.discount, is_of_void),
+        (language.text("invoice_total"), invoice.total, is_rest),
+        (language.text("credited_before"), note.amount - invoice.total, is_rest),
         (language.text("net_amount"), note.amount - note.tax, note.tax > ZERO),
         (language.text("tax", rate=language.percent(bill.tax_rate)), note.tax, note.tax > ZERO),
     ]
@@ -67,9 +65,3 @@ def _sums(bill: Billing, note: CreditNote, language: DocumentLanguage) -> list[B
         ),
         code=verification_code(Purpose.VERIFY_CREDIT_NOTE, note.id, language),
     )
-
-
-def _discount(bill: Billing, notes: list[CreditNote]) -> Decimal:
-    """Return the discount of a void bill. Its ledger entry is reversed, but its credit notes are not."""
-    subtotal = sum((item.quantity * item.unit_price for item in bill.items), ZERO)
-    return subtotal - sum((note.amount - note.tax for note in notes), ZERO)

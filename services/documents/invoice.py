@@ -12,6 +12,7 @@ from extensions import db
 from models import Billing, LedgerEntry
 from security.link_tokens import Purpose
 from services.billing import ledger
+from services.billing.credit_notes import invoice_amounts
 from services.billing.ledger import ZERO
 from services.documents.blocks import Block, paragraph, sums, table
 from services.documents.language import DocumentLanguage
@@ -65,22 +66,22 @@ def item_table(bill: Billing, language: DocumentLanguage) -> list[Block]:
 
 def _sums(bill: Billing, language: DocumentLanguage) -> list[Block]:
     """Return the sums from subtotal to balance. One of zero is left out, except total and balance."""
-    parts: list[tuple[str, Decimal | None, int]] = [
-        (language.text("subtotal"), bill.subtotal, 1),
-        (language.text("discount"), bill.discount, -1),
-        (language.text("tax", rate=language.percent(bill.tax_rate)), bill.tax, 1),
+    amounts = invoice_amounts(bill)
+    parts: list[tuple[str, Decimal, int]] = [
+        (language.text("subtotal"), amounts.subtotal, 1),
+        (language.text("discount"), amounts.discount, -1),
+        (language.text("tax", rate=language.percent(bill.tax_rate)), amounts.tax, 1),
     ]
     settled: list[tuple[str, Decimal | None, int]] = [
         (language.text("paid"), bill.amount_paid, -1),
         (language.text("written_off"), bill.written_off, -1),
     ]
-    amount, balance = bill.amount or ZERO, bill.balance or ZERO
     return sums(
         (
             *((name, language.amount(sign * part), False) for name, part, sign in parts if part),
-            (language.text("total"), language.money(amount), True),
+            (language.text("total"), language.money(amounts.total), True),
             *((name, language.amount(sign * part), False) for name, part, sign in settled if part),
-            (language.text("balance_due"), language.money(balance), True),
+            (language.text("balance_due"), language.money(bill.balance or ZERO), True),
         ),
         code=verification_code(Purpose.VERIFY_INVOICE, bill.id, language),
     )

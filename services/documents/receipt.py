@@ -11,6 +11,7 @@ from extensions import db
 from models import Billing, LedgerEntry, Refund
 from security.link_tokens import Purpose
 from services.billing import ledger
+from services.billing.credit_notes import invoice_amounts
 from services.billing.ledger import ZERO
 from services.documents.blocks import Block, sums
 from services.documents.invoice import payment_table, settlements
@@ -91,7 +92,7 @@ def _sums(
     return sums(
         (
             (language.text("amount_received"), language.money(received), True),
-            (language.text("invoice_total"), language.money(bill.amount or ZERO), False),
+            (language.text("invoice_total"), language.money(invoice_amounts(bill).total), False),
             (language.text("balance_due"), language.money(bill.balance or ZERO), False),
         ),
         code=code,

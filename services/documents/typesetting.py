@@ -25,6 +25,9 @@ FONTS = ROOT / "data" / "fonts"
 MAX_NAMED = 20  # texts without glyph that an error names
 _WITHOUT_GLYPH = re.compile(r'the text `"(.+?)"` could not be displayed', re.DOTALL)
 _ESCAPE = re.compile(r"\\u\{([0-9a-f]+)\}")
+# PDF/UA forbids the byte order mark inside a text. Unicode names the word joiner as its replacement there:
+# it has no width either (https://www.unicode.org/faq/utf_bom.html#bom6).
+_BYTE_ORDER_MARK, _WORD_JOINER = "\ufeff", "\u2060"
 _compilers = threading.local()  # a compiler keeps the data of its last document, so each thread has its own
 
 
@@ -34,6 +37,7 @@ def typeset(template: str, data: Mapping[str, Any]) -> bytes:
     Raise 422 `unprintable_characters`, which names the characters that no font has.
     """
     source = json.dumps({**data, "fonts": _families()}, ensure_ascii=False)
+    source = source.replace(_BYTE_ORDER_MARK, _WORD_JOINER)
     missing: list[str] = []
     while len(missing) < MAX_NAMED:
         try:
@@ -43,8 +47,10 @@ def typeset(template: str, data: Mapping[str, Any]) -> bytes:
             if match is None:
                 raise
             characters = _ESCAPE.sub(lambda code: chr(int(code[1], 16)), match[1])
-            missing.append(characters)
-            source = source.replace(characters, "")  # to find the next one
+            missing.append(_visible(characters))
+            source = source.replace(
+                json.dumps(characters, ensure_ascii=False)[1:-1], ""
+            )  # to find the next one
         else:
             if not missing:
                 return document
@@ -54,6 +60,11 @@ def typeset(template: str, data: Mapping[str, Any]) -> bytes:
         f"No font has these characters: {' '.join(missing)}. Change the text, or ask the operator to add a "
         "font in FONT_PATHS.",
     )
+
+
+def _visible(characters: str) -> str:
+    """Return characters for an error. Those that a screen does not show are code points such as U+0007."""
+    return characters if characters.isprintable() else " ".join(f"U+{ord(each):04X}" for each in characters)
 
 
 def _compile(template: str, source: str) -> bytes:

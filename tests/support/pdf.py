@@ -63,6 +63,16 @@ def _plain(text: str) -> str:
     return " ".join(re.sub("[\u200b\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]", "", text).split())
 
 
+def is_on_paper(document: bytes) -> bool:
+    """Return True if every character is between the left and the right edge of its page."""
+    for page in pypdfium2.PdfDocument(document):
+        text = page.get_textpage()
+        boxes = [text.get_charbox(index) for index in range(text.count_chars())]
+        if min(box[0] for box in boxes) < 0 or max(box[2] for box in boxes) > page.get_width():
+            return False
+    return True
+
+
 def page_count(document: bytes) -> int:
     """Return the number of pages."""
     return len(pypdfium2.PdfDocument(document))

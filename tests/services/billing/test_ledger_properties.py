@@ -1,14 +1,16 @@
-"""Random bills, payments, refunds, voids, write-offs and claims, compared with a reference model in cents.
+"""Random bills, opening balances, payments, refunds, voids, write-offs and claims, compared with a model.
 
-The model has no ledger entries: it adds and subtracts. After each operation, the bills, the accounts and the
-revenue must agree with the model. Both must refuse the same operations.
+The model is in cents. It has no ledger entries: it adds and subtracts. After each operation, the bills, their
+credit notes, the accounts and the revenue must agree with it. Both must refuse the same operations.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -28,17 +30,20 @@ from hypothesis.stateful import (
 from enums import ClaimStatus, PaymentMethod, RefundStatus, Role
 from errors import ClinicError
 from extensions import db
+from models import LedgerEntry
 from security.permissions import Actor
-from services import integrity_checks
+from services import clock, integrity_checks
 from services.audit import audit_log
 from services.billing import (
     adjustments,
     bills,
     claims,
     ledger,
+    opening_balances,
     payments,
     refunds,
 )
+from services.billing.bills import BillChanges
 from services.patients import patients
 from services.reports import periods, revenue
 from tests.support.clinic import Clinic
@@ -64,6 +69,20 @@ class ModelBill:
     owed_to_insurers: int = 0
     written_off: int = 0
     void: bool = False
+    posted: bool = False  # the ledger has another entry than the items
+    entry: int = 0  # the ledger entry of an opening balance
+    credited: list[tuple[int, int]] = field(default_factory=list)  # amount and tax of each credit note
+
+    @property
+    def credited_amount(self) -> int:
+        return sum(amount for amount, _tax in self.credited)
+
+    def credit(self, limit: int) -> None:
+        """Issue a credit note, up to the rest of the bill."""
+        before, tax_before = self.credited_amount, sum(tax for _amount, tax in self.credited)
+        if part := min(limit, self.amount - before):
+            tax = (2 * self.tax * (before + part) + self.amount) // (2 * self.amount)
+            self.credited.append((part, tax - tax_before))
 
     @property
     def paid(self) -> int:
@@ -129,12 +148,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     created: Bundle[ModelBill] = Bundle("bills")
     requests: Bundle[ModelRefund] = Bundle("requests")
+    brought_credit: Bundle[tuple[int, int, int]] = Bundle("brought_credit")  # entry, patient, amount
     approved_claims: Bundle[ModelClaim] = Bundle("approved_claims")
 
     def __init__(self, clinic: Clinic) -> None:
         super().__init__()
         self.clinic = clinic
         self.model = Model()
+        self.references = itertools.count(1)
         self.admin = Actor(clinic.admin.user_id, "Admin", Role.ADMIN)
         self.receptionist = Actor(clinic.receptionist.user_id, "Receptionist", Role.RECEPTIONIST)
 
@@ -174,6 +195,55 @@ class LedgerMachine(RuleBasedStateMachine):
         return Counter({name: int(amount * 100) for name, amount in totals.items()})
 
     # --- Operations ---
+
+    @rule(target=created, patient=st.integers(0, 1), amount=cents)
+    def bring_debt(self, patient: int, amount: int) -> Any:
+        model_bill = ModelBill(0, self.patients[patient], amount, 0)
+        model_bill.id, model_bill.entry = self._bring(model_bill.patient, amount)
+        self.model.bills.append(model_bill)
+        return model_bill
+
+    @rule(target=brought_credit, patient=st.integers(0, 1), amount=cents)
+    def bring_credit(self, patient: int, amount: int) -> Any:
+        patient_id = self.patients[patient]
+        _bill, entry = self._bring(patient_id, -amount)
+        self.model.credit[patient_id] += amount
+        return (entry, patient_id, amount)
+
+    def _bring(self, patient_id: int, amount: int) -> Any:
+        def bring() -> tuple[int, int]:
+            entry = opening_balances.create(
+                self.admin,
+                patient_id=patient_id,
+                amount=money(amount),
+                date=clock.today() - timedelta(days=400),
+                reference=str(next(self.references)),
+            )
+            db.session.flush()
+            return entry.billing_id or 0, entry.id
+
+        return self.perform(None, bring)
+
+    @rule(credit=consumes(brought_credit))
+    def undo_credit(self, credit: tuple[int, int, int]) -> None:
+        entry, patient_id, amount = credit
+        expected = "in_use" if amount > self.model.credit[patient_id] else None
+        self.perform(expected, lambda: self._reverse(entry))
+        if expected is None:
+            self.model.credit[patient_id] -= amount
+
+    @rule(model_bill=created)
+    def undo_debt(self, model_bill: ModelBill) -> None:
+        if not model_bill.entry:
+            return
+        is_open = model_bill.requests.total() or any(claim.open for claim in model_bill.claims)
+        expected = "in_use" if is_open or model_bill.posted or model_bill.void else None
+        self.perform(expected, lambda: self._reverse(model_bill.entry))
+        if expected is None:
+            self._apply_void(model_bill)
+
+    def _reverse(self, entry_id: int) -> None:
+        opening_balances.reverse(self.admin, db.session.get_one(LedgerEntry, entry_id), "undone")
 
     @rule(
         target=created,
@@ -244,6 +314,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Apply a payment: the part above the balance becomes credit."""
         applied = min(amount, model_bill.balance)
         model_bill.by_method[method] += applied
+        model_bill.posted |= applied > 0
         if method == "credit":
             self.model.credit[model_bill.patient] -= applied
         else:
@@ -369,6 +440,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif bill.void:
             bill.owed_to_insurers -= amount
         else:
+            bill.credit(amount)
             bill.by_method[refund.method] -= amount
             if refund.method == "credit":
                 self.model.credit[refund.patient] += amount
@@ -384,6 +456,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         if expected is None:
             model_bill.written_off += amount
+            model_bill.posted = True
             self.model.revenue["written_off"] += amount
 
     @rule(model_bill=created, share=st.integers(0, 110))
@@ -391,21 +464,27 @@ class LedgerMachine(RuleBasedStateMachine):
         discount = model_bill.subtotal * share // 100
         current = 0 if model_bill.void else model_bill.discount
         expected = None
-        if discount != current and (model_bill.void or model_bill.paid or model_bill.written_off):
+        if discount != current and (
+            model_bill.void or model_bill.paid or model_bill.written_off or model_bill.credited
+        ):
             expected = "read_only"
         elif discount > model_bill.subtotal:
             expected = "validation_failed"
+        changes: BillChanges = {"discount": money(discount)}
+        if discount != current:
+            changes["discount_reason"] = "agreed"  # an opening balance has none
         self.perform(
             expected,
             lambda: bills.update(
                 self.receptionist,
                 bills.get(self.receptionist, model_bill.id, lock=True),
                 if_match=False,
-                discount=money(discount),
+                **changes,
             ),
         )
         if expected is None and not model_bill.void:
             before = (model_bill.tax, model_bill.discount)
+            model_bill.posted |= discount != current
             model_bill.discount = discount
             self.model.revenue.update(
                 billed=model_bill.tax - before[0], discounted=model_bill.discount - before[1]
@@ -420,17 +499,21 @@ class LedgerMachine(RuleBasedStateMachine):
             lambda: adjustments.void(self.admin, bills.get(self.admin, model_bill.id, lock=True), reason="x"),
         )
         if expected is None:
-            self.model.revenue.subtract(
-                billed=model_bill.subtotal + model_bill.tax,
-                discounted=model_bill.discount,
-                written_off=model_bill.written_off,
-            )
-            credit, insured = self.model.credit, model_bill.by_method["insurance"]
-            credit[model_bill.patient] += model_bill.paid - insured
-            above = min(model_bill.above_balance, credit[model_bill.patient])
-            credit[model_bill.patient] -= above
-            model_bill.owed_to_insurers = insured + above
-            model_bill.void, model_bill.by_method = True, Counter()
+            self._apply_void(model_bill)
+
+    def _apply_void(self, model_bill: ModelBill) -> None:
+        model_bill.credit(model_bill.amount)
+        self.model.revenue.subtract(
+            billed=0 if model_bill.entry else model_bill.subtotal + model_bill.tax,
+            discounted=model_bill.discount,
+            written_off=model_bill.written_off,
+        )
+        credit, insured = self.model.credit, model_bill.by_method["insurance"]
+        credit[model_bill.patient] += model_bill.paid - insured
+        above = min(model_bill.above_balance, credit[model_bill.patient])
+        credit[model_bill.patient] -= above
+        model_bill.owed_to_insurers = insured + above
+        model_bill.void, model_bill.by_method = True, Counter()
 
     @rule(target=approved_claims, model_bill=created, share=st.integers(1, 110))
     def claim(self, model_bill: ModelBill, share: int) -> Any:
@@ -510,6 +593,9 @@ class LedgerMachine(RuleBasedStateMachine):
                     money(model_bill.balance),
                     money(model_bill.paid),
                 )
+                assert [(note.amount, note.tax) for note in bill.credit_notes] == [
+                    (money(amount), money(tax)) for amount, tax in model_bill.credited
+                ]
                 amount = 0 if model_bill.void else model_bill.amount
                 assert (bill.amount, bill.is_paid) == (money(amount), model_bill.status == "paid")
             for patient in self.patients:

@@ -111,6 +111,17 @@ def test_a_debt_is_paid_and_a_credit_is_spent(clinic: Clinic) -> None:
     assert verify(clinic) == ""
 
 
+def test_credits_of_a_patient_are_undone_together_or_not_at_all(clinic: Clinic) -> None:
+    patient, other = clinic.patient()["id"], bring(clinic, "-20.00")["entry"]
+    credits = [bring(clinic, amount, patient, reference=amount)["entry"] for amount in ("-100.00", "-50.00")]
+    bill = clinic.bill("30.00", patient_id=patient)
+    clinic.receptionist.make(f"/billings/{bill['id']}/payments", amount="30.00", method="credit")
+
+    with clinic.inside():
+        assert sorted(opening_balances.spent([*credits, other])) == credits
+        assert opening_balances.spent([credits[0], other]) == []
+
+
 @pytest.mark.parametrize("amount", ["120.50", "-30.00"])
 def test_an_undo_reverses_the_entry_and_keeps_both(clinic: Clinic, amount: str) -> None:
     brought = bring(clinic, amount)

@@ -111,6 +111,24 @@ def test_each_document_refuses_characters_without_glyph(clinic: Clinic) -> None:
         assert all(character in response.get_json()["message"] for character in name)
 
 
+@pytest.mark.parametrize("locale", ["en", "ar"])
+def test_a_word_longer_than_a_line_stays_on_the_paper(clinic: Clinic, locale: str) -> None:
+    paths = with_letter(clinic, name="W" * 120, address="z" * 120)
+    bill = clinic.bill(
+        items=[{"description": "D" * 120, "quantity": 1, "unit_price": "9999999999.99"}],
+        notes=f"https://example.com/{'n' * 120}",
+        insurer_reference="R" * 60,
+    )
+    paths["bill"] = f"/billings/{bill['id']}/document?"
+
+    on_paper = {
+        title: pdf.is_on_paper(content(clinic.admin, f"{path}&locale={locale}&paper=a5"))
+        for title, path in paths.items()
+    }
+
+    assert [title for title, is_right in on_paper.items() if not is_right] == []
+
+
 def test_notes_may_contain_tabs_line_breaks_and_marks_of_direction(clinic: Clinic) -> None:
     notes = "Dose:\t5 ml\r\nnext line\n\nafter\u00a0an empty one \u200fx\u200b y \u202ez\u202c"
     bill = clinic.bill("10.00", notes=notes)

@@ -68,6 +68,22 @@ def test_a_void_bill_prints_void(clinic: Clinic) -> None:
     assert "must not be paid" in text
 
 
+def test_a_void_bill_prints_the_amounts_of_its_issue(clinic: Clinic) -> None:
+    """They are those of the public page, which asks the reader to compare them."""
+    discount = {"discount": "20.00", "discount_reason": "staff"}
+    bill = clinic.bill("100.00", tax_rate="10", amount_paid="50.00", payment_method="cash", **discount)
+    clinic.admin.post(f"/billings/{bill['id']}/refunds", {"amount": "30", "reason": "late"})
+    issued = ["Subtotal 100.00", "Discount -20.00", "Tax 10% 8.00", "Total $88.00"]
+    assert pdf.missing_part(pdf.text_of(document(clinic, bill)), issued) is None
+    clinic.admin.post(f"/billings/{bill['id']}/void", {"reason": "wrong patient"})
+
+    text = pdf.text_of(document(clinic, bill))
+    receipt = pdf.text_of(clinic.admin.get(f"/billings/{bill['id']}/document?type=receipt").get_data())
+
+    assert pdf.missing_part(text, [*issued, "Balance due $0.00"]) is None
+    assert pdf.missing_part(receipt, ["Invoice total $88.00", "Balance due $0.00"]) is None
+
+
 def test_a_name_without_glyphs_is_refused_with_its_characters(clinic: Clinic) -> None:
     bill = bill_of(clinic, name="陳大文 Chan")
 
@@ -76,6 +92,22 @@ def test_a_name_without_glyphs_is_refused_with_its_characters(clinic: Clinic) ->
     assert response.status_code == 422
     assert response.get_json()["error"] == "unprintable_characters"
     assert all(character in response.get_json()["message"] for character in "陳大文")
+
+
+def test_a_control_character_is_named_once_by_its_code_point(clinic: Clinic) -> None:
+    bill = bill_of(clinic, name="Amina \x07\x1b Chan")
+
+    response = clinic.receptionist.get(f"/billings/{bill['id']}/document")
+
+    assert response.status_code == 422
+    assert "No font has these characters: U+0007 U+001B. " in response.get_json()["message"]
+
+
+def test_a_byte_order_mark_of_a_file_does_not_prevent_the_document(clinic: Clinic) -> None:
+    text = pdf.text_of(document(clinic, bill_of(clinic, name="\ufeffAmina \ufeffChan")))
+
+    assert "Amina" in text
+    assert "Chan" in text
 
 
 def test_text_is_never_markup(clinic: Clinic) -> None:
