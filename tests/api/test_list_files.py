@@ -27,6 +27,7 @@ from tests.support.furnished import Rows, furnish
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 Table = list[list[Any]]
+PLAIN_OBJECTS = ("payload", "mapping")  # members without a schema: their names are data
 
 
 def sheet_of(response: TestResponse) -> Table:
@@ -66,7 +67,7 @@ def flat(members: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the members of a JSON row by heading, as the documentation describes them."""
     cells: dict[str, Any] = {}
     for name, value in members.items():
-        if isinstance(value, dict) and prefix + name not in ("payload",):
+        if isinstance(value, dict) and prefix + name not in PLAIN_OBJECTS:
             cells |= flat(value, f"{prefix}{name}.")
         elif isinstance(value, (list, dict)):
             cells[prefix + name] = json.dumps(value, ensure_ascii=False) if value else None
@@ -193,6 +194,21 @@ def test_a_file_has_the_rows_of_the_query_string_and_no_pages(clinic: Clinic) ->
     assert clinic.admin.get("/patients?format=pdf").get_json()["errors"] == {
         "format": "must be one of json, csv, xlsx"
     }
+
+
+@pytest.mark.parametrize(
+    ("accept", "mimetype"),
+    [
+        ("text/csv; charset=utf-8", "text/csv"),  # as the response names it itself
+        ("text/csv;header=present, application/json;q=0.5", "text/csv"),
+        (f"{XLSX}, text/csv;q=0.1", XLSX),
+        ("application/json, text/plain, */*", "application/json"),  # axios
+        ("text/html, application/xml;q=0.9, */*;q=0.8", "application/json"),  # a browser
+        ("text/csv;q=0", "application/json"),
+    ],
+)
+def test_accept_selects_the_format(clinic: Clinic, accept: str, mimetype: str) -> None:
+    assert clinic.admin.get("/doctors", headers={"Accept": accept}).mimetype == mimetype
 
 
 def test_a_long_list_is_refused_and_names_the_job(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
