@@ -284,6 +284,52 @@ def test_nothing_is_sent_to_a_user_who_was_deactivated_meanwhile(
         assert session.scalar(select(func.count()).where(AuditLog.action == "export")) == 0
 
 
+def between_batches(monkeypatch: pytest.MonkeyPatch, perform: Callable[[], Any]) -> None:
+    """Read files row by row, and call a function after each row."""
+    add: Callable[..., None] = list_files.ListFile.add
+
+    def add_and_perform(*arguments: Any) -> None:
+        add(*arguments)
+        perform()
+
+    monkeypatch.setattr(list_files, "BATCH", 1)
+    monkeypatch.setattr(list_files.ListFile, "add", add_and_perform)
+
+
+def test_others_write_while_a_file_is_read(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [clinic.patient(address="old")["id"] for _ in range(3)]
+    statuses: list[int] = []
+
+    def write() -> None:
+        response = clinic.receptionist.patch(f"/patients/{ids[-1]}", {"address": "new"})
+        statuses.append(response.status_code)
+
+    between_batches(monkeypatch, write)
+
+    header, *lines = lines_of(clinic.admin.get("/patients?format=csv"))
+
+    assert statuses == [200, 200, 200]
+    assert [line[header.index("address")] for line in lines] == ["old", "old", "new"]
+
+
+def test_nothing_is_sent_to_a_user_whose_role_changed_meanwhile(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinic.patient(name="Secret Person")
+    receptionist = clinic.receptionist
+
+    def demote() -> None:
+        with clinic.inside() as session:
+            session.execute(update(User).where(User.id == receptionist.user_id).values(role=Role.TECHNICIAN))
+
+    between_batches(monkeypatch, demote)
+
+    response = receptionist.get("/patients?format=csv")
+
+    assert response.status_code == 403
+    assert "Secret" not in response.get_data(as_text=True)
+
+
 def test_files_have_a_name_a_limit_and_no_cache(make_clinic: Callable[..., Clinic]) -> None:
     clinic = make_clinic(rate_limit_enabled=True, rate_limit_files="1 per minute")
 
