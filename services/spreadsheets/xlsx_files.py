@@ -26,6 +26,7 @@ from services.spreadsheets.file_columns import CellKind, FileColumn
 MAX_ROWS = 1_048_575  # of a worksheet, without the header
 MAX_TEXT = 32_767  # UTF-16 units of a cell
 MAX_EXACT_INTEGER = 2**53
+MAX_EXACT_DIGITS = 15  # of an amount; the cents of a longer one change in a float
 CUT_MARK = " […] cut here: a cell holds 32,767 characters; CSV has the whole text"
 MAX_NAMED_CUTS = 100
 ACCENT = "#0B6E6E"  # that of the documents on paper
@@ -159,9 +160,12 @@ class _TableSheet:
 
     def _write_number(self, row: int, column: int, value: Any) -> None:
         if isinstance(value, str):
-            number = Decimal(value)
-            places = max(0, -int(number.as_tuple().exponent))
-            self.sheet.write_number(row, column, float(number), self.styles.decimals.get(places))
+            number = Decimal(value).as_tuple()
+            if len(number.digits) > MAX_EXACT_DIGITS:
+                self.sheet.write_string(row, column, value)
+                return
+            places = max(0, -int(number.exponent))
+            self.sheet.write_number(row, column, float(value), self.styles.decimals.get(places))
         elif isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER:
             self.sheet.write_string(row, column, str(value))
         else:

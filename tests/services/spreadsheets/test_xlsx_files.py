@@ -88,6 +88,8 @@ def parts(content: bytes) -> list[bytes]:
         ("-0.01", -0.01, "#,##0.00"),
         ("9999999999.9999", 9999999999.9999, "#,##0.0000"),
         ("9999999999", 9999999999, "General"),  # a currency without places
+        ("9999999999999.99", 9999999999999.99, "#,##0.00"),
+        ("99999999999999.99", "99999999999999.99", "General"),  # the value of a stock: no float is this amount
         (9007199254740992, 9007199254740992, "General"),
         (9007199254740993, "9007199254740993", "General"),  # no float is this number
         (30.5, 30.5, "General"),
