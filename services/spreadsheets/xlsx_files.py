@@ -77,8 +77,9 @@ def write_xlsx(
         ):
             styles = _add_styles(workbook)
             sheet = _TableSheet(workbook.add_worksheet(name[:31]), columns, styles, zone)
-            sheet.write(rows)
-            _write_about(workbook.add_worksheet("about"), dict(about) | sheet.cuts, styles)
+            count = sheet.write(rows)
+            lines = {**about, "rows": f"{count}", **sheet.cuts}
+            _write_about(workbook.add_worksheet("about"), lines, styles)
     except FileSizeError:
         message = "The sheet has more than 4 GiB. Use the format csv, or add a filter."
         raise ClinicError("too_many_rows", message) from None
@@ -124,8 +125,8 @@ class _TableSheet:
         }
         self.writers = [writers.get(column.kind, self._write_text) for column in columns]
 
-    def write(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Write the header and the rows."""
+    def write(self, rows: Iterable[Sequence[Any]]) -> int:
+        """Write the header and the rows. Return the number of rows."""
         iterator = iter(rows)
         sample = list(itertools.islice(iterator, SAMPLE))
         for number, column in enumerate(self.columns):
@@ -140,6 +141,7 @@ class _TableSheet:
             self.sheet.write_string(0, number, column.heading, style)
         count = self._write_rows(itertools.chain(sample, iterator))
         self.sheet.autofilter(0, 0, count, len(self.columns) - 1)
+        return count
 
     def _write_rows(self, rows: Iterator[Sequence[Any]]) -> int:
         count = 0
