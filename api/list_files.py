@@ -1,7 +1,8 @@
 """Lists as CSV and XLSX files: all rows that the filters select, with the fields that the role may read.
 
-The rows are read as compact JSON in a short transaction. On SQLite no other request can write meanwhile.
-The file is written after it, and is sent after a second transaction with the audit entry.
+The keys of the rows are read first, and then the rows in small transactions: on SQLite no other request can
+write during a transaction. The file is written after them, and is sent after a transaction with the audit
+entry.
 """
 
 from __future__ import annotations
@@ -212,10 +213,27 @@ class ListFile:
     """The rows of a list, read for an actor, and the file of them."""
 
     reader: ListReader
-    columns: list[FileColumn]
+    actor: Actor
+    keys: Sequence[int]
     lines: IO[bytes] = field(default_factory=lambda: SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115
     ids: list[int] = field(default_factory=list)
     patient_ids: set[int] = field(default_factory=set)
+
+    @property
+    def columns(self) -> list[FileColumn]:
+        """Return the columns that the actor may read."""
+        return columns_of(self.reader.serializer.out, self.actor)
+
+    def batches(self) -> Iterator[Sequence[int]]:
+        """Yield the keys of the rows in parts, each for one transaction."""
+        for start in range(0, len(self.keys), BATCH):
+            yield self.keys[start : start + BATCH]
+
+    def require_same_rights(self, actor: Actor | None) -> None:
+        """Raise 403 in a later transaction if the rights of the user have changed since the first one."""
+        if actor is None or actor.reader != self.actor.reader:
+            message = "Your rights have changed while the file was written. Send the request again."
+            raise ClinicError("forbidden", message)
 
     def add(self, batch: tuple[bytes, list[int], set[int]]) -> None:
         """Add rows as `ListReader.read_rows` returns them."""
@@ -224,26 +242,27 @@ class ListFile:
         self.ids += ids
         self.patient_ids |= patient_ids
 
-    def _rows(self) -> Iterator[list[Any]]:
+    def _rows(self, columns: Sequence[FileColumn]) -> Iterator[list[Any]]:
         self.lines.seek(0)
         for line in self.lines:
-            yield from cells_of(self.columns, line)
+            yield from cells_of(columns, line)
 
     def write(self, file_format: str, path: str) -> IO[bytes]:
         """Write the file, and return it at its start. It has no name and goes with its last reader."""
         target = TemporaryFile()  # noqa: SIM115 - the response closes it
-        rows = self._rows()
+        columns = self.columns
+        rows = self._rows(columns)
         if file_format == "csv":
-            write_csv(target, [column.heading for column in self.columns], rows)
+            write_csv(target, [column.heading for column in columns], rows)
         else:
-            write_sheet(self.reader, target, self.columns, rows, path)
+            write_sheet(self.reader, target, columns, rows, path)
         self.lines.close()
         target.seek(0)
         return target
 
 
-def read_file(reader: ListReader, context: RequestContext) -> ListFile:
-    """Read the rows of a list for a response, in the current transaction.
+def begin(reader: ListReader, context: RequestContext) -> ListFile:
+    """Read the keys of the rows of a list for a response, in the current transaction.
 
     Raises 422 `too_many_rows` above `MAX_ROWS`.
     """
@@ -256,11 +275,16 @@ def read_file(reader: ListReader, context: RequestContext) -> ListFile:
             'POST /exports with "path" and "format".'
         )
         raise ClinicError("too_many_rows", message)
-    file = ListFile(reader, columns_of(reader.serializer.out, actor))
-    for start in range(0, len(keys), BATCH):
-        file.add(reader.read_rows(actor, keys[start : start + BATCH]))
     audit_log.take_reads()  # the file gets one entry, with its digest
-    return file
+    return ListFile(reader, actor, keys)
+
+
+def read_batch(
+    file: ListFile, context: RequestContext, keys: Sequence[int]
+) -> tuple[bytes, list[int], set[int]]:
+    """Read some rows of a file in the current transaction. Raise 403 if the rights have changed."""
+    file.require_same_rights(context.actor)
+    return file.reader.read_rows(file.actor, keys)
 
 
 def write_sheet(
@@ -284,8 +308,9 @@ def write_sheet(
     write_xlsx(target, columns, rows, name=name, zone=settings().zone, about=about)
 
 
-def record(file: ListFile, file_format: str, digest: str) -> None:
-    """Add the audit entry of a file to the current transaction."""
+def record(file: ListFile, context: RequestContext, file_format: str, digest: str) -> None:
+    """Add the audit entry of a file to the current transaction. Raise 403 if the rights have changed."""
+    file.require_same_rights(context.actor)
     facts = [f"rows={len(file.ids)}", f"format={file_format}", *file.reader.filters()]
     audit_log.record_export(file.reader.entity, file.ids, file.patient_ids, facts, f"sha256:{digest}")
 

@@ -264,6 +264,8 @@ class _Parser:
                 if op == "like" and column.kind is not Kind.TEXT:
                     raise ValueError("_like is for text only")
                 if op in ("gte", "lte"):
+                    if column.kind is Kind.BOOLEAN:
+                        raise ValueError("_gte and _lte are not for true and false")
                     self._require_once(name)
                 value = _parse_for_column(column, text)
                 if op == "like":

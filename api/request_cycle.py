@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import structlog
@@ -79,19 +80,26 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
 
 
 def _serve_file(method: Method, spec: EndpointSpec, context: RequestContext) -> Response:
-    """Serve a list as a file: read it, write the file without a transaction, and audit it.
+    """Serve a list as a file: read it in short transactions, write the file without one, and audit it.
 
-    Nothing is sent before the second transaction has verified the caller again and committed the audit entry.
+    Each transaction verifies the caller again, and has a time budget of its own. Nothing is sent before the
+    last one has committed the audit entry.
     """
+
+    def step(perform: Callable[[], Result]) -> Result:
+        deadline.start()
+        return _transaction(perform, spec, context)
+
     limit_files(context)
     file_format = response_format.requested_format(response_format.format_parameter(), spec.media_types)
     pairs = list(request.args.items(multi=True))
     reader = ListReader(method, spec, context.path, pairs)
-    file = _transaction(lambda: list_files.read_file(reader, context), spec, context)
-    with deadline.paused():
-        content = file.write(file_format, request.full_path)
-        digest = list_files.digest_of(content)
-    _transaction(lambda: list_files.record(file, file_format, digest), spec, context)
+    file = step(lambda: list_files.begin(reader, context))
+    for keys in file.batches():
+        file.add(step(partial(list_files.read_batch, file, context, keys)))
+    content = file.write(file_format, request.full_path)
+    digest = list_files.digest_of(content)
+    step(lambda: list_files.record(file, context, file_format, digest))
     return list_files.file_response(reader.list_spec.name, file_format, content)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import request
+from werkzeug.datastructures import MIMEAccept
 
 from services.charts import svg
 
@@ -31,7 +32,11 @@ def requested_format(name: str | None, media_types: tuple[str, ...]) -> str:
     """
     if name is not None:
         return name
-    best = request.accept_mimetypes.best_match(media_types)
+    # the parameters do not matter: text/csv; charset=utf-8 is the type of the files themselves
+    accepted = MIMEAccept(
+        (media_type.partition(";")[0], quality) for media_type, quality in request.accept_mimetypes
+    )
+    best = accepted.best_match(media_types)
     return next((each for each, media_type in MEDIA_TYPES.items() if media_type == best), "json")
 
 

@@ -240,7 +240,8 @@ def _list_parameters(list_spec: ListSpec[Any]) -> list[Schema]:
     for name, column in sorted(list_spec.columns.items()):
         if name in list_spec.filters or name in shared:
             continue
-        suffixes = ["_ne", "_gte", "_lte"] + ["_like"] * (column.kind is Kind.TEXT)
+        suffixes = ["_ne"] + ["_gte", "_lte"] * (column.kind is not Kind.BOOLEAN)
+        suffixes += ["_like"] * (column.kind is Kind.TEXT)
         summary = f"Equal to one of the values. Also {', '.join(name + suffix for suffix in suffixes)}."
         summary += _refused_to(list_spec, name)
         described.append(parameter(name, _kind_schema(column.kind, column.values), summary))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from sqlalchemy import Engine, and_, delete, func, insert, or_, select, update
 
-from enums import ExportState
+from enums import ExportState, JobState
 from errors import ClinicError
-from models import Export, ExportChunk
+from models import Export, ExportChunk, Job
 from services import clock
 from services.exports.exports import KEPT, LIFETIME, OPEN
 from services.rows import execute_core
@@ -73,13 +73,15 @@ def remove_expired() -> int:
         .where(Export.state == ExportState.READY, Export.expires_at <= now)
         .values(state=ExportState.EXPIRED)
     )
+    dead = select(Job.id).where(Job.state == JobState.DEAD)
     execute_core(
         update(Export)
-        .where(Export.state.in_(OPEN), Export.created_at <= now - LIFETIME)
+        .where(Export.state.in_(OPEN), or_(Export.created_at <= now - LIFETIME, Export.job_id.in_(dead)))
         .values(
             state=ExportState.FAILED,
             finished_at=now,
-            problem="No worker could write the file within a day. Ask for a new export.",
+            problem="No worker could write the file. Ask for a new export; if it fails too, tell an "
+            "administrator: GET /jobs names the reason.",
         )
     )
     useless = (

@@ -11,6 +11,7 @@ from itertools import islice
 
 from errors import ClinicError
 from services.spreadsheets.cells import Cell, text_cell
+from services.spreadsheets.csv_files import without_marks
 
 ENCODINGS = (
     "utf-8",
@@ -29,7 +30,6 @@ ENCODINGS = (
     "mac-roman",
 )
 DELIMITERS = (",", ";", "\t", "|")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 SAMPLED_ROWS = 100
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
@@ -45,7 +45,7 @@ def read_delimited(
     try:
         for values in reader:
             number += 1
-            cells = [text_cell(_without_mark(value)) for value in values]
+            cells = [text_cell(without_marks(value)) for value in values]
             if any(cell is not None for cell in cells):
                 yield number, cells
     except csv.Error as error:
@@ -60,11 +60,6 @@ def read_delimited(
             f"Row {number + 1} has a quotation mark without its partner. Write a quotation mark inside "
             'quotation marks twice: "".',
         ) from None
-
-
-def _without_mark(text: str) -> str:
-    """Remove the apostrophe that an export puts before a text, so that no program reads a formula."""
-    return text[1:] if text[:1] == "'" and text.startswith(_FORMULA_STARTS, 1) else text
 
 
 def _decode(content: bytes, encoding: str | None) -> str:

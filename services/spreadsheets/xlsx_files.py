@@ -26,6 +26,7 @@ from services.spreadsheets.file_columns import CellKind, FileColumn
 MAX_ROWS = 1_048_575  # of a worksheet, without the header
 MAX_TEXT = 32_767  # UTF-16 units of a cell
 MAX_EXACT_INTEGER = 2**53
+MAX_EXACT_DIGITS = 15  # of an amount; the cents of a longer one change in a float
 CUT_MARK = " […] cut here: a cell holds 32,767 characters; CSV has the whole text"
 MAX_NAMED_CUTS = 100
 ACCENT = "#0B6E6E"  # that of the documents on paper
@@ -76,8 +77,9 @@ def write_xlsx(
         ):
             styles = _add_styles(workbook)
             sheet = _TableSheet(workbook.add_worksheet(name[:31]), columns, styles, zone)
-            sheet.write(rows)
-            _write_about(workbook.add_worksheet("about"), dict(about) | sheet.cuts, styles)
+            count = sheet.write(rows)
+            lines = {**about, "rows": f"{count}", **sheet.cuts}
+            _write_about(workbook.add_worksheet("about"), lines, styles)
     except FileSizeError:
         message = "The sheet has more than 4 GiB. Use the format csv, or add a filter."
         raise ClinicError("too_many_rows", message) from None
@@ -123,8 +125,8 @@ class _TableSheet:
         }
         self.writers = [writers.get(column.kind, self._write_text) for column in columns]
 
-    def write(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Write the header and the rows."""
+    def write(self, rows: Iterable[Sequence[Any]]) -> int:
+        """Write the header and the rows. Return the number of rows."""
         iterator = iter(rows)
         sample = list(itertools.islice(iterator, SAMPLE))
         for number, column in enumerate(self.columns):
@@ -139,6 +141,7 @@ class _TableSheet:
             self.sheet.write_string(0, number, column.heading, style)
         count = self._write_rows(itertools.chain(sample, iterator))
         self.sheet.autofilter(0, 0, count, len(self.columns) - 1)
+        return count
 
     def _write_rows(self, rows: Iterator[Sequence[Any]]) -> int:
         count = 0
@@ -159,9 +162,12 @@ class _TableSheet:
 
     def _write_number(self, row: int, column: int, value: Any) -> None:
         if isinstance(value, str):
-            number = Decimal(value)
-            places = max(0, -int(number.as_tuple().exponent))
-            self.sheet.write_number(row, column, float(number), self.styles.decimals.get(places))
+            number = Decimal(value).as_tuple()
+            if len(number.digits) > MAX_EXACT_DIGITS:
+                self.sheet.write_string(row, column, value)
+                return
+            places = max(0, -int(number.exponent))
+            self.sheet.write_number(row, column, float(value), self.styles.decimals.get(places))
         elif isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER:
             self.sheet.write_string(row, column, str(value))
         else:

@@ -27,6 +27,7 @@ from tests.support.furnished import Rows, furnish
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 Table = list[list[Any]]
+PLAIN_OBJECTS = ("payload", "mapping")  # members without a schema: their names are data
 
 
 def sheet_of(response: TestResponse) -> Table:
@@ -66,7 +67,7 @@ def flat(members: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the members of a JSON row by heading, as the documentation describes them."""
     cells: dict[str, Any] = {}
     for name, value in members.items():
-        if isinstance(value, dict) and prefix + name not in ("mapping", "payload"):
+        if isinstance(value, dict) and prefix + name not in PLAIN_OBJECTS:
             cells |= flat(value, f"{prefix}{name}.")
         elif isinstance(value, (list, dict)):
             cells[prefix + name] = json.dumps(value, ensure_ascii=False) if value else None
@@ -195,6 +196,21 @@ def test_a_file_has_the_rows_of_the_query_string_and_no_pages(clinic: Clinic) ->
     }
 
 
+@pytest.mark.parametrize(
+    ("accept", "mimetype"),
+    [
+        ("text/csv; charset=utf-8", "text/csv"),  # as the response names it itself
+        ("text/csv;header=present, application/json;q=0.5", "text/csv"),
+        (f"{XLSX}, text/csv;q=0.1", XLSX),
+        ("application/json, text/plain, */*", "application/json"),  # axios
+        ("text/html, application/xml;q=0.9, */*;q=0.8", "application/json"),  # a browser
+        ("text/csv;q=0", "application/json"),
+    ],
+)
+def test_accept_selects_the_format(clinic: Clinic, accept: str, mimetype: str) -> None:
+    assert clinic.admin.get("/doctors", headers={"Accept": accept}).mimetype == mimetype
+
+
 def test_a_long_list_is_refused_and_names_the_job(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(list_files, "MAX_ROWS", 2)
     monkeypatch.setattr(list_files, "BATCH", 1)
@@ -266,6 +282,52 @@ def test_nothing_is_sent_to_a_user_who_was_deactivated_meanwhile(
     assert "Secret" not in response.get_data(as_text=True)
     with clinic.inside() as session:
         assert session.scalar(select(func.count()).where(AuditLog.action == "export")) == 0
+
+
+def between_batches(monkeypatch: pytest.MonkeyPatch, perform: Callable[[], Any]) -> None:
+    """Read files row by row, and call a function after each row."""
+    add: Callable[..., None] = list_files.ListFile.add
+
+    def add_and_perform(*arguments: Any) -> None:
+        add(*arguments)
+        perform()
+
+    monkeypatch.setattr(list_files, "BATCH", 1)
+    monkeypatch.setattr(list_files.ListFile, "add", add_and_perform)
+
+
+def test_others_write_while_a_file_is_read(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [clinic.patient(address="old")["id"] for _ in range(3)]
+    statuses: list[int] = []
+
+    def write() -> None:
+        response = clinic.receptionist.patch(f"/patients/{ids[-1]}", {"address": "new"})
+        statuses.append(response.status_code)
+
+    between_batches(monkeypatch, write)
+
+    header, *lines = lines_of(clinic.admin.get("/patients?format=csv"))
+
+    assert statuses == [200, 200, 200]
+    assert [line[header.index("address")] for line in lines] == ["old", "old", "new"]
+
+
+def test_nothing_is_sent_to_a_user_whose_role_changed_meanwhile(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinic.patient(name="Secret Person")
+    receptionist = clinic.receptionist
+
+    def demote() -> None:
+        with clinic.inside() as session:
+            session.execute(update(User).where(User.id == receptionist.user_id).values(role=Role.TECHNICIAN))
+
+    between_batches(monkeypatch, demote)
+
+    response = receptionist.get("/patients?format=csv")
+
+    assert response.status_code == 403
+    assert "Secret" not in response.get_data(as_text=True)
 
 
 def test_files_have_a_name_a_limit_and_no_cache(make_clinic: Callable[..., Clinic]) -> None:

@@ -100,6 +100,8 @@ def test_a_filter_selects_the_matching_rows(filled: Clinic, query: str, expected
         ("is_active=maybe", "is_active"),
         ("date_of_birth_gte=yesterday", "date_of_birth_gte"),
         ("gender_like=ma", "gender_like"),
+        ("is_active_gte=true", "is_active_gte"),
+        ('filter={"is_active_lte": false}', "is_active_lte"),
         ("id=99999999999999999999999999", "id"),
         ("filter=[", "filter"),
         ("range=" + quote("[0,5000]"), "range"),

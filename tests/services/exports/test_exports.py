@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from models import AuditLog, Export, ExportChunk, Job, User
 from services import clock
 from services.exports import exports, files
 from services.integrity_checks import violations
-from services.jobs import housekeeping
+from services.jobs import housekeeping, storage
 from services.jobs.failures import LeaseLost
 from services.jobs.worker import Worker
 from tests.support.clinic import Caller, Clinic
@@ -335,6 +336,29 @@ def test_a_file_that_expires_is_not_sent(clinic: Clinic) -> None:
     assert (refused.status_code, refused.get_json()["state"]) == (409, "expired")
     assert clinic.admin.get(f"/exports/{export['id']}").get_json()["file"] is None
     assert [row["state"] for row in clinic.admin.get("/exports?state=expired").get_json()] == ["expired"]
+
+
+def test_an_export_fails_with_the_last_attempt_of_its_job(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_is_full(*_arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    export_id = ask(clinic.admin, "/doctors")
+    waiting = ask(clinic.admin, "/doctors")
+    with clinic.inside() as session:
+        session.execute(update(Job).where(Job.id == 1).values(attempts=storage.MAX_ATTEMPTS - 1))
+    monkeypatch.setattr(list_exports, "write_csv", disk_is_full)
+
+    run_worker(clinic)
+    with clinic.app.app_context():
+        housekeeping.remove_old()
+
+    failed = clinic.admin.get(f"/exports/{export_id}").get_json()
+    assert (failed["state"], failed["file"]) == ("failed", None)
+    assert "GET /jobs" in failed["problem"]
+    assert clinic.admin.get("/jobs?state=dead").get_json()[0]["last_error"].startswith("OSError")
+    assert clinic.admin.get(f"/exports/{waiting}").get_json()["state"] == "running"  # it is tried again
 
 
 def test_a_file_that_is_too_large_fails(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -568,7 +568,7 @@ def test_csv_escapes_a_name_that_looks_like_a_formula(clinic: Clinic) -> None:
         ("+1", "'+1"),
         ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"),
         ("@SUM(A1)", "'@SUM(A1)"),
-        ("\t=1", "'\t=1"),
+        ("\t=1", "'\t'=1"),
         ("O'Brien & Sons", "O'Brien & Sons"),
         (None, ""),
     ],

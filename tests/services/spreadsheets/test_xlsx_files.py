@@ -88,6 +88,8 @@ def parts(content: bytes) -> list[bytes]:
         ("-0.01", -0.01, "#,##0.00"),
         ("9999999999.9999", 9999999999.9999, "#,##0.0000"),
         ("9999999999", 9999999999, "General"),  # a currency without places
+        ("9999999999999.99", 9999999999999.99, "#,##0.00"),
+        ("99999999999999.99", "99999999999999.99", "General"),  # no float is this amount
         (9007199254740992, 9007199254740992, "General"),
         (9007199254740993, "9007199254740993", "General"),  # no float is this number
         (30.5, 30.5, "General"),
@@ -182,4 +184,5 @@ def test_the_sheet_is_ready_to_use() -> None:
         "A1:A3",
     )
     assert sheet.column_dimensions["A"].width == pytest.approx(xlsx_files.WIDEST, abs=1)
-    assert workbook["about"].cell(1, 2).value == "Europe/Berlin"
+    about = dict(workbook["about"].iter_rows(values_only=True))
+    assert about == {"time zone": "Europe/Berlin", "rows": "2"}
