@@ -15,6 +15,7 @@ from services.imports import batches
 from services.imports import runs as import_runs
 from services.imports import undo as import_undo
 from services.jobs import housekeeping
+from services.patients import duplicates
 from tests.support.clinic import Caller, Clinic
 from tests.support.imports import apply, csv_file, dry_run, problems, run, show, undo, upload, work
 
@@ -290,6 +291,28 @@ def test_an_undo_leaves_the_lists_as_before_and_the_file_can_be_imported_again(c
     assert {p["file_number"] for p in clinic.admin.get("/patients?is_active=true").get_json()} >= {
         *("A-1", "A-2", "A-3")
     }
+
+
+def test_a_restored_patient_of_an_undone_import_is_a_likely_duplicate_again(clinic: Clinic) -> None:
+    undo(clinic.admin, run(clinic.admin, THREE)["id"])
+    (amina, *_) = clinic.admin.get("/patients").get_json()
+    clinic.admin.patch(f"/patients/{amina['id']}", {"is_active": True})
+
+    row = dry_run(clinic.admin, upload(clinic.admin, THREE)["id"])
+
+    assert counts(row) == {"ready": 2, "refused": 1}
+    assert problems(clinic.admin, row["id"])[2] == [("row", "possible_duplicate")]
+
+
+def test_many_undone_imports_hide_no_duplicate(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "MAX_CANDIDATES", 1)
+    one = csv_file(HEADER, [AMINA])
+    undo(clinic.admin, run(clinic.admin, one)["id"])
+    run(clinic.admin, one)
+
+    row = dry_run(clinic.admin, upload(clinic.admin, csv_file(HEADER[2:], [AMINA[2:]]), source="b")["id"])
+
+    assert problems(clinic.admin, row["id"]) == {2: [("row", "possible_duplicate")]}
 
 
 def test_an_undo_names_the_rows_that_were_changed_or_used(clinic: Clinic) -> None:
