@@ -129,9 +129,7 @@ def _upload(file: Path, fields: dict[str, Any]) -> int:
     with _explained():
         read = read_file(content, file.name, fields["encoding"], fields["delimiter"])
     with audited_transaction(OPERATION) as actor, _explained():
-        row = imports.upload(
-            actor, kind=kind, file_name=file.name, content=content, table=read.table, **fields
-        )
+        row = imports.upload(actor, kind=kind, file_name=file.name, content=content, file=read, **fields)
         imports.add_details(actor, [row])
         import_id = row.id
         _print_mapping(row)
@@ -198,6 +196,10 @@ def _print_mapping(row: Import) -> None:
     for title in row.header:
         table.add_row(escape(title), escape(row.mapping.get(title, "(not imported)")))
     console.print(table)
+    if row.title_rows:
+        click.echo(f"Rows above the columns, not imported: {row.title_rows}")
+    if row.other_sheets:
+        click.echo(f"Sheets of the file, not imported: {', '.join(row.other_sheets)}")
 
 
 def _print_sample(row: Import) -> None:
