@@ -293,6 +293,30 @@ def test_an_undo_leaves_the_lists_as_before_and_the_file_can_be_imported_again(c
     }
 
 
+def test_slow_rows_end_a_transaction_early(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches_of: dict[str, list[int]] = {"_store": [], "_save_results": [], "_forget_sources": []}
+    for module, name in (
+        (import_runs, "_store"),
+        (import_runs, "_save_results"),
+        (import_undo, "_forget_sources"),
+    ):
+        monkeypatch.setattr(module, "BATCH", 200)
+        monkeypatch.setattr(module, "BATCH_SECONDS", -1.0)
+        original = getattr(module, name)
+
+        def counted(plan: Any, rows: Any, name: str = name, original: Any = original) -> None:
+            batches_of[name].append(len(rows))
+            original(plan, rows)
+
+        monkeypatch.setattr(module, name, counted)
+
+    row = undo(clinic.admin, run(clinic.admin, THREE)["id"])
+
+    assert counts(row) == {"undone": 3}
+    assert batches_of["_store"] == batches_of["_save_results"] == [1, 1, 1]
+    assert batches_of["_forget_sources"] == [1, 1, 1, 0]
+
+
 def test_a_restored_patient_of_an_undone_import_is_a_likely_duplicate_again(clinic: Clinic) -> None:
     undo(clinic.admin, run(clinic.admin, THREE)["id"])
     (amina, *_) = clinic.admin.get("/patients").get_json()
