@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import select
 
-from commands.terminal import audited_transaction
+from commands.terminal import audited_transaction, validate
 from enums import ImportRowState, ImportState, ImportSubject, JobState, OnDuplicate, OnError
 from errors import ClinicError
 from extensions import db
 from models import Import, ImportedRow, Job
+from schemas.imports import ImportCreate
 from services.imports import imports
 from services.imports import report as import_report
 from services.imports.content import read_file, read_stored
-from services.imports.kinds import KINDS
 from services.jobs.worker import Worker
 from services.spreadsheets.reading import MAX_BYTES
 
-MAX_SHOWN = 10  # problems on the terminal
+MAX_SHOWN = 10  # refused rows on the terminal
+MAX_ID = 2**63 - 1
 OPERATION = "flask import"
 console = Console()
 
@@ -51,7 +51,7 @@ def import_group() -> None:
     """Group the commands of imports."""
 
 
-@import_group.command("file", hidden=True)
+@import_group.command("file")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--kind", required=True, type=click.Choice([kind.value for kind in ImportSubject]), help="What FILE has."
@@ -98,7 +98,7 @@ def import_file(file: Path, report: Path | None, applies: bool, yes: bool, **fie
 
 
 @import_group.command("undo")
-@click.argument("import_id", type=int)
+@click.argument("import_id", type=click.IntRange(1, MAX_ID))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_appcontext
 def undo(import_id: int, yes: bool) -> None:
@@ -115,21 +115,18 @@ def _upload(file: Path, fields: dict[str, Any]) -> int:
     """Store the file as an import, print its mapping and first rows, and return the id."""
     if file.stat().st_size > MAX_BYTES:
         raise click.ClickException(f"{file} is larger than {MAX_BYTES // 1024**2} MiB.")
-    kind = ImportSubject(fields.pop("kind"))
-    if kind not in KINDS:
-        raise click.ClickException(f"{kind} cannot be imported.")
-    mapping = fields.pop("mapping")
-    try:
-        fields["mapping"] = None if mapping is None else json.loads(mapping)
-    except ValueError:
-        raise click.ClickException("--mapping must be a JSON object.") from None
-    fields["on_duplicate"] = OnDuplicate(fields["on_duplicate"])
-    fields["on_error"] = OnError(fields["on_error"])
+    data = validate(
+        ImportCreate,
+        kind=ImportSubject(fields.pop("kind")),
+        on_duplicate=OnDuplicate(fields.pop("on_duplicate")),
+        on_error=OnError(fields.pop("on_error")),
+        **fields,
+    )
     content = file.read_bytes()
     with _explained():
-        read = read_file(content, file.name, fields["encoding"], fields["delimiter"])
+        read = read_file(content, file.name, data.encoding, data.delimiter)
     with audited_transaction(OPERATION) as actor, _explained():
-        row = imports.upload(actor, kind=kind, file_name=file.name, content=content, file=read, **fields)
+        row = imports.upload(actor, file_name=file.name, content=content, file=read, **data.model_dump())
         imports.add_details(actor, [row])
         import_id = row.id
         _print_mapping(row)
@@ -167,7 +164,8 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except ClinicError as refusal:
-        lines = [refusal.message, *(f"{name}: {problem}" for name, problem in refusal.errors.items())]
+        details = [f"{name}: {problem}" for name, problem in refusal.errors.items()]
+        lines = [refusal.message, *(line for line in details if line != refusal.message)]
         rows = refusal.members.get("rows", ())
         lines += [
             f"row {row['number']}: {row['entity']} {row['id']}" for row in rows if isinstance(row, dict)
@@ -203,15 +201,20 @@ def _print_mapping(row: Import) -> None:
 
 
 def _print_sample(row: Import) -> None:
-    members: Sequence[str] = list(dict.fromkeys(row.mapping.values()))
-    table = Table("row", *members, title="the first rows, as they are read")
-    for sample in row.sample or ():
-        values = (
-            f"! {sample['problems'][name]}" if name in sample["problems"] else sample["members"].get(name)
-            for name in members
-        )
-        table.add_row(str(sample["number"]), *("" if each is None else escape(str(each)) for each in values))
+    """Print a line for each member: a terminal has no place for a column each."""
+    samples = row.sample or ()
+    titles = (f"row {sample['number']}" for sample in samples)
+    table = Table("member", *titles, title="the first rows, as they are read")
+    for name in dict.fromkeys(row.mapping.values()):
+        table.add_row(name, *(escape(_sample_text(sample, name)) for sample in samples))
     console.print(table)
+
+
+def _sample_text(sample: dict[str, Any], name: str) -> str:
+    if name in sample["problems"]:
+        return f"! {sample['problems'][name]}"
+    value = sample["members"].get(name)
+    return "; ".join(value) if isinstance(value, list) else "" if value is None else str(value)
 
 
 def _print_problems(import_id: int) -> None:
@@ -220,16 +223,21 @@ def _print_problems(import_id: int) -> None:
             select(ImportedRow)
             .where(ImportedRow.import_id == import_id, ImportedRow.state == ImportRowState.REFUSED)
             .order_by(ImportedRow.number)
-            .limit(MAX_SHOWN)
+            .limit(MAX_SHOWN + 1)
         ).all()
-        for row in refused:
+        for row in refused[:MAX_SHOWN]:
             for problem in row.problems:
                 click.echo(f"row {row.number}, {problem['field']}: {problem['message']}")
+        if len(refused) > MAX_SHOWN:
+            click.echo(f"These are the first {MAX_SHOWN} refused rows. --report writes all into a file.")
 
 
 def _write_report(import_id: int, path: Path) -> None:
     file = read_stored(import_id)
     with audited_transaction(OPERATION) as actor:
         content = import_report.report(imports.get(actor, import_id), file)
-    path.write_bytes(content)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise click.ClickException(f"The problems cannot be written: {error}") from None
     click.echo(f"The problems are in {path}.")
