@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -13,7 +15,7 @@ from flask.cli import with_appcontext
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy import select
 
 from commands.terminal import audited_transaction, validate
@@ -46,7 +48,13 @@ class ImportGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group("import", cls=ImportGroup, help="Import FILE, a spreadsheet (xlsx or csv), or undo an import.")
+@click.group(
+    "import",
+    cls=ImportGroup,
+    help="Import FILE, a spreadsheet (xlsx or csv), or undo an import.\n\n"
+    "Example: flask import patients.xlsx --kind patients --source clinic2019\n\n"
+    "Options of an import: flask import file --help",
+)
 def import_group() -> None:
     """Group the commands of imports."""
 
@@ -148,14 +156,37 @@ def _run(import_id: int, request: Any, title: str) -> Import:
         def report() -> None:
             progress.update(task, completed=total * (_load(import_id).progress or 0) // 100)
 
-        Worker(application.app_context).run_one(job_id, report)
+        with _run_to_the_end() as interrupts:
+            Worker(application.app_context).run_one(job_id, report)
         report()
     row = _load(import_id)
     if row.state in imports.RUNNING:
         raise click.ClickException(_describe_job(job_id))
     counts = ", ".join(f"{getattr(row, name)} {name}" for name in imports.COUNTS if getattr(row, name))
     click.echo(f"{row.rows} rows: {counts or 'nothing to do'}; {row.blank} blank")
+    if interrupts:
+        raise click.ClickException(f"Interrupted. Import {import_id} is {row.state}.")
     return row
+
+
+@contextmanager
+def _run_to_the_end() -> Iterator[list[int]]:
+    """Let Ctrl-C stop the command only after the run: half a run would block the import.
+
+    A second Ctrl-C has its usual effect. Yields the list of the received signals.
+    """
+    interrupts: list[int] = []
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.signal(signal.SIGINT, previous)
+        click.echo("\nThe run goes on to its end, and the command then stops.", err=True)
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager
@@ -204,7 +235,7 @@ def _print_sample(row: Import) -> None:
     """Print a line for each member: a terminal has no place for a column each."""
     samples = row.sample or ()
     titles = (f"row {sample['number']}" for sample in samples)
-    table = Table("member", *titles, title="the first rows, as they are read")
+    table = Table(Column("member", no_wrap=True), *titles, title="the first rows, as they are read")
     for name in dict.fromkeys(row.mapping.values()):
         table.add_row(name, *(escape(_sample_text(sample, name)) for sample in samples))
     console.print(table)

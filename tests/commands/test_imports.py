@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from click.testing import Result
 from python_calamine import CalamineWorkbook
 
+from services.jobs.worker import Worker
 from tests.support.clinic import Clinic
 from tests.support.imports import csv_file, show
 
@@ -100,6 +104,23 @@ def test_more_problems_than_are_shown_are_announced(clinic: Clinic, tmp_path: Pa
     assert "row 11, name:" in result.output
     assert "row 12, name:" not in result.output
     assert "first 10 refused rows" in result.output
+
+
+def test_an_interrupted_run_ends_and_is_not_called_aborted(
+    clinic: Clinic, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Worker.run_one
+
+    def interrupted(worker: Worker, job_id: int, report: Callable[[], None]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        original(worker, job_id, report)
+
+    monkeypatch.setattr(Worker, "run_one", interrupted)
+    result = flask(clinic, file, *OPTIONS, "--apply", "--yes", "--on-error", "skip")
+
+    assert result.exit_code == 1
+    assert "Interrupted. Import 1 is checked." in result.output
+    assert names(clinic) == []
 
 
 def test_an_undo_of_used_rows_is_refused(clinic: Clinic, file: Path) -> None:
