@@ -373,6 +373,26 @@ def test_an_undo_is_possible_for_seven_days_and_files_are_then_removed(clinic: C
     assert clinic.admin.get(f"/imports/{row['id']}/report.xlsx").status_code == 409
 
 
+def test_doctors_with_a_bill_time_off_or_hours_are_in_use(clinic: Clinic) -> None:
+    lines = [(f"Doctor {name}", f"L-{name}", "Surgery") for name in ("One", "Two", "Three", "Four")]
+    row = run(clinic.admin, csv_file(("Name", "Licence", "Specialty"), lines), kind="doctors")
+    ids = [row["entity_id"] for row in clinic.admin.get(f"/imports/{row['id']}/rows").get_json()]
+    item = {"description": "Dressing", "quantity": 1, "unit_price": "5.00"}
+    bill = {"patient_id": clinic.patient()["id"], "doctor_id": ids[0], "items": [item]}
+    time_off = {"start": "2027-01-04T08:00:00Z", "end": "2027-01-05T08:00:00Z"}
+    window = {"weekday": 0, "start": "08:00", "end": "12:00"}
+    statuses = [
+        clinic.admin.post("/billings", bill).status_code,
+        clinic.admin.post(f"/doctors/{ids[1]}/time-off", time_off).status_code,
+        clinic.admin.put(f"/doctors/{ids[2]}/schedule", {"windows": [window]}).status_code,
+    ]
+
+    response = clinic.admin.post(f"/imports/{row['id']}/undo")
+
+    assert (statuses, response.status_code) == ([201, 201, 200], 409)
+    assert [each["id"] for each in response.get_json()["rows"]] == ids[:3]
+
+
 def test_doctors_are_imported_and_taken_back(clinic: Clinic) -> None:
     header = ("Name", "Licence", "Specialty", "Fee", "Certificates")
     file = csv_file(header, [("Grace Wanjiru", "L-1", "cardiology", "1250.50", "MD; PhD")])
