@@ -1659,6 +1659,7 @@ class Import(Versioned, Base):
     - `source`: the system from which the file comes, in the form in which it is compared.
     - `header`: the columns of the file. `mapping`: column of the file -> member of the kind.
     - `rows`, `blank`: the rows of the file with and without values. The others count the states of the rows.
+    - `title_rows`: the rows above the header. `other_sheets`: the sheets of the workbook that are not read.
     - `digest`: what the last dry run has found. Applying needs the same.
     - `failure`: the reason why applying was ended and its rows are taken back.
     """
@@ -1677,6 +1678,7 @@ class Import(Versioned, Base):
     file_name: Mapped[Name]
     sha256: Mapped[str] = mapped_column(String(64))
     sheet: Mapped[Name | None]
+    other_sheets: Mapped[JsonList] = mapped_column(default=list, server_default="[]")
     encoding: Mapped[str | None] = mapped_column(String(30))
     delimiter: Mapped[str | None] = mapped_column(String(1))
     date_format: Mapped[str | None] = mapped_column(String(30))
@@ -1688,6 +1690,7 @@ class Import(Versioned, Base):
     state: Mapped[ImportState] = _enum(ImportState)
     rows: Mapped[int]
     blank: Mapped[int] = mapped_column(default=0)
+    title_rows: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     ready: Mapped[int] = mapped_column(default=0)
     applied: Mapped[int] = mapped_column(default=0)
     skipped: Mapped[int] = mapped_column(default=0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -14,22 +15,23 @@ from flask.cli import with_appcontext
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy import select
 
-from commands.terminal import audited_transaction
+from commands.terminal import audited_transaction, validate
 from enums import ImportRowState, ImportState, ImportSubject, JobState, OnDuplicate, OnError
 from errors import ClinicError
 from extensions import db
 from models import Import, ImportedRow, Job
+from schemas.imports import ImportCreate
 from services.imports import imports
 from services.imports import report as import_report
 from services.imports.content import read_file, read_stored
-from services.imports.kinds import KINDS
 from services.jobs.worker import Worker
 from services.spreadsheets.reading import MAX_BYTES
 
-MAX_SHOWN = 10  # problems on the terminal
+MAX_SHOWN = 10  # refused rows on the terminal
+MAX_ID = 2**63 - 1
 OPERATION = "flask import"
 console = Console()
 
@@ -46,12 +48,18 @@ class ImportGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group("import", cls=ImportGroup, help="Import FILE, a spreadsheet (xlsx or csv), or undo an import.")
+@click.group(
+    "import",
+    cls=ImportGroup,
+    help="Import FILE, a spreadsheet (xlsx or csv), or undo an import.\n\n"
+    "Example: flask import patients.xlsx --kind patients --source clinic2019\n\n"
+    "Options of an import: flask import file --help",
+)
 def import_group() -> None:
     """Group the commands of imports."""
 
 
-@import_group.command("file", hidden=True)
+@import_group.command("file")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--kind", required=True, type=click.Choice([kind.value for kind in ImportSubject]), help="What FILE has."
@@ -98,7 +106,7 @@ def import_file(file: Path, report: Path | None, applies: bool, yes: bool, **fie
 
 
 @import_group.command("undo")
-@click.argument("import_id", type=int)
+@click.argument("import_id", type=click.IntRange(1, MAX_ID))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_appcontext
 def undo(import_id: int, yes: bool) -> None:
@@ -115,23 +123,18 @@ def _upload(file: Path, fields: dict[str, Any]) -> int:
     """Store the file as an import, print its mapping and first rows, and return the id."""
     if file.stat().st_size > MAX_BYTES:
         raise click.ClickException(f"{file} is larger than {MAX_BYTES // 1024**2} MiB.")
-    kind = ImportSubject(fields.pop("kind"))
-    if kind not in KINDS:
-        raise click.ClickException(f"{kind} cannot be imported.")
-    mapping = fields.pop("mapping")
-    try:
-        fields["mapping"] = None if mapping is None else json.loads(mapping)
-    except ValueError:
-        raise click.ClickException("--mapping must be a JSON object.") from None
-    fields["on_duplicate"] = OnDuplicate(fields["on_duplicate"])
-    fields["on_error"] = OnError(fields["on_error"])
+    data = validate(
+        ImportCreate,
+        kind=ImportSubject(fields.pop("kind")),
+        on_duplicate=OnDuplicate(fields.pop("on_duplicate")),
+        on_error=OnError(fields.pop("on_error")),
+        **fields,
+    )
     content = file.read_bytes()
     with _explained():
-        read = read_file(content, file.name, fields["encoding"], fields["delimiter"])
+        read = read_file(content, file.name, data.encoding, data.delimiter)
     with audited_transaction(OPERATION) as actor, _explained():
-        row = imports.upload(
-            actor, kind=kind, file_name=file.name, content=content, table=read.table, **fields
-        )
+        row = imports.upload(actor, file_name=file.name, content=content, file=read, **data.model_dump())
         imports.add_details(actor, [row])
         import_id = row.id
         _print_mapping(row)
@@ -153,14 +156,37 @@ def _run(import_id: int, request: Any, title: str) -> Import:
         def report() -> None:
             progress.update(task, completed=total * (_load(import_id).progress or 0) // 100)
 
-        Worker(application.app_context).run_one(job_id, report)
+        with _run_to_the_end() as interrupts:
+            Worker(application.app_context).run_one(job_id, report)
         report()
     row = _load(import_id)
     if row.state in imports.RUNNING:
         raise click.ClickException(_describe_job(job_id))
     counts = ", ".join(f"{getattr(row, name)} {name}" for name in imports.COUNTS if getattr(row, name))
     click.echo(f"{row.rows} rows: {counts or 'nothing to do'}; {row.blank} blank")
+    if interrupts:
+        raise click.ClickException(f"Interrupted. Import {import_id} is {row.state}.")
     return row
+
+
+@contextmanager
+def _run_to_the_end() -> Iterator[list[int]]:
+    """Let Ctrl-C stop the command only after the run: half a run would block the import.
+
+    A second Ctrl-C has its usual effect. Yields the list of the received signals.
+    """
+    interrupts: list[int] = []
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.signal(signal.SIGINT, previous)
+        click.echo("\nThe run goes on to its end, and the command then stops.", err=True)
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager
@@ -169,7 +195,8 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except ClinicError as refusal:
-        lines = [refusal.message, *(f"{name}: {problem}" for name, problem in refusal.errors.items())]
+        details = [f"{name}: {problem}" for name, problem in refusal.errors.items()]
+        lines = [refusal.message, *(line for line in details if line != refusal.message)]
         rows = refusal.members.get("rows", ())
         lines += [
             f"row {row['number']}: {row['entity']} {row['id']}" for row in rows if isinstance(row, dict)
@@ -198,18 +225,27 @@ def _print_mapping(row: Import) -> None:
     for title in row.header:
         table.add_row(escape(title), escape(row.mapping.get(title, "(not imported)")))
     console.print(table)
+    if row.title_rows:
+        click.echo(f"Rows above the columns, not imported: {row.title_rows}")
+    if row.other_sheets:
+        click.echo(f"Sheets of the file, not imported: {', '.join(row.other_sheets)}")
 
 
 def _print_sample(row: Import) -> None:
-    members: Sequence[str] = list(dict.fromkeys(row.mapping.values()))
-    table = Table("row", *members, title="the first rows, as they are read")
-    for sample in row.sample or ():
-        values = (
-            f"! {sample['problems'][name]}" if name in sample["problems"] else sample["members"].get(name)
-            for name in members
-        )
-        table.add_row(str(sample["number"]), *("" if each is None else escape(str(each)) for each in values))
+    """Print a line for each member: a terminal has no place for a column each."""
+    samples = row.sample or ()
+    titles = (f"row {sample['number']}" for sample in samples)
+    table = Table(Column("member", no_wrap=True), *titles, title="the first rows, as they are read")
+    for name in dict.fromkeys(row.mapping.values()):
+        table.add_row(name, *(escape(_sample_text(sample, name)) for sample in samples))
     console.print(table)
+
+
+def _sample_text(sample: dict[str, Any], name: str) -> str:
+    if name in sample["problems"]:
+        return f"! {sample['problems'][name]}"
+    value = sample["members"].get(name)
+    return "; ".join(value) if isinstance(value, list) else "" if value is None else str(value)
 
 
 def _print_problems(import_id: int) -> None:
@@ -218,16 +254,21 @@ def _print_problems(import_id: int) -> None:
             select(ImportedRow)
             .where(ImportedRow.import_id == import_id, ImportedRow.state == ImportRowState.REFUSED)
             .order_by(ImportedRow.number)
-            .limit(MAX_SHOWN)
+            .limit(MAX_SHOWN + 1)
         ).all()
-        for row in refused:
+        for row in refused[:MAX_SHOWN]:
             for problem in row.problems:
                 click.echo(f"row {row.number}, {problem['field']}: {problem['message']}")
+        if len(refused) > MAX_SHOWN:
+            click.echo(f"These are the first {MAX_SHOWN} refused rows. --report writes all into a file.")
 
 
 def _write_report(import_id: int, path: Path) -> None:
     file = read_stored(import_id)
     with audited_transaction(OPERATION) as actor:
         content = import_report.report(imports.get(actor, import_id), file)
-    path.write_bytes(content)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise click.ClickException(f"The problems cannot be written: {error}") from None
     click.echo(f"The problems are in {path}.")

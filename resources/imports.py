@@ -85,7 +85,7 @@ class ImportList(ApiResource):
             current_actor(),
             file_name=upload.name,
             content=upload.content,
-            table=prepared.table,
+            file=prepared,
             **data.model_dump(),
         )
 

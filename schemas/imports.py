@@ -97,6 +97,7 @@ class ImportOut(Out):
     file_name: str
     sha256: str
     sheet: str | None
+    other_sheets: Annotated[list[str], Field(description="Visible sheets that are not imported.")]
     encoding: str | None
     delimiter: str | None
     date_format: str | None
@@ -108,6 +109,7 @@ class ImportOut(Out):
     state: ImportState
     rows: int
     blank: int
+    title_rows: Annotated[int, Field(description="Rows above the header. They are not imported.")]
     ready: int
     applied: int
     skipped: int

@@ -217,7 +217,9 @@ def _create(actor: Actor, row: ImportRow) -> Patient:
     notes = [*row.notes, *_gaps(values)]
     if notes:
         values |= {"needs_review": True, "review_notes": "Import: " + "; ".join(notes)}
-    patient = _register(actor, row, values)
+    patient = patients.register(
+        actor, allow_duplicate=row.allow_duplicate, find_ignored=_taken_back, **values
+    )
     if history:
         stored = medical_history.get(actor, patient.id, lock=True)
         medical_history.update(actor, stored, **history)
@@ -236,15 +238,13 @@ def _gaps(values: Mapping[str, Any]) -> list[str]:
     return [gap for gap, is_missing in missing.items() if is_missing]
 
 
-def _register(actor: Actor, row: ImportRow, values: Mapping[str, Any]) -> Patient:
-    """Register the patient. A patient of an import that was undone is no duplicate."""
-    try:
-        return patients.register(actor, allow_duplicate=row.allow_duplicate, **values)
-    except ClinicError as refusal:
-        ids = {candidate["id"] for candidate in refusal.members.get("candidates", ())}
-        if not ids or ids - undone_ids(ImportSubject.PATIENTS, ids):
-            raise
-    return patients.register(actor, allow_duplicate=True, **values)
+def _taken_back(ids: Collection[int]) -> Collection[int]:
+    """Return the archived patients of imports that were undone: they are no duplicates.
+
+    A user may have restored one of them. That one counts.
+    """
+    archived = select(Patient.id).where(Patient.id.in_(ids), ~Patient.is_active)
+    return undone_ids(ImportSubject.PATIENTS, set(db.session.scalars(archived)))
 
 
 def _update(actor: Actor, patient: Patient, row: ImportRow) -> None:

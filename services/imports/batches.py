@@ -17,7 +17,9 @@ from services.rows import execute_core
 Result = TypeVar("Result")
 
 BATCH = 200  # rows of one transaction
-BATCH_SECONDS = 1.0  # a slower transaction ends earlier: it holds locks that users wait for
+BATCH_SECONDS = 0.25  # a slower transaction ends earlier: it holds locks that users wait for
+# Seconds after a batch. Processes poll for the write lock of SQLite: the next batch must not overtake them.
+PAUSE = 0.02
 ATTEMPTS = 8
 LONGEST_WAIT = 2.0  # seconds between two attempts
 
@@ -32,6 +34,13 @@ def with_retries(call: Callable[[], Result]) -> Result:
                 raise
             time.sleep(random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, LONGEST_WAIT))  # noqa: S311 - no secret
     return call()
+
+
+def run_batch(call: Callable[[], Result]) -> Result:
+    """Call a function that runs a long transaction, with retries. Then let users write."""
+    result = with_retries(call)
+    time.sleep(PAUSE)
+    return result
 
 
 def save_counts(import_id: int, changes: Mapping[ImportRowState, int]) -> None:

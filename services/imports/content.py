@@ -18,6 +18,7 @@ from extensions import db
 from models import Import, ImportFile
 from services.imports.kinds import KINDS, SOURCE_ID, ImportKind, ImportRow
 from services.rows import read_outside_transaction
+from services.spreadsheets.delimited import named_delimiter
 from services.spreadsheets.reading import SourceRow, SourceTable, read_table
 from services.spreadsheets.row_values import ParsedRow, parse_row
 from services.spreadsheets.values import ValueOptions
@@ -104,6 +105,7 @@ class ReadFile:
 
 def read_file(content: bytes, file_name: str, encoding: str | None, delimiter: str | None) -> ReadFile:
     """Return the table of a file. It can take seconds: call it without a transaction."""
+    delimiter = named_delimiter(delimiter)
     table = read_table(content, file_name=file_name, encoding=encoding, delimiter=delimiter)
     return ReadFile(encoding, delimiter, table)
 

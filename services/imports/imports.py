@@ -35,6 +35,7 @@ from services.jobs import queue
 from services.listing import paging
 from services.listing.spec import Condition, ListQuery, ListSpec, Page
 from services.rows import assign, changed_members, get_or_404
+from services.spreadsheets.delimited import named_delimiter
 from services.spreadsheets.mapping import check_mapping, propose_mapping
 from services.spreadsheets.reading import SourceTable
 
@@ -53,7 +54,7 @@ LIST: ListSpec[Import] = ListSpec(
     area="import",
     main_date="created_at",
     newest_first=True,
-    omit=frozenset({"header", "mapping", "version"}),
+    omit=frozenset({"header", "mapping", "other_sheets", "version"}),
     excluded={
         "progress": "it is computed from the counts",
         "has_file": "it is read from another table",
@@ -140,11 +141,11 @@ def upload(
     source: str,
     file_name: str,
     content: bytes,
-    table: SourceTable,
+    file: ReadFile,
     mapping: Mapping[str, str] | None = None,
     **options: Unpack[Options],
 ) -> Import:
-    """Store a file to import, with the given mapping or a proposed one. `table` is its table.
+    """Store a file to import, with the given mapping or a proposed one. `file` was read with the options.
 
     Raises 422 for a wrong mapping.
     """
@@ -157,11 +158,12 @@ def upload(
         created_by_id=actor.user_id,
         **options,
     )
-    _set_table(row, table)
+    row.encoding, row.delimiter = file.encoding, file.delimiter
+    _set_table(row, file.table)
     row.mapping = _checked_mapping(row, mapping)
     db.session.add(row)
     db.session.flush()
-    db.session.add(ImportFile(import_id=row.id, content=content, sample=_sample(plan_of(row), table)))
+    db.session.add(ImportFile(import_id=row.id, content=content, sample=_sample(plan_of(row), file.table)))
     db.session.flush()
     return row
 
@@ -179,6 +181,8 @@ def update(
     the file are read differently. Raises 409 `invalid_transition` if the import runs or was applied.
     """
     _require(row, *OPEN)
+    if "delimiter" in options:
+        options["delimiter"] = named_delimiter(options["delimiter"])
     changes = changed_members(row, options)
     if mapping is None and not changes:
         return row
@@ -205,7 +209,7 @@ def _reset(row: Import) -> None:
 
 def _set_table(row: Import, table: SourceTable) -> None:
     row.header, row.rows, row.blank = list(table.header), len(table.rows), table.blank_rows
-    row.sheet = table.sheet
+    row.title_rows, row.sheet, row.other_sheets = table.title_rows, table.sheet, list(table.other_sheets)
 
 
 def _checked_mapping(row: Import, mapping: Mapping[str, str] | None) -> dict[str, str]:

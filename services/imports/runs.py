@@ -27,7 +27,7 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.imports import undo as import_undo
-from services.imports.batches import BATCH, BATCH_SECONDS, save_counts, with_retries
+from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts, with_retries
 from services.imports.content import (
     FileRow,
     ImportPlan,
@@ -87,7 +87,7 @@ def dry_run(import_id: int) -> None:
     following = iter(rows)
     batch: list[FileRow] = []
     while batch := batch + [read_row(plan, row) for row in islice(following, BATCH - len(batch))]:
-        outcomes = with_retries(partial(_rehearse, plan, batch, duplicates))
+        outcomes = run_batch(partial(_rehearse, plan, batch, duplicates))
         with_retries(partial(_store, plan, outcomes))
         for outcome in outcomes:
             digest.update(_digest_line(outcome))
@@ -213,7 +213,7 @@ def apply(import_id: int) -> None:
     by_number, size = {row.number: row for row in rows}, BATCH
     while with_retries(partial(_failure, import_id)) is None:
         try:
-            done = with_retries(partial(_apply_batch, plan, on_error, by_number, size))
+            done = run_batch(partial(_apply_batch, plan, on_error, by_number, size))
             if not done:
                 break
             size = min(BATCH, 2 * done)

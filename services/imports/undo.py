@@ -6,6 +6,7 @@ A row that was changed by somebody else since is not touched.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -22,13 +23,14 @@ from models import Base, Import, ImportedRow, ImportSource
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.imports.batches import BATCH, save_counts, with_retries
+from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts, with_retries
 from services.imports.content import ImportPlan, Problem, plan_of, problem_of, problems_of
 from services.imports.kinds import ImportKind
 from services.imports.rows import versions_of
 from services.jobs.transactions import rehearsal, transaction
 from services.rows import execute_core, get_or_404, lock_rows
 
+_CHANGED = problem_of(None, "changed_since", "changed since; not undone")
 UNDO_DAYS = timedelta(days=7)
 CHECKED = 1_000  # rows that a request checks with one query
 
@@ -87,7 +89,7 @@ def _load(import_id: int, state: ImportState) -> ImportPlan | None:
 def _undo_rows(plan: ImportPlan, state: ImportRowState, problem: Problem | None) -> None:
     below: int | None = None
     while True:
-        numbers = with_retries(partial(_undo_batch, plan, below, state, problem))
+        numbers = run_batch(partial(_undo_batch, plan, below, state, problem))
         if not numbers:
             return
         below = min(numbers)
@@ -96,28 +98,32 @@ def _undo_rows(plan: ImportPlan, state: ImportRowState, problem: Problem | None)
 def _undo_batch(
     plan: ImportPlan, below: int | None, state: ImportRowState, problem: Problem | None
 ) -> Collection[int]:
-    """Undo the next rows below a number. Return their numbers."""
+    """Undo the next rows below a number, or the first of them if they take long. Return their numbers."""
     with transaction(plan.operation) as actor:
         condition = ImportedRow.number < below if below is not None else ImportedRow.number > 0
         batch = _applied(plan, condition, ImportedRow.number.desc(), BATCH)
         stored = _lock(plan.kind, {row.entity_id for row in batch if row.entity_id is not None})
         touched = _touched_ids(plan, batch)
-        undone = []
+        processed, undone = [], []
+        end = time.monotonic() + BATCH_SECONDS
         for row in batch:
+            processed.append(row.number)
             if row.entity_id in touched or row.entity_id not in stored:
-                row.problems = [*row.problems, problem_of(None, "changed_since", "changed since; not undone")]
-                continue
-            refusal = _undo_row(plan, actor, row, stored[row.entity_id])
+                refusal: tuple[Problem, ...] = (_CHANGED,)
+            else:
+                refusal = _undo_row(plan, actor, row, stored[row.entity_id])
             if refusal:
-                row.problems = [*row.problems, *refusal]
+                row.problems = [*row.problems, *(each for each in refusal if each not in row.problems)]
                 continue
             row.state, row.previous = state, None
             if problem is not None:
                 row.problems = [problem]
             undone.append(row)
+            if time.monotonic() > end:
+                break
         _forget_sources(plan, undone)
         save_counts(plan.import_id, {state: len(undone), ImportRowState.APPLIED: -len(undone)})
-        return [row.number for row in batch]
+        return processed
 
 
 def _lock(kind: ImportKind, ids: Collection[int]) -> Mapping[Any, Base]:

@@ -8,7 +8,7 @@ Identification SAFER Guide" (2016), requires a warning at registration that a us
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from functools import cache
 from typing import Any
@@ -29,6 +29,8 @@ IDENTIFYING_FIELDS = (
     "insurance_id",
 )
 MAX_CANDIDATES = 10  # patients in one response
+# Returns those of the ids that are no duplicates.
+FindIgnored = Callable[[Collection[int]], Collection[int]]
 
 
 def get_traits(values: Mapping[str, Any]) -> dict[str, str]:
@@ -45,6 +47,11 @@ def get_traits(values: Mapping[str, Any]) -> dict[str, str]:
         "insurance_id": unique_key(values.get("insurance_id") or ""),
     }
     return {name: value for name, value in traits.items() if value}
+
+
+def ignore_nobody(_ids: Collection[int]) -> Collection[int]:
+    """Return no ids: each similar patient is a likely duplicate."""
+    return ()
 
 
 def lock_traits(*registrations: Mapping[str, Any]) -> None:
@@ -66,11 +73,16 @@ def lock_traits(*registrations: Mapping[str, Any]) -> None:
     )
 
 
-def find_likely(values: Mapping[str, Any], *, except_id: int = 0) -> list[tuple[Patient, list[str]]]:
+def find_likely(
+    values: Mapping[str, Any],
+    *,
+    except_id: int = 0,
+    find_ignored: FindIgnored = ignore_nobody,
+) -> list[tuple[Patient, list[str]]]:
     """Return likely duplicates, archived patients included, each with the names of the shared traits.
 
     `values` holds the `IDENTIFYING_FIELDS`. At most `MAX_CANDIDATES` patients, ordered by id, without
-    `except_id`.
+    `except_id` and those of the found ids that `find_ignored` returns.
     """
     traits = get_traits(values)
     if not traits:
@@ -84,6 +96,8 @@ def find_likely(values: Mapping[str, Any], *, except_id: int = 0) -> list[tuple[
     statement = _select_sharing(tuple(traits), bool(values.get("phone_e164")))
     rows = execute_core(statement, except_id=except_id, **parameters).all()
     similar = [row.id for row in rows if similar_names(values["name_fold"], row.name_fold)]
+    ignored = find_ignored(similar) if similar else ()
+    similar = [row_id for row_id in similar if row_id not in ignored]
     if not similar:
         return []
     patients = db.session.execute(

@@ -148,13 +148,14 @@ def register(
     *,
     file_number: str | None = None,
     allow_duplicate: bool = False,
+    find_ignored: duplicates.FindIgnored = duplicates.ignore_nobody,
     **members: Unpack[NewPatient],
 ) -> Patient:
     """Register a patient with an empty medical history. Without `file_number` a new number is issued.
 
-    Raises 409 `possible_duplicate` with the candidates, unless `allow_duplicate`. Raises 409
-    `already_exists` if another patient has the file number. Raises 403 for `is_active` false without the
-    permission to archive.
+    Raises 409 `possible_duplicate` with the candidates, unless `allow_duplicate` or `find_ignored` returns
+    all of them. Raises 409 `already_exists` if another patient has the file number. Raises 403 for
+    `is_active` false without the permission to archive.
     """
     values = _add_search_forms(members)
     _set_birth_date(values)
@@ -163,7 +164,7 @@ def register(
         actor.require(Permission.PATIENTS_ARCHIVE)
         values["archived_on"] = clock.today()
     if not allow_duplicate:
-        _check_duplicates(values)
+        _check_duplicates(values, find_ignored=find_ignored)
     patient = Patient(**values)
     if file_number is None:
         _issue_file_number(patient)
@@ -222,10 +223,17 @@ def _check_birth_before_visits(patient: Patient, date_of_birth: date) -> None:
         )
 
 
-def _check_duplicates(values: Mapping[str, Any], patient: Patient | None = None) -> None:
+def _check_duplicates(
+    values: Mapping[str, Any],
+    patient: Patient | None = None,
+    *,
+    find_ignored: duplicates.FindIgnored = duplicates.ignore_nobody,
+) -> None:
     """Raise 409 with likely duplicates. For an update, report only duplicates that the change introduces."""
     duplicates.lock_traits(values)
-    candidates = duplicates.find_likely(values, except_id=patient.id if patient else 0)
+    candidates = duplicates.find_likely(
+        values, except_id=patient.id if patient else 0, find_ignored=find_ignored
+    )
     if patient is not None and candidates:
         before = duplicates.find_likely(
             {name: getattr(patient, name) for name in duplicates.IDENTIFYING_FIELDS}, except_id=patient.id

@@ -39,7 +39,7 @@ def read_delimited(
 ) -> Iterator[tuple[int, list[Cell]]]:
     """Yield the rows that have a value, with their numbers. Raises `ClinicError`."""
     text = _decode(content, encoding)
-    text, delimiter = _find_delimiter(text, delimiter)
+    text, delimiter = _find_delimiter(text, named_delimiter(delimiter))
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0
     try:
@@ -98,6 +98,14 @@ def _codec(encoding: str) -> str:
     return name
 
 
+def named_delimiter(text: str | None) -> str | None:
+    """Return a declared delimiter as a character, or raise 422. A tab may be written as `tab`."""
+    delimiter = "\t" if text in ("tab", "\\t") else text or None
+    if delimiter is not None and delimiter not in DELIMITERS:
+        raise ClinicError("unknown_delimiter", "Use one of the delimiters , ; | and tab.")
+    return delimiter
+
+
 def _find_delimiter(text: str, declared: str | None) -> tuple[str, str]:
     """Return the text without a line `sep=`, and the delimiter.
 
@@ -109,10 +117,7 @@ def _find_delimiter(text: str, declared: str | None) -> tuple[str, str]:
         rest = text[5:].removeprefix("\r").removeprefix("\n")
         return rest, declared or first_line[4]
     if declared is not None:
-        named = "\t" if declared in ("tab", "\\t") else declared
-        if named not in DELIMITERS:
-            raise ClinicError("unknown_delimiter", "Use one of the delimiters , ; | and tab.")
-        return text, named
+        return text, declared
     scores = sorted((_score(text, candidate), candidate) for candidate in DELIMITERS)
     (second, _), (best, delimiter) = scores[-2:]
     if best == (0, 0):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from openpyxl import Workbook
 from python_calamine import CalamineWorkbook
 
 from services.imports import content as import_content
@@ -53,6 +54,33 @@ def test_the_mapping_and_the_options_can_be_corrected_until_the_import_is_applie
     assert (checked["ready"], again["digest"], again["state"]) == (1, None, "uploaded")
     assert (unchanged.status_code, late.status_code) == (409, 409)
     assert applied["state"] == "applied"
+
+
+def test_the_answer_names_what_is_not_read(clinic: Clinic) -> None:
+    book = Workbook()
+    sheet = book.active
+    for cells in (["Patients of 2026"], ["Name", "Phone"], ["Amina Yusuf", "+254712345671"]):
+        sheet.append(cells)
+    book.create_sheet("Old patients").append(["Name", "Phone"])
+    content = io.BytesIO()
+    book.save(content)
+
+    row = upload(clinic.admin, content.getvalue(), name="a.xlsx")
+
+    assert (row["sheet"], row["other_sheets"]) == ("Sheet", ["Old patients"])
+    assert (row["title_rows"], row["rows"], row["sample"][0]["number"]) == (1, 1, 3)
+
+
+def test_a_tab_has_a_name(clinic: Clinic) -> None:
+    content = b"Name\tPhone\nAmina, Yusuf\t+254712345671\n"
+
+    row = upload(clinic.admin, content, delimiter="tab")
+    same = clinic.admin.patch(f"/imports/{row['id']}", {"delimiter": "tab", "date_format": "YYYY-MM-DD"})
+    other = clinic.admin.patch(f"/imports/{row['id']}", {"delimiter": "x"})
+
+    assert (row["delimiter"], row["header"]) == ("\t", ["Name", "Phone"])
+    assert (same.status_code, same.get_json()["delimiter"]) == (200, "\t")
+    assert (other.status_code, other.get_json()["error"]) == (422, "unknown_delimiter")
 
 
 @pytest.mark.parametrize(

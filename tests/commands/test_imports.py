@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from click.testing import Result
 from python_calamine import CalamineWorkbook
 
+from services.jobs.worker import Worker
 from tests.support.clinic import Clinic
 from tests.support.imports import csv_file, show
 
@@ -65,7 +69,10 @@ def test_wrong_rows_stop_the_import_unless_they_are_skipped(clinic: Clinic, file
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--mapping", "{"), "must be a JSON object"),
+        (("--mapping", "{"), "mapping: write an object"),
+        (("--mapping", "[1]"), "mapping:"),
+        (("--source", " "), "source:"),
+        (("--source", "x" * 300), "source:"),
         (("--mapping", '{"Nothing": "name"}'), "Nothing"),
         (("--delimiter", "x"), "delimiter"),
     ],
@@ -78,6 +85,42 @@ def test_wrong_options_are_refused(
     assert result.exit_code == 1
     assert message in result.output
     assert clinic.admin.get("/imports").get_json() == []
+
+
+def test_a_wrong_path_or_number_is_no_traceback(clinic: Clinic, file: Path) -> None:
+    report = flask(clinic, file, *OPTIONS, "--report", "/nowhere/problems.xlsx")
+    number = flask(clinic, "undo", 10**30, "--yes")
+
+    assert (report.exit_code, "cannot be written" in report.output) == (1, True)
+    assert (number.exit_code, "range" in number.output) == (2, True)
+
+
+def test_more_problems_than_are_shown_are_announced(clinic: Clinic, tmp_path: Path) -> None:
+    path = tmp_path / "patients.csv"
+    path.write_bytes(csv_file(("ID", "Name", "DOB"), [(n, "", "1980-01-02") for n in range(11)]))
+
+    result = flask(clinic, path, *OPTIONS)
+
+    assert "row 11, name:" in result.output
+    assert "row 12, name:" not in result.output
+    assert "first 10 refused rows" in result.output
+
+
+def test_an_interrupted_run_ends_and_is_not_called_aborted(
+    clinic: Clinic, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Worker.run_one
+
+    def interrupted(worker: Worker, job_id: int, report: Callable[[], None]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        original(worker, job_id, report)
+
+    monkeypatch.setattr(Worker, "run_one", interrupted)
+    result = flask(clinic, file, *OPTIONS, "--apply", "--yes", "--on-error", "skip")
+
+    assert result.exit_code == 1
+    assert "Interrupted. Import 1 is checked." in result.output
+    assert names(clinic) == []
 
 
 def test_an_undo_of_used_rows_is_refused(clinic: Clinic, file: Path) -> None:

@@ -15,6 +15,7 @@ from services.imports import batches
 from services.imports import runs as import_runs
 from services.imports import undo as import_undo
 from services.jobs import housekeeping
+from services.patients import duplicates
 from tests.support.clinic import Caller, Clinic
 from tests.support.imports import apply, csv_file, dry_run, problems, run, show, undo, upload, work
 
@@ -292,6 +293,52 @@ def test_an_undo_leaves_the_lists_as_before_and_the_file_can_be_imported_again(c
     }
 
 
+def test_slow_rows_end_a_transaction_early(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches_of: dict[str, list[int]] = {"_store": [], "_save_results": [], "_forget_sources": []}
+    for module, name in (
+        (import_runs, "_store"),
+        (import_runs, "_save_results"),
+        (import_undo, "_forget_sources"),
+    ):
+        monkeypatch.setattr(module, "BATCH", 200)
+        monkeypatch.setattr(module, "BATCH_SECONDS", -1.0)
+        original = getattr(module, name)
+
+        def counted(plan: Any, rows: Any, name: str = name, original: Any = original) -> None:
+            batches_of[name].append(len(rows))
+            original(plan, rows)
+
+        monkeypatch.setattr(module, name, counted)
+
+    row = undo(clinic.admin, run(clinic.admin, THREE)["id"])
+
+    assert counts(row) == {"undone": 3}
+    assert batches_of["_store"] == batches_of["_save_results"] == [1, 1, 1]
+    assert batches_of["_forget_sources"] == [1, 1, 1, 0]
+
+
+def test_a_restored_patient_of_an_undone_import_is_a_likely_duplicate_again(clinic: Clinic) -> None:
+    undo(clinic.admin, run(clinic.admin, THREE)["id"])
+    (amina, *_) = clinic.admin.get("/patients").get_json()
+    clinic.admin.patch(f"/patients/{amina['id']}", {"is_active": True})
+
+    row = dry_run(clinic.admin, upload(clinic.admin, THREE)["id"])
+
+    assert counts(row) == {"ready": 2, "refused": 1}
+    assert problems(clinic.admin, row["id"])[2] == [("row", "possible_duplicate")]
+
+
+def test_many_undone_imports_hide_no_duplicate(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "MAX_CANDIDATES", 1)
+    one = csv_file(HEADER, [AMINA])
+    undo(clinic.admin, run(clinic.admin, one)["id"])
+    run(clinic.admin, one)
+
+    row = dry_run(clinic.admin, upload(clinic.admin, csv_file(HEADER[2:], [AMINA[2:]]), source="b")["id"])
+
+    assert problems(clinic.admin, row["id"]) == {2: [("row", "possible_duplicate")]}
+
+
 def test_an_undo_names_the_rows_that_were_changed_or_used(clinic: Clinic) -> None:
     row = run(clinic.admin, THREE)
     first, second, _ = (patient["id"] for patient in clinic.admin.get("/patients").get_json())
@@ -324,6 +371,26 @@ def test_an_undo_is_possible_for_seven_days_and_files_are_then_removed(clinic: C
     assert (count(clinic, ImportFile), count(clinic, ImportedRow)) == (0, 3)
     assert show(clinic.admin, unused["id"])["has_file"] is False
     assert clinic.admin.get(f"/imports/{row['id']}/report.xlsx").status_code == 409
+
+
+def test_doctors_with_a_bill_time_off_or_hours_are_in_use(clinic: Clinic) -> None:
+    lines = [(f"Doctor {name}", f"L-{name}", "Surgery") for name in ("One", "Two", "Three", "Four")]
+    row = run(clinic.admin, csv_file(("Name", "Licence", "Specialty"), lines), kind="doctors")
+    ids = [row["entity_id"] for row in clinic.admin.get(f"/imports/{row['id']}/rows").get_json()]
+    item = {"description": "Dressing", "quantity": 1, "unit_price": "5.00"}
+    bill = {"patient_id": clinic.patient()["id"], "doctor_id": ids[0], "items": [item]}
+    time_off = {"start": "2027-01-04T08:00:00Z", "end": "2027-01-05T08:00:00Z"}
+    window = {"weekday": 0, "start": "08:00", "end": "12:00"}
+    statuses = [
+        clinic.admin.post("/billings", bill).status_code,
+        clinic.admin.post(f"/doctors/{ids[1]}/time-off", time_off).status_code,
+        clinic.admin.put(f"/doctors/{ids[2]}/schedule", {"windows": [window]}).status_code,
+    ]
+
+    response = clinic.admin.post(f"/imports/{row['id']}/undo")
+
+    assert (statuses, response.status_code) == ([201, 201, 200], 409)
+    assert [each["id"] for each in response.get_json()["rows"]] == ids[:3]
 
 
 def test_doctors_are_imported_and_taken_back(clinic: Clinic) -> None:
