@@ -1678,7 +1678,7 @@ class Import(Versioned, Base):
     file_name: Mapped[Name]
     sha256: Mapped[str] = mapped_column(String(64))
     sheet: Mapped[Name | None]
-    other_sheets: Mapped[JsonList] = mapped_column(default=list, server_default="[]")
+    other_sheets: Mapped[JsonList] = mapped_column(default=list)
     encoding: Mapped[str | None] = mapped_column(String(30))
     delimiter: Mapped[str | None] = mapped_column(String(1))
     date_format: Mapped[str | None] = mapped_column(String(30))
@@ -1690,7 +1690,7 @@ class Import(Versioned, Base):
     state: Mapped[ImportState] = _enum(ImportState)
     rows: Mapped[int]
     blank: Mapped[int] = mapped_column(default=0)
-    title_rows: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    title_rows: Mapped[int] = mapped_column(default=0)
     ready: Mapped[int] = mapped_column(default=0)
     applied: Mapped[int] = mapped_column(default=0)
     skipped: Mapped[int] = mapped_column(default=0)

@@ -90,6 +90,8 @@ def _create_imports() -> None:
         sa.Column("state", sa.String(30), nullable=False),
         sa.Column("rows", sa.Integer(), nullable=False),
         sa.Column("blank", sa.Integer(), nullable=False),
+        sa.Column("title_rows", sa.Integer(), nullable=False),
+        sa.Column("other_sheets", JSON, nullable=False),
         *(sa.Column(name, sa.Integer(), nullable=False) for name in COUNTS),
         sa.Column("digest", sa.String(64), nullable=True),
         sa.Column("failure", sa.String(500), nullable=True),
