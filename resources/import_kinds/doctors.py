@@ -117,7 +117,7 @@ def _undo_update(actor: Actor, doctor: Doctor, previous: Mapping[str, Any]) -> N
 
 
 def _find_used(ids: Collection[int]) -> Iterable[int]:
-    """Return the doctors with a visit, treatment, bill or time off, or an appointment that is not cancelled."""
+    """Return the doctors with a visit, treatment, bill, time off, or an appointment that is not cancelled."""
     return db.session.scalars(
         union(
             select(Visit.doctor_id).where(Visit.doctor_id.in_(ids), Visit.voided_at.is_(None)),
