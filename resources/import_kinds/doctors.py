@@ -9,7 +9,7 @@ from sqlalchemy import select, union
 
 from enums import AppointmentStatus, ImportSubject
 from extensions import db
-from models import Appointment, Billing, Doctor, TimeOff, Treatment, Visit
+from models import Appointment, Billing, Doctor, ScheduleWindow, TimeOff, Treatment, Visit
 from resources.import_kinds.members import stored_members, validated
 from schemas.doctor import DoctorCreate, DoctorPatch
 from security.permissions import Actor
@@ -117,13 +117,14 @@ def _undo_update(actor: Actor, doctor: Doctor, previous: Mapping[str, Any]) -> N
 
 
 def _find_used(ids: Collection[int]) -> Iterable[int]:
-    """Return the doctors with a visit, treatment, bill, time off, or an appointment that is not cancelled."""
+    """Return the doctors with a visit, treatment, bill, time off, hours, or a valid appointment."""
     return db.session.scalars(
         union(
             select(Visit.doctor_id).where(Visit.doctor_id.in_(ids), Visit.voided_at.is_(None)),
             select(Treatment.doctor_id).where(Treatment.doctor_id.in_(ids)),
             select(Billing.doctor_id).where(Billing.doctor_id.in_(ids), Billing.voided_at.is_(None)),
             select(TimeOff.doctor_id).where(TimeOff.doctor_id.in_(ids)),
+            select(ScheduleWindow.doctor_id).where(ScheduleWindow.doctor_id.in_(ids)),
             select(Appointment.doctor_id).where(
                 Appointment.doctor_id.in_(ids), Appointment.status != AppointmentStatus.CANCELLED
             ),
