@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import struct
 import subprocess
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -41,6 +43,16 @@ def with_declared_size(content: bytes, size: int) -> bytes:
     return bytes(changed)
 
 
+def with_declared_gigabytes(gigabytes: int) -> bytes:
+    """Return an archive whose directory declares a sheet of more than 4 GB, in the form of ZIP64."""
+    output = BytesIO()
+    with zipfile.ZipFile(BytesIO(workbook(HEAD))) as source, zipfile.ZipFile(output, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+        target.getinfo("xl/worksheets/sheet1.xml").file_size = gigabytes * 10**9  # written at the end
+    return output.getvalue()
+
+
 def bomb() -> bytes:
     return workbook(HEAD, after=f"<!--{' ' * (MAX_UNPACKED + 1_000)}-->")
 
@@ -53,13 +65,14 @@ def bomb() -> bytes:
         (bomb, "payload_too_large"),
         (lambda: with_declared_size(bomb(), 1_000), "unreadable_file"),
         (lambda: with_declared_size(workbook(HEAD), 0xFFFF_FFF0), "payload_too_large"),
+        (lambda: with_declared_gigabytes(10), "payload_too_large"),
         (lambda: workbook(HEAD, parts={f"x/{n}": "" for n in range(2_001)}), "payload_too_large"),
         (
             lambda: workbook(HEAD, parts={"xl/sharedStrings.xml": "<sst>" + "<si>" * 500_000}),
             "unreadable_file",
         ),
     ],
-    ids=["last row", "last column", "bomb", "size too small", "size too large", "entries", "nested"],
+    ids=["last row", "last column", "bomb", "size too small", "size too large", "10 GB", "entries", "nested"],
 )
 def test_hostile_workbooks_need_little_memory(build: Callable[[], bytes], code: str) -> None:
     content = build()
