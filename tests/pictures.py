@@ -7,6 +7,7 @@ The pictures of a message and of the page for patients need Chromium. Without it
 from __future__ import annotations
 
 import argparse
+import csv
 import html
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pypdfium2
 import time_machine
-from PIL import Image
+from PIL import Image, ImageChops
 
 from enums import MessageChannel, MessageKind
 from models import Appointment
@@ -44,6 +45,27 @@ PICTURES = {
     "credit-note": ("long_credit_note", "paper=a5"),
 }
 PHONE = (390, 640)  # pixels of a telephone
+SCREEN = (860, 900)  # pixels of a window of a computer
+# a file as clinics have it: a title, Swahili names of columns, a phone as a number, a day that may be two days
+SHEET = [
+    ("Wagonjwa 2019", "", "", "", ""),
+    ("Na.", "Jina kamili", "Tarehe ya kuzaliwa", "Simu", "Mzio"),
+    ("1", "Achieng' Oluoch", "23/05/1990", "0712 345 678", "penicillin"),
+    ("2", "Musa Juma", "03/04/1985", "712345679", ""),
+    ("3", "", "17/11/2001", "0733 111 222", "sulfa; latex"),
+    ("4", "Wanjiru Kamau", "31/02/1999", "0733 111 333", ""),
+    ("5", "Otieno Ouma", "#N/A", "0733 111 444", ""),
+]
+TABLE = """<!doctype html><meta charset="utf-8"><style>
+body {{ margin: 0; font: 14px/1.6 "Noto Sans", sans-serif; color: #222 }}
+table {{ border-collapse: collapse }}
+td, th {{ border: 1px solid #c8c8c8; padding: 2px 10px; text-align: left; white-space: nowrap }}
+th {{ background: #eee; color: #666; font-weight: normal; text-align: center }}
+</style><table>{rows}</table>"""
+TERMINAL = """<!doctype html><meta charset="utf-8"><style>
+body {{ margin: 0; padding: 14px; background: #17212b; color: #e6edf3 }}
+pre {{ font: 13px/1.35 "Noto Sans Mono", monospace }}
+</style><pre>{text}</pre>"""
 MAIL = """<!doctype html><meta charset="utf-8"><style>
 body {{ font: 15px/1.5 "Noto Sans", sans-serif; margin: 20px; color: #222 }}
 h1 {{ font-size: 20px; margin: 0 }}
@@ -66,7 +88,9 @@ def main() -> None:
             page = next(_pages(clinic, f"{paths[document]}&{query}", scale=1.45))
             _save(page, FOLDER / f"{name}.png")
         for name, content in _pages_for_patients(clinic).items():
-            _photograph(content, FOLDER / f"{name}.png")
+            _photograph(content, FOLDER / f"{name}.png", PHONE)
+        for name, content in _pages_of_import(clinic).items():
+            _photograph(content, FOLDER / f"{name}.png", SCREEN)
 
 
 @contextmanager
@@ -113,8 +137,29 @@ def _pages_for_patients(clinic: Clinic) -> dict[str, str]:
     return {"confirmation-email": MAIL.format(**escaped), "confirmation-page": page.get_data(as_text=True)}
 
 
-def _photograph(content: str, path: Path) -> None:
-    """Save the picture of a page on a telephone."""
+def _pages_of_import(clinic: Clinic) -> dict[str, str]:
+    """Return a messy spreadsheet and its dry run on a terminal, as HTML by the name of the picture."""
+    letters = "".join(f"<th>{letter}</th>" for letter in " ABCDE")
+    rows = [f"<tr>{letters}</tr>"]
+    for number, cells in enumerate(SHEET, 1):
+        texts = "".join(f"<td>{html.escape(text)}</td>" for text in cells)
+        rows.append(f"<tr><th>{number}</th>{texts}</tr>")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "wagonjwa.csv")
+        with file.open("w", newline="", encoding="utf-8") as target:
+            csv.writer(target).writerows(SHEET)
+        command = [str(file), "--kind", "patients", "--source", "clinic2019", "--date-format", "DD/MM/YYYY"]
+        result = clinic.app.test_cli_runner(env={"COLUMNS": "100"}).invoke(args=["import", *command])
+    shown = " ".join(["$ flask import", file.name, *command[1:]])
+    text = html.escape(f"{shown}\n{result.output}")
+    return {
+        "import-sheet": TABLE.format(rows="".join(rows)),
+        "import-terminal": TERMINAL.format(text=text),
+    }
+
+
+def _photograph(content: str, path: Path, size: tuple[int, int]) -> None:
+    """Save the picture of a page in a window of this size, without its empty lower part."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         print(f"{path.name}: NOT MADE, there is no Chromium on this machine")
@@ -122,12 +167,19 @@ def _photograph(content: str, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page, picture = Path(folder, "page.html"), Path(folder, "page.png")
         page.write_text(content, encoding="utf-8")
-        size = f"--window-size={PHONE[0]},{PHONE[1]}"
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size]
+        window = f"--window-size={size[0]},{size[1]}"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", window]
         command = [browser, *options, f"--user-data-dir={folder}/profile", f"--screenshot={picture}"]
         subprocess.run([*command, page.as_uri()], check=True, capture_output=True, timeout=120)
         with Image.open(picture) as image:
-            _save(image.convert("RGB"), path)
+            _save(_trimmed(image.convert("RGB")), path)
+
+
+def _trimmed(picture: Image.Image) -> Image.Image:
+    """Return the picture without the part at its right and its end that has one colour."""
+    background = Image.new("RGB", picture.size, picture.getpixel((picture.width - 1, picture.height - 1)))
+    box = ImageChops.difference(picture, background).getbbox() or (0, 0, *picture.size)
+    return picture.crop((0, 0, min(picture.width, box[2] + 14), min(picture.height, box[3] + 14)))
 
 
 def _save(picture: Image.Image, path: Path) -> None:
