@@ -46,7 +46,7 @@ PICTURES = {
 }
 PHONE = (390, 640)  # pixels of a telephone
 SCREEN = (860, 900)  # pixels of a window of a computer
-# a file as clinics have it: a title, Swahili names of columns, a phone as a number, a day that may be two days
+# A file as clinics have it: a title, Swahili names of columns, a phone as a number, days in local form.
 SHEET = [
     ("Wagonjwa 2019", "", "", "", ""),
     ("Na.", "Jina kamili", "Tarehe ya kuzaliwa", "Simu", "Mzio"),
