@@ -39,7 +39,9 @@ def sample(new_database: NewDatabase) -> Iterator[tuple[Clinic, dict[str, str]]]
         clinic.close()
 
 
-@pytest.mark.parametrize(("locale", "paper"), zip(LANGUAGES, itertools.cycle(("a4", "a5")), strict=False))
+@pytest.mark.parametrize(
+    ("locale", "paper"), list(zip(LANGUAGES, itertools.cycle(("a4", "a5")), strict=False))
+)
 def test_other_programs_read_each_document(
     sample: tuple[Clinic, dict[str, str]], locale: str, paper: str, tmp_path: Path
 ) -> None:
