@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any
 
 import psutil
@@ -22,16 +23,17 @@ from tests.support.imports import csv_file
 from tests.support.servers import start_app
 
 PATIENTS = 1_000  # on file before the import
+FIRST_BIRTH, DAYS = date(1900, 1, 1), 45_000
 COLUMNS = ("ID", "File No", "Full Name", "Sex", "DOB", "Phone", "Allergies")
 FIRST = "Amina Wanjiku John Peter Halima Grace Otieno Njeri Yusuf Zawadi Baraka Neema Juma Asha Salim".split()
 LAST = "Kamau Mwangi Odhiambo Kiprop Hassan Achieng Mutua Wekesa Cherono Omondi Abdi Nyambura Karanja".split()
 
 
 def people(rows: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a file of patients. No two are alike."""
+    """Yield the rows of a file of patients. No two resemble each other: few share a day of birth."""
     for n in range(rows):
         name = f"{FIRST[n % len(FIRST)]} {LAST[n // 7 % len(LAST)]}"
-        born = f"{1930 + n % 90}-{1 + n % 12:02}-{1 + n % 28:02}"
+        born = (FIRST_BIRTH + timedelta(days=n % DAYS)).isoformat()
         yield n, f"IMP-{n}", name, "FM"[n % 2], born, f"+2547{n:08}", "Penicillin" if n % 10 == 0 else ""
 
 
