@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select, union
@@ -10,7 +11,8 @@ from sqlalchemy import select, union
 from enums import AppointmentStatus, ImportSubject
 from extensions import db
 from models import Appointment, Billing, Doctor, ScheduleWindow, TimeOff, Treatment, Visit
-from resources.import_kinds.members import stored_members, validated
+from resources.import_kinds.members import stored_members, validated_changes, validated_values
+from resources.import_kinds.shared_columns import EMAIL, IS_ACTIVE, LICENSE_NUMBER, PHONE
 from schemas.doctor import DoctorCreate, DoctorPatch
 from security.permissions import Actor
 from services.imports.kinds import ImportKind, ImportRow, freed
@@ -28,16 +30,7 @@ COLUMNS = (
             *("nombre", "nombre completo", "nome", "nome completo", "médico", "الاسم", "الطبيب"),
         ),
     ),
-    ImportColumn(
-        "license_number",
-        CellType.CODE,
-        required=True,
-        synonyms=(
-            *("licence number", "licence", "license", "license no", "licence no", "registration number"),
-            *("namba ya leseni", "leseni", "numéro de licence", "numéro d'ordre", "número de licencia"),
-            *("matrícula", "colegiado", "número de licença", "crm", "رقم الترخيص"),
-        ),
-    ),
+    LICENSE_NUMBER,
     ImportColumn(
         "specialty",
         CellType.TEXT,
@@ -48,19 +41,8 @@ COLUMNS = (
         ),
     ),
     ImportColumn("specialties", CellType.LIST, synonyms=("other specialties", "specialities")),
-    ImportColumn(
-        "email",
-        CellType.EMAIL,
-        synonyms=("e-mail", "email address", "mail", "barua pepe", "courriel", "correo", "البريد الإلكتروني"),
-    ),
-    ImportColumn(
-        "phone",
-        CellType.PHONE,
-        synonyms=(
-            *("phone number", "telephone", "tel", "mobile", "simu", "téléphone", "teléfono", "telefone"),
-            *("celular", "الهاتف"),
-        ),
-    ),
+    EMAIL,
+    PHONE,
     ImportColumn(
         "license_expires_on",
         CellType.DATE,
@@ -83,12 +65,8 @@ COLUMNS = (
     ),
     ImportColumn("slot_minutes", CellType.INTEGER, synonyms=("slot", "duration", "appointment length")),
     ImportColumn("buffer_minutes", CellType.INTEGER, synonyms=("buffer", "break")),
-    ImportColumn("is_active", CellType.BOOLEAN, synonyms=("active", "actif", "activo", "ativo", "نشط")),
+    IS_ACTIVE,
 )
-
-
-def _validate(members: Mapping[str, Any]) -> dict[str, Any]:
-    return validated(DoctorCreate, members).model_dump()
 
 
 def _create(actor: Actor, row: ImportRow) -> Doctor:
@@ -105,15 +83,8 @@ def _undo_create(actor: Actor, doctor: Doctor) -> None:
     doctors.update(actor, doctor, license_number=number)
 
 
-_RESTORED = tuple(column.name for column in COLUMNS)
-
-
-def _snapshot(doctor: Doctor) -> dict[str, Any]:
-    return stored_members(doctor, _RESTORED)
-
-
 def _undo_update(actor: Actor, doctor: Doctor, previous: Mapping[str, Any]) -> None:
-    doctors.update(actor, doctor, **validated(DoctorPatch, previous).model_dump(exclude_unset=True))
+    doctors.update(actor, doctor, **validated_changes(DoctorPatch, previous))
 
 
 def _find_used(ids: Collection[int]) -> Iterable[int]:
@@ -136,12 +107,12 @@ DOCTORS = ImportKind(
     name=ImportSubject.DOCTORS,
     model=Doctor,
     columns=COLUMNS,
-    validate=_validate,
+    validate=partial(validated_values, DoctorCreate),
     create=_create,
     undo_create=_undo_create,
     unique={"license_number": Doctor.license_number_key},
     update=_update,
-    snapshot=_snapshot,
+    snapshot=partial(stored_members, names=[column.name for column in COLUMNS]),
     undo_update=_undo_update,
     find_used=_find_used,
 )

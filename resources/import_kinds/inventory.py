@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import exists, select, union
@@ -11,7 +12,8 @@ from enums import ImportSubject
 from errors import ClinicError
 from extensions import db
 from models import InventoryItem, InventoryUsage, StockMovement
-from resources.import_kinds.members import stored_members, validated
+from resources.import_kinds.members import stored_members, validated_changes, validated_values
+from resources.import_kinds.shared_columns import CATEGORY, DESCRIPTION, IS_ACTIVE
 from schemas.inventory import ItemCreate, ItemPatch
 from security.permissions import Actor
 from services.imports.kinds import ImportKind, ImportRow, freed
@@ -74,11 +76,7 @@ COLUMNS = (
             *("validade", "تاريخ الانتهاء"),
         ),
     ),
-    ImportColumn(
-        "category",
-        CellType.TEXT,
-        synonyms=("group", "class", "kundi", "catégorie", "categoría", "categoria", "الفئة"),
-    ),
+    CATEGORY,
     ImportColumn(
         "supplier",
         CellType.TEXT,
@@ -97,18 +95,10 @@ COLUMNS = (
         CellType.INTEGER,
         synonyms=("order quantity", "quantité à commander", "cantidad a pedir"),
     ),
-    ImportColumn(
-        "description",
-        CellType.TEXT,
-        synonyms=("details", "notes", "maelezo", "descripción", "descrição", "الوصف"),
-    ),
-    ImportColumn("is_active", CellType.BOOLEAN, synonyms=("active", "actif", "activo", "ativo", "نشط")),
+    DESCRIPTION,
+    IS_ACTIVE,
 )
 _RESTORED = tuple(column.name for column in COLUMNS if column.name not in STOCK)
-
-
-def _validate(members: Mapping[str, Any]) -> dict[str, Any]:
-    return validated(ItemCreate, members).model_dump()
 
 
 def _create(actor: Actor, row: ImportRow) -> InventoryItem:
@@ -146,12 +136,8 @@ def _undo_create(actor: Actor, item: InventoryItem) -> None:
         item.sku = freed(item.sku, item.id, MAX_SKU)
 
 
-def _snapshot(item: InventoryItem) -> dict[str, Any]:
-    return stored_members(item, _RESTORED)
-
-
 def _undo_update(actor: Actor, item: InventoryItem, previous: Mapping[str, Any]) -> None:
-    changes = validated(ItemPatch, previous).model_dump(exclude_unset=True)
+    changes = validated_changes(ItemPatch, previous)
     items.update(actor, item, has_if_match=True, **changes)
 
 
@@ -171,12 +157,12 @@ INVENTORY = ImportKind(
     name=ImportSubject.INVENTORY,
     model=InventoryItem,
     columns=COLUMNS,
-    validate=_validate,
+    validate=partial(validated_values, ItemCreate),
     create=_create,
     undo_create=_undo_create,
     unique={"sku": InventoryItem.sku_key},
     update=_update,
-    snapshot=_snapshot,
+    snapshot=partial(stored_members, names=_RESTORED),
     undo_update=_undo_update,
     find_used=_find_used,
 )

@@ -19,6 +19,16 @@ def validated(model: type[Model], members: Mapping[str, Any]) -> Model:
     return request_body.validate(model, {name: _json_value(value) for name, value in members.items()})
 
 
+def validated_values(model: type[BaseModel], members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a row as the values of the schema, or raise 422 with each wrong member."""
+    return validated(model, members).model_dump()
+
+
+def validated_changes(model: type[BaseModel], members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given members of a row as values of the schema of an update, or raise 422."""
+    return validated(model, members).model_dump(exclude_unset=True)
+
+
 def stored_members(row: Any, names: Iterable[str]) -> dict[str, Any]:
     """Return members of a stored row as JSON."""
     return {name: _json_value(getattr(row, name)) for name in names}

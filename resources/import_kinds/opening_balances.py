@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
@@ -12,6 +13,7 @@ from extensions import db
 from models import Billing, LedgerEntry, Patient
 from resources.import_kinds.members import validated
 from resources.import_kinds.references import PATIENT
+from resources.import_kinds.shared_columns import DESCRIPTION
 from schemas.billing import OpeningBalanceIn
 from security.permissions import Actor
 from services.billing import opening_balances
@@ -47,11 +49,7 @@ COLUMNS = (
             *("facture", "factura", "referencia", "referência", "fatura", "المرجع"),
         ),
     ),
-    ImportColumn(
-        "description",
-        CellType.TEXT,
-        synonyms=("details", "notes", "maelezo", "libellé", "descripción", "descrição", "الوصف"),
-    ),
+    replace(DESCRIPTION, synonyms=(*DESCRIPTION.synonyms, "libellé")),
     ImportColumn("currency", CellType.CODE, synonyms=("sarafu", "devise", "moneda", "moeda", "العملة")),
 )
 

@@ -11,7 +11,8 @@ from enums import AppointmentStatus, Gender, ImportSubject
 from errors import ClinicError
 from extensions import db
 from models import Appointment, Billing, LedgerEntry, MedicalHistory, Patient, Visit
-from resources.import_kinds.members import stored_members, validated
+from resources.import_kinds.members import stored_members, validated, validated_changes
+from resources.import_kinds.shared_columns import EMAIL, FILE_NUMBER, IS_ACTIVE, PHONE
 from schemas.patient import BloodType, MedicalHistoryIn, PatientCreate, PatientPatch
 from security.permissions import Actor
 from services.imports.kinds import ImportKind, ImportRow, freed
@@ -23,16 +24,7 @@ from services.spreadsheets.columns import CellType, ImportColumn
 HISTORY = ("allergies", "conditions", "medications", "surgical_history", "family_history", "medical_notes")
 MAX_FILE_NUMBER = 50
 COLUMNS = (
-    ImportColumn(
-        "file_number",
-        CellType.CODE,
-        synonyms=(
-            *("file no", "file", "patient number", "patient no", "patient id", "mrn", "chart number"),
-            *("card number", "card no", "hospital number", "namba ya faili", "namba ya mgonjwa"),
-            *("numéro de dossier", "dossier", "número de expediente", "expediente", "historia clínica"),
-            *("número do processo", "prontuário", "رقم الملف"),
-        ),
-    ),
+    FILE_NUMBER,
     ImportColumn(
         "name",
         CellType.TEXT,
@@ -69,23 +61,8 @@ COLUMNS = (
             *("fecha de defunción", "data do óbito", "تاريخ الوفاة"),
         ),
     ),
-    ImportColumn(
-        "phone",
-        CellType.PHONE,
-        synonyms=(
-            *("phone number", "telephone", "tel", "mobile", "mobile number", "cell", "cell phone", "contact"),
-            *("simu", "namba ya simu", "téléphone", "portable", "teléfono", "móvil", "celular", "telefone"),
-            *("telemóvel", "الهاتف", "رقم الهاتف", "الجوال"),
-        ),
-    ),
-    ImportColumn(
-        "email",
-        CellType.EMAIL,
-        synonyms=(
-            *("e-mail", "email address", "mail", "barua pepe", "courriel", "adresse e-mail"),
-            *("correo", "correo electrónico", "correio eletrónico", "البريد الإلكتروني"),
-        ),
-    ),
+    PHONE,
+    EMAIL,
     ImportColumn(
         "address",
         CellType.TEXT,
@@ -149,11 +126,7 @@ COLUMNS = (
         CellType.CODE,
         synonyms=("preferred language", "lugha", "langue", "idioma", "língua", "اللغة"),
     ),
-    ImportColumn(
-        "is_active",
-        CellType.BOOLEAN,
-        synonyms=("active", "hai", "actif", "activo", "ativo", "نشط"),
-    ),
+    IS_ACTIVE,
     ImportColumn(
         "allergies",
         CellType.LIST,
@@ -297,7 +270,7 @@ def _undo_update(actor: Actor, patient: Patient, previous: Mapping[str, Any]) ->
     members = dict(previous)
     if members.get("date_of_birth") is not None:  # otherwise the default precision would replace it
         members.setdefault("birth_date_precision", patient.birth_date_precision)
-    changes = validated(PatientPatch, members).model_dump(exclude_unset=True)
+    changes = validated_changes(PatientPatch, members)
     patients.update(actor, patient, allow_duplicate=True, **changes)
 
 

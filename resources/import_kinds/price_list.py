@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select, union
@@ -10,7 +11,8 @@ from sqlalchemy import select, union
 from enums import ImportSubject
 from extensions import db
 from models import BillingItem, PriceListItem, Treatment
-from resources.import_kinds.members import stored_members, validated
+from resources.import_kinds.members import stored_members, validated_changes, validated_values
+from resources.import_kinds.shared_columns import CATEGORY, DESCRIPTION, IS_ACTIVE
 from schemas.price_list import PriceListItemIn, PriceListItemPatch
 from security.permissions import Actor
 from services.billing import price_list
@@ -46,22 +48,10 @@ COLUMNS = (
             *("precio", "precio unitario", "preço", "preço unitário", "valor", "السعر"),
         ),
     ),
-    ImportColumn(
-        "description",
-        CellType.TEXT,
-        synonyms=("details", "notes", "maelezo", "descripción", "descrição", "الوصف"),
-    ),
-    ImportColumn(
-        "category",
-        CellType.TEXT,
-        synonyms=("group", "department", "class", "kundi", "catégorie", "categoría", "categoria", "الفئة"),
-    ),
-    ImportColumn("is_active", CellType.BOOLEAN, synonyms=("active", "actif", "activo", "ativo", "نشط")),
+    DESCRIPTION,
+    CATEGORY,
+    IS_ACTIVE,
 )
-
-
-def _validate(members: Mapping[str, Any]) -> dict[str, Any]:
-    return validated(PriceListItemIn, members).model_dump()
 
 
 def _create(_actor: Actor, row: ImportRow) -> PriceListItem:
@@ -77,12 +67,8 @@ def _undo_create(_actor: Actor, item: PriceListItem) -> None:
     price_list.update(item, code=freed(item.code, item.id, MAX_CODE))
 
 
-def _snapshot(item: PriceListItem) -> dict[str, Any]:
-    return stored_members(item, [column.name for column in COLUMNS])
-
-
 def _undo_update(_actor: Actor, item: PriceListItem, previous: Mapping[str, Any]) -> None:
-    price_list.update(item, **validated(PriceListItemPatch, previous).model_dump(exclude_unset=True))
+    price_list.update(item, **validated_changes(PriceListItemPatch, previous))
 
 
 def _find_used(ids: Collection[int]) -> Iterable[int]:
@@ -101,12 +87,12 @@ PRICE_LIST = ImportKind(
     name=ImportSubject.PRICE_LIST,
     model=PriceListItem,
     columns=COLUMNS,
-    validate=_validate,
+    validate=partial(validated_values, PriceListItemIn),
     create=_create,
     undo_create=_undo_create,
     unique={"code": PriceListItem.code_key},
     update=_update,
-    snapshot=_snapshot,
+    snapshot=partial(stored_members, names=[column.name for column in COLUMNS]),
     undo_update=_undo_update,
     find_used=_find_used,
 )

@@ -13,6 +13,7 @@ from enums import ImportSubject
 from errors import invalid
 from extensions import db
 from models import Base, Doctor, ImportSource, Patient
+from resources.import_kinds.shared_columns import EMAIL, FILE_NUMBER, LICENSE_NUMBER, as_reference
 from services.imports.kinds import ImportRow
 from services.spreadsheets.columns import CellType, ImportColumn
 
@@ -66,7 +67,9 @@ class Reference:
         given = {name: members.pop(name, None) for name in names}
         taken = {name: str(value) for name, value in given.items() if value not in (None, "")}
         if not taken:
-            raise invalid(names[0], f"names no {self.name}; fill one of {', '.join(names)}")
+            raise invalid(
+                names[0], f"the {self.name} is missing; the file needs a column for one of {', '.join(names)}"
+            )
         return taken
 
     def find(self, row: ImportRow) -> int:
@@ -109,36 +112,12 @@ PATIENT = Reference(
     Patient,
     (
         Identifier(
-            ImportColumn(
-                "patient_file_number",
-                CellType.CODE,
-                synonyms=(
-                    *(
-                        "file number",
-                        "file no",
-                        "patient number",
-                        "patient no",
-                        "patient id",
-                        "mrn",
-                        "chart number",
-                    ),
-                    *("card number", "hospital number", "namba ya faili", "namba ya mgonjwa"),
-                    *("numéro de dossier", "número de expediente", "historia clínica", "número do processo"),
-                    *("prontuário", "رقم الملف"),
-                ),
-            ),
+            as_reference(FILE_NUMBER, "patient_file_number"),
             Patient.file_number_key,
         ),
         Identifier(ImportColumn("patient_source_id", CellType.CODE, synonyms=("old patient id",))),
         Identifier(
-            ImportColumn(
-                "patient_email",
-                CellType.EMAIL,
-                synonyms=(
-                    *("email", "e-mail", "email address", "patient e-mail", "barua pepe", "courriel"),
-                    *("correo electrónico", "correio eletrónico", "البريد الإلكتروني"),
-                ),
-            ),
+            as_reference(EMAIL, "patient_email", "patient e-mail"),
             Patient.email_key,
         ),
     ),
@@ -149,16 +128,7 @@ DOCTOR = Reference(
     Doctor,
     (
         Identifier(
-            ImportColumn(
-                "doctor_license_number",
-                CellType.CODE,
-                synonyms=(
-                    *("licence number", "license number", "licence no", "license no", "licence", "license"),
-                    *("doctor licence", "doctor license"),
-                    *("namba ya leseni", "numéro d'ordre", "número de licencia", "número de licença"),
-                    *("crm", "matrícula", "رقم الترخيص"),
-                ),
-            ),
+            as_reference(LICENSE_NUMBER, "doctor_license_number", "doctor licence", "doctor license"),
             Doctor.license_number_key,
         ),
         Identifier(
