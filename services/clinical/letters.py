@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, case, or_, select
+from sqlalchemy import ColumnElement, case, or_
 from sqlalchemy.orm import joinedload
 
 from enums import LetterType
 from errors import ClinicError, invalid, not_found
 from extensions import db
-from models import Letter, Patient, Visit
+from models import Letter, Visit
 from security.permissions import Actor, Permission
 from services import clock, document_numbers
 from services.audit import audit_log
 from services.clinic import versions
+from services.clinical import visit_rows
 from services.documents import letter_document
 from services.listing import paging
 from services.listing.related_rows import (
@@ -120,10 +121,7 @@ def of_visit(actor: Actor, visit: Visit, query: ListQuery) -> Page[Letter]:
 def get_visit(_actor: Actor, visit_id: int, *, lock: bool = False) -> Visit:
     """Return the visit of a letter, or raise 404. A lock takes the patient first, then the visit."""
     if lock:
-        patient_id = select(Visit.patient_id).where(Visit.id == visit_id)
-        found = db.session.execute(patient_id).scalar_one_or_none()
-        if found is not None:
-            get_or_404(Patient, found, lock=True)
+        visit_rows.lock_patient_of(visit_id)
     return get_or_404(Visit, visit_id, lock=lock)
 
 
