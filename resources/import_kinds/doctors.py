@@ -19,7 +19,6 @@ from services.imports.kinds import ImportKind, ImportRow, freed
 from services.scheduling import doctors
 from services.spreadsheets.columns import CellType, ImportColumn
 
-MAX_LICENSE_NUMBER = 100
 COLUMNS = (
     ImportColumn(
         "name",
@@ -78,7 +77,7 @@ def _update(actor: Actor, doctor: Doctor, row: ImportRow) -> None:
 
 
 def _undo_create(actor: Actor, doctor: Doctor) -> None:
-    number = freed(doctor.license_number, doctor.id, MAX_LICENSE_NUMBER)
+    number = freed(doctor, "license_number")
     doctors.deactivate(actor, doctor)
     doctors.update(actor, doctor, license_number=number)
 

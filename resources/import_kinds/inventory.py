@@ -21,7 +21,6 @@ from services.inventory import items
 from services.search_key import search_key
 from services.spreadsheets.columns import CellType, ImportColumn
 
-MAX_SKU = 100
 STOCK = frozenset({"quantity", "lot_number", "expires_on"})
 COLUMNS = (
     ImportColumn(
@@ -133,7 +132,7 @@ def _update(actor: Actor, item: InventoryItem, row: ImportRow) -> None:
 def _undo_create(actor: Actor, item: InventoryItem) -> None:
     items.undo_import(actor, item, "the import was undone")
     if item.sku is not None:
-        item.sku = freed(item.sku, item.id, MAX_SKU)
+        item.sku = freed(item, "sku")
 
 
 def _undo_update(actor: Actor, item: InventoryItem, previous: Mapping[str, Any]) -> None:

@@ -22,7 +22,6 @@ from services.rows import mapping
 from services.spreadsheets.columns import CellType, ImportColumn
 
 HISTORY = ("allergies", "conditions", "medications", "surgical_history", "family_history", "medical_notes")
-MAX_FILE_NUMBER = 50
 COLUMNS = (
     FILE_NUMBER,
     ImportColumn(
@@ -251,7 +250,7 @@ def _check_history(patient_id: int, history: Mapping[str, Any]) -> None:
 
 def _undo_create(actor: Actor, patient: Patient) -> None:
     patients.archive(actor, patient)
-    patients.update(actor, patient, file_number=freed(patient.file_number, patient.id, MAX_FILE_NUMBER))
+    patients.update(actor, patient, file_number=freed(patient, "file_number"))
 
 
 _RESTORED = tuple(

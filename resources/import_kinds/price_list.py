@@ -19,7 +19,6 @@ from services.billing import price_list
 from services.imports.kinds import ImportKind, ImportRow, freed
 from services.spreadsheets.columns import CellType, ImportColumn
 
-MAX_CODE = 100
 COLUMNS = (
     ImportColumn(
         "code",
@@ -64,7 +63,7 @@ def _update(_actor: Actor, item: PriceListItem, row: ImportRow) -> None:
 
 def _undo_create(_actor: Actor, item: PriceListItem) -> None:
     price_list.deactivate(item)
-    price_list.update(item, code=freed(item.code, item.id, MAX_CODE))
+    price_list.update(item, code=freed(item, "code"))
 
 
 def _undo_update(_actor: Actor, item: PriceListItem, previous: Mapping[str, Any]) -> None:

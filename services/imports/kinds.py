@@ -110,7 +110,11 @@ class ImportKind:
 KINDS: dict[ImportSubject, ImportKind] = {}
 
 
-def freed(value: str, row_id: int, max_length: int) -> str:
-    """Return a unique value of an undone row in a form that leaves the value itself free."""
-    suffix = f" (undone {row_id})"
-    return f"{value[: max_length - len(suffix)]}{suffix}"
+def freed(row: Any, name: str) -> str:
+    """Return a unique value of an undone row in a form that leaves the value itself free.
+
+    It is not longer than the column.
+    """
+    suffix = f" (undone {row.id})"
+    value: str = getattr(row, name)
+    return f"{value[: row.__table__.c[name].type.length - len(suffix)]}{suffix}"
