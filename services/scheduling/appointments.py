@@ -89,6 +89,9 @@ _LOCKED_DOCTOR = (
     select(Doctor).where(Doctor.id == bindparam("doctor_id")).with_for_update(key_share=True).cte("doctor")
 )
 _DOCTOR = aliased(Doctor, _LOCKED_DOCTOR)
+# Create the columns now. Threads that run the statement first, at the same time, would each create their own,
+# and SQLAlchemy would not find the columns of one in the rows of the other (NoSuchColumnError).
+_LOCKED_DOCTOR.c.keys()
 # No patient is locked before the row of the doctor is read, and this locks the doctor.
 _DOCTOR_AND_PATIENT = (
     select(_DOCTOR, Patient)
