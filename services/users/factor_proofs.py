@@ -28,7 +28,7 @@ from services import clock, remembered
 from services.audit import audit_log
 from services.audit.audit_log import PendingEntry
 from services.rows import get_or_404, read_outside_transaction
-from services.users import password_checks, sessions
+from services.users import sessions, sign_in_limits
 
 log = structlog.get_logger()
 
@@ -269,7 +269,7 @@ def prove_in_session(actor: Actor, proof: Proof, action: str) -> User:
     401 would make a front end sign out its user. Raises 429 `too_many_requests` after too many wrong ones.
     """
     db.session.rollback()  # no transaction stays open while other attempts have no outcome
-    with password_checks.counted(password_checks.of_step_up(actor.user_id or 0), hashes=False) as attempt:
+    with sign_in_limits.counted(sign_in_limits.of_step_up(actor.user_id or 0), hashes=False) as attempt:
         attempt.withdrawn = True  # until there is an outcome
         remembered.begin(recalls=False)
         sessions.require_valid(actor)

@@ -1,6 +1,6 @@
 """Sign-in, change of password and reset of a forgotten password.
 
-A password hash takes a good part of a second. So limits come first (`services.users.password_checks`), and no
+A password hash takes a good part of a second. So limits come first (`services.users.sign_in_limits`), and no
 transaction is open during the hash: on SQLite an open transaction blocks all other writers.
 """
 
@@ -26,7 +26,7 @@ from security.tokens import Device, Pair
 from services import clock, remembered
 from services.audit import audit_log
 from services.rows import get_or_404, read_outside_transaction
-from services.users import factor_policy, factor_proofs, password_checks, second_factors, sessions
+from services.users import factor_policy, factor_proofs, second_factors, sessions, sign_in_limits
 from services.users.factor_proofs import Proof
 
 RESET_LIFETIME = timedelta(hours=1)
@@ -66,14 +66,14 @@ def sign_in(
     )
     user_id, password_hash = (row.id, row.password_hash) if row else (None, None)
     device_id = _known_device(devices, row)
-    check = password_checks.of_sign_in(
+    check = sign_in_limits.of_sign_in(
         email,
         visitor.network,
         user_id=user_id,
         device_id=device_id,
         unlocked_at=row.unlocked_at if row else None,
     )
-    with password_checks.counted(check) as attempt:
+    with sign_in_limits.counted(check) as attempt:
         attempt.succeeded = passwords.verify(password_hash, password)
         # The first step alone must not reverse failures of the second one: it would allow endless guesses.
         attempt.withdrawn = attempt.succeeded and row is not None and row.mfa_enabled_at is not None
@@ -107,10 +107,10 @@ def complete(
     """
     row = factor_proofs.pending_user(mfa_token)
     device_id = _known_device([tokens.read_device(token) for token in device_tokens], row)
-    check = password_checks.of_second_factor(
+    check = sign_in_limits.of_second_factor(
         row.id, visitor.network, device_id=device_id, unlocked_at=row.unlocked_at
     )
-    with password_checks.counted(check, hashes=False) as attempt:
+    with sign_in_limits.counted(check, hashes=False) as attempt:
         attempt.withdrawn = True  # until there is an outcome
         remembered.begin(recalls=False)
         user, challenge = factor_proofs.pending_sign_in(mfa_token)
@@ -170,8 +170,8 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     row = read_outside_transaction(
         select(User.name, User.email, User.password_hash).where(User.id == user_id)
     )
-    check = password_checks.of_password_change(user_id)
-    with password_checks.counted(check) as attempt:
+    check = sign_in_limits.of_password_change(user_id)
+    with sign_in_limits.counted(check) as attempt:
         attempt.succeeded = row is not None and passwords.verify(row.password_hash, current_password)
     remembered.begin(recalls=False)  # as in `sign_in`
     sessions.require_valid(actor)
@@ -264,7 +264,7 @@ def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
     if row is None:
         raise _invalid_reset_token()
     _check_new_password(new_password, row.name, row.email)
-    password_checks.count_reset(_digest(token), row.id)
+    sign_in_limits.count_reset(_digest(token), row.id)
     with password_queue.turn(Group(visitor.network)):
         hashed = passwords.hash_password(new_password)
     remembered.begin(recalls=False)  # as in `sign_in`

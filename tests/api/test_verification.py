@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from models import AuditLog, Event
 from security import link_tokens
 from security.link_tokens import Purpose
-from services.documents.verification import verification_url
+from services.documents.qr_code import verification_url
 from tests.support import pdf
 from tests.support.clinic import Clinic
 
