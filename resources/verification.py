@@ -8,7 +8,7 @@ from flask import Response, request
 
 from api.endpoint import endpoint
 from api.pages import html
-from api.pages.html import Page, Verdict
+from api.pages.html import DocumentStatus, Page
 from api.resource import ApiResource
 from config import settings
 from security.permissions import Permission
@@ -33,8 +33,8 @@ class VerificationPage(ApiResource):
             texts[document.kind],
             document.clinic.name,
             document.number,
-            verdict=Verdict(
-                texts[f"verdict_{document.state}"], texts[document.state], document.state in WARNINGS
+            status=DocumentStatus(
+                texts[f"status_{document.state}"], texts[document.state], document.state in WARNINGS
             ),
             facts=[
                 (texts["date"], format_date(document.day, "long", locale)),

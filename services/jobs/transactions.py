@@ -65,7 +65,7 @@ def keep_trying(store: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def rehearsal() -> Iterator[Actor]:
+def rolled_back_transaction() -> Iterator[Actor]:
     """Run one transaction as `transaction` does, and roll it back."""
     try:
         yield WORKER
