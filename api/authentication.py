@@ -48,7 +48,7 @@ def device_tokens() -> list[str]:
 
 
 def limit_key(context: RequestContext) -> tuple[str, str]:
-    """Return whose requests count together for `RATE_LIMIT_DEFAULT`.
+    """Return the user, device or network whose requests count together for `RATE_LIMIT_DEFAULT`.
 
     Without a genuine access token, a genuine device token proves the user well enough to count apart: callers
     in the same network must not keep its users from signing in.

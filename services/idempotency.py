@@ -88,5 +88,5 @@ def stored_response(row: IdempotencyKey) -> tuple[dict[str, Any], str] | None:
 
 
 def _context(row: IdempotencyKey) -> bytes:
-    """Return what a response belongs to: it is not valid in the row of another user, key or request."""
+    """Return the context of an encrypted response: it is not valid for another user, key or request."""
     return json.dumps([row.user_id, row.key, row.fingerprint, row.status]).encode()

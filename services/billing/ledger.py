@@ -441,7 +441,7 @@ OVERPAID_BILLING_ID: Any = func.coalesce(
 
 
 def credit_from_insurers(bill: Billing) -> Decimal:
-    """Return what insurers paid above the balance of a bill, as a positive amount."""
+    """Return the amount that insurers paid above the balance of a bill, as a positive number."""
     total = db.session.execute(
         select(TOTAL).where(
             LedgerEntry.patient_id == bill.patient_id,

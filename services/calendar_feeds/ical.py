@@ -30,7 +30,7 @@ BUSY = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
 
 @dataclass(frozen=True, slots=True)
 class CalendarEvent:
-    """An event of a calendar. `changed_at` is the last change of what it shows."""
+    """An event of a calendar. `changed_at` is the last change of its content."""
 
     uid: str
     start: datetime

@@ -1,4 +1,4 @@
-"""One row of an import: what to do with it, and the calls of the services, inside a savepoint."""
+"""One row of an import: its action, and the calls of the services, inside a savepoint."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _load(import_id: int, state: ImportState) -> tuple[ImportPlan, OnError, Sequ
 
 
 def dry_run(import_id: int) -> None:
-    """Process all rows of the file without any effect, and store what applying would do with each."""
+    """Process all rows of the file without any effect, and store the result that each would have."""
     loaded = with_retries(partial(_load, import_id, ImportState.CHECKING))
     if loaded is None:
         return

@@ -50,7 +50,7 @@ def transaction(operation: str, *, finishes_job: bool = False, actor: Actor = WO
 
 
 def keep_trying(store: Callable[[], Result]) -> Result:
-    """Call a function that stores a result in a transaction, and return what it returns.
+    """Call a function that stores a result in a transaction, and return its value.
 
     While the database is away, call it again for the time of a lease: the result is known to nobody else.
     """
@@ -66,7 +66,7 @@ def keep_trying(store: Callable[[], Result]) -> Result:
 
 @contextmanager
 def rolled_back_transaction() -> Iterator[Actor]:
-    """Run one transaction as `transaction` does, and roll it back."""
+    """Run one transaction as the system user "job worker", and roll it back."""
     try:
         yield WORKER
     finally:

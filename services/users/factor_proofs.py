@@ -40,7 +40,7 @@ _SEPARATORS = re.compile(r"[\s-]")
 
 @dataclass(frozen=True)
 class Proof:
-    """What the caller sends as second factor: a code, or the response of an authenticator (WebAuthn)."""
+    """The proof that a caller sends: a code, or the response of an authenticator (WebAuthn)."""
 
     code: str | None = None
     credential: dict[str, Any] | None = None
