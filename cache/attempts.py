@@ -37,9 +37,9 @@ Members = dict[str, float]  # member -> time of the attempt
 class Counter:
     """A counter of failed attempts. It allows as many failures as `rate` states.
 
-    After these, attempts are refused until the window has moved. With `slows_down` they are refused for a delay
-    instead, which doubles with each failure: 1 s, 2 s, 4 s, up to `MAX_DELAY`. `policy` is the name in the
-    headers of a response.
+    After these, attempts are refused until the window has moved. With `slows_down` they are refused for a
+    delay instead, which doubles with each failure: 1 s, 2 s, 4 s, up to `MAX_DELAY`. `policy` is the name in
+    the headers of a response.
     """
 
     rate: str
