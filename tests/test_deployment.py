@@ -18,6 +18,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
+from api.docs.registry import registered_endpoints
 from api.metrics import QueueCollector
 from app import create_app
 from config import SECRETS, Settings, load
@@ -308,6 +309,24 @@ def test_the_proxy_logs_nothing_about_paths_with_secrets() -> None:
     for path in ("/calendar/token.ics", *pages, "/messages/callbacks/http/secret"):
         assert re.match(pattern, path)
     assert not any(re.match(pattern, path) for path in ("/appointments/1.ics", "/messages", "/users", "/"))
+
+
+def test_the_proxy_passes_every_body_that_the_application_accepts() -> None:
+    proxy = read("deploy/nginx-locations.conf")
+    (general,) = re.findall(r"^client_max_body_size (\d+)m;", proxy, re.M)
+    imports = re.search(r"^location /imports {\n    client_max_body_size (\d+)m;", proxy, re.M)
+    sizes = {
+        location: max(
+            endpoint.spec.accepts.limit
+            for endpoint in registered_endpoints(create_app())
+            if endpoint.path.startswith("/imports") == (location == "imports")
+        )
+        for location in ("imports", "others")
+    }
+
+    assert imports is not None
+    assert sizes["others"] < int(general) * 1024**2
+    assert sizes["imports"] < int(imports[1]) * 1024**2
 
 
 def test_the_proxy_of_debian_uses_no_newer_directive() -> None:
