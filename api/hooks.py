@@ -104,7 +104,7 @@ def begin_request() -> Response | None:
         session = revoked_key(context.token.session_id)
         wait, context.revoked = limits.hit_and_check(rate, key, session)
     if wait is not None:
-        raise ClinicError("too_many_requests", "Slow down; try again later.", retry_after=wait)
+        raise ClinicError("too_many_requests", "Too many requests; try again later.", retry_after=wait)
     return None
 
 

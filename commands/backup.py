@@ -296,7 +296,7 @@ def _load_sqlite(data: IO[bytes], database: Path) -> None:
         if target.with_name(target.name + suffix).exists():
             raise click.ClickException(
                 f"The file {target.name}{suffix} exists. Stop the server if it runs. "
-                "Otherwise the file is a rest of a deleted database: delete it too."
+                "Otherwise the file belonged to a deleted database: delete it too."
             )
     if target.exists():
         with closing(sqlite3.connect(target)) as connection:

@@ -140,7 +140,7 @@ def _guarded(row: FileRow, call: Callable[[], Outcome]) -> Outcome:
         return refused(row, *problems_of(refusal))
     except IntegrityError as error:
         code, field, message = CONSTRAINTS.get(
-            constraint_name(error) or "", ("conflict", None, "This conflicts with what is stored.")
+            constraint_name(error) or "", ("conflict", None, "The row conflicts with the stored data.")
         )
         return refused(row, problem_of(field, code, message))
     except DataError:

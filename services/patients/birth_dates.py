@@ -35,7 +35,7 @@ def to_columns(
         if date_of_birth is not None:
             raise invalid("estimated_age", "give either date_of_birth or estimated_age")
         if precision not in (None, Precision.ESTIMATED):
-            raise invalid("birth_date_precision", "is estimated with estimated_age")
+            raise invalid("birth_date_precision", "must be estimated if estimated_age is sent")
         return date(clock.today().year - estimated_age, 1, 1), Precision.ESTIMATED
     if date_of_birth is None and precision is not None and stored[0] is not None:
         date_of_birth = format_known(*stored)
