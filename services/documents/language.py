@@ -16,7 +16,7 @@ from babel.numbers import format_currency, format_decimal, format_percent
 from babel.units import format_unit
 
 from config import ROOT, settings
-from errors import ClinicError
+from errors import invalid
 from services import clock
 
 FOLDER = ROOT / "data" / "documents"
@@ -117,7 +117,7 @@ def requested_language(tag: str | None) -> str | None:
     locale = _parsed(tag)
     if locale is None or locale.language not in LANGUAGES:
         message = f"must be a language of documents ({', '.join(LANGUAGES)}), also with a country as in en_KE"
-        raise ClinicError("validation_failed", "Check the parameter.", errors={"locale": message})
+        raise invalid("locale", message)
     return tag
 
 
