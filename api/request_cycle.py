@@ -48,7 +48,7 @@ from services.users.blocked_attempts import BlockedAction, blocked_attempts
 
 log = structlog.get_logger()
 ATTEMPTS = 5
-RETRY_WITHIN = 2.0  # seconds from the start of a request
+RETRY_WITHIN = 2.0  # seconds from the start of the first attempt
 SIGN_INS = ("/auth/login", "/auth/login/mfa")
 REPLAYED_HEADERS = ("Location", "ETag", "X-Ignored-Members")
 
