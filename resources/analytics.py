@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from flask import Response
 
-from api import csv_export
+from api import report_csv
 from api.cached_document import private_response
 from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor
@@ -38,7 +38,7 @@ UNITS: dict[str, Unit] = {"daily": "day", "weekly": "week", "monthly": "month", 
 
 def _csv_by_figure(name: str, members: Mapping[str, Any]) -> Response:
     """Return a report that is not a table as CSV with one line for each figure."""
-    return csv_export.csv_response(name, ("figure", "value"), csv_export.flatten(members).items())
+    return report_csv.csv_response(name, ("figure", "value"), report_csv.flatten(members).items())
 
 
 def _chart(content: bytes) -> Response:
@@ -71,7 +71,7 @@ class RevenueReport(ApiResource):
         if format_name == "json":
             return report
         rows = [[row.model_dump(mode="json")[name] for name in REVENUE_COLUMNS] for row in report.data]
-        return csv_export.csv_response("revenue", REVENUE_COLUMNS, rows)
+        return report_csv.csv_response("revenue", REVENUE_COLUMNS, rows)
 
 
 class DoctorPerformance(ApiResource):
@@ -100,9 +100,9 @@ class DoctorPerformance(ApiResource):
         report = [PerformanceOut.model_validate(line) for line in lines]
         if format_name == "json":
             return report
-        rows = [csv_export.flatten(row.model_dump(mode="json")) for row in report]
+        rows = [report_csv.flatten(row.model_dump(mode="json")) for row in report]
         header = list(rows[0]) if rows else list(PerformanceOut.model_fields)
-        return csv_export.csv_response("doctor-performance", header, [list(row.values()) for row in rows])
+        return report_csv.csv_response("doctor-performance", header, [list(row.values()) for row in rows])
 
 
 class PatientStats(ApiResource):
