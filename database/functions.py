@@ -128,6 +128,25 @@ def _minutes_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
     return f"((CAST(strftime('%s', {end}) AS INTEGER) - CAST(strftime('%s', {start}) AS INTEGER)) / 60)"
 
 
+class unix_seconds(FunctionElement[int]):  # noqa: N801 - the name of an SQL function
+    """The whole seconds from 1970 to an instant, without its fraction."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(unix_seconds, "postgresql")
+def _seconds_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    return f"CAST(floor(extract(epoch FROM {compiler.process(element.clauses, **options)})) AS BIGINT)"
+
+
+@compiles(unix_seconds, "sqlite")
+def _seconds_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    # SQLite rounds to milliseconds: 23:59:59.9996 would be midnight of the next day
+    instant = compiler.process(element.clauses, **options)
+    return f"CAST(strftime('%s', substr({instant}, 1, 19)) AS INTEGER)"
+
+
 class larger_of(FunctionElement[Any]):  # noqa: N801 - the name of an SQL function
     """The larger one of two values of the same type."""
 
