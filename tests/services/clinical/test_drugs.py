@@ -63,6 +63,10 @@ def match(medication: str, allergy: str) -> set[tuple[str, str]]:
         ("Glyceryl trinitrate 400 mcg spray", "nitroglycerin"),
         ("24 HR metoprolol succinate 100 MG Extended Release Oral Tablet [Toprol]", "metoprolol"),
         ("Carbamazepine[Tegretol]", "carbamazepine"),
+        ("Paracetamol 500 mg [warfarin]", "acetaminophen warfarin"),
+        ("Telma AM", "amlodipine telmisartan"),
+        ("Allegra 24h", "fexofenadine"),
+        ("Augmentin 1 g", "amoxicillin clavulanate"),
         ("Yaz 28 Day Pack", "drospirenone ethinyl_estradiol"),
         ("heparin sodium, porcine", "heparin"),
         ("Dexamethasone sodium phosphate 4 mg/ml", "dexamethasone"),
@@ -97,6 +101,25 @@ def test_unknown_words_of_a_name_are_reported() -> None:
 
     assert drug.ingredients == {"amoxicillin"}
     assert drug.unknown_parts == ("xyzzolin",)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("Concor AM", "am"),  # amlodipine
+        ("Olmezest 20-AM", "am"),
+        ("Advil PM", "pm"),  # diphenhydramine
+        ("Concor T", "t"),  # telmisartan
+        ("Losar A", "a"),  # atenolol
+        ("Rablet-L", "l"),  # levosulpiride
+        ("Zerodol MR", "mr"),  # tizanidine
+        ("Glycomet G 1", "g"),  # glimepiride
+        ("Telma40H", "40h"),  # hydrochlorothiazide
+        ("Aspirin [Xyzzolin]", "xyzzolin"),
+    ],
+)
+def test_a_suffix_of_a_trade_name_that_may_name_an_ingredient_is_reported(name: str, suffix: str) -> None:
+    assert resolve_known(name).unknown_parts == (suffix,)
 
 
 def test_three_letters_beside_another_name_are_not_a_drug() -> None:

@@ -411,6 +411,24 @@ def test_free_text_alone_gives_a_warning(clinic: Clinic) -> None:
     assert set(warning) == {"code", "message"}
 
 
+def test_a_medicine_in_free_text_gives_a_warning_now_and_later(clinic: Clinic) -> None:
+    visit_id = visit(clinic, "penicillin")
+    beside = prescribed(clinic, visit_id, "Paracetamol", details="Also amoxicillin 500 mg, avoid alcohol")
+    listed = prescribed(clinic, visit_id, "Cetirizine", details="Take one cetirizine with water")
+    alone = prescribed(clinic, visit_id, details="Warfarin 5 mg daily")
+    later = prescribed(clinic, visit_id, "Ibuprofen")
+
+    (warning,) = beside["warnings"]
+    assert (warning["code"], "name amoxicillin." in warning["message"]) == ("unchecked", True)
+    assert listed["warnings"] == []
+    (warning,) = later["warnings"]
+    assert (warning["code"], warning["medication"]) == ("unchecked", "Ibuprofen")
+    assert f"prescription {alone['id']}: Warfarin 5 mg daily" in warning["message"]
+
+    assert clinic.doctor.delete(f"/prescriptions/{alone['id']}").status_code == 200
+    assert clinic.doctor.get(f"/prescriptions/{later['id']}").get_json()["warnings"] == []
+
+
 def test_a_patient_without_recorded_allergies_gives_a_warning(clinic: Clinic) -> None:
     patient_id = clinic.patient()["id"]
     visit_id = clinic.visit(patient_id=patient_id, prescriptions=[{"details": "rest"}])["id"]
