@@ -126,8 +126,11 @@ def normalize(text: str) -> str:
 
 
 def allergen_key(text: str) -> str:
-    """Return a recorded allergen in the form that the table uses as a key: without "allergy", "drug" ..."""
-    return " ".join(word.text for word in allergen_words(text))
+    """Return a recorded allergen in the form that the table uses as a key: without "allergy", "drug" ...
+
+    An allergen that consists of such words keeps them: "antibiotic".
+    """
+    return " ".join(word.text for word in allergen_words(text)) or normalize(text)
 
 
 def allergen_words(text: str) -> list[Word]:

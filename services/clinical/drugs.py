@@ -296,6 +296,8 @@ def resolve_allergen(text: str) -> Allergen | None:
             _find_term(phrase, table) or _term_of_drug(_find_ingredients(phrase, alone, table), table)
         ),
     )
+    if not matches:  # "antibiotics" describes another name, and is a general word if there is none
+        matches, _ = _scan(split_words(text), lambda phrase: _find_term(phrase, table))
     if not matches:
         return None
     terms = [term for _, term in matches]

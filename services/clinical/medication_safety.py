@@ -40,7 +40,8 @@ from services.clinical.drug_spelling import Recognized
 from services.clinical.drugs import Allergen, Drug
 from services.search_key import search_key
 
-# {code, medication, with, prescription_id, message}; an interaction also has {severity, source}
+# {code, medication, with, prescription_id, message}; an interaction also has {severity, source}, and an
+# allergy has {allergy}: the substance with severity and reaction
 Alert = dict[str, Any]
 SafetyWarning = dict[str, str]  # {code, message}, and `medication` if it is about one
 
@@ -216,15 +217,11 @@ def _allergy_alerts(name: str, drug: Drug, allergy: RecordedAllergy) -> list[Ale
     for match in drugs.match_allergy(drug, allergen):
         reason = match.ingredient if match.kind == "ingredient" else f"{match.ingredient} ({match.name})"
         reasons.setdefault(ALERT_CODES[match.kind], []).append(reason)
-    return [
-        _alert(
-            code,
-            name,
-            allergy.substance,
-            f"{name} contains {', '.join(of_code)}; the patient's recorded allergy: {allergy}.",
-        )
-        for code, of_code in reasons.items()
-    ]
+    alerts = []
+    for code, of_code in reasons.items():
+        message = f"{name} contains {', '.join(of_code)}; the patient's recorded allergy: {allergy}."
+        alerts.append(_alert(code, name, allergy.substance, message) | {"allergy": str(allergy)})
+    return alerts
 
 
 def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
@@ -386,11 +383,12 @@ def check(
     `forbidden` if the user may not prescribe.
     """
     record = load_records([patient_id])[patient_id]
-    known = {_alert_key(alert) for alert in overridden}
+    overridden = list(overridden)
     new = [
         alert
         for alert in find_alerts(names, record, prescription_id)
-        if _alert_key(alert) not in known and (only is None or alert["medication"] in only)
+        if (only is None or alert["medication"] in only)
+        and not any(_is_same(alert, known) for known in overridden)
     ]
     if not new:
         return []
@@ -408,6 +406,15 @@ def check(
         "overridden_at": clock.now().isoformat(),
     }
     return [alert | override for alert in new]
+
+
+def _is_same(alert: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Return True if two alerts are equal. A new severity or reaction of an allergy makes a new alert.
+
+    Alerts of earlier versions have no `allergy`.
+    """
+    same_allergy = known.get("allergy") in (None, alert.get("allergy"))
+    return same_allergy and _alert_key(alert) == _alert_key(known)
 
 
 def _alert_key(alert: Mapping[str, Any]) -> tuple[str, str, str, int | None]:

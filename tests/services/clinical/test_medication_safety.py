@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 from tests.support.clinic import Caller, Clinic
 
 
-def visit(clinic: Clinic, *allergies: str, taking: tuple[str, ...] = ()) -> int:
+def visit(clinic: Clinic, *allergies: Any, taking: tuple[str, ...] = ()) -> int:
     """Create an open visit of a new patient with these allergies and home medications."""
     patient_id = clinic.patient()["id"]
     record(clinic, patient_id, allergies=list(allergies), medications=list(taking))
@@ -18,7 +18,7 @@ def visit(clinic: Clinic, *allergies: str, taking: tuple[str, ...] = ()) -> int:
     return visit_id
 
 
-def record(clinic: Clinic, patient_id: int, **history: list[str]) -> None:
+def record(clinic: Clinic, patient_id: int, **history: list[Any]) -> None:
     answer = clinic.admin.patch(f"/patients/{patient_id}/medical-history", history)
     assert answer.status_code == 200, answer.get_data(as_text=True)
 
@@ -307,6 +307,19 @@ def test_an_allergy_recorded_after_prescribing_refuses_dispensing(clinic: Clinic
 
     assert alerts(answer) == [("allergy_class", "Augmentin", "penicillin")]
     assert clinic.doctor.get(f"/prescriptions/{row['id']}").get_json()["dispensings"] == []
+
+
+def test_an_allergy_that_became_severe_refuses_dispensing_again(clinic: Clinic) -> None:
+    visit_id = visit(clinic, {"substance": "penicillin", "severity": "mild"})
+    row = prescribed(clinic, visit_id, "Amoxicillin", override_reason="only a mild rash")
+    assert dispense(clinic.technician, row).status_code == 200
+
+    record(clinic, row["patient_id"], allergies=[{"substance": "penicillin", "severity": "severe"}])
+    refused = dispense(clinic.technician, row)
+
+    assert refused.status_code == 409
+    (alert,) = refused.get_json()["alerts"]
+    assert (alert["code"], alert["allergy"]) == ("allergy_class", "penicillin (severe)")
 
 
 def test_a_later_duplicate_refuses_dispensing_the_first_prescription(clinic: Clinic) -> None:
