@@ -386,6 +386,7 @@ def test_a_diluent_in_two_infusions_is_not_a_duplicate() -> None:
         ("lamotrigine", "levetiracetam", set()),
         ("aspirin", "clopidogrel", set()),
         ("vitamin B12", "mecobalamin", set()),
+        ("azathioprine", "mercaptopurine", {"Thiopurine"}),
         ("ferrous sulfate", "ferrous fumarate", {"Oral Iron"}),
         ("ferrous sulfate", "iron sucrose", set()),
         ("nitroglycerin", "isosorbide mononitrate", set()),
