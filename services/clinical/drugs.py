@@ -78,7 +78,7 @@ class Allergen:
     """A recorded allergen that the table knows. A food, a pollen or latex matches few or no drugs.
 
     `cross_reactive` holds pairs (ingredient, reason). `unknown_parts` cannot be checked: words that are not
-    in the table, and excipients.
+    in the table, excipients, and denials such as "none".
     """
 
     name: str
@@ -296,14 +296,17 @@ def resolve_allergen(text: str) -> Allergen | None:
             _find_term(phrase, table) or _term_of_drug(_find_ingredients(phrase, alone, table), table)
         ),
     )
-    if not matches:  # "antibiotics" describes another name, and is a general word if there is none
-        matches, _ = _scan(split_words(text), lambda phrase: _find_term(phrase, table))
+    if all(term.kind == "none" for _, term in matches):
+        # "antibiotics" describes another name, and is a general word if there is none
+        general, _ = _scan(split_words(text), lambda phrase: _find_term(phrase, table))
+        matches = general or matches
     if not matches:
         return None
     terms = [term for _, term in matches]
     kinds: list[AllergenKind] = sorted({term.kind for term in terms}, key=_KIND_ORDER.index)
-    # An excipient may be in any product, and the table does not hold which ones.
-    unchecked = tuple(phrase for phrase, term in matches if term.kind == "excipient")
+    # An excipient may be in any product, and the table does not hold which ones. A denial beside other words
+    # may be about something else: "no antibiotics".
+    unchecked = tuple(phrase for phrase, term in matches if term.kind in ("excipient", "none"))
     return Allergen(
         name=" / ".join(phrase for phrase, _ in matches),
         kind=kinds[0],

@@ -64,6 +64,7 @@ NOT_ASKED_WARNING: SafetyWarning = {
 # The same names occur often, and the table does not change while the process runs.
 _recognize_drug = lru_cache(maxsize=4096)(drug_spelling.recognize_drug)
 _recognize_allergen = lru_cache(maxsize=4096)(drug_spelling.recognize_allergen)
+_find_medicines = lru_cache(maxsize=1024)(drugs.find_medicines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def load_records(patient_ids: Collection[int]) -> dict[int, MedicationRecord]:
         record, source = records[patient_id], f"prescription {number}"
         if name is not None:
             record.medications.append(CurrentMedication(name, source, number))
-        elif drugs.find_medicines(details or ""):
+        elif _find_medicines(details or ""):
             record.free_texts.append(CurrentMedication(shorten(details, 100), source, number))
     at_home = (
         select(MedicalHistory.patient_id, HomeMedication.name)
@@ -279,7 +280,7 @@ def find_warnings(
 def _find_in_details(details: str, names: Iterable[str]) -> list[SafetyWarning]:
     """Return a warning if the free text names a medicine that is not among the medications."""
     listed = frozenset().union(*(drug.ingredients for name in names if (drug := _recognize_drug(name).match)))
-    unlisted = drugs.find_medicines(details) - listed
+    unlisted = _find_medicines(details) - listed
     if not unlisted:
         return []
     message = f"The details name {', '.join(sorted(unlisted))}. {FREE_TEXT_WARNING['message']}"

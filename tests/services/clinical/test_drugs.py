@@ -289,9 +289,6 @@ def test_a_match_by_ingredient_comes_before_its_class() -> None:
         ("Allergy to dairy product", "food"),
         ("Allergy to eggs", "food"),
         ("Allergy to soya", "food"),
-        ("No known allergies", "none"),
-        ("NKDA", "none"),
-        ("none", "none"),
     ],
 )
 def test_an_allergen_that_is_not_a_drug_is_known_and_matches_no_common_drug(allergy: str, kind: str) -> None:
@@ -302,6 +299,19 @@ def test_an_allergen_that_is_not_a_drug_is_known_and_matches_no_common_drug(alle
     assert allergen.unknown_parts == ()
     for name in ("amoxicillin", "ibuprofen", "lidocaine", "insulin", "metformin", "bee venom and aspirin"):
         assert drugs.match_allergy(resolve_known(name), allergen) == []
+
+
+@pytest.mark.parametrize("allergy", ["No known allergies", "NKDA", "none", "None documented", "no latex"])
+def test_a_denial_among_the_allergens_is_reported_as_unchecked(allergy: str) -> None:
+    # The medical history reads the usual texts as `no_known_allergies`. The rest may be about something else.
+    allergen = drugs.resolve_allergen(allergy)
+
+    assert allergen is not None
+    assert allergen.unknown_parts
+
+
+def test_a_denied_general_word_still_names_it() -> None:
+    assert ("class", "amoxicillin") in match("amoxicillin", "no antibiotics")
 
 
 @pytest.mark.parametrize("allergy", ["", "unknown", "blargh", "the red pill", "sulfonyl something", "♥"])
