@@ -300,7 +300,7 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
     if spec.body is not None:
         members = _written_members(spec, context, members)
         arguments["data"] = request_body.validate(spec.body, members)
-    if unsafe and hasattr(context.row, "version"):
+    if unsafe and context.row is not None:
         # last: a precondition decides only about a request that would otherwise succeed (RFC 9110, 13.2.1)
         check_if_match(context.row, request.headers.get("If-Match"))
     return arguments
@@ -338,12 +338,12 @@ def _respond(spec: EndpointSpec, context: RequestContext, result: Any) -> Respon
     elif isinstance(returns, Serializer):
         content = serialization.dump(returns, context.actor, value)
         _record_read(returns, value if isinstance(value, list) else [value], "read")
-        if hasattr(value, "version"):
-            headers["ETag"] = etag(value)
         if status == 201 and isinstance(value, Base):
             headers.setdefault("Location", f"{request.path.rstrip('/')}/{value.id}")  # type: ignore[attr-defined]
     else:
         content = serialization.dump_plain(returns, value)
+    if hasattr(value, "version"):
+        headers["ETag"] = etag(value)
     response = serialization.json_response(content, status, headers)
     if answer.change_cookies is not None:
         answer.change_cookies(response)
