@@ -64,6 +64,9 @@ def test_a_wrong_method_on_an_item_gets_the_endpoint_to_use_instead(clinic: Clin
         "DELETE /patients/1/medical-history": "PATCH /patients/1/medical-history",
         "GET /visits/1/addenda": "GET /visits/1",
         "POST /patients/1": "PATCH /patients/1",
+        "DELETE /letters/1": "POST /letters/1/void",
+        "DELETE /messages/1": "POST /messages/1/cancel",
+        "GET /patients/1/account/refunds/2": "GET /patients/1/account",
     }
 
     for line, instead in requests.items():
