@@ -276,6 +276,30 @@ def test_all_searches_on_names_ignore_apostrophes_and_dashes(clinic: Clinic, tex
             assert [each["id"] for each in response.get_json()] == [row], (path, parameter)
 
 
+def test_a_whole_name_is_compared_by_its_search_key(clinic: Clinic) -> None:
+    name, key = "Zoë O’Con\u200bnor Smith‑Jones", "zoe o'connor smith-jones"
+    patient, doctor = clinic.patient(name=name)["id"], clinic.doctor_row(name=name)["id"]
+    visit = clinic.visit(patient_id=patient, doctor_id=doctor)["id"]
+    clinic.patient(name="Zoë")
+    clinic.doctor_row(name="Zoë")
+    rows = {
+        "patients": ("name_ne", patient),
+        "doctors": ("name_ne", doctor),
+        "inventory": ("name", clinic.item(name=name)["id"]),
+        "treatments": ("name", clinic.treatment(visit_id=visit, name=name)["id"]),
+        "price-list": ("name", clinic.admin.make("/price-list", code="Z", name=name, unit_price="1")["id"]),
+        "visits": ("patient_name_ne", visit),
+        "appointments": ("doctor_name_ne", clinic.appointment(patient_id=patient, doctor_id=doctor)["id"]),
+    }
+    member = {"email": "zoe@clinic.example", "password": "a quiet harbour at dawn", "role": "technician"}
+    rows["users"] = ("name", clinic.admin.make("/users", name=name, **member)["id"])
+
+    for path, (parameter, row) in rows.items():
+        answer = clinic.admin.get(f"/{path}?{parameter}={quote(key)}")
+        ids = {each["id"] for each in answer.get_json()}
+        assert row not in ids if parameter.endswith("_ne") else ids == {row}, (path, parameter)
+
+
 def test_pages_do_not_overlap_if_sorted_values_are_equal(filled: Clinic) -> None:
     read = [
         name
