@@ -108,8 +108,11 @@ def test_a_valid_request_id_is_returned_and_an_invalid_one_replaced(clinic: Clin
     valid = clinic.nobody.get("/health/live", headers={"X-Request-ID": "client-12345678"})
     invalid = clinic.nobody.get("/health/live", headers={"X-Request-ID": "x <script>"})
 
+    short = clinic.nobody.get("/health/live", headers={"X-Request-ID": "r-1"})
+
     assert valid.headers["X-Request-ID"] == "client-12345678"
     assert "<" not in invalid.headers["X-Request-ID"]
+    assert short.headers["X-Request-ID"] == "r-1"
 
 
 def test_responses_are_not_cached_and_have_security_headers(clinic: Clinic) -> None:
