@@ -27,7 +27,7 @@ from services.users.sessions import revoked_key
 
 log = structlog.get_logger()
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 PROBES = ("/health/live", "/health/ready")  # probes have no rate limit
 EMERGENCY_ROUTE = "/patients/<int:patient_id>/emergency-access"
 EXPOSED_HEADERS = (

@@ -60,6 +60,26 @@ def test_the_current_version_is_accepted(clinic: Clinic, current: str) -> None:
     assert response.status_code == 200
 
 
+def test_a_tag_never_matches_a_record_without_a_version(clinic: Clinic) -> None:
+    doctor_id, bill = clinic.doctor.doctor_id, clinic.bill("5.00")["id"]
+    clinic.admin.make(f"/billings/{bill}/payments", amount="5.00", method="cash")
+    asked = clinic.receptionist.make(f"/billings/{bill}/refunds", amount="1.00", reason="Paid twice")
+    refund = asked["refunds"][0]["id"] if "refunds" in asked else asked["id"]
+    days = {"start": "2030-01-01", "end": "2030-01-02"}
+    time_off = clinic.admin.make(f"/doctors/{doctor_id}/time-off", **days)["id"]
+    feed = clinic.doctor.make(f"/doctors/{doctor_id}/calendar-feeds")["id"]
+    requests: list[tuple[str, str, dict[str, str] | None]] = [
+        ("PATCH", f"/billings/{bill}/refunds/{refund}", {"status": "approved"}),
+        ("DELETE", f"/doctors/{doctor_id}/time-off/{time_off}", None),
+        ("DELETE", f"/doctors/{doctor_id}/calendar-feeds/{feed}", None),
+    ]
+
+    for method, path, body in requests:
+        refused = clinic.admin.send(method, path, body, headers={"If-Match": '"1"'})
+        assert (refused.status_code, refused.get_json()["error"]) == (412, "stale_version"), path
+        assert clinic.admin.send(method, path, body, headers={"If-Match": "*"}).status_code == 200, path
+
+
 def test_a_repeated_request_gets_the_first_response(clinic: Clinic) -> None:
     headers = {"Idempotency-Key": "client-1"}
     first = clinic.receptionist.post("/patients", {"name": "Once Only"}, headers=headers)
