@@ -60,7 +60,7 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
     """Serve one request. Run it again from the start if the database asks for it."""
     _audit_blocked_attempts()
     try:
-        require_token(context, spec.permission)
+        require_token(context, spec)
         if spec.list_spec is not None and response_format.is_file(spec.media_types):
             return _serve_file(method, spec, context)
         context.body_format = spec.accepts

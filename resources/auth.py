@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, current_app, request
 from flask_jwt_extended import set_access_cookies, set_refresh_cookies, unset_jwt_cookies
 
-from api.authentication import DEVICE_COOKIE, bearer_token, check_origin, device_tokens, optional_actor
+from api.authentication import DEVICE_COOKIE, bearer_token, check_origin, device_tokens
 from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor, current_context, set_actor, visitor
 from api.resource import ApiResource
@@ -87,6 +87,7 @@ class Register(ApiResource):
         idempotent=False,
         errors=("registration_closed", "already_exists", "mfa_enrolment_required"),
         step_up=StepUp.ADMINS,
+        optional_sign_in=True,
     )
     def post(self, data: RegisterIn) -> EndpointResult:
         """Register a user account.
@@ -94,7 +95,7 @@ class Register(ApiResource):
         An administrator must activate it. With an administrator's token, the account may have any role and is
         active at once.
         """
-        user = accounts.register(optional_actor() or visitor(), **data.model_dump())
+        user = accounts.register(current_context().actor or visitor(), **data.model_dump())
         message = "The account is ready." if user.is_active else "An administrator will activate the account."
         return EndpointResult({"message": message, "user": user}, headers={"Location": f"/users/{user.id}"})
 

@@ -214,6 +214,23 @@ def test_an_admins_cookie_adds_no_account_for_a_foreign_page(clinic: Clinic) -> 
 # --- Refreshing ----------------------------------------------------------------------------------------
 
 
+def test_a_bad_token_is_refused_before_the_members_of_a_registration(clinic: Clinic) -> None:
+    ended = clinic.sign_in("admin")
+    assert ended.post("/auth/logout").status_code == 200
+    inactive = clinic.sign_in("admin")
+    clinic.admin.delete(f"/users/{inactive.user_id}")
+
+    answers = [caller.post("/auth/register", {"x": 1}) for caller in (Caller(clinic, "x"), ended, inactive)]
+
+    assert [(answer.status_code, answer.get_json()["error"]) for answer in answers] == [
+        (401, "token_invalid"),
+        (401, "token_revoked"),
+        (401, "token_revoked"),
+    ]
+    assert clinic.nobody.post("/auth/register", {"x": 1}).status_code == 422
+    assert clinic.receptionist.post("/auth/register", {"x": 1}).status_code == 422
+
+
 def test_a_refresh_token_is_taken_from_body_header_and_cookie(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(allowed_origins=ORIGIN)
     path = "/auth/refresh-token"
