@@ -454,6 +454,17 @@ def test_a_newer_reset_token_invalidates_the_older_one(clinic: Clinic) -> None:
     assert reset(clinic, newer).status_code == 200
 
 
+def test_a_new_password_of_the_user_ends_a_reset_token(clinic: Clinic) -> None:
+    rita = add_rita(clinic)
+    token = issue_reset_token(clinic, rita["id"])["token"]
+    caller = Caller(clinic, log_in(clinic, rita["email"]).get_json()["access_token"])
+    changed = {"current_password": PASSWORD, "new_password": "one more quiet harbour"}
+
+    assert caller.post("/auth/change-password", changed).status_code == 200
+    assert reset(clinic, token).status_code == 401
+    assert log_in(clinic, rita["email"], "one more quiet harbour").status_code == 200
+
+
 def test_only_admins_issue_reset_tokens(clinic: Clinic) -> None:
     rita = add_rita(clinic)
 
