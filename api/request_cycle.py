@@ -218,9 +218,9 @@ def _idempotency_header(spec: EndpointSpec) -> str | None:
 
 
 def _begin_key(header: str) -> IdempotencyKey:
-    fingerprint = idempotency.fingerprint(request.method, request.full_path, request_body.comparable_body())
+    hashes = idempotency.fingerprints(request.method, request.full_path, request_body.comparable_body())
     try:
-        return idempotency.begin(current_actor().user_id or 0, header, fingerprint)
+        return idempotency.begin(current_actor().user_id or 0, header, hashes)
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == LOCK_NOT_AVAILABLE:
             db.session.rollback()  # the refusal needs a transaction in which the caller can be verified
