@@ -187,6 +187,29 @@ def test_an_unknown_email_costs_a_hash_of_the_same_cost(
     assert costs == ["$2b$04$", "$2b$04$"]
 
 
+def test_a_hash_from_before_a_higher_cost_takes_the_time_of_the_present_cost(
+    make_clinic: Callable[..., Clinic], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_rita(make_clinic(bcrypt_cost=4))
+    clinic = make_clinic(bcrypt_cost=7)
+    rounds: list[int] = []
+    check = bcrypt.check_password_hash
+
+    def spy(hashed: str, password: str) -> bool:
+        rounds.append(2 ** int(hashed[4:6]))
+        return bool(check(hashed, password))
+
+    monkeypatch.setattr(bcrypt, "check_password_hash", spy)
+    for email, password, status in (
+        ("nobody@clinic.example", PASSWORD, 401),
+        (RITA["email"], "wrong password", 401),
+        (RITA["email"], PASSWORD, 200),
+    ):
+        rounds.clear()
+        assert log_in(clinic, email, password).status_code == status
+        assert sum(rounds) == 2**7
+
+
 def test_no_transaction_is_open_while_a_password_is_verified(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

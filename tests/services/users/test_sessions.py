@@ -350,6 +350,19 @@ def test_logout_always_answers_200(clinic: Clinic) -> None:
     assert Caller(clinic, pair["access_token"]).post("/auth/logout").status_code == 200
 
 
+def test_logout_accepts_the_refresh_token_in_the_body(clinic: Clinic) -> None:
+    pair = sign_in(clinic)
+    for body in ({"refresh_token": 7}, {"refresh_token": "x"}, {"refresh_token": "x" * 300_000}, {}):
+        assert clinic.nobody.post("/auth/logout", body).status_code == 200
+    malformed = clinic.nobody.post("/auth/logout", data="{", content_type="application/json")
+    assert malformed.status_code == 200
+    assert me(clinic, pair["access_token"]).status_code == 200
+
+    assert clinic.nobody.post("/auth/logout", {"refresh_token": pair["refresh_token"]}).status_code == 200
+    assert me(clinic, pair["access_token"]).status_code == 401
+    assert refresh(clinic, pair["refresh_token"]).status_code == 401
+
+
 def test_logout_by_cookie_is_not_for_foreign_pages(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(allowed_origins=ORIGIN)
     pair = sign_in(clinic)
