@@ -101,7 +101,7 @@ def begin_request() -> Response | None:
     if context.token is None:
         wait = limits.hit(rate, *key)
     else:
-        session = revoked_key(context.token.session_id)
+        session = revoked_key(context.token.session_id, context.token.started)
         wait, context.revoked = limits.hit_and_check(rate, key, session)
     if wait is not None:
         raise ClinicError("too_many_requests", "Too many requests; try again later.", retry_after=wait)

@@ -62,7 +62,7 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
     """Serve one request. Run it again from the start if the database asks for it."""
     _audit_blocked_attempts()
     try:
-        require_token(context, spec.permission)
+        require_token(context, spec)
         if spec.list_spec is not None and response_format.is_file(spec.media_types):
             return _serve_file(method, spec, context)
         context.body_format = spec.accepts
@@ -221,9 +221,9 @@ def _idempotency_header(spec: EndpointSpec) -> str | None:
 
 
 def _begin_key(header: str) -> IdempotencyKey:
-    fingerprint = idempotency.fingerprint(request.method, request.full_path, request_body.comparable_body())
+    hashes = idempotency.fingerprints(request.method, request.full_path, request_body.comparable_body())
     try:
-        return idempotency.begin(current_actor().user_id or 0, header, fingerprint)
+        return idempotency.begin(current_actor().user_id or 0, header, hashes)
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == LOCK_NOT_AVAILABLE:
             db.session.rollback()  # the refusal needs a transaction in which the caller can be verified

@@ -8,7 +8,7 @@ from flask import request
 from pydantic import BaseModel
 
 from api import request_body
-from api.endpoint import endpoint
+from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
@@ -58,7 +58,12 @@ class DoctorList(ApiResource):
         return doctors.find(current_actor(), query)
 
     @endpoint(
-        Permission.DOCTORS_MANAGE, body=DoctorCreate, returns=DOCTOR, status=201, errors=("already_exists",)
+        Permission.DOCTORS_MANAGE,
+        body=DoctorCreate,
+        returns=DOCTOR,
+        status=201,
+        errors=("already_exists",),
+        step_up=StepUp.ACCOUNTS,
     )
     def post(self, data: DoctorCreate) -> Doctor:
         """Add a doctor.
@@ -91,6 +96,7 @@ class DoctorItem(ApiResource):
         body=DoctorPatch,
         returns=DOCTOR,
         errors=("already_exists", "booked_appointments", "appointment_conflict"),
+        step_up=StepUp.ACCOUNTS,
     )
     def patch(self, row: Doctor, data: BaseModel) -> Doctor:
         """Change a doctor. Doctors: own only.
