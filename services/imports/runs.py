@@ -280,7 +280,10 @@ def _apply_row(
         return refused(row, changed, entity_id=planned.entity_id)
     if planned.action is ImportAction.CREATE and match.entity_ids and not match.is_imported:
         return refused(row, changed, entity_id=match.entity_id)
-    return process(plan, actor, row, match)
+    outcome = process(plan, actor, row, match)
+    if outcome.previous is None:
+        return outcome
+    return replace(outcome, previous=outcome.previous | {import_undo.VERSION: planned.version})
 
 
 def _save_results(plan: ImportPlan, outcomes: Sequence[Outcome]) -> None:
