@@ -27,7 +27,7 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.imports import undo as import_undo
-from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts, with_retries
+from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts
 from services.imports.content import (
     FileRow,
     ImportPlan,
@@ -49,7 +49,7 @@ from services.imports.rows import (
     with_versions,
 )
 from services.jobs.failures import Dead
-from services.jobs.transactions import rehearsal, transaction
+from services.jobs.transactions import rehearsal, transaction, with_retries
 from services.rows import execute_core, get_or_404, lock_rows
 from services.spreadsheets.reading import SourceRow
 

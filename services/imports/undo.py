@@ -23,11 +23,11 @@ from models import Base, Import, ImportedRow, ImportSource
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts, with_retries
+from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts
 from services.imports.content import ImportPlan, Problem, plan_of, problem_of, problems_of
 from services.imports.kinds import ImportKind
 from services.imports.rows import versions_of
-from services.jobs.transactions import rehearsal, transaction
+from services.jobs.transactions import rehearsal, transaction, with_retries
 from services.rows import execute_core, get_or_404, lock_rows
 
 _CHANGED = problem_of(None, "changed_since", "changed since; not undone")
