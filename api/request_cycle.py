@@ -98,7 +98,7 @@ def _serve_file(method: Method, spec: EndpointSpec, context: RequestContext) -> 
     pairs = list(request.args.items(multi=True))
     reader = ListReader(method, spec, context.path, pairs)
     file = step(lambda: list_files.begin(reader, context))
-    for keys in file.batches():
+    for keys in list_files.batches_of(file.keys):
         file.add(step(partial(list_files.read_batch, file, context, keys)))
     content = file.write(file_format, request.full_path)
     digest = list_files.digest_of(content)
