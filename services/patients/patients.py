@@ -96,8 +96,7 @@ def add_computed_fields(_actor: Actor, rows: Sequence[Patient | Record]) -> None
     List rows (`Record`) already have them.
     """
     patients = {patient.id: patient for patient in rows if isinstance(patient, Patient)}
-    for patient in patients.values():
-        birth_dates.add_computed_fields(patient)
+    birth_dates.add_computed_fields(patients.values())
     # a request that changes these values sets the balance to None, so values that are set are still correct
     missing = [patient.id for patient in patients.values() if patient.account_balance is None]
     if not missing:
@@ -126,7 +125,7 @@ _RECORD_BY_ID = _RECORDS.where(Patient.id == bindparam("row_id"))
 def _add_ages(patients: Sequence[Record]) -> None:
     for patient in patients:
         patient.__entity__ = "patient"
-        birth_dates.add_computed_fields(patient)
+    birth_dates.add_computed_fields(patients)
 
 
 RECORDS = Records(_RECORDS, _add_ages)
