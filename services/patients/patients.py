@@ -173,11 +173,13 @@ def register(
     db.session.add(patient)
     db.session.flush()
     patient.account_balance = ZERO
-    # a Core statement: the audit log must not record an empty history as a change of its own
     now = clock.now()
-    history = {"patient_id": patient.id, "version": 1, "created_at": now, "updated_at": now}
-    db.session.connection().execute(insert(MedicalHistory), history)
+    execute_core(_INSERT_HISTORY, patient_id=patient.id, version=1, created_at=now, updated_at=now)
     return patient
+
+
+# A Core statement: the audit log must not record an empty history as a change of its own. It returns no id.
+_INSERT_HISTORY = insert(MedicalHistory).inline().execution_options(prepare=True)
 
 
 def _issue_file_number(patient: Patient) -> None:
@@ -192,7 +194,9 @@ def _is_taken(file_number: str) -> bool:
     return bool(execute_core(_TAKEN, file_number=unique_key(file_number)).scalar_one())
 
 
-_TAKEN = select(exists().where(Patient.file_number_key == bindparam("file_number")))
+_TAKEN = select(exists().where(Patient.file_number_key == bindparam("file_number"))).execution_options(
+    prepare=True
+)
 
 
 def _set_birth_date(values: dict[str, Any], patient: Patient | None = None) -> None:
