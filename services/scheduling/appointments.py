@@ -23,15 +23,7 @@ from models import Appointment, Doctor, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
-from services.rows import (
-    Record,
-    assign,
-    changed_members,
-    get_or_404,
-    get_referenced,
-    lock_rows,
-    no_such_row,
-)
+from services.rows import Record, assign, changed_members, get_or_404, get_referenced, lock_rows, no_such_row
 from services.scheduling.availability import MAX_DURATION, MIN_DURATION, Interval
 from services.scheduling.booking_rules import BookingCheck, BookingRequest, check_booking
 
