@@ -140,7 +140,7 @@ class Settings(KeySettings, DeliverySettings):
         """Return the SQLAlchemy URL of the owner of the tables, or None."""
         return _sqlalchemy_url(self.migration_database_uri) if self.migration_database_uri else None
 
-    @property
+    @cached_property
     def zone(self) -> ZoneInfo:
         """Return the time zone of the clinic."""
         return ZoneInfo(self.clinic_timezone)

@@ -41,6 +41,10 @@ SECURITY_HEADERS = (
     # Requests with CORS are not affected. Pages of other sites cannot embed a response without CORS.
     ("Cross-Origin-Resource-Policy", "same-site"),
 )
+SECURITY_HEADERS_OF_PRODUCTION = (
+    *SECURITY_HEADERS,
+    ("Strict-Transport-Security", "max-age=31536000; includeSubDomains"),
+)
 # Responses are data: a browser must not run, load or frame anything in them.
 CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
@@ -111,17 +115,16 @@ def begin_request() -> Response | None:
 def finish_request(response: Response) -> Response:
     """Add the common headers to a response, count it, and log it."""
     headers, context = response.headers, current_context()
-    headers.extend((("X-Request-ID", context.request_id), *SECURITY_HEADERS))
+    common = SECURITY_HEADERS_OF_PRODUCTION if settings().production else SECURITY_HEADERS
+    # added, not set: to set a header, werkzeug compares its name with all others
+    headers.extend((("X-Request-ID", context.request_id), *common, *quotas.headers().items()))
     headers.setdefault("Content-Security-Policy", CSP)
-    headers.update(quotas.headers())
     route = str(request.url_rule or "unmatched")
     if response.status_code >= 400 or route not in PROBES:
         headers.setdefault("Cache-Control", "no-store")  # public documents have set their own
     if headers.get("Cache-Control") != "no-store" and settings().allowed_origins:
         # also without CORS headers: a cache must not send this response to a front end
         response.vary.add("Origin")
-    if settings().production:
-        headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     seconds = time.perf_counter() - context.started
     metrics.record_request(request.method, route, response.status_code, seconds)
     if route == EMERGENCY_ROUTE and response.status_code == 201 and "Idempotency-Replayed" not in headers:
