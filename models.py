@@ -1730,7 +1730,7 @@ class ImportedRow(Base):
     - `entity_id`: the row of the database that was created, changed or found.
     - `version`: its version after that. A later change has another version.
     - `problems`: objects of member, code and message. They contain no value of the file.
-    - `previous`: the members before an update, for the undo. It is removed with the file.
+    - `previous`: members and version before an update, for the undo. It is removed with the file.
     """
 
     __tablename__ = "import_rows"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from babel import Locale
 from babel.dates import format_date
-from babel.numbers import format_currency
 from flask import Response, request
 
 from api.endpoint import endpoint
 from api.pages import html
 from api.pages.html import DocumentStatus, Page
 from api.resource import ApiResource
-from config import settings
 from security.permissions import Permission
 from services.clinic import versions
 from services.documents import verified_documents
+from services.documents.language import money_text
 
 WARNINGS = ("void", "void_receipt", "refunded")
 
@@ -39,7 +39,7 @@ class VerificationPage(ApiResource):
             facts=[
                 (texts["date"], format_date(document.day, "long", locale)),
                 *(
-                    (texts[name], format_currency(amount, settings().currency, locale=locale))
+                    (texts[name], money_text(amount, Locale.parse(locale)))
                     for name, amount in document.amounts
                 ),
             ],

@@ -30,6 +30,8 @@ NOT_SERVED = {"deploy", "docs", "instance", "tests", "run.py"}  # what the serve
 DIGEST = "@sha256:[0-9a-f]{64}"
 SETTINGS = {name.upper() for name in Settings.model_fields}
 NO_DEFAULTS = {*SECRETS, "METRICS_TOKEN"}
+# Settings that the image decides, that the stores of compose.yaml replace, or that are for development.
+NOT_COMPOSED = {"HOST", "PORT", "FLASK_ENV", "FLASK_DEBUG", "SUPABASE_URI", "MIGRATION_DATABASE_URI"}
 
 
 def read(path: str) -> str:
@@ -230,6 +232,18 @@ def test_the_composed_server_gets_known_settings_and_no_default_secret() -> None
         assert environment[name] == f"${{{name}:?}}"
     assert environment["DATABASE_URI"].startswith("postgresql://clinic_app:${POSTGRES_SERVER_PASSWORD:?}@")
     assert environment["REDIS_URL"] == "redis://:${REDIS_PASSWORD:?}@redis:6379/0"
+
+
+def test_every_setting_of_the_environment_reaches_the_composed_server() -> None:
+    services = compose()["services"]
+
+    for name in ("app", "worker", "migrate"):
+        environment = services[name]["environment"]
+        assert SETTINGS - environment.keys() <= NOT_COMPOSED, name
+        fixed = {key for key, value in environment.items() if f"${{{key}:" not in value}
+        assert fixed - {"MIGRATION_DATABASE_URI", "TMPDIR"} == {
+            *("ENVIRONMENT", "DATABASE_URI", "REDIS_URL", "AUDIT_HEADS_FILE", "TRUSTED_PROXIES")
+        }
 
 
 def test_only_migrations_connect_as_the_owner_of_the_tables() -> None:

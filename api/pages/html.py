@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +12,8 @@ from pathlib import Path
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date
 from flask import Response, request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from api.html_templates import environment_of, source_hash
 from config import ROOT
 from errors import ClinicError
 from services import clock
@@ -23,16 +21,9 @@ from services.messages.rendering import format_clock_time, formatting_locale
 
 # First parts of the paths whose responses are pages, also for errors.
 PAGES = frozenset({"a", "u", "v"})
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_STYLE = hashlib.sha256(TEMPLATES.get_template("style.css").render().encode()).digest()
+TEMPLATES = environment_of(Path(__file__).parent / "templates")
 CSP = (
-    f"default-src 'none'; style-src 'sha256-{base64.b64encode(_STYLE).decode()}'; form-action 'self'; "
+    f"default-src 'none'; style-src {source_hash(TEMPLATES, 'style.css')}; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
 FALLBACK = "en"

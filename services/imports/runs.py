@@ -27,7 +27,7 @@ from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
 from services.imports import undo as import_undo
-from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts, with_retries
+from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts
 from services.imports.content import (
     FileRow,
     ImportPlan,
@@ -49,7 +49,7 @@ from services.imports.rows import (
     with_versions,
 )
 from services.jobs.failures import Dead
-from services.jobs.transactions import rolled_back_transaction, transaction
+from services.jobs.transactions import rolled_back_transaction, transaction, with_retries
 from services.rows import execute_core, get_or_404, lock_rows
 from services.spreadsheets.reading import SourceRow
 
@@ -280,7 +280,10 @@ def _apply_row(
         return refused(row, changed, entity_id=planned.entity_id)
     if planned.action is ImportAction.CREATE and match.entity_ids and not match.is_imported:
         return refused(row, changed, entity_id=match.entity_id)
-    return process(plan, actor, row, match)
+    outcome = process(plan, actor, row, match)
+    if outcome.previous is None:
+        return outcome
+    return replace(outcome, previous=outcome.previous | {import_undo.VERSION: planned.version})
 
 
 def _save_results(plan: ImportPlan, outcomes: Sequence[Outcome]) -> None:

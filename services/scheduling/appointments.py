@@ -23,15 +23,7 @@ from models import Appointment, Doctor, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
-from services.rows import (
-    Record,
-    assign,
-    changed_members,
-    get_or_404,
-    get_referenced,
-    lock_rows,
-    no_such_row,
-)
+from services.rows import Record, assign, changed_members, get_or_404, get_referenced, lock_rows, no_such_row
 from services.scheduling.availability import MAX_DURATION, MIN_DURATION, Interval
 from services.scheduling.booking_rules import BookingCheck, BookingRequest, check_booking
 
@@ -149,8 +141,8 @@ def book(actor: Actor, *, importing: bool = False, **members: Unpack[NewAppointm
     request = check.request
     overbooked = bool(check.overridden_codes)
     row = Appointment(
-        patient=request.patient,
-        doctor=request.doctor,
+        patient_id=request.patient.id,
+        doctor_id=request.doctor.id,
         start=request.start,
         end=request.end,
         blocked_until=_blocked_until(request.doctor, request.end),
@@ -164,6 +156,9 @@ def book(actor: Actor, *, importing: bool = False, **members: Unpack[NewAppointm
     )
     db.session.add(row)
     db.session.flush()  # callers need the id, and a violated constraint must raise here
+    # not set before: with changed relationships, the flush would visit doctor and patient too
+    set_committed_value(row, "doctor", request.doctor)
+    set_committed_value(row, "patient", request.patient)
     if importing:
         audit_log.set_action(row, "import")  # not booked: the patient gets no confirmation
     elif overbooked:

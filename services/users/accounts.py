@@ -117,8 +117,9 @@ def create_user(
     role: Role,
     phone: str | None = None,
     is_active: bool = True,
+    password_hash: str | None = None,
 ) -> User:
-    """Create a user.
+    """Create a user. A request hashes the password before its transaction: `password_hash`.
 
     Raises 403 `forbidden` unless the caller is an admin, 422 `validation_failed` for a weak password, and
     409 `already_exists` for an e-mail address that has an account.
@@ -126,10 +127,21 @@ def create_user(
     actor.require(Permission.USERS_MANAGE)
     _check_new_password(password, name, email)
     _check_email_is_free(email)
-    # On SQLite the transaction of the request holds the write lock during the hash (ADR 9).
-    with password_queue.turn(sign_in_limits.queue_group(actor.user_id)):
-        password_hash = passwords.hash_password(password)
+    if password_hash is None:  # a command
+        password_hash = hash_new_password(actor, password)
     return _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=is_active)
+
+
+def hash_new_password(actor: Actor, password: str) -> str:
+    """Return the hash of the password of a new user, computed in a turn of the queue.
+
+    On SQLite a transaction would hold the write lock meanwhile. Raises 403 `forbidden` unless the caller is
+    an admin, and 422 `validation_failed` for a weak password.
+    """
+    actor.require(Permission.USERS_MANAGE)
+    passwords.check_strength(password)
+    with password_queue.turn(sign_in_limits.queue_group(actor.user_id)):
+        return passwords.hash_password(password)
 
 
 def register(

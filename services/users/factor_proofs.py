@@ -26,7 +26,6 @@ from security.encryption import DecryptionError, decrypt, encrypt, is_current
 from security.permissions import Actor
 from services import clock, remembered
 from services.audit import audit_log
-from services.audit.audit_log import PendingEntry
 from services.rows import get_or_404, read_outside_transaction
 from services.users import sessions, sign_in_limits
 
@@ -215,11 +214,7 @@ def _use_recovery_code(user: User, code: str) -> bool:
         RecoveryCode.code_hash == digest(code),
         RecoveryCode.used_at.is_(None),
     )
-    if not _changes_one_row(unused.values(used_at=clock.now())):
-        return False
-    entry = PendingEntry("use_recovery_code", "user", user.id)
-    audit_log.pending_entries().add(("use_recovery_code", user.id), entry)
-    return True
+    return _changes_one_row(unused.values(used_at=clock.now()))
 
 
 def _changes_one_row(statement: Any) -> bool:
@@ -263,7 +258,7 @@ def refused(user_id: int, action: str, refusal: ClinicError) -> ClinicError:
 
 
 def prove_in_session(actor: Actor, proof: Proof, action: str) -> User:
-    """Check a second factor of the signed-in user. Return the user, locked.
+    """Check a second factor of the signed-in user. Return the user, locked. The audit entry names the factor.
 
     Raises 409 `conflict` for a user without a second factor, and 422 `validation_failed` for a wrong proof: a
     401 would make a front end sign out its user. Raises 429 `too_many_requests` after too many wrong ones.
@@ -282,4 +277,5 @@ def prove_in_session(actor: Actor, proof: Proof, action: str) -> User:
     if method is None:
         member = "code" if proof.credential is None else "credential"
         raise refused(user.id, action, invalid(member, "is wrong or was used already"))
+    audit_log.pending_entries().entry("user", user.id, action).detail = method
     return user

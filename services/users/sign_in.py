@@ -205,8 +205,9 @@ def _refuse_current_password(user_id: int) -> ClinicError:
 
 
 def _set_password(user: User, hashed: str) -> None:
-    """Set the hash. Sign-ins with the password before, which wait for a second factor, end."""
+    """Set the hash. One-time tokens end, and sign-ins that wait for a second factor."""
     user.password_hash = hashed
+    _end_resets(user)
     db.session.execute(
         delete(FactorChallenge).where(
             FactorChallenge.user_id == user.id, FactorChallenge.purpose == FactorPurpose.SIGN_IN
@@ -234,9 +235,7 @@ def issue_reset(actor: Actor, user: User) -> tuple[str, PasswordReset]:
     """
     actor.require(Permission.USERS_MANAGE)
     now = clock.now()
-    unused = select(PasswordReset).where(PasswordReset.user_id == user.id, PasswordReset.used_at.is_(None))
-    for older in db.session.execute(unused).scalars():
-        older.used_at = now
+    _end_resets(user)
     token = secrets.token_urlsafe(32)
     reset = PasswordReset(
         user_id=user.id, token_hash=_digest(token), created_at=now, expires_at=now + RESET_LIFETIME
@@ -244,6 +243,11 @@ def issue_reset(actor: Actor, user: User) -> tuple[str, PasswordReset]:
     db.session.add(reset)
     audit_log.set_action(user, "issue_reset")
     return token, reset
+
+
+def _end_resets(user: User) -> None:
+    unused = update(PasswordReset).where(PasswordReset.user_id == user.id, PasswordReset.used_at.is_(None))
+    db.session.execute(unused.values(used_at=clock.now()))
 
 
 def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
@@ -269,12 +273,9 @@ def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
         hashed = passwords.hash_password(new_password)
     remembered.begin(recalls=False)  # as in `sign_in`
     user = get_or_404(User, row.id, lock=True)  # before the row of the token, in the order of `issue_reset`
-    reset = db.session.execute(
-        select(PasswordReset).where(*valid_token).with_for_update()
-    ).scalar_one_or_none()
-    if reset is None:
+    if db.session.execute(select(PasswordReset.id).where(*valid_token).with_for_update()).first() is None:
         raise _invalid_reset_token()
-    reset.used_at = user.unlocked_at = clock.now()
+    user.unlocked_at = clock.now()
     _set_password(user, hashed)
     audit_log.set_action(user, "reset_password")
     sessions.end_all(user.id)

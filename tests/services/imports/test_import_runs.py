@@ -355,6 +355,28 @@ def test_an_undo_names_the_rows_that_were_changed_or_used(clinic: Clinic) -> Non
     assert show(clinic.admin, row["id"])["state"] == "applied"
 
 
+@pytest.mark.parametrize("changed_between", [False, True])
+def test_an_undone_later_import_does_not_stop_the_undo_of_an_earlier_one(
+    clinic: Clinic, changed_between: bool
+) -> None:
+    first = run(clinic.admin, THREE)
+    patient = clinic.admin.get("/patients").get_json()[0]["id"]
+    if changed_between:
+        clinic.admin.patch(f"/patients/{patient}", {"address": "Moi Avenue 7"})
+    later = [
+        run(clinic.admin, csv_file(("ID", "Name"), [("1", name)]), on_duplicate="update")["id"]
+        for name in ("Amina Ali", "Amina Hassan")
+    ]
+    for import_id in reversed(later):
+        assert counts(undo(clinic.admin, import_id)) == {"undone": 1}
+
+    response = clinic.admin.post(f"/imports/{first['id']}/undo")
+    work(clinic.admin)
+
+    assert response.status_code == (409 if changed_between else 202)
+    assert counts(show(clinic.admin, first["id"])) == {"applied" if changed_between else "undone": 3}
+
+
 def test_an_undo_is_possible_for_seven_days_and_files_are_then_removed(clinic: Clinic) -> None:
     row = run(clinic.admin, THREE)
     unused = upload(clinic.admin, THREE)
