@@ -93,6 +93,19 @@ class EndpointSpec:
         """Return True for a page of a browser. Its links get parameters from mail programs."""
         return self.media_types == ("text/html",)
 
+    def reads_members(self, method: str) -> bool:
+        """Return True if the body has members, or may have none, as that of most actions.
+
+        A sign-out succeeds with any body.
+        """
+        if self.body is not None:
+            return True
+        return (
+            self.accepts is JSON
+            and method not in ("GET", "HEAD")
+            and self.permission is not Permission.PUBLIC
+        )
+
     def writes_resource(self, method: str) -> bool:
         """Return True for a creation or an update, whose body may contain read-only members."""
         is_write = method in ("PUT", "PATCH") or self.status == 201

@@ -62,11 +62,12 @@ def _range_links(page: Page[Any], filters: list[tuple[str, str]], *, is_full: bo
     def link(first: int, last: int) -> str:
         return f"{request.base_url}?{urlencode([*filters, ('_start', first), ('_end', last)])}"
 
-    links = {"first": link(0, query.limit), "prev": link(max(0, start - query.limit), start)}
+    last = max(0, start + (page.total - 1 - start) // query.limit * query.limit)
+    before = max(0, start - query.limit) if page.capped else min(max(0, start - query.limit), last)
+    links = {"first": link(0, query.limit), "prev": link(before, min(start, before + query.limit))}
     if end < page.total or (page.capped and is_full):
         links["next"] = link(end, end + query.limit)
     if not page.capped:
-        last = start + max(0, page.total - 1 - start) // query.limit * query.limit
         links["last"] = link(last, last + query.limit)
     return links
 

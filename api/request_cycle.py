@@ -40,7 +40,6 @@ from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey
 from schemas.base import In
-from security.permissions import Permission
 from services import idempotency, remembered
 from services.audit import audit_log
 from services.billing import currency
@@ -66,9 +65,10 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
         if spec.list_spec is not None and response_format.is_file(spec.media_types):
             return _serve_file(method, spec, context)
         context.body_format = spec.accepts
-        reads_members = spec.body is not None or (spec.accepts is JSON and _is_action(spec))
-        members = request_body.body_members() if reads_members else {}
-        if not reads_members and spec.accepts is not JSON:
+        members: dict[str, Any] = {}
+        if spec.reads_members(request.method):
+            members = request_body.body_members()
+        elif spec.accepts is not JSON:
             request_body.raw_body()  # the transaction must not wait for a slow body
         if _idempotency_header(spec) is not None:
             request_body.raw_body()
@@ -273,11 +273,6 @@ def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
     audit_log.record_read("read", record.get("entity"), ids, patient_ids)
     headers["Idempotency-Replayed"] = "true"
     return serialization.json_response(body.encode(), key.status or 200, headers)
-
-
-def _is_action(spec: EndpointSpec) -> bool:
-    """Return True for a change by a signed-in user. A sign-out succeeds with any body."""
-    return request.method not in SAFE_METHODS and spec.permission is not Permission.PUBLIC
 
 
 # --- Arguments -----------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ class DoctorSchedule(ApiResource):
     def get(self, row: Doctor, query: ScheduleQuery) -> Schedule:
         """Show a doctor's weekly working hours and the schedule of a period.
 
-        The default period is today and the next 7 days. The maximum is 62 days.
+        The default period is today and the next 7 days. The maximum is 62 days. The `ETag` is the version
+        of the doctor, which a change of the working hours raises.
         """
         return schedules.show(current_actor(), row, query.start_date, query.end_date)
 

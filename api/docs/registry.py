@@ -128,7 +128,7 @@ class RegisteredEndpoint:
             codes += ["origin_not_allowed", "conflict"]
         if self.path_ids:
             codes.append("not_found")
-        if self.spec.body is not None:
+        if self.spec.reads_members(self.method):
             codes += ["bad_request", "malformed_json", "duplicate_member", "member_name_too_long", "too_deep"]
             codes += ["payload_too_large", "unsupported_media_type"]
         if self.checks_version:

@@ -39,7 +39,7 @@ LIST: ListSpec[AuditLog] = ListSpec(
             "Is about this patient, including lists and searches with the patient.",
         )
     },
-    omit=frozenset({"mac"}),
+    omit=frozenset({"mac", "key_id"}),
     newest_first=True,
 )
 

@@ -58,7 +58,7 @@ LIST: ListSpec[User] = ListSpec(
     main_date="created_at",
     text=matches,
     options=(joinedload(User.doctor).load_only(Doctor.id),),
-    omit=frozenset({"unlocked_at", "mfa_enabled_at", "mfa_required_since"}),
+    omit=frozenset({"unlocked_at", "mfa_enabled_at", "mfa_required_since", "updated_at", "version"}),
     computed={
         "doctor_id": ListColumn(
             Kind.ID, select(Doctor.id).where(Doctor.user_id == User.id).correlate(User).scalar_subquery()

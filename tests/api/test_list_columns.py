@@ -184,6 +184,16 @@ def wrong_filters(
             yield f"{path}?{name}_ne={value}: {sorted(others)} in place of {sorted(known - expected)}"
 
 
+def test_no_list_sorts_or_filters_by_a_column_that_no_row_shows(clinic: Clinic) -> None:
+    unseen = {
+        (endpoint.spec.list_spec.name, name)
+        for endpoint in lists(clinic)
+        for name in endpoint.spec.list_spec.columns.keys() - set(scalars(endpoint))
+    }
+
+    assert unseen == set()
+
+
 def test_every_scalar_member_of_every_list_sorts_and_filters(clinic: Clinic, rows: Rows) -> None:
     problems: list[str] = []
     seen: set[str] = set()

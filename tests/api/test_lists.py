@@ -152,6 +152,11 @@ def test_links_continue_at_rows_that_begin_inside_a_page(filled: Clinic) -> None
     assert 'rel="next"' not in after.headers["Link"]
     assert names(filled.admin.get(links['rel="last"'].strip("<>"))) == seen[2:]
 
+    beyond = filled.admin.get("/patients?_start=7&_end=9").headers["Link"]
+    links = dict(reversed(part.split("; ")) for part in beyond.split(", "))
+    for relation in ('rel="prev"', 'rel="last"'):
+        assert names(filled.admin.get(links[relation].strip("<>"))) == ["Dara", "Émile"]
+
 
 def test_a_repeated_parameter_of_a_report_is_refused(clinic: Clinic) -> None:
     """One of the values would be ignored without a sign."""
