@@ -34,6 +34,7 @@ ACCESS, REFRESH = "access", "refresh"
 MAX_LENGTH = 4096  # characters; a valid token is much shorter
 DEVICE_AUDIENCE = "clinic-device"
 DEVICE_LIFETIME = timedelta(days=180)  # renewed with each sign-in
+CLOCK_SKEW = timedelta(seconds=30)  # between the hosts of the application
 USE_PRECISION = timedelta(minutes=1)  # of the stored last use of a session
 
 
@@ -153,9 +154,14 @@ def _candidates(token: str, keys: KeyRing) -> Sequence[Key]:
 
 
 def _verify(token: str, secret: bytes, audience: str, *, verify_exp: bool = True) -> dict[str, Any]:
-    """Return the claims of a token. Raise `jwt.PyJWTError` if it is not valid."""
+    """Return the claims of a token. Raise `jwt.PyJWTError` if it is not valid.
+
+    The clock of the host that issued it may be ahead by `CLOCK_SKEW`.
+    """
     options: Options = {"verify_exp": verify_exp, "require": ["exp", "sub", "jti"]}
-    claims: dict[str, Any] = jwt.decode(token, secret, ["HS256"], options, audience=audience)
+    claims: dict[str, Any] = jwt.decode(
+        token, secret, ["HS256"], options, audience=audience, leeway=CLOCK_SKEW
+    )
     return claims
 
 

@@ -248,6 +248,7 @@ def _change(user: User, values: dict[str, Any]) -> User:
         audit_log.set_action(user, "activate" if user.is_active else "deactivate")
         if not user.is_active:
             sessions.end_all(user.id)
+            sessions.end_resets(user.id)
     return user
 
 

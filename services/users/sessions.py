@@ -30,7 +30,7 @@ from cache.redis import redis_store
 from enums import AuditOutcome, Role
 from errors import ClinicError, not_found
 from extensions import db
-from models import Doctor, User, UserSession
+from models import Doctor, PasswordReset, User, UserSession
 from security import tokens
 from security.permissions import Actor
 from security.tokens import Claims, Pair
@@ -351,6 +351,12 @@ def end_all(user_id: int, *, except_id: int | None = None) -> None:
     for session in db.session.execute(statement).scalars():
         if session.id != except_id:
             end(session)
+
+
+def end_resets(user_id: int) -> None:
+    """End the one-time tokens of a user for a new password."""
+    unused = (PasswordReset.user_id == user_id, PasswordReset.used_at.is_(None))
+    db.session.execute(update(PasswordReset).where(*unused).values(used_at=clock.now()))
 
 
 class EndedSessions(list[tuple[str, datetime]]):

@@ -207,7 +207,7 @@ def _refuse_current_password(user_id: int) -> ClinicError:
 def _set_password(user: User, hashed: str) -> None:
     """Set the hash. One-time tokens end, and sign-ins that wait for a second factor."""
     user.password_hash = hashed
-    _end_resets(user)
+    sessions.end_resets(user.id)
     db.session.execute(
         delete(FactorChallenge).where(
             FactorChallenge.user_id == user.id, FactorChallenge.purpose == FactorPurpose.SIGN_IN
@@ -235,7 +235,7 @@ def issue_reset(actor: Actor, user: User) -> tuple[str, PasswordReset]:
     """
     actor.require(Permission.USERS_MANAGE)
     now = clock.now()
-    _end_resets(user)
+    sessions.end_resets(user.id)
     token = secrets.token_urlsafe(32)
     reset = PasswordReset(
         user_id=user.id, token_hash=_digest(token), created_at=now, expires_at=now + RESET_LIFETIME
@@ -243,11 +243,6 @@ def issue_reset(actor: Actor, user: User) -> tuple[str, PasswordReset]:
     db.session.add(reset)
     audit_log.set_action(user, "issue_reset")
     return token, reset
-
-
-def _end_resets(user: User) -> None:
-    unused = update(PasswordReset).where(PasswordReset.user_id == user.id, PasswordReset.used_at.is_(None))
-    db.session.execute(unused.values(used_at=clock.now()))
 
 
 def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:

@@ -286,6 +286,17 @@ def test_a_cache_keeps_a_document_for_each_origin(with_front_end: Clinic) -> Non
             assert "Origin" in ", ".join(response.headers.getlist("Vary")), (path, headers)
 
 
+def test_a_wrong_method_at_a_path_with_a_double_slash_is_no_server_error(clinic: Clinic) -> None:
+    for method, path in (
+        ("GET", "/auth//login"),
+        ("DELETE", "/billings//1"),
+        ("GET", "/messages/callbacks/%2e%2e%2f/x"),
+    ):
+        response = clinic.nobody.send(method, path)
+        assert (response.status_code, response.get_json()["error"]) == (405, "method_not_allowed")
+        assert response.headers["Allow"]
+
+
 def test_a_trailing_slash_is_accepted(clinic: Clinic) -> None:
     patient = clinic.patient()
 

@@ -83,6 +83,7 @@ def forge_tokens(clinic: Clinic, victim: Caller) -> dict[str, str]:
         "no audience": signed({}, "aud"),
         "another user in this session": signed({"sub": others["sub"]}),
         "this user in another's session": signed({"sid": others["sid"]}),
+        "an earlier session with this id": signed({"sst": claims["sst"] - 1}),
         "a session that is none": signed({"sid": 987654}),
         "a session too large": signed({"sid": 2**70}),
         "a negative session": signed({"sid": -1}),

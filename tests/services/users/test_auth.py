@@ -488,6 +488,18 @@ def test_a_new_password_of_the_user_ends_a_reset_token(clinic: Clinic) -> None:
     assert log_in(clinic, rita["email"], "one more quiet harbour").status_code == 200
 
 
+def test_a_deactivation_ends_a_reset_token(clinic: Clinic) -> None:
+    """Otherwise who has stolen it sets a password that is valid after the account is activated again."""
+    rita = add_rita(clinic)
+    token = issue_reset_token(clinic, rita["id"])["token"]
+    clinic.admin.delete(f"/users/{rita['id']}")
+
+    assert reset(clinic, token).status_code == 401
+    later = issue_reset_token(clinic, rita["id"])["token"]  # for an account that is activated next
+    clinic.admin.patch(f"/users/{rita['id']}", {"is_active": True})
+    assert reset(clinic, later).status_code == 200
+
+
 def test_only_admins_issue_reset_tokens(clinic: Clinic) -> None:
     rita = add_rita(clinic)
 

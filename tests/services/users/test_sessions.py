@@ -473,6 +473,25 @@ def test_a_token_is_not_valid_for_a_later_session_with_the_same_id(
     assert [me(clinic, sign_in(clinic)["access_token"]).status_code for _ in range(3)] == [200, 200, 200]
 
 
+def test_a_token_of_a_host_whose_clock_is_ahead_is_valid_at_once(clinic: Clinic) -> None:
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=5)):
+        pair = sign_in(clinic)
+
+    assert me(clinic, pair["access_token"]).status_code == 200
+    assert refresh(clinic, pair["refresh_token"]).status_code == 200
+    known = clinic.nobody.post(
+        "/auth/login",
+        {"email": RITA, "password": PASSWORD},
+        headers={"X-Device-Token": pair["device_token"]},
+    )
+    device_ids = {
+        device.id
+        for device in map(tokens.read_device, (pair["device_token"], known.get_json()["device_token"]))
+        if device is not None
+    }
+    assert len(device_ids) == 1  # the same device
+
+
 def test_tokens_of_earlier_versions_do_not_name_the_start_of_their_session(clinic: Clinic) -> None:
     pair, key = sign_in(clinic), clinic.settings.jwt_secret_key
     for name in ("access_token", "refresh_token"):
