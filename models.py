@@ -1724,13 +1724,13 @@ class ImportFile(Base):
 
 
 class ImportedRow(Base):
-    """What a run of an import has done with a row of the file.
+    """The result of a run of an import for a row of the file.
 
     - `number`: the row as a spreadsheet program counts.
     - `entity_id`: the row of the database that was created, changed or found.
     - `version`: its version after that. A later change has another version.
     - `problems`: objects of member, code and message. They contain no value of the file.
-    - `previous`: the members before an update, for the undo. It is removed with the file.
+    - `previous`: members and version before an update, for the undo. It is removed with the file.
     """
 
     __tablename__ = "import_rows"

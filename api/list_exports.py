@@ -6,19 +6,20 @@ does not grow with the list, and other requests get their turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from flask import Response, current_app, g
 from werkzeug.exceptions import HTTPException
 
 from api.list_files import (
-    BATCH,
     ListReader,
+    batches_of,
     cells_of,
     columns_of,
     digest_of,
@@ -37,10 +38,12 @@ from services.audit import audit_log
 from services.exports import exports, files
 from services.exports.exports import ExportTask
 from services.jobs import storage
-from services.jobs.transactions import transaction
+from services.jobs.transactions import transaction, with_retries
 from services.spreadsheets import xlsx_files
 from services.spreadsheets.csv_files import write_csv
 from services.spreadsheets.file_columns import FileColumn
+
+Result = TypeVar("Result")
 
 OPERATION = "exports.write"
 MAX_ROWS = 10_000_000
@@ -104,58 +107,71 @@ def file_response(actor: Actor, export: Export) -> Response:
 def write(payload: dict[str, Any]) -> None:
     """Write the file of an export. A repeated job starts from the beginning."""
     export_id, claim = payload["export_id"], storage.current_claim.get()
-    with transaction(OPERATION):
-        task = exports.begin(export_id, claim.job_id if claim is not None else None)
+    task = with_retries(partial(_begin, export_id, claim.job_id if claim is not None else None))
     if task is None:
         return
     try:
-        _remove_parts(export_id)
-        _Writer(task).write()
+        while with_retries(partial(_remove_parts, export_id)):
+            pass
+        _Writer(task, with_retries(partial(_user_of, task))).write()
     except ClinicError as refusal:
-        with transaction(OPERATION, finishes_job=claim is not None):
-            exports.fail(export_id, refusal.message)
+        with_retries(partial(_fail, export_id, refusal.message))
 
 
-def _remove_parts(export_id: int) -> None:
-    """Remove the parts of an earlier attempt."""
-    has_more = True
-    while has_more:
-        with transaction(OPERATION):
-            has_more = files.remove_batch(export_id)
+def _begin(export_id: int, job_id: int | None) -> ExportTask | None:
+    with transaction(OPERATION):
+        return exports.begin(export_id, job_id)
+
+
+def _remove_parts(export_id: int) -> bool:
+    """Remove some parts of an earlier attempt. Return False if there are none left."""
+    with transaction(OPERATION):
+        return files.remove_batch(export_id)
+
+
+def _user_of(task: ExportTask) -> Actor:
+    with transaction(OPERATION):
+        return exports.writer(task)
+
+
+def _fail(export_id: int, problem: str) -> None:
+    with transaction(OPERATION, finishes_job=storage.current_claim.get() is not None):
+        exports.fail(export_id, problem)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows that one audit entry names: no entry may name a million patients."""
+
+    number: int
+    ids: Sequence[int] = ()
+    patient_ids: frozenset[int] = frozenset()
+    is_recorded: bool = False
+
+    def with_rows(self, ids: Sequence[int], patient_ids: Collection[int]) -> _Part:
+        """Return the part with more rows."""
+        return replace(self, ids=[*self.ids, *ids], patient_ids=self.patient_ids.union(patient_ids))
 
 
 @dataclass
 class _Writer:
-    """One attempt to write the file of an export."""
+    """One attempt to write the file of an export.
+
+    Each step runs in a transaction, and again after an error that another transaction caused. So it changes
+    no member of the writer.
+    """
 
     task: ExportTask
-    actor: Actor | None = None
+    actor: Actor
     count: int = 0
     left_out: int = 0
-    number_of_parts: int = 0
-    ids: list[int] = field(default_factory=list)  # of the present part
-    patient_ids: set[int] = field(default_factory=set)
-
-    @contextmanager
-    def _transaction(self, *, finishes_job: bool = False) -> Iterator[Actor]:
-        """Run a transaction as the user of the export. Raise 403 if their rights have changed."""
-        if self.actor is None:
-            with transaction(OPERATION):
-                self.actor = exports.writer(self.task)
-        finishes_job = finishes_job and storage.current_claim.get() is not None
-        with transaction(OPERATION, actor=self.actor, finishes_job=finishes_job):
-            exports.writer(self.task)
-            yield self.actor
+    part: _Part = field(default_factory=lambda: _Part(1))
 
     def write(self) -> None:
         """Write the file, store its parts, and mark the export as ready with the last transaction."""
-        with self._transaction() as actor, _as_request(actor, self.task):
-            reader = reader_of(self.task.path)
-            actor.require(reader.spec.permission)
-            keys = reader.read_keys(actor, MAX_ROWS + 1)
-            audit_log.take_reads()
+        reader, keys = self._run(self._read_keys)
         _check_number(len(keys), self.task.format)
-        columns = columns_of(reader.serializer.out, actor)
+        columns = columns_of(reader.serializer.out, self.actor)
         with TemporaryFile() as file:
             rows = self._rows(reader, columns, keys)
             if self.task.format is ExportFormat.CSV:
@@ -164,49 +180,69 @@ class _Writer:
                 write_sheet(reader, file, columns, rows, self.task.path)
             self._store(file, reader)
 
+    def _run(self, step: Callable[[], Result], *, finishes_job: bool = False) -> Result:
+        """Run a step as the user of the export. Raise 403 if their rights have changed."""
+        return with_retries(partial(self._attempt, step, finishes_job=finishes_job))
+
+    def _attempt(self, step: Callable[[], Result], *, finishes_job: bool) -> Result:
+        finishes_job = finishes_job and storage.current_claim.get() is not None
+        with transaction(OPERATION, actor=self.actor, finishes_job=finishes_job):
+            exports.writer(self.task)
+            return step()
+
+    def _read_keys(self) -> tuple[ListReader, Sequence[int]]:
+        with _as_request(self.actor, self.task):
+            reader = reader_of(self.task.path)
+            self.actor.require(reader.spec.permission)
+            keys = reader.read_keys(self.actor, MAX_ROWS + 1)
+            audit_log.take_reads()
+        return reader, keys
+
     def _rows(
         self, reader: ListReader, columns: Sequence[FileColumn], keys: Sequence[int]
     ) -> Iterator[list[Any]]:
-        for start in range(0, len(keys), BATCH):
-            batch = keys[start : start + BATCH]
-            with self._transaction() as actor, _as_request(actor, self.task):
-                content, ids, patient_ids = reader.read_rows(actor, batch)
-                self.count += len(ids)
-                self.left_out += len(batch) - len(ids)
-                self.ids += ids
-                self.patient_ids |= patient_ids
-                if len(self.ids) >= PART and start + BATCH < len(keys):
-                    self._record_part(reader)
+        processed = 0
+        for batch in batches_of(keys):
+            processed += len(batch)
+            is_last = processed == len(keys)
+            content, part = self._run(partial(self._read_batch, reader, batch, is_last=is_last))
+            self.count += len(part.ids) - len(self.part.ids)
+            self.part = _Part(self.part.number + 1) if part.is_recorded else part
             yield from cells_of(columns, content)
+        self.left_out = len(keys) - self.count
 
-    def _record_part(self, reader: ListReader) -> None:
-        """Add an audit entry of the rows since the last one: no entry may name a million patients."""
-        self.number_of_parts += 1
-        facts = [f"export={self.task.id}", f"part={self.number_of_parts}"]
-        detail = f"part of export {self.task.id}"
-        audit_log.record_export(reader.entity, self.ids, self.patient_ids, facts, detail)
-        self.ids, self.patient_ids = [], set()
+    def _read_batch(self, reader: ListReader, batch: Sequence[int], *, is_last: bool) -> tuple[bytes, _Part]:
+        """Return rows, and the present part with them. Add an audit entry if the part is complete."""
+        with _as_request(self.actor, self.task):
+            content, ids, patient_ids = reader.read_rows(self.actor, batch)
+        part = self.part.with_rows(ids, patient_ids)
+        if len(part.ids) >= PART and not is_last:
+            facts = [f"export={self.task.id}", f"part={part.number}"]
+            detail = f"part of export {self.task.id}"
+            audit_log.record_export(reader.entity, part.ids, part.patient_ids, facts, detail)
+            part = replace(part, is_recorded=True)
+        return content, part
 
     def _store(self, file: IO[bytes], reader: ListReader) -> None:
         size = file.seek(0, 2)
         file.seek(0)
         digest = digest_of(file)
-        with self._transaction():
-            files.require_space(size)
+        self._run(partial(files.require_space, size))
         for number, content in enumerate(iter(lambda: file.read(files.CHUNK_SIZE), b"")):
-            with self._transaction():
-                files.store(self.task.id, number, content)
-        with self._transaction(finishes_job=True):
-            exports.finish(self.task.id, count=self.count, left_out=self.left_out, size=size, digest=digest)
-            facts = [
-                f"export={self.task.id}",
-                f"rows={self.count}",
-                f"left_out={self.left_out}",
-                f"format={self.task.format}",
-                *reader.filters(),
-            ]
-            detail = f"sha256:{digest}"
-            audit_log.record_export(reader.entity, self.ids, self.patient_ids, facts, detail)
+            self._run(partial(files.store, self.task.id, number, content))
+        self._run(partial(self._finish, reader, size, digest), finishes_job=True)
+
+    def _finish(self, reader: ListReader, size: int, digest: str) -> None:
+        exports.finish(self.task.id, count=self.count, left_out=self.left_out, size=size, digest=digest)
+        facts = [
+            f"export={self.task.id}",
+            f"rows={self.count}",
+            f"left_out={self.left_out}",
+            f"format={self.task.format}",
+            *reader.filters(),
+        ]
+        detail = f"sha256:{digest}"
+        audit_log.record_export(reader.entity, self.part.ids, self.part.patient_ids, facts, detail)
 
 
 @contextmanager

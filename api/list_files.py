@@ -199,6 +199,12 @@ class ListReader:
         return declared is not None and declared.kind is not Kind.TEXT
 
 
+def batches_of(keys: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield the keys of rows in parts, each for one transaction."""
+    for start in range(0, len(keys), BATCH):
+        yield keys[start : start + BATCH]
+
+
 def cells_of(columns: Sequence[FileColumn], content: bytes) -> Iterator[list[Any]]:
     """Yield the cells of the rows in a JSON array."""
     for row in json.loads(content):
@@ -223,11 +229,6 @@ class ListFile:
     def columns(self) -> list[FileColumn]:
         """Return the columns that the actor may read."""
         return columns_of(self.reader.serializer.out, self.actor)
-
-    def batches(self) -> Iterator[Sequence[int]]:
-        """Yield the keys of the rows in parts, each for one transaction."""
-        for start in range(0, len(self.keys), BATCH):
-            yield self.keys[start : start + BATCH]
 
     def require_same_rights(self, actor: Actor | None) -> None:
         """Raise 403 in a later transaction if the rights of the user have changed since the first one."""

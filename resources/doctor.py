@@ -8,11 +8,13 @@ from flask import request
 from pydantic import BaseModel
 
 from api import request_body
-from api.endpoint import endpoint
+from api.body_format import Upload
+from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
 from models import Doctor
+from resources.users import hash_password_of
 from schemas.doctor import ConflictResolution, ConflictResolutionQuery, DoctorCreate, DoctorOut, DoctorPatch
 from schemas.fields import MAX_ID
 from security.permissions import Actor, Permission
@@ -49,6 +51,10 @@ def load_with_replacement(actor: Actor, doctor_id: int, *, lock: bool = False) -
     return doctors.get(actor, doctor_id, lock=True, others=replacements)
 
 
+def _hash_password(_path: dict[str, Any], members: dict[str, Any], _upload: Upload | None) -> str | None:
+    return hash_password_of(members.get("user"))
+
+
 class DoctorList(ApiResource):
     """Route `/doctors`."""
 
@@ -58,14 +64,20 @@ class DoctorList(ApiResource):
         return doctors.find(current_actor(), query)
 
     @endpoint(
-        Permission.DOCTORS_MANAGE, body=DoctorCreate, returns=DOCTOR, status=201, errors=("already_exists",)
+        Permission.DOCTORS_MANAGE,
+        body=DoctorCreate,
+        prepare=_hash_password,
+        returns=DOCTOR,
+        status=201,
+        errors=("already_exists",),
+        step_up=StepUp.ACCOUNTS,
     )
-    def post(self, data: DoctorCreate) -> Doctor:
+    def post(self, data: DoctorCreate, prepared: str | None) -> Doctor:
         """Add a doctor.
 
         `user` creates a user account for the doctor, `user_id` links an existing one.
         """
-        return doctors.create(current_actor(), **data.model_dump())
+        return doctors.create(current_actor(), password_hash=prepared, **data.model_dump())
 
 
 class DoctorSearch(ApiResource):
@@ -89,17 +101,20 @@ class DoctorItem(ApiResource):
         Permission.DOCTORS_WRITE,
         load=load_with_replacement,
         body=DoctorPatch,
+        prepare=_hash_password,
         returns=DOCTOR,
         errors=("already_exists", "booked_appointments", "appointment_conflict"),
+        step_up=StepUp.ACCOUNTS,
     )
-    def patch(self, row: Doctor, data: BaseModel) -> Doctor:
+    def patch(self, row: Doctor, data: BaseModel, prepared: str | None) -> Doctor:
         """Change a doctor. Doctors: own only.
 
         Only an administrator changes licence, fee, user and `is_active`. A longer buffer or an earlier end of
         the licence may affect booked appointments: `on_conflict` keeps, cancels or reassigns them. Those of a
         deactivated doctor are cancelled or reassigned.
         """
-        return doctors.update(current_actor(), row, **data.model_dump(exclude_unset=True))
+        changes = data.model_dump(exclude_unset=True)
+        return doctors.update(current_actor(), row, password_hash=prepared, **changes)
 
     @endpoint(
         Permission.DOCTORS_MANAGE,

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
+from api import request_body
+from api.body_format import Upload
 from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
+from errors import ClinicError
 from models import User
 from schemas.account import PasswordResetOut, UserCreate, UserOut, UserPatch
+from schemas.doctor import AccountIn
 from schemas.second_factor import MfaResetIn
 from security.permissions import Permission
 from services.listing.spec import ListQuery, Page
 from services.users import accounts, second_factors, sign_in
 
 USER = Serializer(UserOut)
+
+
+def hash_password_of(account: Any) -> str | None:
+    """Return the hash of the password of a new account, of which a body has `email` and `password`.
+
+    None for an account that the service will refuse: its error then names all problems of the body.
+    """
+    if not isinstance(account, dict):
+        return None
+    members = {name: account[name] for name in AccountIn.model_fields if name in account}
+    try:
+        password = request_body.validate(AccountIn, members).password
+        return accounts.hash_new_password(current_actor(), password)
+    except ClinicError as refusal:
+        if refusal.status in (403, 422):
+            return None
+        raise
+
+
+def _hash_password(_path: dict[str, Any], members: dict[str, Any], _upload: Upload | None) -> str | None:
+    return hash_password_of(members)
 
 
 class UserList(ApiResource):
@@ -29,14 +54,15 @@ class UserList(ApiResource):
     @endpoint(
         Permission.USERS_MANAGE,
         body=UserCreate,
+        prepare=_hash_password,
         returns=USER,
         status=201,
         errors=("already_exists",),
         step_up=StepUp.ALWAYS,
     )
-    def post(self, data: UserCreate) -> User:
+    def post(self, data: UserCreate, prepared: str | None) -> User:
         """Add a user."""
-        return accounts.create_user(current_actor(), **data.model_dump())
+        return accounts.create_user(current_actor(), password_hash=prepared, **data.model_dump())
 
 
 class UserItem(ApiResource):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, String, cast, func, literal, select
+from sqlalchemy import Select, String, cast, func, literal, select, union
 from sqlalchemy.orm import InstrumentedAttribute
 
 from database.functions import insert_or_update
@@ -40,9 +40,17 @@ def format_number(series: str, year: int, number: int) -> str:
 
 
 def gaps(series: str, number: InstrumentedAttribute[str]) -> Select[Any]:
-    """Select the years whose counter differs from the number of documents. The numbers are unique."""
-    start = literal(f"{series}-") + cast(DocumentCounter.year, String)
+    """Select the years whose counter differs from the number of documents, or is missing.
+
+    The numbers are unique.
+    """
+    year_of_counter = cast(DocumentCounter.year, String)
+    start = literal(f"{series}-") + year_of_counter
     counted = select(func.count()).where(number.like(start + "-%")).scalar_subquery()
-    return select(DocumentCounter.year).where(
+    differing = select(year_of_counter.label("year")).where(
         DocumentCounter.series == series, DocumentCounter.last_number != counted
     )
+    year_of_number = func.substr(number, len(series) + 2, 4)
+    counters = select(year_of_counter).where(DocumentCounter.series == series)
+    uncounted = select(year_of_number).where(number.is_not(None), year_of_number.not_in(counters))
+    return select(union(differing, uncounted).subquery().c.year)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from api.docs.html import TEMPLATES, source_hash
+from api.docs.html import TEMPLATES
+from api.html_templates import source_hash
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPT, STYLE = "swagger-ui-bundle.js", "swagger-ui.css"
 CSP = (
-    f"default-src 'none'; script-src 'self' {source_hash('console.js')}; "
-    f"style-src 'self' {source_hash('console.css')}; img-src data:; connect-src 'self'; "
+    f"default-src 'none'; script-src 'self' {source_hash(TEMPLATES, 'console.js')}; "
+    f"style-src 'self' {source_hash(TEMPLATES, 'console.css')}; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

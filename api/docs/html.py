@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from api.html_templates import environment_of, source_hash
 from schemas.fields import MAX_ID
 
 Row = dict[str, Any]
@@ -26,23 +24,10 @@ LIMITS = {
     "minItems": "minimum number {}",
     "maxItems": "maximum number {}",
 }
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
-
-def source_hash(template: str) -> str:
-    """Return the hash by which a policy permits the style or script of a template inside a page."""
-    digest = hashlib.sha256(TEMPLATES.get_template(template).render().encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
+TEMPLATES = environment_of(Path(__file__).parent / "templates")
 CSP = (
-    f"default-src 'none'; script-src {source_hash('search.js')}; style-src {source_hash('style.css')}; "
+    f"default-src 'none'; script-src {source_hash(TEMPLATES, 'search.js')}; "
+    f"style-src {source_hash(TEMPLATES, 'style.css')}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +12,8 @@ from pathlib import Path
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date
 from flask import Response, request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from api.html_templates import environment_of, source_hash
 from config import ROOT
 from errors import ClinicError
 from services import clock
@@ -23,16 +21,9 @@ from services.messages.rendering import format_clock_time, formatting_locale
 
 # First parts of the paths whose responses are pages, also for errors.
 PAGES = frozenset({"a", "u", "v"})
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_STYLE = hashlib.sha256(TEMPLATES.get_template("style.css").render().encode()).digest()
+TEMPLATES = environment_of(Path(__file__).parent / "templates")
 CSP = (
-    f"default-src 'none'; style-src 'sha256-{base64.b64encode(_STYLE).decode()}'; form-action 'self'; "
+    f"default-src 'none'; style-src {source_hash(TEMPLATES, 'style.css')}; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
 FALLBACK = "en"
@@ -57,8 +48,8 @@ class Button:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The result of a check: a word, and the sentence that explains it."""
+class DocumentStatus:
+    """The status of a document: a word, and the sentence that explains it."""
 
     word: str
     text: str
@@ -74,7 +65,7 @@ class Page:
     clinic: str = ""
     number: str = ""
     start: datetime | None = None
-    verdict: Verdict | None = None
+    status: DocumentStatus | None = None
     facts: Sequence[tuple[str, str]] = ()
     paragraphs: Sequence[str] = ()
     buttons: Sequence[Button] = ()
@@ -116,7 +107,7 @@ def response(page: Page, status: int = 200) -> Response:
         instant="" if local is None else local.isoformat(),
         day="" if local is None else format_date(local.date(), "full", locale),
         clock_time="" if local is None else format_clock_time(local, locale),
-        verdict=page.verdict,
+        status=page.status,
         facts=page.facts,
         paragraphs=page.paragraphs,
         buttons=page.buttons,

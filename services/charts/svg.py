@@ -86,7 +86,7 @@ class Drawing:
 
 
 def text_width(text: str, *, size: int = 13) -> float:
-    """Return about how many pixels wide a text is."""
+    """Return the approximate width of a text in pixels."""
     return len(text) * size * _CHARACTER_WIDTH
 
 

@@ -21,7 +21,7 @@ from security.permissions import Actor, Permission
 from services import clock, document_numbers
 from services.audit import audit_log
 from services.clinic import versions
-from services.clinical import visit_rows
+from services.clinical import licences, visit_rows
 from services.documents import letter_document
 from services.listing import paging
 from services.listing.related_rows import (
@@ -128,13 +128,15 @@ def get_visit(_actor: Actor, visit_id: int, *, lock: bool = False) -> Visit:
 def issue(actor: Actor, visit: Visit, **members: Unpack[NewLetter]) -> Letter:
     """Issue a letter of the doctor of a visit, signed or not. The caller has locked patient and visit.
 
-    Raises 403 for the visit of another doctor, and 409 `conflict` for a void visit. Raises 422 for members
-    that do not fit the type, and 422 `unprintable_characters` for a text that no font can print. Raises 409
-    `patient_inactive` for an archived or deceased patient, except for a certificate.
+    Raises 403 for the visit of another doctor, and 409 `conflict` for a void visit and for a doctor who is
+    inactive or has no valid licence. Raises 422 for members that do not fit the type, and 422
+    `unprintable_characters` for a text that no font can print. Raises 409 `patient_inactive` for an archived
+    or deceased patient, except for a certificate.
     """
     actor.require_own(visit.doctor_id)
     if visit.voided_at is not None:
         raise ClinicError("conflict", "The visit is void. Write the letter at another visit.")
+    licences.require_licensed(visit.doctor)
     if members["type"] is not LetterType.CERTIFICATE:  # a family may need one after a death
         activity.require_active(visit.patient)
     _check_members(members, visited_on=clock.local(visit.date).date())

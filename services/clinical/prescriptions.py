@@ -32,7 +32,7 @@ from models import Dispensing, Patient, PrescribedMedication, Prescription, Visi
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
-from services.clinical import medication_safety, therapy, visit_rows
+from services.clinical import licences, medication_safety, therapy, visit_rows
 from services.listing import paging
 from services.listing.conditions import words_in
 from services.listing.related_rows import (
@@ -232,7 +232,8 @@ def prescribe(
     the reason of a stop in `stopped`. Its default `issued_at` is the date of the visit. The safety check
     runs unless the therapy is over, or the imported status is not active.
     Raises 409 `safety_alert` with `alerts` if `override_reason` is missing, 409 `read_only` for a signed or
-    voided visit, and 403 `forbidden` for the visit of another doctor.
+    voided visit, and 403 `forbidden` for the visit of another doctor. Raises 409 `conflict` for a doctor who
+    is inactive or has no valid licence.
     """
     visit = _lock_visit(actor, visit_id, importing=importing)
     if patient_id is not None and patient_id != visit.patient_id:
@@ -243,6 +244,8 @@ def prescribe(
         raise invalid("status", "must be active for a new prescription")
     issued_at = issued_at or (visit.date if importing else clock.now())
     activity.require_active(visit.patient, issued_at if importing else None)
+    if not importing:
+        licences.require_licensed(visit.doctor)
     _check_content(details, medications)
     _check_dates(issued_at, expires_on)
     stopped_at, stop_reason = stopped or (None, None)
@@ -402,6 +405,7 @@ def _change_content(actor: Actor, row: Prescription, content: dict[str, Any]) ->
     medications = content.pop("medications", None)
     if medications is not None:
         activity.require_active(row.patient)
+        licences.require_licensed(row.doctor)
     _check_content(
         content.get("details", row.details), row.medications if medications is None else medications
     )

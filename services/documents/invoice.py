@@ -14,10 +14,11 @@ from security.link_tokens import Purpose
 from services.billing import ledger
 from services.billing.credit_notes import invoice_amounts
 from services.billing.ledger import ZERO
+from services.billing.opening_balances import DESCRIPTION
 from services.documents.blocks import Block, paragraph, sums, table
 from services.documents.language import DocumentLanguage
 from services.documents.pages import Stationery, patient_lines
-from services.documents.verification import verification_code
+from services.documents.qr_code import verification_code
 
 
 def invoice(bill: Billing, paper: Stationery) -> bytes:
@@ -54,7 +55,7 @@ def item_table(bill: Billing, language: DocumentLanguage) -> list[Block]:
     header = [language.text(name) for name in ("description", "quantity", "unit_price", "amount")]
     rows = [
         (
-            item.description,
+            item_description(item.description, language),
             language.number(item.quantity),
             language.amount(item.unit_price),
             language.amount(item.quantity * item.unit_price),
@@ -62,6 +63,11 @@ def item_table(bill: Billing, language: DocumentLanguage) -> list[Block]:
         for item in bill.items
     ]
     return table(header, rows)
+
+
+def item_description(description: str, language: DocumentLanguage) -> str:
+    """Return the description of an item, in the language of the document if the program has written it."""
+    return language.text("kind_opening_balance") if description == DESCRIPTION else description
 
 
 def _sums(bill: Billing, language: DocumentLanguage) -> list[Block]:

@@ -23,16 +23,17 @@ from models import Base, Import, ImportedRow, ImportSource
 from security.permissions import Actor
 from services import clock
 from services.audit import audit_log
-from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts, with_retries
+from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_counts
 from services.imports.content import ImportPlan, Problem, plan_of, problem_of, problems_of
 from services.imports.kinds import ImportKind
 from services.imports.rows import versions_of
-from services.jobs.transactions import rehearsal, transaction
+from services.jobs.transactions import rolled_back_transaction, transaction, with_retries
 from services.rows import execute_core, get_or_404, lock_rows
 
 _CHANGED = problem_of(None, "changed_since", "changed since; not undone")
 UNDO_DAYS = timedelta(days=7)
 CHECKED = 1_000  # rows that a request checks with one query
+VERSION = "version"  # the version before an update, among the previous members
 
 
 def find_touched(plan: ImportPlan) -> Iterator[ImportedRow]:
@@ -81,7 +82,7 @@ def take_back(plan: ImportPlan) -> None:
 
 
 def _load(import_id: int, state: ImportState) -> ImportPlan | None:
-    with rehearsal():
+    with rolled_back_transaction():
         row = get_or_404(Import, import_id)
         return plan_of(row) if row.state is state else None
 
@@ -105,6 +106,7 @@ def _undo_batch(
         stored = _lock(plan.kind, {row.entity_id for row in batch if row.entity_id is not None})
         touched = _touched_ids(plan, batch)
         processed, undone = [], []
+        versions_before: dict[int | None, int | None] = {}
         end = time.monotonic() + BATCH_SECONDS
         for row in batch:
             processed.append(row.number)
@@ -115,6 +117,8 @@ def _undo_batch(
             if refusal:
                 row.problems = [*row.problems, *(each for each in refusal if each not in row.problems)]
                 continue
+            if row.action is ImportAction.UPDATE and row.previous:
+                versions_before[row.entity_id] = row.previous.get(VERSION)
             row.state, row.previous = state, None
             if problem is not None:
                 row.problems = [problem]
@@ -122,6 +126,7 @@ def _undo_batch(
             if time.monotonic() > end:
                 break
         _forget_sources(plan, undone)
+        _renew_versions(plan, versions_before)
         save_counts(plan.import_id, {state: len(undone), ImportRowState.APPLIED: -len(undone)})
         return processed
 
@@ -138,7 +143,9 @@ def _undo_row(plan: ImportPlan, actor: Actor, row: ImportedRow, stored: Base) ->
             if row.action is ImportAction.CREATE:
                 plan.kind.undo_create(actor, stored)
             elif plan.kind.undo_update is not None:
-                plan.kind.undo_update(actor, stored, row.previous or {})
+                previous = row.previous or {}
+                members = {name: value for name, value in previous.items() if name != VERSION}
+                plan.kind.undo_update(actor, stored, members)
             db.session.flush()
     except ClinicError as refusal:
         return problems_of(refusal)
@@ -147,6 +154,23 @@ def _undo_row(plan: ImportPlan, actor: Actor, row: ImportedRow, stored: Base) ->
             raise
         return (problem_of(None, "conflict", "a value of the row is used by another row now"),)
     return ()
+
+
+def _renew_versions(plan: ImportPlan, versions_before: Mapping[int | None, int | None]) -> None:
+    """Let earlier imports be undone: their rows are again as these imports left them, with a new version."""
+    versions = versions_of(plan.kind, {entity_id for entity_id in versions_before if entity_id is not None})
+    imports = select(Import.id).where(Import.kind == plan.kind.name, Import.id != plan.import_id)
+    for entity_id, version in versions.items():
+        db.session.execute(
+            update(ImportedRow)
+            .where(
+                ImportedRow.entity_id == entity_id,
+                ImportedRow.version == versions_before[entity_id],
+                ImportedRow.state == ImportRowState.APPLIED,
+                ImportedRow.import_id.in_(imports),
+            )
+            .values(version=version)
+        )
 
 
 def _forget_sources(plan: ImportPlan, rows: Sequence[ImportedRow]) -> None:

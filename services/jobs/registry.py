@@ -38,6 +38,8 @@ GROUPS: dict[str, str] = {  # kind of the job -> group
     planning.SEND_EMAIL: "e-mail",
     emergency_alerts.ALERT: "e-mail",
 }
+# Jobs of these kinds are claimed before others that are due longer. They are few, so the others run soon.
+URGENT: frozenset[str] = frozenset({emergency_alerts.ALERT})
 SUBSCRIBERS: dict[str, list[Subscriber]] = {  # type of the event -> functions
     "appointment.booked": [planning.plan_for_appointment],
     "appointment.imported": [planning.plan_for_import],

@@ -69,19 +69,19 @@ def claim(
     job_id: int | None = None,
     except_kinds: Collection[str] = (),
     groups: Mapping[str, str] = MappingProxyType({}),
+    urgent: Collection[str] = (),
 ) -> list[Claim]:
     """Lease the due jobs to a worker, the longest due ones first. No other worker gets the same ones.
 
     With `job_id` only this job. `groups` has the groups of kinds. Of each group at most one job is leased.
+    The first job is one of the `urgent` kinds, if any is due.
     """
     now = clock.now()
-    rows = execute_core(
-        select(Job.id, Job.kind, Job.payload, Job.attempts)
-        .where(*_is_due(now, except_kinds), true() if job_id is None else Job.id == job_id)
-        .order_by(Job.run_at, Job.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
+    conditions = (*_is_due(now, except_kinds), true() if job_id is None else Job.id == job_id)
+    rows = _lock_first((*conditions, Job.kind.in_(urgent)), 1) if urgent else []
+    if limit > len(rows):
+        others = (*conditions, Job.id.not_in([row.id for row in rows]))
+        rows = [*rows, *_lock_first(others, limit - len(rows))]
     # the first one of each group, and all without a group
     due = {groups.get(row.kind, row.id): row for row in reversed(rows)}.values()
     if due:
@@ -96,6 +96,16 @@ def claim(
             )
         )
     return [Claim(row.id, row.kind, row.payload, worker, row.attempts + 1) for row in due]
+
+
+def _lock_first(conditions: Sequence[ColumnElement[bool]], limit: int) -> Sequence[Row[Any]]:
+    return execute_core(
+        select(Job.id, Job.kind, Job.payload, Job.attempts)
+        .where(*conditions)
+        .order_by(Job.run_at, Job.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
 
 
 def _is_due(now: datetime, except_kinds: Collection[str]) -> tuple[ColumnElement[bool], ...]:

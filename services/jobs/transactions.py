@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from database import deadline
+from database.failures import is_transient
 from enums import Role
 from extensions import db
 from security.permissions import Actor
@@ -22,6 +24,8 @@ Result = TypeVar("Result")
 
 DATABASE_ERRORS = (DBAPIError, PoolTimeout)
 RETRY_INTERVAL = 1.0  # seconds
+ATTEMPTS = 8  # of one transaction
+LONGEST_WAIT = 2.0  # seconds between two of these attempts
 WORKER = Actor(None, "job worker", Role.ADMIN)
 
 
@@ -49,8 +53,20 @@ def transaction(operation: str, *, finishes_job: bool = False, actor: Actor = WO
         db.session.remove()  # rolls back what is not committed
 
 
+def with_retries(call: Callable[[], Result]) -> Result:
+    """Call a function that runs one transaction, and again after an error that another one caused."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            time.sleep(random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, LONGEST_WAIT))  # noqa: S311 - no secret
+    return call()
+
+
 def keep_trying(store: Callable[[], Result]) -> Result:
-    """Call a function that stores a result in a transaction, and return what it returns.
+    """Call a function that stores a result in a transaction, and return its value.
 
     While the database is away, call it again for the time of a lease: the result is known to nobody else.
     """
@@ -65,8 +81,8 @@ def keep_trying(store: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def rehearsal() -> Iterator[Actor]:
-    """Run one transaction as `transaction` does, and roll it back."""
+def rolled_back_transaction() -> Iterator[Actor]:
+    """Run one transaction as the system user "job worker", and roll it back."""
     try:
         yield WORKER
     finally:

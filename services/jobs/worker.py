@@ -24,7 +24,7 @@ from extensions import db
 from services.jobs import dispatcher, housekeeping, leases, storage
 from services.jobs.failures import Dead, LeaseLost, RetryLater
 from services.jobs.leases import LeaseWatch
-from services.jobs.registry import GROUPS, HANDLERS
+from services.jobs.registry import GROUPS, HANDLERS, URGENT
 from services.jobs.storage import Claim
 from services.jobs.transactions import DATABASE_ERRORS, keep_trying, queue_transaction
 
@@ -113,7 +113,7 @@ class Worker:
         free = THREADS - len(self.running)
         if due and free:
             with queue_transaction():
-                claims = storage.claim(self.name, free, except_kinds=busy_kinds, groups=GROUPS)
+                claims = storage.claim(self.name, free, except_kinds=busy_kinds, groups=GROUPS, urgent=URGENT)
             for claim in claims:
                 self.running[pool.submit(self._perform, claim)] = claim
             self.has_more = len(claims) == free

@@ -70,7 +70,7 @@ def _page(actor: Actor, spec: ListSpec[Row], query: ListQuery, text: TextSearch 
             return _page_of_all(spec, records, query)
         if len(preselected) == len(resolved) and query.after is None:
             return _page_of_ids(spec, records, query, set.intersection(*preselected))
-    wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in resolved]
+    wheres = _as_sql(key, resolved)
     _check_size(spec, query, wheres)
     only_keys = query.keys_only or records is not None
     statement = _ordered(spec, query.sort_by, query.descending, query.after is not None, only_keys)
@@ -98,6 +98,11 @@ def _conditions(actor: Actor, spec: ListSpec[Row], query: ListQuery) -> list[Whe
     return conditions if scope is None else [*conditions, scope]
 
 
+def _as_sql(key: Any, conditions: Sequence[Where]) -> list[ColumnElement[bool]]:
+    bound = (one.bound if isinstance(one, TextMatch) else one for one in conditions)
+    return [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in bound]
+
+
 def _read_keys(statement: Select[Any], query: ListQuery) -> array[int]:
     """Return the keys of a whole list in a compact form: a list may have a million rows."""
     keys = array("q")
@@ -110,9 +115,7 @@ def _read_keys(statement: Select[Any], query: ListQuery) -> array[int]:
 
 def _page_of_keys(actor: Actor, spec: ListSpec[Row], query: ListQuery, keys: Sequence[int]) -> Page[Row]:
     """Return the rows with these keys. Rows that are gone, or that the caller may not see, are left out."""
-    key = key_column(spec)
-    resolved = [one.bound if isinstance(one, TextMatch) else one for one in _conditions(actor, spec, query)]
-    wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in resolved]
+    wheres = _as_sql(key_column(spec), _conditions(actor, spec, query))
     statement = _by_keys(spec).where(*wheres) if wheres else _by_keys(spec)
     rows: list[Any]
     if spec.records is None:

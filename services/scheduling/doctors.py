@@ -160,12 +160,14 @@ def create(
     name: str | None = None,
     user: Mapping[str, str] | None = None,
     user_id: int | None = None,
+    password_hash: str | None = None,
     **fields: Unpack[DoctorFields],
 ) -> Doctor:
     """Create a doctor, either with an existing user (`user_id`) or with a new one (`user`).
 
-    The user of `user_id` must have the role doctor. `user` is `{email, password}`. Raises 409
-    `already_exists` if another doctor has the licence number or the user, and 422 if there is no name.
+    The user of `user_id` must have the role doctor. `user` is `{email, password}`, and `password_hash` the
+    hash of its password. Raises 409 `already_exists` if another doctor has the licence number or the user,
+    and 422 if there is no name.
     """
     if user is not None and user_id is not None:
         raise invalid("user", "give either user or user_id")
@@ -175,7 +177,7 @@ def create(
     if name is None:
         raise invalid("name", "is required")
     if user is not None:
-        user_id = _create_user(actor, name, user).id
+        user_id = _create_user(actor, name, user, password_hash).id
         fields["email"] = fields.get("email") or user["email"]
     doctor = Doctor(name=name, name_fold=search_key(name), user_id=user_id, **fields)
     db.session.add(doctor)
@@ -183,9 +185,14 @@ def create(
     return doctor
 
 
-def _create_user(actor: Actor, name: str, user: Mapping[str, str]) -> User:
+def _create_user(actor: Actor, name: str, user: Mapping[str, str], password_hash: str | None) -> User:
     return accounts.create_user(
-        actor, name=name, email=user["email"], password=user["password"], role=Role.DOCTOR, is_active=True
+        actor,
+        name=name,
+        email=user["email"],
+        password=user["password"],
+        role=Role.DOCTOR,
+        password_hash=password_hash,
     )
 
 
@@ -206,6 +213,7 @@ def update(
     *,
     on_conflict: str | Mapping[str, int] | None = None,
     reassign_to: int | None = None,
+    password_hash: str | None = None,
     **changes: Unpack[DoctorChanges],
 ) -> Doctor:
     """Change the given members of a doctor. Doctors: own profile only, without `CLINIC_ONLY` (403).
@@ -223,7 +231,8 @@ def update(
     if user is not None:
         if doctor.user_id is not None or "user_id" in values:
             raise invalid("user", "the doctor has a user already; clear user_id first")
-        values["user_id"] = _create_user(actor, values.get("name", doctor.name), user).id
+        name = values.get("name", doctor.name)
+        values["user_id"] = _create_user(actor, name, user, password_hash).id
     elif values.get("user_id") is not None:
         _lock_free_user(values["user_id"])
     if "name" in values:

@@ -31,7 +31,7 @@ from services.rows import (
     read_outside_transaction,
 )
 from services.search_key import search_key
-from services.users import password_checks, sessions
+from services.users import sessions, sign_in_limits
 
 OWN_MEMBERS = frozenset({"name", "phone"})  # members that users may change for themselves
 
@@ -117,8 +117,9 @@ def create_user(
     role: Role,
     phone: str | None = None,
     is_active: bool = True,
+    password_hash: str | None = None,
 ) -> User:
-    """Create a user.
+    """Create a user. A request hashes the password before its transaction: `password_hash`.
 
     Raises 403 `forbidden` unless the caller is an admin, 422 `validation_failed` for a weak password, and
     409 `already_exists` for an e-mail address that has an account.
@@ -126,10 +127,21 @@ def create_user(
     actor.require(Permission.USERS_MANAGE)
     _check_new_password(password, name, email)
     _check_email_is_free(email)
-    # On SQLite the transaction of the request holds the write lock during the hash (ADR 9).
-    with password_queue.turn(password_checks.queue_group(actor.user_id)):
-        password_hash = passwords.hash_password(password)
+    if password_hash is None:  # a command
+        password_hash = hash_new_password(actor, password)
     return _insert(password_hash, name=name, email=email, role=role, phone=phone, is_active=is_active)
+
+
+def hash_new_password(actor: Actor, password: str) -> str:
+    """Return the hash of the password of a new user, computed in a turn of the queue.
+
+    On SQLite a transaction would hold the write lock meanwhile. Raises 403 `forbidden` unless the caller is
+    an admin, and 422 `validation_failed` for a weak password.
+    """
+    actor.require(Permission.USERS_MANAGE)
+    passwords.check_strength(password)
+    with password_queue.turn(sign_in_limits.queue_group(actor.user_id)):
+        return passwords.hash_password(password)
 
 
 def register(
@@ -145,11 +157,11 @@ def register(
     is_admin = actor.may(Permission.USERS_MANAGE)
     _check_new_password(password, name, email)
     if not is_admin:
-        password_checks.count_registration(actor.network)
+        sign_in_limits.count_registration(actor.network)
         _check_registration(role)
     _check_email_is_free(email)
     db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
-    group = password_checks.queue_group(actor.user_id) if is_admin else Group(actor.network)
+    group = sign_in_limits.queue_group(actor.user_id) if is_admin else Group(actor.network)
     with password_queue.turn(group):
         password_hash = passwords.hash_password(password)
     remembered.begin(recalls=False)  # an outdated memory would run the request again, and hash again

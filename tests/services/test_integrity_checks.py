@@ -187,6 +187,13 @@ def skip_letter_number(clinic: Clinic) -> str:
     return "Letter numbers have no gaps"
 
 
+def lose_letter_counter(clinic: Clinic) -> str:
+    _letter(clinic)
+    with clinic.inside() as session:
+        session.execute(text("DELETE FROM document_counters"))
+    return "Letter numbers have no gaps"
+
+
 def give_letter_to_another_patient(clinic: Clinic) -> str:
     letter, other = _letter(clinic), clinic.patient()["id"]
     with clinic.inside() as session:
@@ -283,6 +290,7 @@ DAMAGES = [
     review_emergency_access_too_early,
     increment_invoice_counter,
     skip_letter_number,
+    lose_letter_counter,
     give_letter_to_another_patient,
     void_visit_of_letter,
     change_dispensed_quantity,

@@ -73,6 +73,9 @@ def test_a_debt_is_a_bill_of_today_that_was_due_on_its_date(clinic: Clinic) -> N
     assert [row["id"] for row in listed] == [brought["bill"]]
     text = clinic.admin.get(f"/patients/{brought['patient']}/account/statement").get_data()
     assert "Balance brought forward · K-17" in pdf.text_of(text)
+    invoice = clinic.admin.get(f"/billings/{brought['bill']}/document?locale=sw").get_data()
+    assert "Salio lililoletwa mbele" in pdf.text_of(invoice)
+    assert "Balance brought forward" not in pdf.text_of(invoice)
     assert verify(clinic) == ""
 
 

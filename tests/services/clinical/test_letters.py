@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from models import Event
@@ -255,3 +256,29 @@ def test_a_visit_is_not_voided_while_its_letter_is_issued(clinic: Clinic) -> Non
         assert sorted((issued.status_code, voided.status_code)) in ([200, 409], [201, 409])
     with clinic.inside():
         assert list(violations()) == []
+
+
+@pytest.mark.parametrize("change", [{"license_expires_on": "2026-01-01"}, {"is_active": False}])
+def test_a_doctor_without_a_valid_licence_writes_no_letters_and_prescriptions(
+    clinic: Clinic, change: dict[str, Any]
+) -> None:
+    doctor = f"/doctors/{clinic.doctor.doctor_id}"
+    visit = clinic.visit()
+    medication = {"visit_id": visit["id"], "medications": ["Ibuprofen"]}
+    earlier = f"/prescriptions/{clinic.doctor.make('/prescriptions', **medication)['id']}"
+    clinic.admin.patch(doctor, change)
+
+    def send(caller: Caller, path: str, body: dict[str, Any]) -> tuple[int, str | None]:
+        response = caller.patch(path, body) if path == earlier else caller.post(path, body)
+        return response.status_code, response.get_json().get("error")
+
+    refused = (409, "conflict")
+    assert send(clinic.doctor, f"/visits/{visit['id']}/letters", CERTIFICATE) == refused
+    assert send(clinic.doctor, "/prescriptions", medication) == refused
+    assert send(clinic.admin, "/prescriptions", medication) == refused
+    assert send(clinic.doctor, earlier, {"medications": ["Paracetamol"]}) == refused
+    assert send(clinic.doctor, earlier, {"status": "cancelled"}) == (200, None)
+    assert send(clinic.doctor, f"/visits/{visit['id']}/sign", {}) == (200, None)
+
+    clinic.admin.patch(doctor, {"license_expires_on": day(0), "is_active": True})
+    assert send(clinic.doctor, f"/visits/{visit['id']}/letters", CERTIFICATE) == (201, None)

@@ -6,6 +6,8 @@ import csv
 import errno
 import hashlib
 import io
+import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,14 +15,16 @@ from typing import Any
 import pytest
 from python_calamine import CalamineWorkbook
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import OperationalError
 
-from api import list_exports
+from api import list_exports, list_files
 from enums import ExportState, JobState, Role
 from models import AuditLog, Export, ExportChunk, Job, User
 from services import clock
+from services.audit import audit_log
 from services.exports import exports, files
 from services.integrity_checks import violations
-from services.jobs import housekeeping, storage
+from services.jobs import housekeeping, storage, transactions
 from services.jobs.failures import LeaseLost
 from services.jobs.worker import Worker
 from tests.support.clinic import Caller, Clinic
@@ -52,7 +56,7 @@ def table(content: bytes) -> list[dict[str, str]]:
 
 
 def test_a_job_writes_the_rows_of_the_query_string(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_exports, "BATCH", 2)
+    monkeypatch.setattr(list_files, "BATCH", 2)
     monkeypatch.setattr(files, "CHUNK_SIZE", 100)
     for name in ("Amina", "Bo", "Chen", "Dagny", "Eve"):
         clinic.patient(name=name, gender="female" if name != "Bo" else "male")
@@ -205,7 +209,7 @@ def test_nothing_is_sent_to_a_user_whose_rights_changed_after_the_writing(clinic
 
 
 def test_the_rights_are_checked_with_every_batch(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_exports, "BATCH", 1)
+    monkeypatch.setattr(list_files, "BATCH", 1)
     technician = clinic.technician
     for _ in range(3):
         clinic.patient()
@@ -246,7 +250,7 @@ def test_rows_that_vanish_meanwhile_are_left_out_and_counted(
 def test_one_entry_has_filter_count_and_digest_and_others_index_the_patients(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(list_exports, "BATCH", 1)
+    monkeypatch.setattr(list_files, "BATCH", 1)
     monkeypatch.setattr(list_exports, "PART", 2)
     patients = [clinic.patient(name=f"Amina {number}")["id"] for number in range(5)]
 
@@ -268,6 +272,47 @@ def test_one_entry_has_filter_count_and_digest_and_others_index_the_patients(
     for patient in patients:
         log = clinic.admin.get(f"/patients/{patient}/access-log?action=export").get_json()
         assert len(log) == 1
+
+
+def test_a_batch_that_meets_a_lock_is_repeated_and_not_the_whole_job(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_files, "BATCH", 1)
+    monkeypatch.setattr(list_exports, "PART", 2)
+    patients = [clinic.patient()["id"] for _ in range(4)]
+    export_id = ask(clinic.admin, "/patients")
+    take_reads, hold = audit_log.take_reads, storage.hold
+    calls: Counter[str] = Counter()
+
+    def fail(call: str, *, at: int) -> None:
+        """Fail once as a transaction does that meets the lock of another one."""
+        calls[call] += 1
+        if calls[call] == at:
+            raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database is locked"))
+
+    def read_and_fail() -> set[int]:
+        patient_ids = take_reads()
+        fail("read", at=3)
+        return patient_ids
+
+    def hold_and_fail(claim: Any) -> bool:
+        fail("commit", at=6)
+        return hold(claim)
+
+    monkeypatch.setattr(audit_log, "take_reads", read_and_fail)
+    monkeypatch.setattr(storage, "hold", hold_and_fail)
+    monkeypatch.setattr(transactions, "LONGEST_WAIT", 0)
+    run_worker(clinic)
+
+    export = clinic.admin.get(f"/exports/{export_id}").get_json()
+    content = clinic.admin.get(export["file"]).get_data()
+    assert [int(row["id"]) for row in table(content)] == patients
+    assert (export["count"], export["left_out"]) == (4, 0)
+    entries = clinic.admin.get("/audit-logs?action=export&sort_by=id").get_json()
+    assert [entry["patient_ids"] for entry in entries] == [patients[:2], patients[2:]]
+    with clinic.inside() as session:
+        assert session.scalar(select(Job.attempts)) == 1
+    assert calls["read"] == 1 + 4 + 2  # keys, batches, repetitions
 
 
 def test_a_killed_attempt_starts_over_and_no_half_file_is_ready(

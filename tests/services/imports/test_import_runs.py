@@ -11,10 +11,9 @@ from sqlalchemy import func, select, update
 
 from models import AuditLog, Import, ImportedRow, ImportFile, ImportSource, Patient
 from services import clock, integrity_checks
-from services.imports import batches
 from services.imports import runs as import_runs
 from services.imports import undo as import_undo
-from services.jobs import housekeeping
+from services.jobs import housekeeping, transactions
 from services.patients import duplicates
 from tests.support.clinic import Caller, Clinic
 from tests.support.imports import apply, csv_file, dry_run, problems, run, show, undo, upload, work
@@ -31,7 +30,7 @@ COUNTS = ("ready", "applied", "skipped", "refused", "undone")
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (import_runs, import_undo):
         monkeypatch.setattr(module, "BATCH", 2)
-    monkeypatch.setattr(batches, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(transactions, "LONGEST_WAIT", 0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -353,6 +352,28 @@ def test_an_undo_names_the_rows_that_were_changed_or_used(clinic: Clinic) -> Non
         {"number": 3, "entity": "patient", "id": second},
     ]
     assert show(clinic.admin, row["id"])["state"] == "applied"
+
+
+@pytest.mark.parametrize("changed_between", [False, True])
+def test_an_undone_later_import_does_not_stop_the_undo_of_an_earlier_one(
+    clinic: Clinic, changed_between: bool
+) -> None:
+    first = run(clinic.admin, THREE)
+    patient = clinic.admin.get("/patients").get_json()[0]["id"]
+    if changed_between:
+        clinic.admin.patch(f"/patients/{patient}", {"address": "Moi Avenue 7"})
+    later = [
+        run(clinic.admin, csv_file(("ID", "Name"), [("1", name)]), on_duplicate="update")["id"]
+        for name in ("Amina Ali", "Amina Hassan")
+    ]
+    for import_id in reversed(later):
+        assert counts(undo(clinic.admin, import_id)) == {"undone": 1}
+
+    response = clinic.admin.post(f"/imports/{first['id']}/undo")
+    work(clinic.admin)
+
+    assert response.status_code == (409 if changed_between else 202)
+    assert counts(show(clinic.admin, first["id"])) == {"applied" if changed_between else "undone": 3}
 
 
 def test_an_undo_is_possible_for_seven_days_and_files_are_then_removed(clinic: Clinic) -> None:

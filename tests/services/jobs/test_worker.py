@@ -25,6 +25,8 @@ from services.jobs.leases import LeaseWatch
 from services.jobs.registry import GROUPS, HANDLERS
 from services.jobs.transactions import queue_transaction, transaction
 from services.jobs.worker import Worker
+from services.messages import planning
+from services.users import emergency_alerts
 from tests.support.clinic import Clinic
 from tests.support.concurrency import run_concurrently
 
@@ -131,6 +133,24 @@ def test_of_a_group_one_job_runs_at_a_time_and_the_other_jobs_do_not_wait_for_it
     run_once(clinic)
 
     assert (numbers, at_once["most"]) == (list(range(6)), 1)
+
+
+def test_urgent_jobs_run_before_others_that_are_due_longer(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    for kind in (planning.SEND_EMAIL, emergency_alerts.ALERT):
+        monkeypatch.setitem(HANDLERS, kind, lambda payload: order.append(payload["name"]))
+    with clinic.inside():
+        for number in range(6):
+            run_at = clock.now() - timedelta(minutes=9 - number)
+            queue.enqueue(planning.SEND_EMAIL, {"name": f"mail {number}"}, run_at=run_at)
+        for number in range(2):
+            queue.enqueue(emergency_alerts.ALERT, {"name": f"alert {number}"})
+
+    run_once(clinic)
+
+    assert order == ["alert 0", "alert 1", *(f"mail {number}" for number in range(6))]
 
 
 def test_a_failed_job_runs_again_after_a_growing_delay_and_is_dead_in_the_end(

@@ -6,9 +6,12 @@ import threading
 from functools import partial
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
+from extensions import db
 from models import AuditLog, User
+from security import passwords
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.queries import count
 
@@ -259,3 +262,57 @@ def test_concurrent_uses_of_a_reset_token_succeed_once(clinic: Clinic) -> None:
         )
 
     assert sorted(run_concurrently(use, use, use)) == [200, 401, 401]
+
+
+# --- Hashing -------------------------------------------------------------------------------------------
+
+NEW_ACCOUNT = {"email": "zoe@clinic.example", "password": "a quiet harbour at dawn"}
+NEW_DOCTOR = {"name": "Zoe", "specialty": "surgery", "license_number": "L-77", "user": NEW_ACCOUNT}
+
+
+@pytest.mark.parametrize("change", ["users", "new doctor", "doctor"])
+def test_a_password_is_hashed_once_and_without_a_transaction(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    doctor = clinic.doctor_row()["id"]
+    in_transaction: list[bool] = []
+    hash_password = passwords.hash_password
+
+    def record(password: str) -> str:
+        in_transaction.append(db.session().in_transaction())
+        return hash_password(password)
+
+    monkeypatch.setattr(passwords, "hash_password", record)
+
+    if change == "users":
+        response = clinic.admin.post("/users", {"name": "Zoe", "role": "doctor", **NEW_ACCOUNT})
+    elif change == "new doctor":
+        response = clinic.admin.post("/doctors", NEW_DOCTOR)
+    else:
+        response = clinic.admin.patch(f"/doctors/{doctor}", {"user": NEW_ACCOUNT})
+
+    assert response.status_code in (200, 201), response.get_data(as_text=True)
+    assert in_transaction == [False]
+    assert clinic.nobody.post("/auth/login", NEW_ACCOUNT).status_code == 200
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+def test_a_refused_account_is_not_hashed(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr(passwords, "hash_password", hashed.append)
+    account = {"name": "Zoe", "role": "doctor", **NEW_ACCOUNT}
+    own = f"/doctors/{clinic.doctor.doctor_id}"
+
+    responses = [
+        clinic.receptionist.post("/users", account),
+        clinic.nobody.post("/users", account),
+        clinic.receptionist.post("/doctors", NEW_DOCTOR),
+        clinic.doctor.patch(own, {"user": NEW_ACCOUNT}),
+        clinic.admin.post("/users", account | {"password": "password1234"}),
+        clinic.admin.post("/users", account | {"password": 7}),
+        clinic.admin.post("/users", account | {"password": "a\u0000 quiet harbour at dawn"}),
+        clinic.admin.post("/doctors", NEW_DOCTOR | {"user": "zoe"}),
+    ]
+
+    assert [response.status_code for response in responses] == [403, 401, 403, 403, 422, 422, 422, 422]
+    assert hashed == []

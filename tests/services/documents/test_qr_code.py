@@ -48,6 +48,11 @@ def test_each_document_has_a_code_of_its_own_that_is_large_enough(
             content, side = code_on(document)
             assert content.startswith(f"{PUBLIC}/v/"), name
             assert side >= MIN_SIDE, (name, paper)
+            assert f"({content})".encode() in document, "no link"
+            copied = pypdfium2.PdfDocument(document)[0].get_textpage().get_text_bounded()
+            assert "\u200b" not in copied
+            if locale == "en":  # the reader changes the order of words on an Arabic page
+                assert content in copied.replace("\r\n", ""), (name, paper)
             assert pdf.page_count(document) == 1
             contents.append(content)
 
