@@ -36,7 +36,8 @@ _UNIT_WORDS = frozenset(
     mg mcg ug μg ng g gm kg ml l dl iu unt unit units u meq mmol mol mci hr hrs hour hours day days week
     weeks month actuat actuation dose doses puff puffs spray drop drops per percent w v x every daily once
     twice od bd tds qds qid tid bid po stat nocte mane
-    hs qhs ac pc qd q4h q6h q8h q12h hourly hrly mls mu miu tsp am pm morning night bedtime
+    hs qhs ac pc qd q4h q6h q8h q12h hourly hrly mls mu miu mega tsp am pm morning night bedtime
+    weekly monthly
     """.split()
 )
 _FORM_WORDS = frozenset(
@@ -76,14 +77,17 @@ _ALLERGY_WORDS = frozenset(
 # After a trade name, these words may name a further ingredient: amlodipine in "Concor AM", diphenhydramine in
 # "Advil PM", telmisartan in "Concor T", levosulpiride in "Pantocid L", a muscle relaxant in "Zerodol MR".
 _SUFFIXES = frozenset({"a", "am", "g", "l", "mr", "pm", "t"})
-# After a strength, too: "Telma 40 AM", "Telma 40H". But "5 l" is a volume, and "24h" is a time.
-_SUFFIX_AFTER_STRENGTH = re.compile(r"(\d+ ?)(am|mr|pm)|(?!(4|6|8|12|24)h)\d+h")
+# After a strength, too: "Telma 40 AM". But "5 l" is a volume.
+_SUFFIX_AFTER_STRENGTH = re.compile(r"\d+ ?(am|mr|pm)")
 GENERAL_WORDS = SALT_WORDS | _UNIT_WORDS | _FORM_WORDS | _ALLERGY_WORDS
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
 # A strength may follow a name without a space: "Amoxil500mg". A shorter part belongs to the name: "MgSO4".
 _LEXEME = re.compile(r"[^\W\d_]{4,}(?=\d{2})|[^\W_]+|[/+,;&]")
 NAMES_LIKE_STRENGTHS = frozenset({"3hp", "3tc", "4fdc", "5fu", "6mp"})
-_NUMERIC = re.compile(r"\d.*|x\d+|nda\d+")  # strengths, "x5 days"; RxNorm puts NDA numbers before names
+# "x5 days", "24h"; RxNorm puts NDA numbers before names. In "Telma 40H" the letter names an ingredient.
+_NUMERIC = re.compile(r"x\d+|nda\d+|(4|6|8|12|24|48|72)h")
+_STRENGTH = re.compile(r"\d+(?P<unit>[^\W\d]*)\d*(?P<form>[^\W\d]*)")  # "500mg", "28tabs", "250mg5ml"
+_AFTER_DIGIT = frozenset({"", "x", "st", "nd", "rd", "th"}) | _UNIT_WORDS | _FORM_WORDS
 _APOSTROPHE = re.compile(f"[{APOSTROPHES}]")
 _BRITISH_STEMS: Final = (("sulph", "sulf"), ("anaesth", "anesth"), ("oestr", "estr"), ("haem", "hem"))
 
@@ -144,8 +148,16 @@ def is_noise(word: str) -> bool:
         word in SALT_WORDS
         or word in _UNIT_WORDS
         or word in _FORM_WORDS
-        or (_NUMERIC.fullmatch(word) is not None and word not in NAMES_LIKE_STRENGTHS)
+        or (word not in NAMES_LIKE_STRENGTHS and _is_strength(word))
     )
+
+
+def _is_strength(word: str) -> bool:
+    """Return True for digits with a unit or form. Other letters may name a substance: "5ASA"."""
+    if _NUMERIC.fullmatch(word):
+        return True
+    match = _STRENGTH.fullmatch(word)
+    return match is not None and match["unit"] in _AFTER_DIGIT and match["form"] in _AFTER_DIGIT
 
 
 def is_general_word(word: str) -> bool:

@@ -38,6 +38,7 @@ import functools
 import gzip
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ class _AllergenTerm:
 class _DrugTable:
     classes_of: Mapping[str, frozenset[str]]  # ingredient -> classes
     names: Mapping[str, tuple[str, ...]]  # normalized name -> ingredients
+    products: frozenset[frozenset[str]]  # the ingredients of each name
     general_names: frozenset[str]  # normalized names that may mean any of their ingredients
     generic_words: frozenset[str]  # words of substances, classes and allergens, not of trade names
     terms: Mapping[str, _AllergenTerm]  # normalized allergen -> its matches
@@ -133,9 +135,11 @@ def _load() -> _DrugTable:
         )
     classes: list[str] = table["classes"]
     ingredients: list[str] = [name for name, _ in table["ingredients"]]
+    names = {name: tuple(ingredients[i] for i in ids) for name, ids in table["names"].items()}
     return _DrugTable(
         classes_of={name: frozenset(classes[i] for i in ids) for name, ids in table["ingredients"]},
-        names={name: tuple(ingredients[i] for i in ids) for name, ids in table["names"].items()},
+        names=names,
+        products=frozenset(map(frozenset, names.values())),
         general_names=frozenset(table["general_names"]),
         generic_words=frozenset(table["generic_words"]),
         terms={
@@ -353,6 +357,23 @@ def match_allergy(drug: Drug, allergen: Allergen) -> list[AllergyMatch]:
                 if other == ingredient
             )
     return matches
+
+
+def is_product(drug: Drug) -> bool:
+    """Return True if one product contains exactly the ingredients of the drug."""
+    return drug.ingredients in _table().products
+
+
+def duplicate_classes_within(drug: Drug) -> set[str]:
+    """Return the classes of which one name contains several members, such as "ibuprofen and diclofenac".
+
+    A general name contains all members that it may mean, so these do not count.
+    """
+    table = _table()
+    general = (frozenset(table.names[name]) for name in table.general_names)
+    named = drug.ingredients.difference(*(members for members in general if members <= drug.ingredients))
+    counts = Counter(name for ingredient in named for name in table.classes_of[ingredient])
+    return {name for name, count in counts.items() if count > 1} & table.duplicate_classes
 
 
 def duplicate_ingredients(first: Drug, second: Drug) -> set[str]:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from services.clinical.drug_words import split_words
-from services.clinical.drugs import DATA_VERSION, Drug
+from services.clinical.drugs import DATA_VERSION, Drug, is_product
 
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "interactions.json.gz"
 
@@ -112,12 +112,17 @@ def find_interactions(name: str, drug: Drug, other_name: str, other_drug: Drug) 
     return sorted(matches.values(), key=lambda match: match.interaction.severity != "contraindicated")
 
 
+def _is_mixture(drug: Drug) -> bool:
+    """Return True for a product of several substances, and False for several medicines in one name."""
+    return len(drug.ingredients) > 1 and is_product(drug)
+
+
 def _counterparts(entry: Interaction, ingredient: str, drug: Drug, other_drug: Drug) -> frozenset[str]:
     """Return the ingredients of the other medication that interact with the ingredient."""
     counterparts: frozenset[str] = frozenset()
-    if ingredient in entry.first and not (entry.second_alone and len(other_drug.ingredients) > 1):
+    if ingredient in entry.first and not (entry.second_alone and _is_mixture(other_drug)):
         counterparts |= entry.second & other_drug.ingredients
-    if ingredient in entry.second and not (entry.second_alone and len(drug.ingredients) > 1):
+    if ingredient in entry.second and not (entry.second_alone and _is_mixture(drug)):
         counterparts |= entry.first & other_drug.ingredients
     return counterparts
 

@@ -191,6 +191,8 @@ def find_alerts(
         if drug is not None:
             for allergy in record.allergies:
                 alerts += _allergy_alerts(name, drug, allergy)
+            if not drugs.is_product(drug):
+                alerts += _alerts_within(name, drug)
             for other in (*previous, *current):
                 alerts += _duplicate_alerts(name, drug, other)
                 alerts += _interaction_alerts(name, drug, other)
@@ -242,19 +244,40 @@ def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[A
     return alerts
 
 
+def _alerts_within(name: str, drug: Drug) -> list[Alert]:
+    """Return the alerts about several medicines in one name: "warfarin and aspirin"."""
+    alerts = []
+    if classes := drugs.duplicate_classes_within(drug):
+        message = f"{name} contains several medicines of the class {', '.join(sorted(classes))}."
+        alerts.append(_alert("duplicate_class", name, name, message))
+    matches = interactions.find_interactions(name, drug, name, drug)
+    once = [match for match in matches if match.ingredient < match.other_ingredient]
+    return alerts + _interaction_alert(name, name, f"{name} contains medicines that interact.", once, None)
+
+
 def _interaction_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
-    """Return one alert for two medications that interact, with the highest severity and all sources."""
     other_drug = _recognize_drug(other.name).match
     if other_drug is None:
         return []
     matches = interactions.find_interactions(name, drug, other.name, other_drug)
+    message = f"{name} and {other.name} ({other.source}) interact."
+    return _interaction_alert(name, other.name, message, matches, other.prescription_id)
+
+
+def _interaction_alert(
+    name: str,
+    against: str,
+    message: str,
+    matches: Sequence[interactions.InteractionMatch],
+    prescription_id: int | None,
+) -> list[Alert]:
+    """Return one alert for medicines that interact, with the highest severity and all sources."""
     if not matches:
         return []
     effects = "; ".join(
         f"{match.ingredient} with {match.other_ingredient}: {match.interaction.effect}" for match in matches
     )
-    message = f"{name} and {other.name} ({other.source}) interact. {effects}."
-    alert = _alert("interaction", name, other.name, message, other.prescription_id)
+    alert = _alert("interaction", name, against, f"{message} {effects}.", prescription_id)
     alert["severity"] = matches[0].interaction.severity
     alert["source"] = "; ".join(dict.fromkeys(match.interaction.source for match in matches))
     return [alert]

@@ -67,6 +67,8 @@ def match(medication: str, allergy: str) -> set[tuple[str, str]]:
         ("Telma AM", "amlodipine telmisartan"),
         ("Allegra 24h", "fexofenadine"),
         ("Augmentin 1 g", "amoxicillin clavulanate"),
+        ("X-pen 5mega 8hourly", "penicillin_g"),
+        ("Amoxil 250mg5ml 1x3 for 5/7", "amoxicillin"),
         ("Yaz 28 Day Pack", "drospirenone ethinyl_estradiol"),
         ("heparin sodium, porcine", "heparin"),
         ("Dexamethasone sodium phosphate 4 mg/ml", "dexamethasone"),
@@ -116,6 +118,7 @@ def test_unknown_words_of_a_name_are_reported() -> None:
         ("Glycomet G 1", "g"),  # glimepiride
         ("Telma40H", "40h"),  # hydrochlorothiazide
         ("Aspirin [Xyzzolin]", "xyzzolin"),
+        ("Prednisolone 5 mg + 5ASA", "5asa"),  # mesalazine
     ],
 )
 def test_a_suffix_of_a_trade_name_that_may_name_an_ingredient_is_reported(name: str, suffix: str) -> None:

@@ -106,6 +106,7 @@ def test_potassium_in_a_mixture_is_not_a_supplement() -> None:
     assert find("potassium chloride", "spironolactone")
     assert not find("Movicol", "spironolactone")
     assert not find("spironolactone", "Movicol")
+    assert find("spironolactone", "furosemide 40 mg + potassium chloride 600 mg")
 
 
 def test_the_same_ingredient_does_not_interact_with_itself() -> None:

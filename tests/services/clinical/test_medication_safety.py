@@ -153,6 +153,19 @@ def test_medications_of_one_prescription_are_compared_with_each_other(clinic: Cl
     assert alerts(answer) == [("duplicate_ingredient", "Prednisone 5 mg", "Prednisone 20 mg")]
 
 
+def test_medicines_in_one_name_are_compared_with_each_other(clinic: Clinic) -> None:
+    visit_id = visit(clinic)
+
+    answer = prescribe(clinic, visit_id, "Warfarin 5 mg and aspirin 75 mg")
+
+    (alert,) = answer.get_json()["alerts"]
+    assert (answer.status_code, alert["code"], alert["severity"]) == (409, "interaction", "serious")
+    name = "ibuprofen + diclofenac"
+    assert alerts(prescribe(clinic, visit_id, name)) == [("duplicate_class", name, name)]
+    for combination in ("Fiorinal with codeine", "lopinavir/ritonavir", "amlodipine + losartan", "insulin"):
+        assert prescribe(clinic, visit_id, combination).status_code == 201, combination
+
+
 def test_a_therapy_that_is_over_is_not_a_duplicate(clinic: Clinic) -> None:
     visit_id = visit(clinic)
     cancelled = prescribed(clinic, visit_id, "Lisinopril")
