@@ -13,7 +13,7 @@ from functools import cache
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_skeleton
-from babel.numbers import format_currency, format_decimal, format_percent
+from babel.numbers import NumberPattern, format_currency, format_decimal, format_percent
 from babel.units import format_unit
 
 from config import ROOT, settings
@@ -42,8 +42,7 @@ class DocumentLanguage:
 
     def amount(self, amount: Decimal) -> str:
         """Return an amount without currency, with all its places: for columns of amounts."""
-        places = settings().currency_places
-        return format_decimal(amount, f"#,##0.{'0' * places}".rstrip("."), locale=self.locale)
+        return format_decimal(amount, _with_places(self.locale.decimal_formats[None]), locale=self.locale)
 
     def number(self, number: Decimal | float) -> str:
         """Return a quantity with at most three places."""
@@ -90,13 +89,19 @@ class DocumentLanguage:
 
 
 def money_text(amount: Decimal, locale: Locale) -> str:
-    """Return an amount with its currency, with the places of ISO 4217.
+    """Return an amount with its currency."""
+    pattern = _with_places(locale.currency_formats["standard"])
+    return format_currency(amount, settings().currency, pattern, locale, currency_digits=False)
+
+
+def _with_places(pattern: NumberPattern) -> NumberPattern:
+    """Return a pattern of the locale with the places of ISO 4217.
 
     CLDR writes some currencies without their places, such as HUF and IDR. A printed total would be rounded.
     """
-    pattern = copy(locale.currency_formats["standard"])
-    pattern.frac_prec = (settings().currency_places,) * 2
-    return format_currency(amount, settings().currency, pattern, locale, currency_digits=False)
+    result = copy(pattern)
+    result.frac_prec = (settings().currency_places,) * 2
+    return result
 
 
 def document_language(*preferred: str | None, clinic_locale: str) -> DocumentLanguage:

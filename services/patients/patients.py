@@ -16,10 +16,11 @@ from database.functions import next_id
 from enums import BirthDatePrecision, Gender
 from errors import ClinicError, not_found
 from extensions import db
-from models import Appointment, Doctor, LedgerEntry, MedicalHistory, Patient, Visit
+from models import Appointment, Doctor, MedicalHistory, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
+from services.billing import ledger
 from services.listing.spec import Records
 from services.patients import birth_dates, duplicates, patient_columns, phones
 from services.patients.search_column import FIELDS, search_fold
@@ -384,19 +385,24 @@ def _list_appointments(booked: Sequence[Appointment]) -> list[dict[str, Any]]:
 
 
 def _check_archivable(patient: Patient) -> None:
-    """Raise 409 `in_use` with all reasons: future appointments, debt, credit."""
+    """Raise 409 `in_use` with all reasons: future appointments, debt, credit.
+
+    A debt and a credit of the same amount are an open balance too: the bill is still unpaid.
+    """
     booked = future_appointments.of_patient(patient.id)
-    balance = db.session.execute(
-        select(func.coalesce(func.sum(LedgerEntry.amount), ZERO)).where(LedgerEntry.patient_id == patient.id)
-    ).scalar_one()
+    sums = ledger.of_account(patient.id)
+    has_debt = sums.balance + sums.credit != ZERO
     reasons: list[dict[str, Any]] = []
     if booked:
         message = f"The patient has {len(booked)} future appointment(s). Cancel them first."
         listed = _list_appointments(booked)
         reasons.append({"code": "future_appointments", "message": message, "appointments": listed})
-    if balance:
-        message = "The patient has a debt." if balance > 0 else "The patient has a credit."
-        reasons.append({"code": "open_balance", "message": message, "account_balance": f"{balance:.2f}"})
+    if has_debt or sums.credit:
+        message = "The patient has a debt." if has_debt else "The patient has a credit."
+        if has_debt and sums.credit:
+            message = "The patient has a debt and a credit. Spend the credit first: pay by the method credit."
+        balance = ledger.to_text(sums.balance)
+        reasons.append({"code": "open_balance", "message": message, "account_balance": balance})
     if reasons:
         raise ClinicError(
             "in_use", " ".join(str(reason["message"]) for reason in reasons), reasons=reasons

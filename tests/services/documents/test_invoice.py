@@ -152,3 +152,11 @@ def test_a_total_has_the_places_of_its_currency(make_clinic: MakeClinic, currenc
 
     for text in (pdf.text_of(file), page):
         assert f"{currency}1,234.50" in text.replace("\xa0", "").replace(f"{currency} ", currency)
+
+
+def test_columns_group_digits_as_the_total_does(make_clinic: MakeClinic) -> None:
+    clinic = make_clinic(currency="INR", clinic_locale="en_IN")
+
+    text = pdf.text_of(document(clinic, clinic.bill("123456.50")))
+
+    assert text.count("1,23,456.50") == 5  # unit price, amount, subtotal, total and balance

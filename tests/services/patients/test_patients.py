@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -436,6 +437,21 @@ def test_a_patient_with_appointments_or_open_balance_is_not_archived(clinic: Cli
     clinic.admin.delete(f"/appointments/{appointment['id']}", {"cancellation_reason": "moved away"})
     clinic.admin.post(f"/billings/{bill['id']}/payments", {"amount": "80.00", "method": "cash"})
     assert clinic.admin.delete(path).status_code == 200
+
+
+def test_a_patient_with_a_debt_and_a_credit_of_one_amount_is_not_archived(
+    make_clinic: Callable[..., Clinic],
+) -> None:
+    clinic = make_clinic(currency="JPY")
+    patient_id = clinic.patient()["id"]
+    clinic.bill("1", patient_id=patient_id, amount_paid="81", payment_method="cash", allow_credit=True)
+    bill = clinic.bill("80", patient_id=patient_id)
+
+    (reason,) = clinic.admin.delete(f"/patients/{patient_id}").get_json()["reasons"]
+
+    assert (reason["code"], reason["account_balance"]) == ("open_balance", "0")
+    clinic.admin.post(f"/billings/{bill['id']}/payments", {"amount": "80", "method": "credit"})
+    assert clinic.admin.delete(f"/patients/{patient_id}").status_code == 200
 
 
 # --- Stored rows ---------------------------------------------------------------------------------------
