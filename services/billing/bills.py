@@ -11,9 +11,10 @@ import secrets
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cache
 from typing import TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, and_, false, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, false, inspect, or_, select
 from sqlalchemy import update as update_row
 from sqlalchemy.orm import contains_eager, joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
@@ -25,6 +26,7 @@ from extensions import db
 from models import (
     Billing,
     BillingItem,
+    Claim,
     LedgerEntry,
     Patient,
     Refund,
@@ -76,23 +78,29 @@ def get(actor: Actor, billing_id: int, *, lock: bool = False) -> Billing:
     `lock` locks the patient's row, then the bill's. The patient's comes first because credit belongs to the
     patient: concurrent payments on two bills could otherwise spend the same credit.
     """
-    statement = (
-        select(Billing)
-        .join(Billing.patient)
-        .where(Billing.id == billing_id)
-        .options(contains_eager(Billing.patient), joinedload(Billing.doctor), joinedload(Billing.items))
-        .execution_options(prepare=True)
-    )
-    if lock:
-        # PostgreSQL locks in this order. It cannot lock the nullable side of an outer join.
-        statement = statement.with_for_update(key_share=True, of=(Patient, Billing))
-        statement = statement.execution_options(populate_existing=True)
-    bill = db.session.execute(statement).unique().scalar_one_or_none()
+    result = db.session.execute(_by_id(lock), {"billing_id": billing_id})
+    bill = result.unique().scalar_one_or_none()
     if bill is None:
         raise not_found("billing")
     if actor.role is Role.DOCTOR and (actor.doctor_id is None or bill.doctor_id != actor.doctor_id):
         raise not_found("billing").about("billing", bill.id, bill.patient_id)
     return bill
+
+
+@cache
+def _by_id(lock: bool) -> Select[tuple[Billing]]:
+    statement = (
+        select(Billing)
+        .join(Billing.patient)
+        .where(Billing.id == bindparam("billing_id"))
+        .options(contains_eager(Billing.patient), joinedload(Billing.doctor), joinedload(Billing.items))
+        .execution_options(prepare=True)
+    )
+    if not lock:
+        return statement
+    # PostgreSQL locks in this order. It cannot lock the nullable side of an outer join.
+    statement = statement.with_for_update(key_share=True, of=(Patient, Billing))
+    return statement.execution_options(populate_existing=True)
 
 
 def get_refund(actor: Actor, billing_id: int, refund_id: int, *, lock: bool = False) -> Refund:
@@ -169,7 +177,7 @@ def find(actor: Actor, query: ListQuery) -> Page[Billing]:
 
 
 def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
-    """Set the computed fields of bills. Takes at most three queries for any number of bills.
+    """Set the computed fields of bills. Takes at most four queries for any number of bills.
 
     A payment has already set the sums of its bill.
     """
@@ -177,6 +185,7 @@ def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
         sums, balances = ledger.of_bills(unknown)
         for bill in unknown:
             set_sums(bill, sums[bill.id], balances[bill.patient_id])
+    _set_empty_parts(rows)
     payments_by_bill, notes_by_bill = _payments_of([bill.id for bill in rows]), credit_notes.of_bills(rows)
     for bill in rows:
         bill.payments = payments_by_bill.get(bill.id, [])
@@ -184,21 +193,43 @@ def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
     claims.add_computed_fields(actor, [claim for bill in rows for claim in bill.claims])
 
 
+def _set_empty_parts(rows: Sequence[Billing]) -> None:
+    """Set the refunds and claims of bills that have none, unless they are loaded. Most bills have neither."""
+    bills = {bill.id: bill for bill in rows if {"refunds", "claims"} <= inspect(bill).unloaded}
+    if not bills:
+        return
+    options = {"prepare": len(bills) == 1}  # each number of bills is another statement
+    for row in db.session.execute(_PARTS, {"ids": list(bills)}, execution_options=options):
+        for name in ("refunds", "claims"):
+            if not getattr(row, name):
+                set_committed_value(bills[row.id], name, [])
+
+
+_PARTS = select(
+    Billing.id,
+    exists().where(Refund.billing_id == Billing.id).label("refunds"),
+    exists().where(Claim.billing_id == Billing.id).label("claims"),
+).where(Billing.id.in_(bindparam("ids", expanding=True)))
+
+
 def _payments_of(ids: Sequence[int]) -> dict[int | None, list[LedgerEntry]]:
-    statement = (
-        select(LedgerEntry)
-        .where(
-            LedgerEntry.billing_id.in_(ids),
-            LedgerEntry.kind.in_(ledger.PAYMENTS),
-            LedgerEntry.amount < ledger.ZERO,  # a positive credit entry is the credit returned by a void
-        )
-        .options(joinedload(LedgerEntry.created_by))
-        .order_by(LedgerEntry.id)
-    )
+    options = {"prepare": len(ids) == 1}
     entries: dict[int | None, list[LedgerEntry]] = {}
-    for entry in db.session.execute(statement).scalars():
+    for entry in db.session.execute(_PAYMENTS, {"ids": ids}, execution_options=options).scalars():
         entries.setdefault(entry.billing_id, []).append(entry)
     return entries
+
+
+_PAYMENTS = (
+    select(LedgerEntry)
+    .where(
+        LedgerEntry.billing_id.in_(bindparam("ids", expanding=True)),
+        LedgerEntry.kind.in_(ledger.PAYMENTS),
+        LedgerEntry.amount < ledger.ZERO,  # a positive credit entry is the credit returned by a void
+    )
+    .options(joinedload(LedgerEntry.created_by))
+    .order_by(LedgerEntry.id)
+)
 
 
 # --- Creation ------------------------------------------------------------------------------------------

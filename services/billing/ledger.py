@@ -23,7 +23,18 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Label, Select, and_, case, func, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Label,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.orm import aliased
 
 from column_types import MONEY_LIMIT
@@ -391,19 +402,26 @@ def of_bills(bills: Sequence[Billing]) -> tuple[dict[int, Sums], dict[int, Decim
 
     The entries of all other bills of the patients, and those on the accounts, are summed without their bill.
     """
-    billing_id = case((LedgerEntry.billing_id.in_([bill.id for bill in bills]), LedgerEntry.billing_id))
-    statement = (
-        select(LedgerEntry.patient_id, billing_id.label("bill"), SUBJECT, TOTAL)
-        .where(LedgerEntry.patient_id.in_({bill.patient_id for bill in bills}))
-        .group_by(LedgerEntry.patient_id, literal_column("bill"), BY_SUBJECT)
-    )
     sums: dict[int, dict[LedgerKind, Decimal]] = {bill.id: {} for bill in bills}
     balances = {bill.patient_id: ZERO for bill in bills}
-    for patient_id, bill_id, kind, total in db.session.execute(statement):
+    keys = {"bill_ids": list(sums), "patient_ids": list(balances)}
+    # prepared for one bill only: each number of bills is another statement
+    options = {"prepare": len(sums) == 1}
+    for patient_id, bill_id, kind, total in db.session.execute(_OF_BILLS, keys, execution_options=options):
         balances[patient_id] += total
         if bill_id is not None:
             sums[bill_id][kind] = total
     return {bill_id: Sums(by_kind) for bill_id, by_kind in sums.items()}, balances
+
+
+_ONE_OF_BILLS = LedgerEntry.billing_id.in_(bindparam("bill_ids", expanding=True))
+_OF_BILLS = (
+    select(
+        LedgerEntry.patient_id, case((_ONE_OF_BILLS, LedgerEntry.billing_id)).label("bill"), SUBJECT, TOTAL
+    )
+    .where(LedgerEntry.patient_id.in_(bindparam("patient_ids", expanding=True)))
+    .group_by(LedgerEntry.patient_id, literal_column("bill"), BY_SUBJECT)
+)
 
 
 def credit_of(patient_id: int) -> Decimal:
