@@ -11,10 +11,9 @@ from sqlalchemy import func, select, update
 
 from models import AuditLog, Import, ImportedRow, ImportFile, ImportSource, Patient
 from services import clock, integrity_checks
-from services.imports import batches
 from services.imports import runs as import_runs
 from services.imports import undo as import_undo
-from services.jobs import housekeeping
+from services.jobs import housekeeping, transactions
 from services.patients import duplicates
 from tests.support.clinic import Caller, Clinic
 from tests.support.imports import apply, csv_file, dry_run, problems, run, show, undo, upload, work
@@ -31,7 +30,7 @@ COUNTS = ("ready", "applied", "skipped", "refused", "undone")
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (import_runs, import_undo):
         monkeypatch.setattr(module, "BATCH", 2)
-    monkeypatch.setattr(batches, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(transactions, "LONGEST_WAIT", 0.01)
 
 
 @pytest.fixture(autouse=True)
