@@ -18,7 +18,8 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin clin
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/clinic
 COPY app.py column_types.py config.py config_keys.py config_messages.py create_admin.py enums.py errors.py \
-    extensions.py gc_freeze.py gunicorn.conf.py metrics_directory.py models.py server.py worker_process.py ./
+    extensions.py gc_freeze.py gunicorn.conf.py lazy_imports.py metrics_directory.py models.py server.py \
+    worker_process.py ./
 COPY api ./api
 COPY cache ./cache
 COPY commands ./commands

@@ -67,6 +67,7 @@ drill: setup  ## Back up the synthetic clinic, restore it and verify it, on both
 check: setup  ## Run every check that a change must pass
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/codespell
 	@$(PY) -m mypy --strict
 	@$(MAKE) --no-print-directory audit
 	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term:skip-covered"

@@ -49,7 +49,11 @@ ROLES = ("admin", "doctor", "receptionist", "technician")  # a test compares the
 # password check need a thread, but no connection.
 SERVER_THREADS = 40
 
-_time_zones = cache(available_timezones)  # reads a directory tree
+
+@cache
+def _time_zones() -> set[str]:
+    """Return the IANA time zones. The system adds two names that mean no place or differ by machine."""
+    return available_timezones() - {"Factory", "localtime"}  # reads a directory tree
 
 
 @cache
@@ -136,7 +140,7 @@ class Settings(KeySettings, DeliverySettings):
         """Return the SQLAlchemy URL of the owner of the tables, or None."""
         return _sqlalchemy_url(self.migration_database_uri) if self.migration_database_uri else None
 
-    @property
+    @cached_property
     def zone(self) -> ZoneInfo:
         """Return the time zone of the clinic."""
         return ZoneInfo(self.clinic_timezone)
@@ -183,9 +187,9 @@ class Settings(KeySettings, DeliverySettings):
     @field_validator("font_paths")
     @classmethod
     def _check_paths(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        missing = [str(path) for path in value if not path.is_dir()]
+        missing = [str(number) for number, path in enumerate(value, 1) if not path.is_dir()]
         if missing:
-            raise ValueError(f"not a folder: {', '.join(missing)}")
+            raise ValueError(f"entry {', '.join(missing)}: not a folder")
         return value
 
     @field_validator("allowed_origins", "mfa_required_roles", mode="before")

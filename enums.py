@@ -32,7 +32,7 @@ class BirthDatePrecision(StrEnum):
 
 
 class AllergyStatus(StrEnum):
-    """What is known about the allergies of a patient."""
+    """The state of knowledge about the allergies of a patient."""
 
     NOT_ASKED = "not_asked"
     NONE_KNOWN = "none_known"
@@ -65,14 +65,14 @@ class AppointmentStatus(StrEnum):
 
 
 class CancelledBy(StrEnum):
-    """Who cancelled. Cancellations by the clinic do not count in the cancellation rate of a doctor."""
+    """The person who cancelled. Cancellations by the clinic do not count in the rate of a doctor."""
 
     PATIENT = "patient"
     CLINIC = "clinic"
 
 
 class CalendarDetail(StrEnum):
-    """What the events of a calendar feed show about the patient."""
+    """The detail about the patient in the events of a calendar feed."""
 
     BUSY = "busy"
     INITIALS = "initials"
@@ -273,7 +273,7 @@ class ImportSubject(StrEnum):
 
 
 class OnDuplicate(StrEnum):
-    """What an import does with a row that exists already, or that resembles another one.
+    """The treatment of an imported row that exists already, or that resembles another one.
 
     `report` refuses it. `update` changes the existing row. `create_flagged` creates a row that resembles
     another one and marks it for review.
@@ -286,7 +286,7 @@ class OnDuplicate(StrEnum):
 
 
 class OnError(StrEnum):
-    """What an import does with a file that has wrong rows: `none` applies no row, `skip` the other rows."""
+    """The treatment of a file with wrong rows: `none` applies no row, `skip` the other rows."""
 
     NONE = "none"
     SKIP = "skip"
@@ -316,7 +316,7 @@ class ImportRowState(StrEnum):
 
 
 class ImportAction(StrEnum):
-    """What an import does with a row of the file."""
+    """The action of an import for a row of the file."""
 
     CREATE = "create"
     UPDATE = "update"

@@ -1724,7 +1724,7 @@ class ImportFile(Base):
 
 
 class ImportedRow(Base):
-    """What a run of an import has done with a row of the file.
+    """The result of a run of an import for a row of the file.
 
     - `number`: the row as a spreadsheet program counts.
     - `entity_id`: the row of the database that was created, changed or found.

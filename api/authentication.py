@@ -7,12 +7,13 @@ the transaction of the request, after the body is read: a slow body must not kee
 from __future__ import annotations
 
 import hmac
+from typing import Any
 
 from flask import request
 
 from api import response_format
 from api.endpoint import EndpointSpec, StepUp
-from api.request_context import SAFE_METHODS, RequestContext, current_context, visitor
+from api.request_context import SAFE_METHODS, RequestContext, visitor
 from cache.rate_limits import limits
 from config import settings
 from errors import ClinicError
@@ -48,7 +49,7 @@ def device_tokens() -> list[str]:
 
 
 def limit_key(context: RequestContext) -> tuple[str, str]:
-    """Return whose requests count together for `RATE_LIMIT_DEFAULT`.
+    """Return the user, device or network whose requests count together for `RATE_LIMIT_DEFAULT`.
 
     Without a genuine access token, a genuine device token proves the user well enough to count apart: callers
     in the same network must not keep its users from signing in.
@@ -91,16 +92,25 @@ def check_origin() -> None:
         raise ClinicError("origin_not_allowed", "A request with cookies must come from an allowed origin.")
 
 
-def require_token(context: RequestContext, permission: Permission) -> None:
-    """Raise 401 without a genuine token if the endpoint needs one, and 403 for a foreign origin."""
-    if permission is Permission.PUBLIC or (permission is Permission.METRICS_READ and is_metrics_token()):
+def require_token(context: RequestContext, spec: EndpointSpec) -> None:
+    """Raise 401 without a genuine token if the endpoint needs one, and 403 for a foreign origin.
+
+    A public endpoint with `optional_sign_in` needs none, but refuses a bad one.
+    """
+    if not _reads_token(spec) or (spec.permission is Permission.METRICS_READ and is_metrics_token()):
         return
     if context.token_error is not None:
         raise context.token_error
     if context.token is None:
+        if spec.permission is Permission.PUBLIC:
+            return
         raise ClinicError("unauthorized", "Sign in first: send Authorization: Bearer <access_token>.")
     if context.token_from_cookie:
         check_origin()
+
+
+def _reads_token(spec: EndpointSpec) -> bool:
+    return spec.permission is not Permission.PUBLIC or spec.optional_sign_in
 
 
 def is_metrics_token() -> bool:
@@ -117,10 +127,10 @@ def identify(context: RequestContext, spec: EndpointSpec) -> None:
     The second factor is checked too: whether the caller must set one up first, or prove it again.
     """
     context.actor = None
-    if spec.permission is Permission.PUBLIC or context.token is None:
+    if context.token is None or not _reads_token(spec):
         return
     actor = _verified(context)
-    needs_step_up = _needs_step_up(spec.step_up, actor, spec.media_types)
+    needs_step_up = _needs_step_up(spec, actor, context.body or {})
     if actor.must_enrol and not spec.before_enrolment:
         raise _enrolment_required(needs_step_up)
     actor.require(spec.permission)
@@ -128,12 +138,14 @@ def identify(context: RequestContext, spec: EndpointSpec) -> None:
         factor_policy.require_step_up(actor)
 
 
-def _needs_step_up(step_up: StepUp | None, actor: Actor, media_types: tuple[str, ...] = ()) -> bool:
-    if step_up is StepUp.ADMINS:
+def _needs_step_up(spec: EndpointSpec, actor: Actor, members: dict[str, Any]) -> bool:
+    if spec.step_up is StepUp.ADMINS:
         return actor.may(Permission.USERS_MANAGE)
-    if step_up is StepUp.EXPORTS:
-        return response_format.is_file(media_types)
-    return step_up is StepUp.ALWAYS
+    if spec.step_up is StepUp.ACCOUNTS:
+        return actor.may(Permission.USERS_MANAGE) and members.get("user") is not None
+    if spec.step_up is StepUp.EXPORTS:
+        return response_format.is_file(spec.media_types)
+    return spec.step_up is StepUp.ALWAYS
 
 
 def _enrolment_required(needs_step_up: bool) -> ClinicError:
@@ -151,24 +163,3 @@ def _verified(context: RequestContext) -> Actor:
         raise sessions.ended().about("user", context.token.user_id)
     context.actor, context.session_idle = sessions.identify(context.token, visitor())
     return context.actor
-
-
-def optional_actor() -> Actor | None:
-    """Return the caller of a public route, None without a token. A bad token is refused.
-
-    An administrator may do more here than a visitor, and needs a step-up for it.
-    """
-    context = current_context()
-    if context.token_error is not None:
-        raise context.token_error
-    if context.token is None:
-        return None
-    actor = _verified(context)
-    if context.token_from_cookie:
-        check_origin()
-    needs_step_up = _needs_step_up(StepUp.ADMINS, actor)
-    if actor.must_enrol:
-        raise _enrolment_required(needs_step_up)
-    if needs_step_up:
-        factor_policy.require_step_up(actor)
-    return actor

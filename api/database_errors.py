@@ -132,4 +132,4 @@ def _constraint_violation(error: IntegrityError) -> Exception:
     if unexpected is not error:
         return unexpected
     log.warning("constraint_without_message", constraint=name, statement=error.statement)
-    return ClinicError("conflict", "This conflicts with what is stored; read it again and retry.")
+    return ClinicError("conflict", "The request conflicts with the stored data. Read it again and retry.")

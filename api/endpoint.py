@@ -25,6 +25,7 @@ class StepUp(StrEnum):
 
     ALWAYS = "all requests"
     ADMINS = "requests of administrators"
+    ACCOUNTS = "requests with `user`, which create a user account"
     EXPORTS = "requests for a file"
 
 
@@ -57,6 +58,7 @@ class EndpointSpec:
     - `idempotent`: a POST accepts `Idempotency-Key`.
     - `secret`: the response contains a secret. It is not stored, so a repeat is 409 `already_done`.
     - `step_up`: requests that need a fresh proof of the second factor, if the caller has one.
+    - `optional_sign_in`: a public endpoint at which a signed-in caller may do more. It refuses a bad token.
     - `before_enrolment`: open to a caller who must set up a second factor before anything else.
     - `summary`, `description`: the docstring of the method.
     """
@@ -81,6 +83,7 @@ class EndpointSpec:
     idempotent: bool = True
     secret: bool = False
     step_up: StepUp | None = None
+    optional_sign_in: bool = False
     before_enrolment: bool = False
     summary: str = ""
     description: str = ""

@@ -98,6 +98,8 @@ def _unknown_member(name: str, known: list[str]) -> str:
     nearest = difflib.get_close_matches(name[:MAX_PATH_PART], known, n=NEAREST)
     if nearest:
         return f"{UNKNOWN}; the nearest are: {', '.join(nearest)}"
+    if not known:
+        return f"{UNKNOWN}; this request has no members"
     return f"{UNKNOWN}; there are: {', '.join(known)}"
 
 

@@ -27,7 +27,7 @@ from services.users.sessions import revoked_key
 
 log = structlog.get_logger()
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 PROBES = ("/health/live", "/health/ready")  # probes have no rate limit
 EMERGENCY_ROUTE = "/patients/<int:patient_id>/emergency-access"
 EXPOSED_HEADERS = (
@@ -40,6 +40,10 @@ SECURITY_HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     # Requests with CORS are not affected. Pages of other sites cannot embed a response without CORS.
     ("Cross-Origin-Resource-Policy", "same-site"),
+)
+SECURITY_HEADERS_OF_PRODUCTION = (
+    *SECURITY_HEADERS,
+    ("Strict-Transport-Security", "max-age=31536000; includeSubDomains"),
 )
 # Responses are data: a browser must not run, load or frame anything in them.
 CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -101,27 +105,26 @@ def begin_request() -> Response | None:
     if context.token is None:
         wait = limits.hit(rate, *key)
     else:
-        session = revoked_key(context.token.session_id)
+        session = revoked_key(context.token.session_id, context.token.started)
         wait, context.revoked = limits.hit_and_check(rate, key, session)
     if wait is not None:
-        raise ClinicError("too_many_requests", "Slow down; try again later.", retry_after=wait)
+        raise ClinicError("too_many_requests", "Too many requests; try again later.", retry_after=wait)
     return None
 
 
 def finish_request(response: Response) -> Response:
     """Add the common headers to a response, count it, and log it."""
     headers, context = response.headers, current_context()
-    headers.extend((("X-Request-ID", context.request_id), *SECURITY_HEADERS))
+    common = SECURITY_HEADERS_OF_PRODUCTION if settings().production else SECURITY_HEADERS
+    # added, not set: to set a header, werkzeug compares its name with all others
+    headers.extend((("X-Request-ID", context.request_id), *common, *quotas.headers().items()))
     headers.setdefault("Content-Security-Policy", CSP)
-    headers.update(quotas.headers())
     route = str(request.url_rule or "unmatched")
     if response.status_code >= 400 or route not in PROBES:
         headers.setdefault("Cache-Control", "no-store")  # public documents have set their own
     if headers.get("Cache-Control") != "no-store" and settings().allowed_origins:
         # also without CORS headers: a cache must not send this response to a front end
         response.vary.add("Origin")
-    if settings().production:
-        headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     seconds = time.perf_counter() - context.started
     metrics.record_request(request.method, route, response.status_code, seconds)
     if route == EMERGENCY_ROUTE and response.status_code == 201 and "Idempotency-Replayed" not in headers:

@@ -33,8 +33,10 @@ MAX_OFFSET = 10_000_000  # rows
 MAX_TEXT = 200  # characters of one value
 UNSTORABLE = "contains characters that cannot be stored"
 TWICE = "is given twice; give it once"
+NO_VALUE = "must be a text, a number, true or false, or an array of them; leave it out for all rows"
 NO_PAGE = "selects a page, but a file contains all rows; leave it out"
 AMOUNT = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,2})?")
+INTEGER = re.compile(r"-?[0-9]{1,20}")
 UNIT_COST = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,4})?")
 
 
@@ -46,7 +48,7 @@ def _parse_boolean(text: str) -> bool:
 
 
 def _parse_integer(text: str) -> int:
-    if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or abs(int(text)) > MAX_ID:
+    if not INTEGER.fullmatch(text) or abs(int(text)) > MAX_ID:
         raise ValueError("must be a whole number")
     return int(text)
 
@@ -223,8 +225,7 @@ class _Parser:
             if not isinstance(value, dict):
                 raise ValueError("must be a JSON object")
             for key, member in value.items():
-                for element in member if isinstance(member, list) else [member]:
-                    self.add(key, element if isinstance(element, str) else json.dumps(element))
+                self._add_json_filter(key, member)
             return
         if not isinstance(value, list) or len(value) != 2:
             raise ValueError("must be a JSON array of two values")
@@ -236,6 +237,23 @@ class _Parser:
         else:
             self._add_paging("sort_by", str(value[0]))
             self._add_paging("sort_order", str(value[1]))
+
+    def _add_json_filter(self, name: str, member: Any) -> None:
+        """Add one member of the JSON parameter `filter`. An array means any of its values."""
+        elements = member if isinstance(member, list) else [member]
+        if text_problem(name):
+            self.errors["filter"] = UNSTORABLE
+        elif any(element is None or isinstance(element, (dict, list)) for element in elements):
+            self.errors[name] = NO_VALUE
+        elif elements:
+            for element in elements:
+                self.add(name, element if isinstance(element, str) else json.dumps(element))
+        elif name in self.list_spec.filters:
+            self.query.named.setdefault(name, [])
+        elif name in self.list_spec.columns:
+            self.equal_to.setdefault(name, [])
+        else:
+            self.errors[name] = NO_VALUE
 
     def _add_condition(self, name: str, text: str) -> None:
         list_spec = self.list_spec

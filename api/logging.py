@@ -37,7 +37,7 @@ class LossyStream:
 _stream = cast(TextIO, LossyStream())
 # One list: a logger keeps the list of its first line, and must follow a later configuration.
 _line_processors: list[structlog.typing.Processor] = []
-# What libraries and the server write with the module `logging` gets the format of the application.
+# Lines that libraries and the server write with the module `logging` get the format of the application.
 _library_lines = logging.StreamHandler(_stream)
 
 

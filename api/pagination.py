@@ -36,8 +36,10 @@ def _links(page: Page[Any]) -> dict[str, str]:
     """Return the absolute URLs of the first, previous, next and last page, by link relation."""
     query = page.query
     filters = [(name, text) for name, text in request.args.items(multi=True) if name not in PAGE_PARAMETERS]
-    base = f"{request.base_url}?{urlencode([*filters, ('per_page', query.limit)])}"
     is_full = len(page.rows) == query.limit
+    if query.after is None and query.offset % query.limit:
+        return _range_links(page, filters, is_full=is_full)
+    base = f"{request.base_url}?{urlencode([*filters, ('per_page', query.limit)])}"
     if query.after is not None:
         return {"next": f"{base}&after={page.rows[-1].id}"} if is_full else {}
     number = query.offset // query.limit + 1
@@ -49,6 +51,23 @@ def _links(page: Page[Any]) -> dict[str, str]:
         links["next"] = f"{base}&page={number + 1}"
     if not page.capped:
         links["last"] = f"{base}&page={last}"
+    return links
+
+
+def _range_links(page: Page[Any], filters: list[tuple[str, str]], *, is_full: bool) -> dict[str, str]:
+    """Return the links of rows that begin inside a page: the links continue at these rows."""
+    query = page.query
+    start, end = query.offset, query.offset + query.limit
+
+    def link(first: int, last: int) -> str:
+        return f"{request.base_url}?{urlencode([*filters, ('_start', first), ('_end', last)])}"
+
+    links = {"first": link(0, query.limit), "prev": link(max(0, start - query.limit), start)}
+    if end < page.total or (page.capped and is_full):
+        links["next"] = link(end, end + query.limit)
+    if not page.capped:
+        last = start + max(0, page.total - 1 - start) // query.limit * query.limit
+        links["last"] = link(last, last + query.limit)
     return links
 
 

@@ -127,11 +127,11 @@ def _kind(value: Any) -> str:
 
 
 def _check_depth(value: Any, levels: int) -> None:
-    """Raise 400 for a value that is nested more than `levels` deep."""
-    if levels < 0:
+    """Raise 400 for an object or array that is nested more than `levels` deep."""
+    if levels == 0:
         raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.")
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        if isinstance(part, (dict, list)) or levels == 0:
+    for part in value.values() if isinstance(value, dict) else value:
+        if isinstance(part, (dict, list)):
             _check_depth(part, levels - 1)
 
 

@@ -39,6 +39,8 @@ from database.failures import LOCK_NOT_AVAILABLE
 from errors import ClinicError
 from extensions import db, read_replica
 from models import Base, IdempotencyKey
+from schemas.base import In
+from security.permissions import Permission
 from services import idempotency, remembered
 from services.audit import audit_log
 from services.billing import currency
@@ -60,12 +62,13 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
     """Serve one request. Run it again from the start if the database asks for it."""
     _audit_blocked_attempts()
     try:
-        require_token(context, spec.permission)
+        require_token(context, spec)
         if spec.list_spec is not None and response_format.is_file(spec.media_types):
             return _serve_file(method, spec, context)
         context.body_format = spec.accepts
-        members = request_body.body_members() if spec.body is not None else {}
-        if spec.body is None and spec.accepts is not JSON:
+        reads_members = spec.body is not None or (spec.accepts is JSON and _is_action(spec))
+        members = request_body.body_members() if reads_members else {}
+        if not reads_members and spec.accepts is not JSON:
             request_body.raw_body()  # the transaction must not wait for a slow body
         if _idempotency_header(spec) is not None:
             request_body.raw_body()
@@ -218,9 +221,9 @@ def _idempotency_header(spec: EndpointSpec) -> str | None:
 
 
 def _begin_key(header: str) -> IdempotencyKey:
-    fingerprint = idempotency.fingerprint(request.method, request.full_path, request_body.comparable_body())
+    hashes = idempotency.fingerprints(request.method, request.full_path, request_body.comparable_body())
     try:
-        return idempotency.begin(current_actor().user_id or 0, header, fingerprint)
+        return idempotency.begin(current_actor().user_id or 0, header, hashes)
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == LOCK_NOT_AVAILABLE:
             db.session.rollback()  # the refusal needs a transaction in which the caller can be verified
@@ -272,6 +275,11 @@ def _replay(spec: EndpointSpec, key: IdempotencyKey) -> Response:
     return serialization.json_response(body.encode(), key.status or 200, headers)
 
 
+def _is_action(spec: EndpointSpec) -> bool:
+    """Return True for a change by a signed-in user. A sign-out succeeds with any body."""
+    return request.method not in SAFE_METHODS and spec.permission is not Permission.PUBLIC
+
+
 # --- Arguments -----------------------------------------------------------------------------------------
 
 
@@ -300,7 +308,9 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
     if spec.body is not None:
         members = _written_members(spec, context, members)
         arguments["data"] = request_body.validate(spec.body, members)
-    if unsafe and hasattr(context.row, "version"):
+    elif members:
+        request_body.validate(In, members)  # an action without members
+    if unsafe and context.row is not None:
         # last: a precondition decides only about a request that would otherwise succeed (RFC 9110, 13.2.1)
         check_if_match(context.row, request.headers.get("If-Match"))
     return arguments
@@ -338,12 +348,12 @@ def _respond(spec: EndpointSpec, context: RequestContext, result: Any) -> Respon
     elif isinstance(returns, Serializer):
         content = serialization.dump(returns, context.actor, value)
         _record_read(returns, value if isinstance(value, list) else [value], "read")
-        if hasattr(value, "version"):
-            headers["ETag"] = etag(value)
         if status == 201 and isinstance(value, Base):
             headers.setdefault("Location", f"{request.path.rstrip('/')}/{value.id}")  # type: ignore[attr-defined]
     else:
         content = serialization.dump_plain(returns, value)
+    if hasattr(value, "version"):
+        headers["ETag"] = etag(value)
     response = serialization.json_response(content, status, headers)
     if answer.change_cookies is not None:
         answer.change_cookies(response)

@@ -35,11 +35,11 @@ Members = dict[str, float]  # member -> time of the attempt
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter of failed attempts, and what happens after as many failures as `rate` allows.
+    """A counter of failed attempts. It allows as many failures as `rate` states.
 
-    Further attempts are refused until the window has moved. With `slows_down` they are refused for a delay
-    instead, which doubles with each failure: 1 s, 2 s, 4 s, up to `MAX_DELAY`. `policy` is the name in the
-    headers of a response.
+    After these, attempts are refused until the window has moved. With `slows_down` they are refused for a
+    delay instead, which doubles with each failure: 1 s, 2 s, 4 s, up to `MAX_DELAY`. `policy` is the name in
+    the headers of a response.
     """
 
     rate: str

@@ -58,8 +58,9 @@ SEEDED_TABLES = {
     "clinic_record_versions": column("id") > 1,
     "message_settings": column("version") > 1,
 }
-# Tables whose rows are of use for a day only: a backup has none of their rows. Referring tables come first.
-TRANSIENT_TABLES = ("export_chunks", "exports")
+# Tables whose rows a backup does not contain, and a restore leaves out. Referring tables come first.
+# Files are of use for a day only. A session that ended after the backup must not become valid again.
+TRANSIENT_TABLES = ("export_chunks", "exports", "factor_challenges", "password_resets", "user_sessions")
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,7 @@ def _load_sqlite(data: IO[bytes], database: Path) -> None:
         if target.with_name(target.name + suffix).exists():
             raise click.ClickException(
                 f"The file {target.name}{suffix} exists. Stop the server if it runs. "
-                "Otherwise the file is a rest of a deleted database: delete it too."
+                "Otherwise the file belonged to a deleted database: delete it too."
             )
     if target.exists():
         with closing(sqlite3.connect(target)) as connection:
@@ -308,9 +309,9 @@ def _load_sqlite(data: IO[bytes], database: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     with closing(sqlite3.connect(database)) as copy:
-        result = copy.execute("PRAGMA integrity_check").fetchone()[0]
-    if result != "ok":
-        raise click.ClickException("The database was already damaged when the backup was written.")
+        if copy.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
+            raise click.ClickException("The database was already damaged when the backup was written.")
+        _remove_transient_rows(copy)  # backups of earlier versions have them
     os.replace(database, target)
 
 
@@ -368,6 +369,11 @@ class _TableReader:
         self.at_end = self.at_end or row == END_OF_TABLE
         return b"" if self.at_end else row
 
+    def skip(self) -> None:
+        """Read to the end of the table."""
+        while self.readline():
+            pass
+
     def read(self, size: int = CHUNK_SIZE) -> bytes:
         """Return the next complete rows, at least `size` bytes unless the table ends."""
         rows, length = [], 0
@@ -398,6 +404,9 @@ def _load_as_owner(engine: Engine, data: IO[bytes], header: BackupHeader) -> Non
         while line := file.readline():
             section = json.loads(line)
             name, columns = section["table"], section["columns"]
+            if name in TRANSIENT_TABLES:  # in a backup of an earlier version
+                _TableReader(file).skip()
+                continue
             target = name
             if name == HEADS_TABLE:  # triggers refuse deletes, so its rows are updated below
                 target = "restored_heads"

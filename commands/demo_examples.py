@@ -10,12 +10,13 @@ import secrets
 from datetime import date, timedelta
 from decimal import Decimal
 from io import BytesIO
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
 from sqlalchemy import select
 
 from enums import CalendarDetail, Gender, LetterType, MessageKind, PaymentMethod, Role, TreatmentStatus
 from extensions import db
+from lazy_imports import LazyModule
 from models import Billing, Doctor, Patient, User, Visit
 from security.permissions import Actor
 from services import clock
@@ -31,6 +32,11 @@ from services.messages.planning import Plan
 from services.patients import patients
 from services.scheduling import appointments, doctors, time_off
 from services.users import accounts, emergency_access
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+else:
+    Image, ImageDraw = LazyModule("PIL.Image"), LazyModule("PIL.ImageDraw")
 
 STAFF = (
     ("Ruth Achieng", Role.RECEPTIONIST),

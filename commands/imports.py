@@ -79,8 +79,8 @@ def import_group() -> None:
 def import_file(file: Path, report: Path | None, applies: bool, yes: bool, **fields: Any) -> None:
     """Check FILE, and apply it with --apply.
 
-    Prints the mapping, the first rows, and what would happen to each row. Nothing is imported without
-    --apply. Exits with 1 if rows are refused and nothing was applied.
+    Prints the mapping, the first rows, and the result that each row would have. Nothing is imported
+    without --apply. Exits with 1 if rows are refused and nothing was applied.
     """
     import_id = _upload(file, fields)
     row = _run(import_id, imports.request_dry_run, "dry run")

@@ -24,13 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.clinical.drugs import (
-    DATA_VERSION,
-    SALT_WORDS,
-    allergen_key,
-    is_noise,
-    normalize,
-)
+from services.clinical.drug_words import SALT_WORDS, allergen_key, is_noise, normalize
+from services.clinical.drugs import DATA_VERSION
 from services.clinical.icd10 import RELEASE
 
 HERE: Final = Path(__file__).resolve().parent

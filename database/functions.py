@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -34,12 +35,15 @@ def is_postgresql(connection: Connection | Engine) -> bool:
 
 def next_id(connection: Connection, table: str) -> int:
     """Return the id for the next row of a table. On SQLite the transaction holds the write lock."""
-    if is_postgresql(connection):
-        statement = select(func.nextval(f"{table}_id_seq"))
-    else:
-        statement = select(func.coalesce(func.max(column("id")), 0) + 1).select_from(table_clause(table))
-    number: int = connection.execute(statement).scalar_one()
+    number: int = connection.execute(_next_id(table, is_postgresql(connection))).scalar_one()
     return number
+
+
+@cache  # SQLAlchemy compares a new statement part by part with those that it has compiled
+def _next_id(table: str, is_sequence: bool) -> Select[tuple[int]]:
+    if is_sequence:
+        return select(func.nextval(f"{table}_id_seq", type_=BigInteger)).execution_options(prepare=True)
+    return select(func.coalesce(func.max(column("id", BigInteger)), 0) + 1).select_from(table_clause(table))
 
 
 def lock_keys(connection: Connection, keys: Iterable[int]) -> None:
@@ -53,7 +57,7 @@ def lock_keys(connection: Connection, keys: Iterable[int]) -> None:
 
 
 _KEYS = func.unnest(bindparam("keys", type_=ARRAY(BigInteger))).column_valued("key")
-_LOCK_KEYS = select(func.pg_advisory_xact_lock(_KEYS))
+_LOCK_KEYS = select(func.pg_advisory_xact_lock(_KEYS)).execution_options(prepare=True)
 
 
 def oldest_transaction(connection: Connection) -> datetime | None:
@@ -126,6 +130,25 @@ def _minutes_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
 def _minutes_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
     start, end = (compiler.process(clause, **options) for clause in element.clauses)
     return f"((CAST(strftime('%s', {end}) AS INTEGER) - CAST(strftime('%s', {start}) AS INTEGER)) / 60)"
+
+
+class unix_seconds(FunctionElement[int]):  # noqa: N801 - the name of an SQL function
+    """The whole seconds from 1970 to an instant, without its fraction."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(unix_seconds, "postgresql")
+def _seconds_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    return f"CAST(floor(extract(epoch FROM {compiler.process(element.clauses, **options)})) AS BIGINT)"
+
+
+@compiles(unix_seconds, "sqlite")
+def _seconds_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    # SQLite rounds to milliseconds: 23:59:59.9996 would be midnight of the next day
+    instant = compiler.process(element.clauses, **options)
+    return f"CAST(strftime('%s', substr({instant}, 1, 19)) AS INTEGER)"
 
 
 class larger_of(FunctionElement[Any]):  # noqa: N801 - the name of an SQL function

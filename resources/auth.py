@@ -7,7 +7,8 @@ from typing import Any
 from flask import Response, current_app, request
 from flask_jwt_extended import set_access_cookies, set_refresh_cookies, unset_jwt_cookies
 
-from api.authentication import DEVICE_COOKIE, bearer_token, check_origin, device_tokens, optional_actor
+from api import request_body
+from api.authentication import DEVICE_COOKIE, bearer_token, check_origin, device_tokens
 from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor, current_context, set_actor, visitor
 from api.resource import ApiResource
@@ -87,6 +88,7 @@ class Register(ApiResource):
         idempotent=False,
         errors=("registration_closed", "already_exists", "mfa_enrolment_required"),
         step_up=StepUp.ADMINS,
+        optional_sign_in=True,
     )
     def post(self, data: RegisterIn) -> EndpointResult:
         """Register a user account.
@@ -94,7 +96,7 @@ class Register(ApiResource):
         An administrator must activate it. With an administrator's token, the account may have any role and is
         active at once.
         """
-        user = accounts.register(optional_actor() or visitor(), **data.model_dump())
+        user = accounts.register(current_context().actor or visitor(), **data.model_dump())
         message = "The account is ready." if user.is_active else "An administrator will activate the account."
         return EndpointResult({"message": message, "user": user}, headers={"Location": f"/users/{user.id}"})
 
@@ -181,6 +183,15 @@ class RefreshToken(ApiResource):
         return _token_result("Refreshed.", user, pair)
 
 
+def _body_token() -> str | None:
+    """Return the refresh token in the body, if there is one. No body makes a sign-out fail."""
+    try:
+        token = request_body.body_members().get("refresh_token")
+    except ClinicError:
+        return None
+    return token if isinstance(token, str) else None
+
+
 def _presented_claims() -> list[Claims]:
     """Return the claims of all genuine tokens of the request, also of expired ones.
 
@@ -188,6 +199,7 @@ def _presented_claims() -> list[Claims]:
     """
     claims_of_tokens = []
     for token, by_cookie in (
+        (_body_token(), False),
         (bearer_token(), False),
         (request.cookies.get(ACCESS_COOKIE), True),
         (request.cookies.get(REFRESH_COOKIE), True),
@@ -207,7 +219,10 @@ class Logout(ApiResource):
 
     @endpoint(Permission.PUBLIC, returns=Message, idempotent=False, errors=("origin_not_allowed",))
     def post(self) -> EndpointResult:
-        """Sign out: end the session of the tokens and clear the cookies."""
+        """Sign out: end the session of the tokens and clear the cookies.
+
+        Send either token as bearer token or as cookie, or the refresh token as `refresh_token` in the body.
+        """
         for claims in sorted(_presented_claims(), key=lambda claims: claims.session_id):
             actor = sessions.sign_out(visitor(), claims)
             if current_context().actor is None and actor.user_id is not None:

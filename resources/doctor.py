@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from api import request_body
 from api.body_format import Upload
-from api.endpoint import endpoint
+from api.endpoint import StepUp, endpoint
 from api.request_context import current_actor
 from api.resource import ApiResource
 from api.serialization import Serializer
@@ -70,6 +70,7 @@ class DoctorList(ApiResource):
         returns=DOCTOR,
         status=201,
         errors=("already_exists",),
+        step_up=StepUp.ACCOUNTS,
     )
     def post(self, data: DoctorCreate, prepared: str | None) -> Doctor:
         """Add a doctor.
@@ -103,6 +104,7 @@ class DoctorItem(ApiResource):
         prepare=_hash_password,
         returns=DOCTOR,
         errors=("already_exists", "booked_appointments", "appointment_conflict"),
+        step_up=StepUp.ACCOUNTS,
     )
     def patch(self, row: Doctor, data: BaseModel, prepared: str | None) -> Doctor:
         """Change a doctor. Doctors: own only.

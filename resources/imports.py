@@ -126,7 +126,7 @@ class ImportRowList(ApiResource):
         returns=Serializer(ImportRowOut),
     )
     def get(self, row: Import, query: ListQuery) -> Page[ImportedRow]:
-        """List the rows of the file, with what the last run has done with them and why."""
+        """List the rows of the file, with their results in the last run and the reasons."""
         return imports.find_rows(current_actor(), row, query)
 
 

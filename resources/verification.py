@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from babel import Locale
 from babel.dates import format_date
-from babel.numbers import format_currency
 from flask import Response, request
 
 from api.endpoint import endpoint
 from api.pages import html
-from api.pages.html import Page, Verdict
+from api.pages.html import DocumentStatus, Page
 from api.resource import ApiResource
-from config import settings
 from security.permissions import Permission
 from services.clinic import versions
 from services.documents import verified_documents
+from services.documents.language import money_text
 
 WARNINGS = ("void", "void_receipt", "refunded")
 
@@ -33,13 +33,13 @@ class VerificationPage(ApiResource):
             texts[document.kind],
             document.clinic.name,
             document.number,
-            verdict=Verdict(
-                texts[f"verdict_{document.state}"], texts[document.state], document.state in WARNINGS
+            status=DocumentStatus(
+                texts[f"status_{document.state}"], texts[document.state], document.state in WARNINGS
             ),
             facts=[
                 (texts["date"], format_date(document.day, "long", locale)),
                 *(
-                    (texts[name], format_currency(amount, settings().currency, locale=locale))
+                    (texts[name], money_text(amount, Locale.parse(locale)))
                     for name, amount in document.amounts
                 ),
             ],

@@ -177,7 +177,7 @@ def _parse_signed_money(value: Any) -> Decimal:
 
 
 class OpeningBalanceIn(In):
-    """What a patient owed (positive) or had paid in advance (negative) on a day, in another system."""
+    """A debt of a patient (positive) or money paid in advance (negative) on a day, in another system."""
 
     amount: Annotated[Decimal, BeforeValidator(_parse_signed_money)]
     date: DayIn

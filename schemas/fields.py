@@ -210,7 +210,7 @@ def parse_decimal(value: Any, places: int) -> Decimal:
         raise ValueError(f"must be at most {MONEY_LIMIT}")
     if amount != round(amount, places):
         raise ValueError(f"must have at most {places} decimal places" if places else "must have no decimals")
-    return round(amount, max(places, 2))
+    return round(abs(amount), max(places, 2))  # abs: "-0" is zero
 
 
 def _parse_money(value: Any) -> Decimal:

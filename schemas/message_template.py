@@ -49,7 +49,7 @@ TemplateText = Annotated[str, StringConstraints(max_length=MAX_TEXT), clean(MAX_
 
 
 class MessageSettingsIn(In):
-    """What the clinic sends to its patients, on which channels, and when.
+    """The settings of messages to patients: kinds, channels and times.
 
     A message uses the first of the `channels` on which the patient can be reached. Between `quiet_start` and
     `quiet_end`, local times of the clinic, a message waits. Null in both means no quiet hours.

@@ -198,6 +198,7 @@ OverriddenAlert = TypedDict(
         "message": str,
         "severity": NotRequired[Literal["contraindicated", "serious"]],  # of an interaction
         "source": NotRequired[str],  # the label or list that names the interaction
+        "allergy": NotRequired[str],  # the recorded allergy with its severity and reaction
         "reason": str,
         "overridden_by": str,
         "overridden_at": InstantOut,

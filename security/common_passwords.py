@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
+from functools import cache
+from typing import TYPE_CHECKING
 
-COMMON = frozenset(FREQUENCY_LISTS["passwords"])
+from lazy_imports import LazyModule
+
+if TYPE_CHECKING:
+    from zxcvbn import frequency_lists
+else:
+    frequency_lists = LazyModule("zxcvbn.frequency_lists")
 # The alphabet, the digits, and the rows and columns of keyboards. Passwords are also compared backwards.
 SEQUENCES = (
     "abcdefghijklmnopqrstuvwxyz",
@@ -23,13 +29,19 @@ def is_common(password: str) -> bool:
     Common are: a listed password, also repeated or with digits or marks around it; a part of a sequence; and
     a password with fewer than five different characters.
     """
+    listed = _listed()
     return (
-        password in COMMON
-        or password.strip(DIGITS_AND_MARKS) in COMMON
-        or _repeated_part(password) in COMMON
+        password in listed
+        or password.strip(DIGITS_AND_MARKS) in listed
+        or _repeated_part(password) in listed
         or any(password in sequence or password in sequence[::-1] for sequence in SEQUENCES)
         or len(set(password)) < 5
     )
+
+
+@cache
+def _listed() -> frozenset[str]:
+    return frozenset(frequency_lists.FREQUENCY_LISTS["passwords"])
 
 
 def _repeated_part(text: str) -> str:

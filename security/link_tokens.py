@@ -20,7 +20,7 @@ _SEPARATOR = b"\x00"
 
 
 class Purpose(StrEnum):
-    """What the holder of a token may do."""
+    """The action or the document that a token gives access to."""
 
     ANSWER = "answer an appointment"  # confirm or cancel it
     UNSUBSCRIBE = "unsubscribe from a channel"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import webauthn
-from webauthn.helpers import base64url_to_bytes, bytes_to_base64url, options_to_json_dict
-from webauthn.helpers.structs import (
-    AuthenticatorSelectionCriteria,
-    PublicKeyCredentialDescriptor,
-    ResidentKeyRequirement,
-    UserVerificationRequirement,
-)
+from lazy_imports import LazyModule
+
+if TYPE_CHECKING:
+    import webauthn
+    from webauthn import helpers
+    from webauthn.helpers import structs
+else:
+    webauthn = LazyModule("webauthn")
+    helpers = LazyModule("webauthn.helpers")
+    structs = LazyModule("webauthn.helpers.structs")
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 TIMEOUT = 300_000  # milliseconds, as long as the challenge is valid
@@ -61,31 +63,33 @@ def registration_options(
         user_id=hashlib.sha256(f"user {user_id}".encode()).digest(),  # no personal data (section 14.6.1)
         user_name=user_name,
         user_display_name=display_name,
-        challenge=base64url_to_bytes(challenge),
+        challenge=helpers.base64url_to_bytes(challenge),
         timeout=TIMEOUT,
-        authenticator_selection=AuthenticatorSelectionCriteria(
-            resident_key=ResidentKeyRequirement.PREFERRED,
-            user_verification=UserVerificationRequirement.PREFERRED,
+        authenticator_selection=structs.AuthenticatorSelectionCriteria(
+            resident_key=structs.ResidentKeyRequirement.PREFERRED,
+            user_verification=structs.UserVerificationRequirement.PREFERRED,
         ),
         exclude_credentials=_descriptors(registered),
     )
-    return options_to_json_dict(options)
+    return helpers.options_to_json_dict(options)
 
 
 def authentication_options(origin: str, *, challenge: str, registered: Sequence[str]) -> dict[str, Any]:
     """Return the argument of `navigator.credentials.get()`, as JSON."""
     options = webauthn.generate_authentication_options(
         rp_id=rp_id(origin),
-        challenge=base64url_to_bytes(challenge),
+        challenge=helpers.base64url_to_bytes(challenge),
         timeout=TIMEOUT,
         allow_credentials=_descriptors(registered),
-        user_verification=UserVerificationRequirement.PREFERRED,
+        user_verification=structs.UserVerificationRequirement.PREFERRED,
     )
-    return options_to_json_dict(options)
+    return helpers.options_to_json_dict(options)
 
 
-def _descriptors(credential_ids: Sequence[str]) -> list[PublicKeyCredentialDescriptor]:
-    return [PublicKeyCredentialDescriptor(id=base64url_to_bytes(text)) for text in credential_ids]
+def _descriptors(credential_ids: Sequence[str]) -> list[structs.PublicKeyCredentialDescriptor]:
+    return [
+        structs.PublicKeyCredentialDescriptor(id=helpers.base64url_to_bytes(text)) for text in credential_ids
+    ]
 
 
 def verify_registration(credential: dict[str, Any], *, challenge: str, origin: str) -> NewPasskey:
@@ -93,7 +97,7 @@ def verify_registration(credential: dict[str, Any], *, challenge: str, origin: s
     try:
         verified = webauthn.verify_registration_response(
             credential=credential,
-            expected_challenge=base64url_to_bytes(challenge),
+            expected_challenge=helpers.base64url_to_bytes(challenge),
             expected_rp_id=rp_id(origin),
             expected_origin=origin,
         )
@@ -101,7 +105,7 @@ def verify_registration(credential: dict[str, Any], *, challenge: str, origin: s
         raise PasskeyError from error
     if len(verified.credential_id) > MAX_ID_BYTES:
         raise PasskeyError
-    credential_id = bytes_to_base64url(verified.credential_id)
+    credential_id = helpers.bytes_to_base64url(verified.credential_id)
     return NewPasskey(credential_id, verified.credential_public_key, verified.sign_count)
 
 
@@ -115,7 +119,7 @@ def verify_authentication(
     try:
         verified = webauthn.verify_authentication_response(
             credential=credential,
-            expected_challenge=base64url_to_bytes(challenge),
+            expected_challenge=helpers.base64url_to_bytes(challenge),
             expected_rp_id=rp_id(origin),
             expected_origin=origin,
             credential_public_key=public_key,

@@ -217,7 +217,7 @@ class Actor:
 
     @property
     def reader(self) -> list[Any]:
-        """Return what decides, for one user, which fields they may read: for storage as JSON."""
+        """Return the facts that decide which fields the user may read, for storage as JSON."""
         return [self.role, self.doctor_id, *sorted(self.emergency_patients)]
 
     def may_read_as(self, reader: list[Any] | None) -> bool:

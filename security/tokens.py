@@ -39,12 +39,17 @@ USE_PRECISION = timedelta(minutes=1)  # of the stored last use of a session
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The verified claims of a token."""
+    """The verified claims of a token.
+
+    `started` is the start of the session in microseconds: a database that was restored gives an id again. It
+    is None in tokens of earlier versions.
+    """
 
     user_id: int
     session_id: int
     counter: int
     kind: Literal["access", "refresh"]
+    started: int | None = None
 
 
 def access_lifetime() -> timedelta:
@@ -84,10 +89,10 @@ class Pair:
     refresh_seconds: int
 
 
-def issue(user_id: int, session_id: int, counter: int, *, remaining: timedelta) -> Pair:
+def issue(user_id: int, session_id: int, counter: int, *, started: int, remaining: timedelta) -> Pair:
     """Return new tokens of a session. They expire with the session, which ends after `remaining`."""
     options: dict[str, Any] = {
-        "additional_claims": {"sid": session_id, "cnt": counter},
+        "additional_claims": {"sid": session_id, "cnt": counter, "sst": started},
         "additional_headers": {"kid": ring("JWT_SECRET_KEY").current.id},
     }
     access, refresh = min(access_lifetime(), remaining), min(refresh_lifetime(), remaining)
@@ -115,6 +120,7 @@ def read(token: str, *kinds: str, allow_expired: bool = False) -> Claims:
         values = _decode(token, ring("JWT_SECRET_KEY"))
         kind, expired = values["type"], values["exp"] <= time.time()
         user_id, session_id, counter = int(values["sub"]), values["sid"], values["cnt"]
+        started = values.get("sst")
     except (jwt.PyJWTError, ValueError, KeyError, TypeError):
         raise _invalid() from None
     numbers = (user_id, session_id, counter)
@@ -122,7 +128,7 @@ def read(token: str, *kinds: str, allow_expired: bool = False) -> Claims:
         raise _invalid()
     if expired and not allow_expired:
         raise ClinicError("token_expired", "The token has expired; refresh it or sign in again.")
-    return Claims(user_id, session_id, counter, "access" if kind == ACCESS else "refresh")
+    return Claims(user_id, session_id, counter, "access" if kind == ACCESS else "refresh", started)
 
 
 def _invalid() -> ClinicError:

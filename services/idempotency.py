@@ -4,13 +4,16 @@ The key, the changes of the request and the response are written in one transact
 them or none, and no key stays without a response. A second request with the key waits on the unique index
 until the first has committed or rolled back.
 
-Responses contain data of patients, so they are encrypted under `DATA_KEY`.
+Responses contain data of patients, so they are encrypted under `DATA_KEY`. Requests may contain a password,
+so their hash is keyed: a plain SHA-256 could be guessed much faster than the bcrypt hash of the user.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +24,7 @@ from errors import ClinicError, invalid
 from extensions import db
 from models import IdempotencyKey
 from security import encryption
+from security.key_rings import ring
 from services import clock
 
 log = structlog.get_logger()
@@ -30,12 +34,18 @@ RETENTION = timedelta(hours=24)
 MAX_LENGTH = 255
 
 
-def fingerprint(method: str, path: str, body: bytes) -> str:
-    """Return the hash that identifies a request: of method, path with query, and body."""
-    return hashlib.sha256(b"\n".join((method.encode(), path.encode(), body))).hexdigest()
+def fingerprints(method: str, path: str, body: bytes) -> list[str]:
+    """Return the hashes that identify a request: of method, path with query, and body. The first is stored.
+
+    The others are those under earlier keys, and that of earlier versions, which had no key.
+    """
+    content = b"\n".join((method.encode(), path.encode(), body))
+    keys = (key.derive("idempotency fingerprint") for key in ring("DATA_KEY").keys)
+    keyed = [hmac.digest(key, content, "sha256").hex() for key in keys]
+    return [*keyed, hashlib.sha256(content).hexdigest()]
 
 
-def begin(user_id: int, key: str, request_fingerprint: str) -> IdempotencyKey:
+def begin(user_id: int, key: str, request_fingerprints: Sequence[str]) -> IdempotencyKey:
     """Return the stored row of a key with the response to repeat, or a new row for `finish`.
 
     Raises 422 for an invalid key, and `idempotency_mismatch` for a key of another request. While the first
@@ -50,12 +60,13 @@ def begin(user_id: int, key: str, request_fingerprint: str) -> IdempotencyKey:
         select(IdempotencyKey).where(of_user, IdempotencyKey.key == key)
     ).scalar_one_or_none()
     if stored is not None:
-        if stored.fingerprint != request_fingerprint:
+        # A row whose key was lost is of no known request. Its work is done: nothing may be done twice.
+        if stored.fingerprint not in request_fingerprints and stored_response(stored) is not None:
             raise ClinicError(
                 "idempotency_mismatch", "This Idempotency-Key was used for another request. Send a new key."
             )
         return stored
-    row = IdempotencyKey(user_id=user_id, key=key, fingerprint=request_fingerprint, created_at=now)
+    row = IdempotencyKey(user_id=user_id, key=key, fingerprint=request_fingerprints[0], created_at=now)
     db.session.add(row)
     db.session.flush()
     return row
@@ -88,5 +99,5 @@ def stored_response(row: IdempotencyKey) -> tuple[dict[str, Any], str] | None:
 
 
 def _context(row: IdempotencyKey) -> bytes:
-    """Return what a response belongs to: it is not valid in the row of another user, key or request."""
+    """Return the context of an encrypted response: it is not valid for another user, key or request."""
     return json.dumps([row.user_id, row.key, row.fingerprint, row.status]).encode()

@@ -25,7 +25,7 @@ CallerKey = tuple[int | None, int | None]  # session id, user id
 
 @dataclass
 class Memory:
-    """What this process remembers of one database."""
+    """The callers and chain heads of one database that this process remembers."""
 
     callers: dict[CallerKey, Row[Any]] = field(default_factory=dict)
     heads: dict[int, Head] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Memory:
 
 @dataclass
 class Assumptions:
-    """What the current transaction assumes, attached to the session as `session.info[Assumptions]`.
+    """The assumptions of the current transaction, attached to the session as `session.info[Assumptions]`.
 
     `memory` is None if the process remembers nothing (SQLite). `recalls` is False for a transaction that only
     adds to the memory, so that nothing can prove outdated. `caller` is the remembered row of the caller, None

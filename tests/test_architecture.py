@@ -24,13 +24,14 @@ MODULES = (
         "enums",
         "errors",
         "extensions",
+        "lazy_imports",
     ),
     *("gc_freeze", "metrics_directory", "models", "run", "server", "worker_process"),
 )
 PROJECT = {*PACKAGES, *MODULES, "tests", "migrations", "data"}
 
 # The modules of the project that a layer may import. Dependencies point down.
-LOWEST = {"column_types", "config", "config_keys", "config_messages", "enums", "errors"}
+LOWEST = {"column_types", "config", "config_keys", "config_messages", "enums", "errors", "lazy_imports"}
 LOWER = LOWEST | {"cache", "database", "extensions", "models", "security"}
 ALLOWED = {
     "app": PROJECT - {"tests", "app", "create_admin"},
@@ -53,6 +54,7 @@ ALLOWED = {
     "column_types": set(),
     "enums": set(),
     "errors": set(),
+    "lazy_imports": set(),
     "config": {"config_keys", "config_messages"},
     "config_keys": set(),
     "config_messages": set(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import stat
 import subprocess
@@ -205,6 +206,25 @@ def test_production_refuses_debug_mode_and_guessable_secrets(variable: str) -> N
     assert set(problems(**production, **GOOD, flask_debug="1")) == {"FLASK_DEBUG"}
     assert set(problems(**production, **GOOD, allowed_origins="*")) == {"ALLOWED_ORIGINS"}
     assert load(None, **production, **GOOD).production is True
+
+
+def test_a_zone_that_means_no_place_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"Europe/Berlin", "Factory", "localtime"}
+    monkeypatch.setattr("config.available_timezones", lambda: set(names))
+    config._time_zones.cache_clear()
+    try:
+        errors = {name: problems(**GOOD, clinic_timezone=name, port="many") for name in names}
+    finally:
+        config._time_zones.cache_clear()
+
+    refused = {name for name, wrong in errors.items() if "CLINIC_TIMEZONE" in wrong}
+    assert refused == {"Factory", "localtime"}
+
+
+def test_a_missing_font_folder_is_named_by_its_place(tmp_path: Path) -> None:
+    paths = os.pathsep.join((str(tmp_path), "/missing/secret"))
+
+    assert problems(**GOOD, font_paths=paths) == {"FONT_PATHS": "entry 2: not a folder"}
 
 
 def test_a_misspelt_environment_gets_the_checks_of_production() -> None:

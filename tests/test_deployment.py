@@ -18,6 +18,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
+from api.docs.registry import registered_endpoints
 from api.metrics import QueueCollector
 from app import create_app
 from config import SECRETS, Settings, load
@@ -29,6 +30,8 @@ NOT_SERVED = {"deploy", "docs", "instance", "tests", "run.py"}  # what the serve
 DIGEST = "@sha256:[0-9a-f]{64}"
 SETTINGS = {name.upper() for name in Settings.model_fields}
 NO_DEFAULTS = {*SECRETS, "METRICS_TOKEN"}
+# Settings that the image decides, that the stores of compose.yaml replace, or that are for development.
+NOT_COMPOSED = {"HOST", "PORT", "FLASK_ENV", "FLASK_DEBUG", "SUPABASE_URI", "MIGRATION_DATABASE_URI"}
 
 
 def read(path: str) -> str:
@@ -231,6 +234,18 @@ def test_the_composed_server_gets_known_settings_and_no_default_secret() -> None
     assert environment["REDIS_URL"] == "redis://:${REDIS_PASSWORD:?}@redis:6379/0"
 
 
+def test_every_setting_of_the_environment_reaches_the_composed_server() -> None:
+    services = compose()["services"]
+
+    for name in ("app", "worker", "migrate"):
+        environment = services[name]["environment"]
+        assert SETTINGS - environment.keys() <= NOT_COMPOSED, name
+        fixed = {key for key, value in environment.items() if f"${{{key}:" not in value}
+        assert fixed - {"MIGRATION_DATABASE_URI", "TMPDIR"} == {
+            *("ENVIRONMENT", "DATABASE_URI", "REDIS_URL", "AUDIT_HEADS_FILE", "TRUSTED_PROXIES")
+        }
+
+
 def test_only_migrations_connect_as_the_owner_of_the_tables() -> None:
     services = compose()["services"]
     owner = {
@@ -308,6 +323,24 @@ def test_the_proxy_logs_nothing_about_paths_with_secrets() -> None:
     for path in ("/calendar/token.ics", *pages, "/messages/callbacks/http/secret"):
         assert re.match(pattern, path)
     assert not any(re.match(pattern, path) for path in ("/appointments/1.ics", "/messages", "/users", "/"))
+
+
+def test_the_proxy_passes_every_body_that_the_application_accepts() -> None:
+    proxy = read("deploy/nginx-locations.conf")
+    (general,) = re.findall(r"^client_max_body_size (\d+)m;", proxy, re.M)
+    imports = re.search(r"^location /imports {\n    client_max_body_size (\d+)m;", proxy, re.M)
+    sizes = {
+        location: max(
+            endpoint.spec.accepts.limit
+            for endpoint in registered_endpoints(create_app())
+            if endpoint.path.startswith("/imports") == (location == "imports")
+        )
+        for location in ("imports", "others")
+    }
+
+    assert imports is not None
+    assert sizes["others"] < int(general) * 1024**2
+    assert sizes["imports"] < int(imports[1]) * 1024**2
 
 
 def test_the_proxy_of_debian_uses_no_newer_directive() -> None:

@@ -36,6 +36,9 @@ AVOIDED = re.compile(
     re.IGNORECASE,
 )
 
+# A clause used as a noun: "What is stored." or "Return how many rows there are."
+CLAUSE = re.compile(r"(Return (about )?)?(what|who|whose|how|where)\b", re.IGNORECASE)
+
 
 def files() -> list[Path]:
     """Return the Python files and the Markdown documents of the project."""
@@ -101,6 +104,8 @@ def problems(path: Path) -> list[str]:
         for line, text in docstrings(path.read_text(encoding="utf-8")):
             if not text.splitlines()[0].rstrip().endswith((".", "?", "!", ":")):
                 result.append(f"line {line}: the first line of a docstring ends with a period")
+            if CLAUSE.match(text):
+                result.append(f"line {line}: name the thing with a noun instead of a clause: {text[:50]}...")
             result += [
                 f"line {line}: a sentence with more than {MAX_WORDS} words: {sentence[:50]}..."
                 for sentence in sentences(text)
@@ -120,6 +125,7 @@ def test_documents_docstrings_and_comments_are_plain() -> None:
     [
         ('"""The caller whom the token names."""', "line 1: avoid 'whom'"),
         ("# one\n# but\n# for this\n", "line 1: avoid 'but for'"),
+        ('"""Return what is stored."""', "line 1: name the thing with a noun"),
         ('"""A module without an end"""', "line 1: the first line of a docstring ends with a period"),
         ('def f():\n    """Return it.\n\n    ' + "word " * 31 + '."""', "line 2: a sentence with more than"),
     ],

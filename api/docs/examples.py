@@ -12,7 +12,7 @@ from typing import Any
 from api.docs.registry import RegisteredEndpoint
 from config import settings
 
-# Values that only the caller knows, and where to find them. `curl` lines read them from shell variables.
+# Values that only the caller knows, with their sources. `curl` lines read them from shell variables.
 VARIABLES = {
     "APPOINTMENT_TOKEN": "the last part of the link in a message about an appointment",
     "DOCUMENT_TOKEN": "the last part of the address beside the QR code of a document",

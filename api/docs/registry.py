@@ -114,6 +114,8 @@ class RegisteredEndpoint:
         codes = ["validation_failed", "unavailable"]
         if self.domain != "service":
             codes.append("too_many_requests")
+        if self.spec.optional_sign_in:
+            codes += ["token_invalid", "token_expired", "token_revoked", "forbidden"]
         if not self.public:
             codes += ["unauthorized", "token_invalid", "token_expired", "token_revoked", "forbidden"]
             if not self.spec.before_enrolment:

@@ -48,8 +48,8 @@ class Button:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The result of a check: a word, and the sentence that explains it."""
+class DocumentStatus:
+    """The status of a document: a word, and the sentence that explains it."""
 
     word: str
     text: str
@@ -65,7 +65,7 @@ class Page:
     clinic: str = ""
     number: str = ""
     start: datetime | None = None
-    verdict: Verdict | None = None
+    status: DocumentStatus | None = None
     facts: Sequence[tuple[str, str]] = ()
     paragraphs: Sequence[str] = ()
     buttons: Sequence[Button] = ()
@@ -107,7 +107,7 @@ def response(page: Page, status: int = 200) -> Response:
         instant="" if local is None else local.isoformat(),
         day="" if local is None else format_date(local.date(), "full", locale),
         clock_time="" if local is None else format_clock_time(local, locale),
-        verdict=page.verdict,
+        status=page.status,
         facts=page.facts,
         paragraphs=page.paragraphs,
         buttons=page.buttons,

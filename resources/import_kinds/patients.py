@@ -200,7 +200,7 @@ def _create(actor: Actor, row: ImportRow) -> Patient:
 
 
 def _gaps(values: Mapping[str, Any]) -> list[str]:
-    """Return what is missing to recognise or to reach the patient."""
+    """Return the missing values that would identify the patient, or serve to reach them."""
     contacts = ("phone", "email", "emergency_contact_phone")
     missing = {
         "no date of birth": values["date_of_birth"] is None and values["estimated_age"] is None,

@@ -83,10 +83,10 @@ class Reference:
             if len(ids) > 1:
                 raise invalid(field, f"several have this value; name the {self.name} by another identifier")
             if first not in (None, ids[0]):
-                raise invalid(field, f"is the value of another {self.name} than the other identifier")
+                raise invalid(field, f"names another {self.name} than the other identifier")
             first = ids[0]
         if first is None:
-            raise invalid(self.columns[0].name, f"names no {self.name}")
+            raise invalid(self.columns[0].name, f"is required to name the {self.name}")
         return first
 
     def find_all(self, rows: Sequence[ImportRow]) -> list[int]:

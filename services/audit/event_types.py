@@ -33,7 +33,7 @@ OWN_WORDS = {
     ("credit_note", "create"): "issued",
     ("letter", "create"): "issued",
 }
-# Actions that name how something was done. The changed fields tell what was done, the first one that matches.
+# Actions that name the manner of a change. The first matching field below names the change itself.
 QUALIFIERS = ("overbook", "override")
 DONE_BY_FIELD = (
     ("appointment", "start", "reschedule"),

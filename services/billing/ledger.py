@@ -308,15 +308,29 @@ def payment_kind(method: PaymentMethod) -> LedgerKind:
 
 
 def move_credit(
-    actor: Actor, bill: Billing, amount: Decimal, *, reference: str | None = None, reason: str | None = None
+    actor: Actor,
+    bill: Billing,
+    amount: Decimal,
+    *,
+    reference: str | None = None,
+    reason: str | None = None,
+    occurred_at: datetime | None = None,
 ) -> LedgerEntry:
     """Post the pair of credit entries that moves money between a bill and the patient's account.
 
     `amount` is the entry of the bill: a negative amount spends credit, a positive one returns it. The caller
     has locked the patient's row and has checked that the credit suffices. Return the entry of the bill.
     """
-    method = PaymentMethod.CREDIT
-    entry = post(actor, bill, LedgerKind.CREDIT, amount, method=method, reference=reference, reason=reason)
+    entry = post(
+        actor,
+        bill,
+        LedgerKind.CREDIT,
+        amount,
+        method=PaymentMethod.CREDIT,
+        reference=reference,
+        reason=reason,
+        occurred_at=occurred_at,
+    )
     _append(
         LedgerEntry(
             patient_id=bill.patient_id,
@@ -441,7 +455,7 @@ OVERPAID_BILLING_ID: Any = func.coalesce(
 
 
 def credit_from_insurers(bill: Billing) -> Decimal:
-    """Return what insurers paid above the balance of a bill, as a positive amount."""
+    """Return the amount that insurers paid above the balance of a bill, as a positive number."""
     total = db.session.execute(
         select(TOTAL).where(
             LedgerEntry.patient_id == bill.patient_id,

@@ -1,4 +1,4 @@
-"""Opening balances: what a patient owed, or had paid in advance, before the first entry of the ledger.
+"""Opening balances: debts and advance payments of patients from before the first entry of the ledger.
 
 A debt becomes a bill of its own, because payments, claims and write-offs belong to bills. The bill is issued
 today, with the next number of this year, and its due date is the date of the balance. So the numbers of

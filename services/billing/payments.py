@@ -49,7 +49,7 @@ def pay(
     if uses_credit:
         if ledger.credit_of(bill.patient_id) < applied:
             raise ClinicError("insufficient_credit", "The patient's credit is too low for this payment.")
-        ledger.move_credit(actor, bill, -applied, reference=reference)
+        ledger.move_credit(actor, bill, -applied, reference=reference, occurred_at=received_at)
     elif applied:
         ledger.post(
             actor,

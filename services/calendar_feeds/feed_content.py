@@ -7,9 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import icalendar
 from sqlalchemy import Row, Select, or_, select
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -18,6 +17,7 @@ from config import settings
 from enums import AppointmentStatus, CalendarDetail
 from errors import ClinicError, not_found
 from extensions import db
+from lazy_imports import LazyModule
 from models import Appointment, Base, CalendarFeed, Doctor, Patient, TimeOff, User
 from security import permissions
 from security.permissions import Actor, Permission
@@ -28,6 +28,11 @@ from services.calendar_feeds.feeds import token_hash
 from services.calendar_feeds.ical import CalendarEvent, event_uid
 from services.rows import execute_core
 from services.scheduling.availability import MAX_DURATION
+
+if TYPE_CHECKING:
+    import icalendar
+else:
+    icalendar = LazyModule("icalendar")
 
 FORMAT = "1"  # change it with each change of the documents: programs then read their feeds again
 RATE_OF_TOKEN = "60 per 10 minutes"  # noqa: S105 - a rate

@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-
-from icalendar import Calendar, Event, vCalAddress, vDuration, vText
+from typing import TYPE_CHECKING
 
 from config import settings
 from enums import AppointmentStatus
+from lazy_imports import LazyModule
 from models import Appointment
 from services import clock
 from services.calendar_feeds.time_zones import vtimezone
+
+if TYPE_CHECKING:
+    import icalendar
+else:
+    icalendar = LazyModule("icalendar")
 
 MEDIA_TYPE = "text/calendar"
 PRODUCT = "-//Clinic backend//Calendar//EN"
@@ -30,7 +35,7 @@ BUSY = (AppointmentStatus.SCHEDULED, AppointmentStatus.COMPLETED)
 
 @dataclass(frozen=True, slots=True)
 class CalendarEvent:
-    """An event of a calendar. `changed_at` is the last change of what it shows."""
+    """An event of a calendar. `changed_at` is the last change of its content."""
 
     uid: str
     start: datetime
@@ -55,11 +60,11 @@ def event_uid(entity: str, row_id: int, created_at: datetime) -> str:
 def feed_calendar(name: str, events: Sequence[CalendarEvent]) -> bytes:
     """Return the calendar of a feed."""
     calendar = _calendar()
-    calendar.add("name", vText(name))
-    calendar.add("x-wr-calname", vText(name))
-    calendar.add("x-wr-timezone", vText(settings().clinic_timezone))
+    calendar.add("name", icalendar.vText(name))
+    calendar.add("x-wr-calname", icalendar.vText(name))
+    calendar.add("x-wr-timezone", icalendar.vText(settings().clinic_timezone))
     calendar.add("refresh-interval", REFRESH_INTERVAL, parameters={"VALUE": "DURATION"})
-    calendar.add("x-published-ttl", vDuration(REFRESH_INTERVAL))
+    calendar.add("x-published-ttl", icalendar.vDuration(REFRESH_INTERVAL))
     return _with_events(calendar, events)
 
 
@@ -86,15 +91,17 @@ def appointment_calendar(
     return _with_events(calendar, [event], organizer)
 
 
-def _calendar() -> Calendar:
-    calendar = Calendar()
+def _calendar() -> icalendar.Calendar:
+    calendar = icalendar.Calendar()
     calendar.add("version", "2.0")
     calendar.add("prodid", PRODUCT)
     calendar.add("calscale", "GREGORIAN")
     return calendar
 
 
-def _with_events(calendar: Calendar, events: Sequence[CalendarEvent], organizer: str | None = None) -> bytes:
+def _with_events(
+    calendar: icalendar.Calendar, events: Sequence[CalendarEvent], organizer: str | None = None
+) -> bytes:
     """Return the calendar with the events, after the time zone that they refer to."""
     zone = settings().clinic_timezone
     if events and zone not in UTC_ZONES:
@@ -112,15 +119,15 @@ def _event_lines(event: CalendarEvent, _zone: str, organizer: str | None) -> byt
     """
     component = _component(event)
     if organizer is not None:
-        address = vCalAddress(f"mailto:{organizer}")
+        address = icalendar.vCalAddress(f"mailto:{organizer}")
         address.params["CN"] = event.summary
         component.add("organizer", address)
     lines: bytes = component.to_ical()
     return lines
 
 
-def _component(event: CalendarEvent) -> Event:
-    component = Event()
+def _component(event: CalendarEvent) -> icalendar.Event:
+    component = icalendar.Event()
     component.add("uid", event.uid)
     start, end = _period(event.start, event.end)
     component.add("dtstart", start)

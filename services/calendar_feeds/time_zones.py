@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from icalendar import Timezone, TimezoneDaylight, TimezoneStandard
+from lazy_imports import LazyModule
+
+if TYPE_CHECKING:
+    import icalendar
+else:
+    icalendar = LazyModule("icalendar")
 
 STEP = timedelta(days=1)  # no zone changes its offset twice in a day
 SECOND = timedelta(seconds=1)
 
 
 @lru_cache(maxsize=16)
-def vtimezone(key: str, first_year: int, last_year: int) -> Timezone:
+def vtimezone(key: str, first_year: int, last_year: int) -> icalendar.Timezone:
     """Return the VTIMEZONE of an IANA zone for local times of these years. Do not change the component."""
     zone = ZoneInfo(key)
     start, end = datetime(first_year - 1, 1, 1, tzinfo=UTC), datetime(last_year + 2, 1, 1, tzinfo=UTC)
-    component = Timezone()
+    component = icalendar.Timezone()
     component.add("tzid", key)
     component.add_component(_observance(zone, start, _offset(zone, start)))
     while start < end:
@@ -51,10 +57,10 @@ def _find_change(zone: ZoneInfo, low: datetime, high: datetime) -> datetime:
 
 def _observance(
     zone: ZoneInfo, onset: datetime, offset_before: timedelta
-) -> TimezoneStandard | TimezoneDaylight:
+) -> icalendar.TimezoneStandard | icalendar.TimezoneDaylight:
     """Return the offset that begins at `onset`, which RFC 5545 writes as local time of the offset before."""
     local = onset.astimezone(zone)
-    observance = TimezoneDaylight() if local.dst() else TimezoneStandard()
+    observance = icalendar.TimezoneDaylight() if local.dst() else icalendar.TimezoneStandard()
     observance.DTSTART = (onset + offset_before).replace(tzinfo=None)
     observance.TZOFFSETFROM = offset_before
     observance.TZOFFSETTO = _offset(zone, onset)

@@ -89,7 +89,7 @@ class Drawing:
 
 
 def text_width(text: str, *, size: int = SIZE) -> float:
-    """Return about how many pixels wide a text is."""
+    """Return the approximate width of a text in pixels."""
     return len(text) * size * _CHARACTER_WIDTH
 
 

@@ -6,12 +6,17 @@ import hashlib
 import struct
 import zlib
 from io import BytesIO
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from errors import ClinicError, invalid, not_found
+from lazy_imports import LazyModule
 from models import ClinicRecord
 from services.clinic import versions
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = LazyModule("PIL.Image")
 
 MAX_BYTES = 200_000
 MAX_SIDE = 2_000  # pixels; a small file may describe an image of many gigabytes

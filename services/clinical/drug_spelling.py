@@ -23,7 +23,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from services.clinical import drugs
+from services.clinical import drug_words, drugs
 from services.clinical.drugs import Allergen, Drug
 from services.patients.name_matching import has_digit, within_edits
 
@@ -95,7 +95,7 @@ def _recognize(
     name: str, resolve: Callable[[str], _Match | None], meaning: Callable[[_Match], Hashable]
 ) -> Recognized[_Match]:
     match = resolve(name)
-    text = drugs.fold(name)
+    text = drug_words.fold(name)
     understood: list[tuple[str, str]] = []
     ambiguous: list[tuple[str, tuple[str, ...]]] = []
     uncertain: list[str] = []
@@ -104,10 +104,14 @@ def _recognize(
         options: dict[Hashable, tuple[str, _Match | None]] = {}
         for candidate in sorted(_similar(word), key=_preference):
             corrected = resolve(_replace(text, word, candidate))
-            if drugs.is_general_word(candidate) or (corrected and candidate not in corrected.unknown_parts):
+            if drug_words.is_general_word(candidate) or (
+                corrected and candidate not in corrected.unknown_parts
+            ):
                 options.setdefault(corrected and meaning(corrected), (candidate, corrected))
         if len(options) > 1:
-            names = (candidate for candidate, _ in options.values() if not drugs.is_general_word(candidate))
+            names = (
+                candidate for candidate, _ in options.values() if not drug_words.is_general_word(candidate)
+            )
             ambiguous.append((word, tuple(names)))
         elif options.keys() - {current}:
             ((candidate, corrected),) = options.values()
@@ -139,7 +143,7 @@ def _preference(candidate: str) -> tuple[bool, bool]:
 def _unknown_words(text: str, match: Drug | Allergen | None) -> list[str]:
     """Return the words to compare: those that the table does not know, each once."""
     if match is None:
-        words, shortest = [word.text for word in drugs.split_words(text)], MIN_LETTERS
+        words, shortest = [word.text for word in drug_words.split_words(text)], MIN_LETTERS
     else:
         words, shortest = list(match.unknown_parts), MIN_LETTERS_BESIDE_A_NAME
     known = drugs.known_words()

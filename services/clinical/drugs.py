@@ -37,93 +37,30 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar, get_args
 
-from services.search_key import APOSTROPHES, search_key
+from services.clinical.drug_words import (
+    GENERAL_WORDS,
+    NAMES_LIKE_STRENGTHS,
+    SALT_WORDS,
+    Word,
+    allergen_words,
+    is_noise,
+    split_words,
+    suffixes,
+)
 
 # Increase it with every change of the table. The table holds the same version.
-DATA_VERSION: Final = "2026.3"
+DATA_VERSION: Final = "2026.4"
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "drugs.json.gz"
 
 AllergenKind = Literal["drug", "food", "environment", "animal", "venom", "contact", "excipient", "none"]
 _KIND_ORDER: Final = get_args(AllergenKind)  # an entry with several allergens gets the first kind
 MatchKind = Literal["ingredient", "class", "cross_reactivity"]
-
-# Salts and esters without an effect of their own. Procaine and salicylate are active substances, so that
-# "procaine penicillin" contains two ingredients.
-SALT_WORDS: Final = frozenset(
-    """
-    acetate acetonide acetyl adipate alafenamide anhydrous arginine aspartate axetil benzathine benzoate
-    besilate besylate bicarbonate bisulfate bitartrate bromide butyrate calcium camsylate caproate carbonate
-    chloride cilexetil citrate cypionate decanoate diacetate dihydrate dihydrochloride difumarate
-    dimeglumine dimesylate dipivoxil dipotassium dipropionate disodium disoproxil edisylate enanthate
-    epolamine erbumine estolate esylate etabonate etexilate ethanolate ethylsuccinate fosamil fumarate
-    furoate gluceptate gluconate hcl hemifumarate hemihydrate heptahydrate hexacetonide hexahydrate
-    hippurate hyclate hydrate hydrobromide hydrochloride hydrocholoride hydrogen iodide isethionate
-    kamedoxomil lactate lactobionate lauroxil magnesium malate maleate medoxomil meglumine mesilate mesylate
-    methylsulfate mofetil monohydrate monosodium napsylate nitrate octanoate olamine oxalate palmitate
-    pamoate pentahydrate phosphate picrate pidolate pivalate pivoxil polistirex porcine bovine potassium
-    probutate propanediol propionate proxetil pyrophosphate saccharate s-malate sodium solvate
-    stearate strontium succinate sulfate sulphate tannate tartrate tosylate trifenatate triflutate
-    trihydrate trometamol tromethamine undecanoate valerate xinafoate zinc
-    """.split()
-)
-_UNIT_WORDS = frozenset(
-    """
-    mg mcg ug μg ng g gm kg ml l dl iu unt unit units u meq mmol mol mci hr hrs hour hours day days week
-    weeks month actuat actuation dose doses puff puffs spray drop drops per percent w v x every daily once
-    twice od bd tds qds qid tid bid po stat nocte mane
-    hs qhs ac pc qd q4h q6h q8h q12h hourly hrly mls mu miu tsp am pm morning night bedtime
-    """.split()
-)
-_FORM_WORDS = frozenset(
-    """
-    tablet tablets tab tabs capsule capsules cap caps caplet caplets pill pills oral orally solution
-    suspension syrup elixir liquid linctus drink powder granules sachet sachets lozenge lozenges troche
-    gum injection injections injectable inj infusion infusions patches intravenous iv im sc subcutaneous
-    intramuscular vial ampoule ampule ampul syringe prefilled pen cartridge autoinjector auto injector kit
-    topical cream ointment gel lotion foam paste shampoo patch transdermal film strip suppository
-    suppositories rectal vaginal ring intrauterine system implant ophthalmic otic nasal eye ear inhaler
-    inhalation inhalant inhaled metered aerosol nebuliser nebulizer diskus turbuhaler hfa dry mucosal
-    sublingual buccal chewable dispersible effervescent orodisintegrating disintegrating odt soluble
-    coated enteric ec extended delayed modified sustained controlled prolonged immediate release er xr sr
-    cr mr la dr xl retard slow pack starter maintenance pediatric paediatric adult children infant generic
-    brand product form strength drug abuse deterrent package usp bp ph eur preservative free sterile in of
-    for the a an as needed prn only and with
-    accuhaler ds ellipta evohaler modulite nebules neonatal nexthaler respimat rotacaps syp syr turbohaler
-    t susp soln sol neb nebs nebulised nebulized supp supps pess pessary pessaries paint fluid fluids drip
-    amp amps ampoules vials bottle tube pr depot mouthwash gargle mix mixture i
-    """.split()
-)
-_ALLERGY_WORDS = frozenset(
-    """
-    allergy allergies allergic allergen hypersensitivity hypersensitive sensitivity sensitive intolerance
-    intolerant reaction reactions adverse anaphylaxis anaphylactic anaphylactoid angioedema rash hives
-    urticaria itching swelling nausea vomiting cough severe mild moderate unknown known suspected possible
-    confirmed history hx h o patient is has had to from by after due on disorder finding substance
-    situation propensity class group type types based medicine medicines medication medications drug drugs
-    antibiotic antibiotics agent agents compound compounds preparation preparations containing product
-    products derivative derivatives family all any other reported documented recorded stated at caused
-    causes shock or bronchospasm wheeze wheezing dyspnea dyspnoea diarrhea diarrhoea headache headaches
-    myalgia edema oedema swollen lip lips face facial tongue throat pruritus itchy blisters blistering
-    erythema jaundice collapse dizziness palpitations flushing upset stomach syndrome sjs ten dress
-    stevens johnson apnea apnoea following induced childhood child pt nos during while when taking given
-    """.split()
-)
-_GENERAL_WORDS = SALT_WORDS | _UNIT_WORDS | _FORM_WORDS | _ALLERGY_WORDS
-_SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
-# A strength may follow a name without a space: "Amoxil500mg". A shorter part belongs to the name: "MgSO4".
-_LEXEME = re.compile(r"[^\W\d_]{4,}(?=\d{2})|[^\W_]+|[/+,;&]")
-_NAMES_LIKE_STRENGTHS = frozenset({"3hp", "3tc", "4fdc", "5fu", "6mp"})
-_NUMERIC = re.compile(r"\d.*|x\d+|nda\d+")  # strengths, "x5 days"; RxNorm puts NDA numbers before names
-_BRACKET = re.compile(r"\[[^\]]*\]")
-_APOSTROPHE = re.compile(f"[{APOSTROPHES}]")
-_BRITISH_STEMS: Final = (("sulph", "sulf"), ("anaesth", "anesth"), ("oestr", "estr"), ("haem", "hem"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +78,7 @@ class Allergen:
     """A recorded allergen that the table knows. A food, a pollen or latex matches few or no drugs.
 
     `cross_reactive` holds pairs (ingredient, reason). `unknown_parts` cannot be checked: words that are not
-    in the table, and excipients.
+    in the table, excipients, and denials such as "none".
     """
 
     name: str
@@ -225,71 +162,12 @@ def _table() -> _DrugTable:
         return _load()
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
-    text: str
-    after_separator: bool  # the word follows "/", ",", "and" ..., or it is the first one
-
-
-def fold(text: str) -> str:
-    """Return the search keys of the words of a text. A long text is not cut.
-
-    The table separates the "s" of "St John's wort", so an apostrophe separates words.
-    """
-    return " ".join(search_key(part) for part in _APOSTROPHE.sub(" ", text).split())
-
-
-def split_words(text: str) -> list[_Word]:
-    """Return the words of a drug name as search keys, without punctuation and in American spelling."""
-    words: list[_Word] = []
-    after_separator = True
-    key = fold(text)
-    for british, american in _BRITISH_STEMS:
-        key = key.replace(british, american)
-    for word in _LEXEME.findall(key):
-        if word in _SEPARATORS:
-            after_separator = True
-        else:
-            words.append(_Word(word, after_separator))
-            after_separator = False
-    return words
-
-
-def normalize(text: str) -> str:
-    """Return a name in the form that the table uses as a key."""
-    return " ".join(word.text for word in split_words(text))
-
-
-def allergen_key(text: str) -> str:
-    """Return a recorded allergen in the form that the table uses as a key: without "allergy", "drug" ..."""
-    return " ".join(word.text for word in _allergen_words(text))
-
-
-def _allergen_words(text: str) -> list[_Word]:
-    return [word for word in split_words(text) if word.text not in _ALLERGY_WORDS]
-
-
-def is_noise(word: str) -> bool:
-    """Return True for a strength, unit, dose form or salt. These words do not name an active ingredient."""
-    return (
-        word in SALT_WORDS
-        or word in _UNIT_WORDS
-        or word in _FORM_WORDS
-        or (_NUMERIC.fullmatch(word) is not None and word not in _NAMES_LIKE_STRENGTHS)
-    )
-
-
 @functools.cache
 def known_words() -> frozenset[str]:
     """Return the words of all names and allergens, and the words that do not name a substance."""
     table = _table()
     words = {word for phrase in (*table.names, *table.terms) for word in phrase.split()}
-    return frozenset(words | _GENERAL_WORDS)
-
-
-def is_general_word(word: str) -> bool:
-    """Return True for a word that does not name a substance by itself, such as "tablet" or "rash"."""
-    return word in _GENERAL_WORDS
+    return frozenset(words | GENERAL_WORDS)
 
 
 def is_generic_word(word: str) -> bool:
@@ -308,18 +186,22 @@ def resolve(name: str) -> Drug | None:
     Case, strengths, dose forms and salts do not matter. Some brands are sold with different ingredients.
     Such a brand means the ingredients that all its products share. If they share none, it means all of them.
     A salt is a medicine if it is alone ("Zinc 20 mg"), and a part of the name beside another word.
+    An unknown suffix of a trade name may add an ingredient ("Concor AM"). It is one of the unknown parts.
     """
     table = _table()
-    words = split_words(_BRACKET.sub(" ", name))
+    words = split_words(name)
     ingredients = table.names.get(" ".join(word.text for word in words))
     if ingredients is not None:
         return _drug(frozenset(ingredients), (), table)
-    for candidate in (words, split_words(name)):  # the brand in brackets counts only if the rest is unknown
-        alone = _words_alone(candidate)
-        matches, unknown = _scan(candidate, functools.partial(_find_ingredients, alone=alone, table=table))
-        if matches:
-            return _drug(_ingredients_of(matches, table), unknown, table)
-    return None
+    alone = _words_alone(words)
+    matches, unknown = _scan(words, functools.partial(_find_ingredients, alone=alone, table=table))
+    return _drug(_ingredients_of(matches, table), unknown, table) if matches else None
+
+
+def find_medicines(text: str) -> frozenset[str]:
+    """Return the ingredients that a free text names. Advice about water and alcohol names none."""
+    drug = resolve(text)
+    return frozenset() if drug is None else drug.ingredients - _table().diluents_and_gases - {"alcohol"}
 
 
 def _ingredients_of(matches: list[tuple[str, tuple[str, ...]]], table: _DrugTable) -> frozenset[str]:
@@ -343,7 +225,7 @@ def _classes_of(ingredients: Iterable[str], table: _DrugTable) -> frozenset[str]
     return frozenset().union(*(table.classes_of[ingredient] for ingredient in ingredients))
 
 
-def _words_alone(words: list[_Word]) -> frozenset[str]:
+def _words_alone(words: list[Word]) -> frozenset[str]:
     """Return the words that are the only name between two separators, such as "ABC" in "ABC 600/3TC 300".
 
     The first salt is the name if there is no other one: "Zinc 20 mg".
@@ -362,12 +244,12 @@ def _find_ingredients(phrase: str, alone: frozenset[str], table: _DrugTable) -> 
     # One to three letters beside other words are more likely an abbreviation than a brand.
     # A salt beside another word belongs to it.
     is_long = len(phrase) > 3 and phrase not in SALT_WORDS
-    is_clear = phrase in alone or " " in phrase or is_long or phrase in _NAMES_LIKE_STRENGTHS
+    is_clear = phrase in alone or " " in phrase or is_long or phrase in NAMES_LIKE_STRENGTHS
     return table.names.get(phrase) if is_clear else None
 
 
 def _scan(
-    words: list[_Word], find: Callable[[str], _Match | None]
+    words: list[Word], find: Callable[[str], _Match | None]
 ) -> tuple[list[tuple[str, _Match]], tuple[str, ...]]:
     """Return the matches from left to right, the longest phrase first, and the words that match nothing."""
     matches: list[tuple[str, _Match]] = []
@@ -378,6 +260,8 @@ def _scan(
             phrase = " ".join(word.text for word in words[start:end])
             if (match := find(phrase)) is not None:
                 matches.append((phrase, match))
+                if not all(word in _table().generic_words for word in phrase.split()):
+                    unknown += suffixes(words[end : end + 2])
                 # "calcium, zinc" and "calcium zinc" are two allergens: a metal has no salt to skip
                 start = end if is_noise(phrase) else _skip_salts(words, end)
                 break
@@ -388,7 +272,7 @@ def _scan(
     return matches, tuple(unknown)
 
 
-def _skip_salts(words: list[_Word], start: int) -> int:
+def _skip_salts(words: list[Word], start: int) -> int:
     """Return the position after the salt of a name: "dexamethasone sodium phosphate" is one substance."""
     while start < len(words) and not words[start].after_separator and is_noise(words[start].text):
         start += 1
@@ -404,7 +288,7 @@ def resolve_allergen(text: str) -> Allergen | None:
     text are combined.
     """
     table = _table()
-    words = _allergen_words(text)
+    words = allergen_words(text)
     alone = _words_alone(words)
     matches, unknown = _scan(
         words,
@@ -412,12 +296,17 @@ def resolve_allergen(text: str) -> Allergen | None:
             _find_term(phrase, table) or _term_of_drug(_find_ingredients(phrase, alone, table), table)
         ),
     )
+    if all(term.kind == "none" for _, term in matches):
+        # "antibiotics" describes another name, and is a general word if there is none
+        general, _ = _scan(split_words(text), lambda phrase: _find_term(phrase, table))
+        matches = general or matches
     if not matches:
         return None
     terms = [term for _, term in matches]
     kinds: list[AllergenKind] = sorted({term.kind for term in terms}, key=_KIND_ORDER.index)
-    # An excipient may be in any product, and the table does not hold which ones.
-    unchecked = tuple(phrase for phrase, term in matches if term.kind == "excipient")
+    # An excipient may be in any product, and the table does not hold which ones. A denial beside other words
+    # may be about something else: "no antibiotics".
+    unchecked = tuple(phrase for phrase, term in matches if term.kind in ("excipient", "none"))
     return Allergen(
         name=" / ".join(phrase for phrase, _ in matches),
         kind=kinds[0],

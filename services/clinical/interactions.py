@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from services.clinical.drugs import DATA_VERSION, Drug, split_words
+from services.clinical.drug_words import split_words
+from services.clinical.drugs import DATA_VERSION, Drug
 
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "interactions.json.gz"
 
@@ -41,8 +42,17 @@ _LOCAL_FORMS: Final = frozenset(
     liletta jaydess levosert
     """.split()
 )
-# A gel or ointment for these places is absorbed.
-_ABSORBED_FORMS: Final = frozenset("oral dental buccal oromucosal rectal transdermal".split())
+# A gel or ointment for these places is absorbed. A "soft gel" or "gel capsule" is swallowed. A name with a
+# skin form and a form for the whole body ("tablets and gel") may mean either.
+_ABSORBED_FORMS: Final = frozenset(
+    """
+    oral orally dental buccal oromucosal rectal transdermal
+    capsule capsules cap caps caplet caplets tablet tablets tab tabs pill pills soft softgel softgels liquid
+    liqui liquigel syrup suspension elixir sachet sachets granules dispersible effervescent chewable coated
+    injection injections injectable inj infusion intravenous iv im intramuscular subcutaneous sc
+    suppository suppositories supp supps
+    """.split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,6 @@ def _counterparts(entry: Interaction, ingredient: str, drug: Drug, other_drug: D
 
 @functools.lru_cache(maxsize=4096)
 def is_local_form(name: str) -> bool:
-    """Return True if the name contains a skin, eye or ear form, or an intrauterine system."""
+    """Return True if the only form in the name is one for skin, eye or ear, or an intrauterine system."""
     words = {word.text for word in split_words(name)}
     return bool(words & _LOCAL_FORMS) and not words & _ABSORBED_FORMS

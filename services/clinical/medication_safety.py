@@ -12,6 +12,7 @@ A patient takes the medications of current therapies and the home medications of
 `services.clinical.therapy` defines the last day of a therapy. A dispensed medication stays in the check while
 its supply lasts.
 
+Free text is not checked. A medicine in it gives the warning `unchecked`, now and at later prescriptions.
 Medications and allergies that are not in the table give a warning with the code `unchecked`. A name with one
 typing error is checked as the name that it resembles. It gives a warning with the code `understood_as`. If it
 resembles a trade name, it also gives `unchecked`, because it may be another trade name. A patient without
@@ -23,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from textwrap import shorten
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
@@ -38,7 +40,8 @@ from services.clinical.drug_spelling import Recognized
 from services.clinical.drugs import Allergen, Drug
 from services.search_key import search_key
 
-# {code, medication, with, prescription_id, message}; an interaction also has {severity, source}
+# {code, medication, with, prescription_id, message}; an interaction also has {severity, source}, and an
+# allergy has {allergy}: the substance with severity and reaction
 Alert = dict[str, Any]
 SafetyWarning = dict[str, str]  # {code, message}, and `medication` if it is about one
 
@@ -61,6 +64,7 @@ NOT_ASKED_WARNING: SafetyWarning = {
 # The same names occur often, and the table does not change while the process runs.
 _recognize_drug = lru_cache(maxsize=4096)(drug_spelling.recognize_drug)
 _recognize_allergen = lru_cache(maxsize=4096)(drug_spelling.recognize_allergen)
+_find_medicines = lru_cache(maxsize=1024)(drugs.find_medicines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class MedicationRecord:
     patient_id: int
     allergies: list[RecordedAllergy] = field(default_factory=list)
     medications: list[CurrentMedication] = field(default_factory=list)
+    free_texts: list[CurrentMedication] = field(default_factory=list)  # prescriptions without medications
     no_known_allergies: bool = False
 
     @property
@@ -118,6 +123,10 @@ def is_current_therapy() -> ColumnElement[bool]:
     )
 
 
+def _is_valid_today() -> ColumnElement[bool]:
+    return or_(Prescription.expires_on.is_(None), Prescription.expires_on >= clock.today())
+
+
 def load_records(patient_ids: Collection[int]) -> dict[int, MedicationRecord]:
     """Return the medication records of the patients by id; three queries for any number of patients."""
     records = {patient_id: MedicationRecord(patient_id) for patient_id in patient_ids}
@@ -138,13 +147,21 @@ def load_records(patient_ids: Collection[int]) -> dict[int, MedicationRecord]:
             records[patient_id].allergies.append(RecordedAllergy(substance, reaction, severity))
         records[patient_id].no_known_allergies = none_known_at is not None
     prescribed = (
-        select(Prescription.patient_id, Prescription.id, PrescribedMedication.name)
-        .join(PrescribedMedication, PrescribedMedication.prescription_id == Prescription.id)
-        .where(Prescription.patient_id.in_(records), is_current_therapy())
-        .order_by(PrescribedMedication.id)
+        select(Prescription.patient_id, Prescription.id, PrescribedMedication.name, Prescription.details)
+        .outerjoin(PrescribedMedication, PrescribedMedication.prescription_id == Prescription.id)
+        .where(
+            Prescription.patient_id.in_(records),
+            is_current_therapy(),
+            or_(PrescribedMedication.id.is_not(None), _is_valid_today()),
+        )
+        .order_by(PrescribedMedication.id, Prescription.id)
     )
-    for patient_id, number, name in db.session.execute(prescribed):
-        records[patient_id].medications.append(CurrentMedication(name, f"prescription {number}", number))
+    for patient_id, number, name, details in db.session.execute(prescribed):
+        record, source = records[patient_id], f"prescription {number}"
+        if name is not None:
+            record.medications.append(CurrentMedication(name, source, number))
+        elif _find_medicines(details or ""):
+            record.free_texts.append(CurrentMedication(shorten(details, 100), source, number))
     at_home = (
         select(MedicalHistory.patient_id, HomeMedication.name)
         .join(HomeMedication, HomeMedication.medical_history_id == MedicalHistory.id)
@@ -201,15 +218,11 @@ def _allergy_alerts(name: str, drug: Drug, allergy: RecordedAllergy) -> list[Ale
     for match in drugs.match_allergy(drug, allergen):
         reason = match.ingredient if match.kind == "ingredient" else f"{match.ingredient} ({match.name})"
         reasons.setdefault(ALERT_CODES[match.kind], []).append(reason)
-    return [
-        _alert(
-            code,
-            name,
-            allergy.substance,
-            f"{name} contains {', '.join(of_code)}; the patient's recorded allergy: {allergy}.",
-        )
-        for code, of_code in reasons.items()
-    ]
+    alerts = []
+    for code, of_code in reasons.items():
+        message = f"{name} contains {', '.join(of_code)}; the patient's recorded allergy: {allergy}."
+        alerts.append(_alert(code, name, allergy.substance, message) | {"allergy": str(allergy)})
+    return alerts
 
 
 def _duplicate_alerts(name: str, drug: Drug, other: CurrentMedication) -> list[Alert]:
@@ -251,11 +264,27 @@ def _interaction_alerts(name: str, drug: Drug, other: CurrentMedication) -> list
 
 
 def find_warnings(
-    names: Sequence[str], record: MedicationRecord, prescription_id: int | None = None
+    names: Sequence[str],
+    record: MedicationRecord,
+    prescription_id: int | None = None,
+    details: str | None = None,
 ) -> list[SafetyWarning]:
-    """Return the warnings for the medications of one prescription, or for its free text without any."""
-    warnings = find_unchecked(names, record, prescription_id) if names else [FREE_TEXT_WARNING]
+    """Return the warnings for the medications of one prescription, and for medicines in its free text."""
+    if names:
+        warnings = find_unchecked(names, record, prescription_id) + _find_in_details(details or "", names)
+    else:
+        warnings = [FREE_TEXT_WARNING]
     return warnings if record.allergies_asked else [*warnings, NOT_ASKED_WARNING]
+
+
+def _find_in_details(details: str, names: Iterable[str]) -> list[SafetyWarning]:
+    """Return a warning if the free text names a medicine that is not among the medications."""
+    listed = frozenset().union(*(drug.ingredients for name in names if (drug := _recognize_drug(name).match)))
+    unlisted = _find_medicines(details) - listed
+    if not unlisted:
+        return []
+    message = f"The details name {', '.join(sorted(unlisted))}. {FREE_TEXT_WARNING['message']}"
+    return [{"code": "unchecked", "message": message}]
 
 
 def find_unchecked(
@@ -275,7 +304,14 @@ def find_unchecked(
         (f"{medication.source}: {medication.name}", _recognize_drug(medication.name))
         for medication in record.medications_except(prescription_id)
     ]
-    unknown = "; ".join(entry + _similar(found) for entry, found in entries if _is_unknown(found))
+    unknown = "; ".join(
+        [entry + _similar(found) for entry, found in entries if _is_unknown(found)]
+        + [
+            f"{text.source}: {text.name}"
+            for text in record.free_texts
+            if text.prescription_id != prescription_id
+        ]
+    )
     warnings = [
         {"code": "understood_as", "message": _understood(entry, found)}
         for entry, found in entries
@@ -348,11 +384,12 @@ def check(
     `forbidden` if the user may not prescribe.
     """
     record = load_records([patient_id])[patient_id]
-    known = {_alert_key(alert) for alert in overridden}
+    overridden = list(overridden)
     new = [
         alert
         for alert in find_alerts(names, record, prescription_id)
-        if _alert_key(alert) not in known and (only is None or alert["medication"] in only)
+        if (only is None or alert["medication"] in only)
+        and not any(_is_same(alert, known) for known in overridden)
     ]
     if not new:
         return []
@@ -370,6 +407,15 @@ def check(
         "overridden_at": clock.now().isoformat(),
     }
     return [alert | override for alert in new]
+
+
+def _is_same(alert: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Return True if two alerts are equal. A new severity or reaction of an allergy makes a new alert.
+
+    Alerts of earlier versions have no `allergy`.
+    """
+    same_allergy = known.get("allergy") in (None, alert.get("allergy"))
+    return same_allergy and _alert_key(alert) == _alert_key(known)
 
 
 def _alert_key(alert: Mapping[str, Any]) -> tuple[str, str, str, int | None]:

@@ -185,7 +185,9 @@ def add_computed_fields(_actor: Actor, rows: Sequence[Prescription]) -> None:
     current = [row for row in rows if _is_current(row)]
     records = medication_safety.load_records({row.patient_id for row in current}) if current else {}
     for row in current:
-        row.warnings = medication_safety.find_warnings(medication_names(row), records[row.patient_id], row.id)
+        row.warnings = medication_safety.find_warnings(
+            medication_names(row), records[row.patient_id], row.id, row.details
+        )
 
 
 def current_status(row: Prescription) -> Status:

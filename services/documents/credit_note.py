@@ -11,7 +11,7 @@ from services.documents.blocks import Block, paragraph, sums
 from services.documents.invoice import item_table
 from services.documents.language import DocumentLanguage
 from services.documents.pages import Stationery, patient_lines
-from services.documents.verification import verification_code
+from services.documents.qr_code import verification_code
 
 
 def credit_note(bill: Billing, note: CreditNote, paper: Stationery) -> bytes:

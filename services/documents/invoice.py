@@ -18,7 +18,7 @@ from services.billing.opening_balances import DESCRIPTION
 from services.documents.blocks import Block, paragraph, sums, table
 from services.documents.language import DocumentLanguage
 from services.documents.pages import Stationery, patient_lines
-from services.documents.verification import verification_code
+from services.documents.qr_code import verification_code
 
 
 def invoice(bill: Billing, paper: Stationery) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -37,7 +38,7 @@ class DocumentLanguage:
 
     def money(self, amount: Decimal) -> str:
         """Return an amount with its currency."""
-        return format_currency(amount, settings().currency, locale=self.locale)
+        return money_text(amount, self.locale)
 
     def amount(self, amount: Decimal) -> str:
         """Return an amount without currency, with all its places: for columns of amounts."""
@@ -86,6 +87,16 @@ class DocumentLanguage:
     def local_day(self, instant: datetime) -> str:
         """Return the date of an instant in the time zone of the clinic."""
         return self.day(clock.local(instant).date())
+
+
+def money_text(amount: Decimal, locale: Locale) -> str:
+    """Return an amount with its currency, with the places of ISO 4217.
+
+    CLDR writes some currencies without their places, such as HUF and IDR. A printed total would be rounded.
+    """
+    pattern = copy(locale.currency_formats["standard"])
+    pattern.frac_prec = (settings().currency_places,) * 2
+    return format_currency(amount, settings().currency, pattern, locale, currency_digits=False)
 
 
 def document_language(*preferred: str | None, clinic_locale: str) -> DocumentLanguage:

@@ -12,7 +12,7 @@ from services.audit import audit_log
 from services.documents.blocks import Block, paragraph, signature
 from services.documents.language import DocumentLanguage
 from services.documents.pages import DocumentOptions, Stationery, stationery
-from services.documents.verification import verification_code
+from services.documents.qr_code import verification_code
 
 
 def letter_document(actor: Actor, letter: Letter, options: DocumentOptions) -> bytes:

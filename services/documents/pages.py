@@ -73,7 +73,7 @@ class Stationery:
                 "clinic": self._letterhead(),
                 "facts": facts(facts_of),
                 "addressee": list(addressee),
-                # a second page that was separated still says what it is about
+                # a second page that was separated still names its subject
                 "running_title": [
                     self.clinic.legal_name or self.clinic.name,
                     title,

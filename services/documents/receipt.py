@@ -16,7 +16,7 @@ from services.billing.ledger import ZERO
 from services.documents.blocks import Block, sums
 from services.documents.invoice import payment_table, settlements
 from services.documents.pages import Stationery, patient_lines
-from services.documents.verification import verification_code
+from services.documents.qr_code import verification_code
 
 
 def receipt_of_bill(bill: Billing, paper: Stationery) -> bytes:

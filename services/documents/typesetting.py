@@ -13,12 +13,16 @@ import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import typst
+from typing import TYPE_CHECKING, Any
 
 from config import ROOT, settings
 from errors import ClinicError
+from lazy_imports import LazyModule
+
+if TYPE_CHECKING:
+    import typst
+else:
+    typst = LazyModule("typst")
 
 TEMPLATES = Path(__file__).parent / "templates"
 FONTS = ROOT / "data" / "fonts"

@@ -127,7 +127,7 @@ def rights_changed() -> ClinicError:
 
 @dataclass(frozen=True)
 class ExportTask:
-    """What a job writes: the members of its export."""
+    """The members of an export that its job needs."""
 
     id: int
     user_id: int

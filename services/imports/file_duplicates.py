@@ -17,7 +17,7 @@ MAX_SHARING = 200
 
 @dataclass
 class FileDuplicates:
-    """The accepted rows of a file by what identifies them: key -> number of the first row."""
+    """The accepted rows of a file by their identifying values: key -> number of the first row."""
 
     kind: ImportKind
     keys: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -69,7 +69,7 @@ ROWS: ListSpec[ImportedRow] = ListSpec(
 
 
 class Options(TypedDict, total=False):
-    """The options of an import: how the file is written, and what happens to duplicates and errors."""
+    """The options of an import: the format of the file, and the treatment of duplicates and errors."""
 
     encoding: str | None
     delimiter: str | None
@@ -121,7 +121,7 @@ def add_details(actor: Actor, rows: Sequence[Import]) -> None:
 
 
 def _progress(row: Import) -> int:
-    """Return how much of the current or last run is done, in percent."""
+    """Return the progress of the current or last run in percent."""
     processed = {
         ImportState.UPLOADED: 0,
         ImportState.CHECKING: row.ready + row.skipped + row.refused,

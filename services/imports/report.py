@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from datetime import date, datetime, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import xlsxwriter
 from sqlalchemy import Row, select
 
+from lazy_imports import LazyModule
 from models import Import, ImportedRow
 from services.imports.content import ReadFile, file_removed
 from services.rows import execute_core
 from services.spreadsheets.cells import Cell, CellError
+
+if TYPE_CHECKING:
+    import xlsxwriter
+else:
+    xlsxwriter = LazyModule("xlsxwriter")
 
 TITLES = ("Row", "State", "Field", "Problem")
 MAX_CELL = 32_767  # characters that a cell of a workbook holds

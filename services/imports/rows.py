@@ -1,4 +1,4 @@
-"""One row of an import: what to do with it, and the calls of the services, inside a savepoint."""
+"""One row of an import: its action, and the calls of the services, inside a savepoint."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _guarded(row: FileRow, call: Callable[[], Outcome]) -> Outcome:
         return refused(row, *problems_of(refusal))
     except IntegrityError as error:
         code, field, message = CONSTRAINTS.get(
-            constraint_name(error) or "", ("conflict", None, "This conflicts with what is stored.")
+            constraint_name(error) or "", ("conflict", None, "The row conflicts with the stored data.")
         )
         return refused(row, problem_of(field, code, message))
     except DataError:

@@ -49,7 +49,7 @@ from services.imports.rows import (
     with_versions,
 )
 from services.jobs.failures import Dead
-from services.jobs.transactions import rehearsal, transaction, with_retries
+from services.jobs.transactions import rolled_back_transaction, transaction, with_retries
 from services.rows import execute_core, get_or_404, lock_rows
 from services.spreadsheets.reading import SourceRow
 
@@ -61,7 +61,7 @@ _SOURCES: Any = ImportSource.__table__
 
 def _load(import_id: int, state: ImportState) -> tuple[ImportPlan, OnError, Sequence[SourceRow]] | None:
     """Return the plan and the rows of the file, or None if the run has already ended."""
-    with rehearsal():
+    with rolled_back_transaction():
         row = get_or_404(Import, import_id)
         if row.state is not state:
             return None
@@ -76,7 +76,7 @@ def _load(import_id: int, state: ImportState) -> tuple[ImportPlan, OnError, Sequ
 
 
 def dry_run(import_id: int) -> None:
-    """Process all rows of the file without any effect, and store what applying would do with each."""
+    """Process all rows of the file without any effect, and store the result that each would have."""
     loaded = with_retries(partial(_load, import_id, ImportState.CHECKING))
     if loaded is None:
         return
@@ -87,7 +87,7 @@ def dry_run(import_id: int) -> None:
     following = iter(rows)
     batch: list[FileRow] = []
     while batch := batch + [read_row(plan, row) for row in islice(following, BATCH - len(batch))]:
-        outcomes = run_batch(partial(_rehearse, plan, batch, duplicates))
+        outcomes = run_batch(partial(_dry_run_batch, plan, batch, duplicates))
         with_retries(partial(_store, plan, outcomes))
         for outcome in outcomes:
             digest.update(_digest_line(outcome))
@@ -102,16 +102,16 @@ def _forget_last_run(plan: ImportPlan) -> None:
         execute_core(update(Import).where(Import.id == plan.import_id).values(**values))
 
 
-def _rehearse(plan: ImportPlan, batch: Sequence[FileRow], duplicates: FileDuplicates) -> list[Outcome]:
+def _dry_run_batch(plan: ImportPlan, batch: Sequence[FileRow], duplicates: FileDuplicates) -> list[Outcome]:
     """Return the outcomes of the rows, or of the first ones if they take long."""
     outcomes: list[Outcome] = []
-    with rehearsal() as actor:
+    with rolled_back_transaction() as actor:
         plan.kind.lock([row.row for row in batch if row.row is not None])
         matches = find_matches(plan, batch)
         versions = versions_of(plan.kind, {i for match in matches.values() for i in match.entity_ids})
         end = time.monotonic() + BATCH_SECONDS
         for row in batch:
-            outcome = _rehearse_row(plan, actor, row, matches[row.number], duplicates)
+            outcome = _dry_run_row(plan, actor, row, matches[row.number], duplicates)
             if outcome.state is State.APPLIED:
                 is_update = outcome.action is ImportAction.UPDATE
                 entity_id = outcome.entity_id if is_update else None
@@ -129,7 +129,7 @@ def _rehearse(plan: ImportPlan, batch: Sequence[FileRow], duplicates: FileDuplic
     return outcomes
 
 
-def _rehearse_row(
+def _dry_run_row(
     plan: ImportPlan, actor: Actor, row: FileRow, match: Match, duplicates: FileDuplicates
 ) -> Outcome:
     if row.row is None:
@@ -227,7 +227,7 @@ def apply(import_id: int) -> None:
 
 
 def _failure(import_id: int) -> str | None:
-    with rehearsal():
+    with rolled_back_transaction():
         return get_or_404(Import, import_id).failure
 
 

@@ -27,7 +27,7 @@ from services.imports.batches import BATCH, BATCH_SECONDS, run_batch, save_count
 from services.imports.content import ImportPlan, Problem, plan_of, problem_of, problems_of
 from services.imports.kinds import ImportKind
 from services.imports.rows import versions_of
-from services.jobs.transactions import rehearsal, transaction, with_retries
+from services.jobs.transactions import rolled_back_transaction, transaction, with_retries
 from services.rows import execute_core, get_or_404, lock_rows
 
 _CHANGED = problem_of(None, "changed_since", "changed since; not undone")
@@ -82,7 +82,7 @@ def take_back(plan: ImportPlan) -> None:
 
 
 def _load(import_id: int, state: ImportState) -> ImportPlan | None:
-    with rehearsal():
+    with rolled_back_transaction():
         row = get_or_404(Import, import_id)
         return plan_of(row) if row.state is state else None
 

@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from fractions import Fraction
 
 from sqlalchemy import func, select
 
@@ -122,7 +123,7 @@ def find_alerts() -> StockAlerts:
     return alerts
 
 
-def _item_alert(item: InventoryItem, available: int, open_need: int, rate: float) -> ItemAlert:
+def _item_alert(item: InventoryItem, available: int, open_need: int, rate: Fraction) -> ItemAlert:
     expected = available - open_need - rate * LEAD_DAYS
     is_due = available <= item.min_quantity or expected < item.min_quantity
     missing = item.min_quantity + 1 + open_need + math.ceil(rate * COVER_DAYS) - available
@@ -140,7 +141,7 @@ def _item_alert(item: InventoryItem, available: int, open_need: int, rate: float
         quantity=item.quantity,
         available=available,
         min_quantity=item.min_quantity,
-        daily_use=round(rate, 2),
+        daily_use=round(float(rate), 2),
         days_left=int(available / rate) if rate else None,
         open_need=open_need,
         reorder=reorder,
@@ -153,8 +154,11 @@ def _round_up(units: int, pack: int) -> int:
     return -(-units // pack) * pack
 
 
-def daily_use(items: Iterable[InventoryItem], today: date) -> dict[int, float]:
-    """Return the units used per day in stock, by item id, over `DEMAND_DAYS` days including today."""
+def daily_use(items: Iterable[InventoryItem], today: date) -> dict[int, Fraction]:
+    """Return the units used per day in stock, by item id, over `DEMAND_DAYS` days including today.
+
+    They are exact: 31 units in 30 days are 31 units for the next 30 days. With floats they would be 32.
+    """
     first_day = today - timedelta(days=DEMAND_DAYS - 1)
     statement = select(
         StockMovement.item_id, StockMovement.created_at, StockMovement.quantity, StockMovement.type
@@ -168,8 +172,10 @@ def daily_use(items: Iterable[InventoryItem], today: date) -> dict[int, float]:
         of_day[0] += change
         of_day[1] += max(change, 0)
     return {
-        item.id: max(used[item.id], 0)
-        / max(_days_in_stock(item.quantity, changes[item.id], today), MIN_DEMAND_DAYS)
+        item.id: Fraction(
+            max(used[item.id], 0),
+            max(_days_in_stock(item.quantity, changes[item.id], today), MIN_DEMAND_DAYS),
+        )
         for item in items
     }
 

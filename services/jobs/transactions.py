@@ -66,7 +66,7 @@ def with_retries(call: Callable[[], Result]) -> Result:
 
 
 def keep_trying(store: Callable[[], Result]) -> Result:
-    """Call a function that stores a result in a transaction, and return what it returns.
+    """Call a function that stores a result in a transaction, and return its value.
 
     While the database is away, call it again for the time of a lease: the result is known to nobody else.
     """
@@ -81,8 +81,8 @@ def keep_trying(store: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def rehearsal() -> Iterator[Actor]:
-    """Run one transaction as `transaction` does, and roll it back."""
+def rolled_back_transaction() -> Iterator[Actor]:
+    """Run one transaction as the system user "job worker", and roll it back."""
     try:
         yield WORKER
     finally:

@@ -121,9 +121,11 @@ def _comparison(column: ListColumn, op: str, value: Any) -> ColumnElement[bool]:
     expression = column.expression
     if op == "like":
         return or_(*(_contains_part(column, part) for part in value))
-    if column.unique is not None and op in ("eq", "in"):
-        expression = column.unique
-        value = [unique_key(each) for each in value] if op == "in" else unique_key(value)
+    if op in ("eq", "in"):
+        for keys, key_of in ((column.folded, search_key), (column.unique, unique_key)):
+            if keys is not None:
+                expression = keys
+                value = [key_of(each) for each in value] if op == "in" else key_of(value)
     values = value if op == "in" else [value]
     if column.kind is Kind.INSTANT and any(not isinstance(each, datetime) for each in values):
         return or_(*(_compare_instant(expression, op, each) for each in values))

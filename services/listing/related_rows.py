@@ -72,6 +72,7 @@ def patient_column(foreign_key: Any) -> ListColumn:
         patient.name,
         nullable=False,
         contains=partial(search_column.name_contains_part, patient),
+        folded=patient.name_fold,
         related=RelatedRow(patient, foreign_key),
         max_rows=MAX_JOINS,
     )
@@ -93,6 +94,7 @@ def _name_column(entity: Any, foreign_key: Any, *, nullable: bool) -> ListColumn
         entity.name,
         nullable=nullable,
         contains=partial(contains, entity.name_fold),
+        folded=entity.name_fold,
         related=RelatedRow(entity, foreign_key),
     )
 

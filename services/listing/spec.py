@@ -118,6 +118,7 @@ class ListColumn:
 
     - `values`: the values of an enum.
     - `contains` returns the condition that the search key of a text contains a part of a search key.
+    - `folded`: the search keys of a name, which are compared in place of the name.
     - `unique`: the form in which unique texts are compared.
     - `related`: the related row that has the column, if it is not a column of the list itself.
     - `max_rows`: the number of rows for which the database computes the value in less than a second.
@@ -128,6 +129,7 @@ class ListColumn:
     values: tuple[str, ...] = ()
     nullable: bool = True
     contains: Callable[[str], ColumnElement[bool]] | None = None
+    folded: Any = None
     unique: Any = None
     related: RelatedRow | None = None
     max_rows: int | None = None
@@ -209,6 +211,7 @@ class ListSpec(Generic[Row]):
                     values,
                     nullable=bool(column.columns[0].nullable),
                     contains=None if search_keys is None else partial(contains, search_keys),
+                    folded=search_keys,
                     unique=getattr(self.model, f"{key}_key", None),
                 )
         return columns | dict(self.computed)

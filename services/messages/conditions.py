@@ -24,14 +24,14 @@ def still_holds(message: Message) -> bool:
     It locks the appointment until the end of the transaction: nobody can move or cancel it meanwhile.
     """
     if message.kind in OF_APPOINTMENT:
-        return _appointment_is_as_told(message)
+        return _appointment_is_unchanged(message)
     if message.kind is MessageKind.INVOICE:
         bill = db.session.get(Billing, message.billing_id, populate_existing=True)
         return bill is not None and bill.voided_at is None and bill.patient_id == message.patient_id
     return message.visit_id is not None and needs_follow_up(message.visit_id)
 
 
-def _appointment_is_as_told(message: Message) -> bool:
+def _appointment_is_unchanged(message: Message) -> bool:
     statement = select(Appointment).where(Appointment.id == message.appointment_id).with_for_update(read=True)
     row = db.session.scalars(statement.execution_options(populate_existing=True)).one()
     if row.patient_id != message.patient_id:

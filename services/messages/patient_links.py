@@ -1,4 +1,4 @@
-"""What a patient does by a link in a message: confirm or cancel an appointment, end messages on a channel.
+"""Actions of a patient by a link in a message: confirm or cancel an appointment, end messages on a channel.
 
 A token that is unknown, of another purpose, or dead gives the same 404.
 """

@@ -161,7 +161,7 @@ def _is_due(message: Message, *, holds: bool) -> bool:
 
 
 def _start(message: Message, attempt: int, provider: Provider) -> OutgoingMessage:
-    """Set the message to `sending` and return what to send."""
+    """Set the message to `sending` and return its content."""
     clinic = clinic_record()
     patient, appointment = message.patient, _appointment_of(message)
     recipient = contacts.address_of(patient, message.channel) or ""

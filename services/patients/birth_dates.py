@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from calendar import monthrange
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -35,7 +36,7 @@ def to_columns(
         if date_of_birth is not None:
             raise invalid("estimated_age", "give either date_of_birth or estimated_age")
         if precision not in (None, Precision.ESTIMATED):
-            raise invalid("birth_date_precision", "is estimated with estimated_age")
+            raise invalid("birth_date_precision", "must be estimated if estimated_age is sent")
         return date(clock.today().year - estimated_age, 1, 1), Precision.ESTIMATED
     if date_of_birth is None and precision is not None and stored[0] is not None:
         date_of_birth = format_known(*stored)
@@ -56,7 +57,10 @@ def format_known(date_of_birth: date | None, precision: Precision | None) -> str
     """Return the known part of a date of birth: `1990`, `1990-11` or `1990-11-05`."""
     if date_of_birth is None:
         return None
-    return "-".join(date_of_birth.isoformat().split("-")[: PARTS[precision or Precision.DAY]])
+    text = date_of_birth.isoformat()
+    if precision in (None, Precision.DAY):
+        return text
+    return "-".join(text.split("-")[: PARTS[precision]])
 
 
 def last_possible(date_of_birth: date, precision: Precision | None) -> date:
@@ -89,9 +93,11 @@ def age_on(day: date, born: date | None) -> int | None:
     return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
 
 
-def add_computed_fields(patient: Any) -> None:
-    """Set `birth_date`, `age` and `age_is_estimate` of a patient. A deceased patient has the age at death."""
-    precision = patient.birth_date_precision
-    patient.birth_date = format_known(patient.date_of_birth, precision)
-    patient.age = age_on(patient.deceased_on or clock.today(), patient.date_of_birth)
-    patient.age_is_estimate = precision not in (None, Precision.DAY)
+def add_computed_fields(patients: Iterable[Any]) -> None:
+    """Set `birth_date`, `age` and `age_is_estimate` of patients. A deceased patient has the age at death."""
+    today = clock.today()
+    for patient in patients:
+        precision = patient.birth_date_precision
+        patient.birth_date = format_known(patient.date_of_birth, precision)
+        patient.age = age_on(patient.deceased_on or today, patient.date_of_birth)
+        patient.age_is_estimate = precision not in (None, Precision.DAY)

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 
+from enums import AllergySeverity
 from errors import ClinicError, invalid, not_found
 from extensions import db
 from models import Allergy, Base, Condition, HomeMedication, MedicalHistory, User
@@ -23,10 +24,21 @@ Entry = Mapping[str, Any]
 # Texts in a list of allergies that mean "no known allergies", without blanks and punctuation. A statement
 # about food or latex alone is not among them: it does not tell whether a medicine is tolerated.
 NONE_KNOWN = frozenset(
-    "nka nkda nkma nil nilknown nilknownallergies no none noneknown nonereported deniesallergies "
-    "noallergies noallergy noallergiesknown nodrugallergies nodrugallergy nomedicationallergies "
-    "noknownallergies noknownallergy noknowndrugallergies noknowndrugallergy noknownmedicationallergies "
-    "noknownmedicineallergies".split()
+    """
+    nka nkda nkma nil nilknown nilknownallergies nilknownallergy nilknowndrugallergies
+    nilknowndrugallergy nilallergies no none noneknown nonereported nothing nothingknown
+    allergiesnone allergynone drugallergiesnone nkdaconfirmed denies deniesallergies deniesallergy
+    deniesdrugallergies deniesanyallergies deniesanydrugallergies noallergies noallergy
+    noallergiesknown noallergyknown noallergiesreported noallergiestodrugs noallergiestomedicines
+    noallergiestomedication noallergiestomedications nodrugallergies nodrugallergy
+    nodrugallergiesknown nodrugallergyknown nomedicationallergies nomedicineallergies
+    noknownallergies noknownallergy noknowndrugallergies noknowndrugallergy
+    noknownmedicationallergies noknownmedicineallergies noknownallergiestodrugs
+    noknownallergiestomedicines noknownallergiestomedication nohistoryofallergy nohistoryofallergies
+    nohistoryofdrugallergy nohistoryofdrugallergies notallergic notallergictoanything
+    notallergictoanymedicine notallergictoanymedicines notallergictoanydrugs hakuna hakunamzio
+    aucune ninguna keine nenhuma
+    """.split()
 )
 
 
@@ -117,7 +129,11 @@ def _take_none_known(history: MedicalHistory, values: dict[str, Any]) -> bool:
 
 def _means_none_known(entry: Entry) -> bool:
     text = "".join(split_words(search_key(entry["substance"])))
-    return text in NONE_KNOWN and entry.get("reaction") is None
+    has_details = entry.get("reaction") is not None or entry.get("severity") not in (
+        None,
+        AllergySeverity.UNKNOWN,
+    )
+    return text in NONE_KNOWN and not has_details
 
 
 def _replace_rows(history: MedicalHistory, rows: Mapping[str, Sequence[Base]]) -> None:

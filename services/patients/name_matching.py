@@ -125,7 +125,7 @@ class NameComparison:
         self._has_similar: dict[str, bool] = {}  # word of another name -> is it similar to one of this name?
 
     def is_similar_to(self, other: str) -> bool:
-        """Return what `similar_names` returns."""
+        """Return the result of `similar_names` for this name and another one."""
         words = split_words(other)
         needed = min(len(words), len(self.words))  # each word of the shorter name needs one of its own
         if needed > 1 and sum(map(self._is_similar_word, words)) < needed:

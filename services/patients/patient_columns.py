@@ -70,7 +70,11 @@ _IS_ESTIMATE = and_(
 
 COLUMNS = {
     "name": ListColumn(
-        Kind.TEXT, Patient.name, nullable=False, contains=partial(name_contains_part, Patient)
+        Kind.TEXT,
+        Patient.name,
+        nullable=False,
+        contains=partial(name_contains_part, Patient),
+        folded=Patient.name_fold,
     ),
     # the difference of two dates as numbers has the completed years in front of the last four digits
     "age": ListColumn(Kind.INTEGER, (_number(_LAST_DAY) - _number(Patient.date_of_birth)) // 10_000),

@@ -41,6 +41,7 @@ from services.patients.search_column import (
 )
 from services.search_key import search_key
 
+_PARTIAL_DAY = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
 MIN_INDEXED = 3  # letters of the shortest word that a trigram index can find
 MIN_TYPO_LENGTH = 3  # letters of the shortest word that may contain a typing error
 MAX_TYPO_CANDIDATES = 50_000  # rows that are compared in Python
@@ -179,12 +180,15 @@ def _is_at_most(years: int) -> ColumnElement[bool]:
 
 def _is_born_in(text: str) -> ColumnElement[bool]:
     """Match dates of birth in a year, a month or on a day, of which at least that part is known."""
-    parts = text.split("-")
     try:
-        first = date.fromisoformat(f"{text}-01-01"[:10])
-        precisions = birth_dates.PRECISIONS[len(parts)]
-    except (ValueError, KeyError):
-        raise invalid("date_of_birth", "write YYYY-MM-DD, YYYY-MM or YYYY") from None
+        # the pattern first: Python also reads 20260101 and 2026-W01-1
+        first = date.fromisoformat(f"{text}-01-01"[:10]) if _PARTIAL_DAY.fullmatch(text) else None
+    except ValueError:
+        first = None
+    if first is None:
+        raise invalid("date_of_birth", "write YYYY-MM-DD, YYYY-MM or YYYY")
+    parts = text.split("-")
+    precisions = birth_dates.PRECISIONS[len(parts)]
     last = birth_dates.last_possible(first, precisions[0])
     known = [precision for precision, number in birth_dates.PARTS.items() if number >= len(parts)]
     return and_(Patient.date_of_birth.between(first, last), Patient.birth_date_precision.in_(known))

@@ -96,8 +96,7 @@ def add_computed_fields(_actor: Actor, rows: Sequence[Patient | Record]) -> None
     List rows (`Record`) already have them.
     """
     patients = {patient.id: patient for patient in rows if isinstance(patient, Patient)}
-    for patient in patients.values():
-        birth_dates.add_computed_fields(patient)
+    birth_dates.add_computed_fields(patients.values())
     # a request that changes these values sets the balance to None, so values that are set are still correct
     missing = [patient.id for patient in patients.values() if patient.account_balance is None]
     if not missing:
@@ -126,7 +125,7 @@ _RECORD_BY_ID = _RECORDS.where(Patient.id == bindparam("row_id"))
 def _add_ages(patients: Sequence[Record]) -> None:
     for patient in patients:
         patient.__entity__ = "patient"
-        birth_dates.add_computed_fields(patient)
+    birth_dates.add_computed_fields(patients)
 
 
 RECORDS = Records(_RECORDS, _add_ages)
@@ -174,11 +173,13 @@ def register(
     db.session.add(patient)
     db.session.flush()
     patient.account_balance = ZERO
-    # a Core statement: the audit log must not record an empty history as a change of its own
     now = clock.now()
-    history = {"patient_id": patient.id, "version": 1, "created_at": now, "updated_at": now}
-    db.session.connection().execute(insert(MedicalHistory), history)
+    execute_core(_INSERT_HISTORY, patient_id=patient.id, version=1, created_at=now, updated_at=now)
     return patient
+
+
+# A Core statement: the audit log must not record an empty history as a change of its own. It returns no id.
+_INSERT_HISTORY = insert(MedicalHistory).inline().execution_options(prepare=True)
 
 
 def _issue_file_number(patient: Patient) -> None:
@@ -193,7 +194,9 @@ def _is_taken(file_number: str) -> bool:
     return bool(execute_core(_TAKEN, file_number=unique_key(file_number)).scalar_one())
 
 
-_TAKEN = select(exists().where(Patient.file_number_key == bindparam("file_number")))
+_TAKEN = select(exists().where(Patient.file_number_key == bindparam("file_number"))).execution_options(
+    prepare=True
+)
 
 
 def _set_birth_date(values: dict[str, Any], patient: Patient | None = None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, func, literal_column, select
 
+from column_types import unique_key
 from enums import Gender
 from extensions import db
 from models import Diagnosis, Patient, Visit
@@ -156,18 +158,26 @@ def _years_before(day: date, years: int) -> date:
 
 
 def _top_diagnoses(span: Span) -> list[DiagnosisCount]:
-    """Return the most frequent diagnoses, by code, or by description without a code."""
-    description = case((Diagnosis.icd10.is_(None), func.lower(Diagnosis.description)))
-    count = func.count()
+    """Return the most frequent diagnoses, by code, or by description without a code.
+
+    Spellings of a description that differ only in case are one. They are compared here, because the engines
+    fold and sort letters outside ASCII in different ways.
+    """
+    spelling = case((Diagnosis.icd10.is_(None), Diagnosis.description))
     statement = (
-        select(Diagnosis.icd10, func.min(Diagnosis.description), count)
+        select(Diagnosis.icd10, func.min(Diagnosis.description), func.count())
         .join(Visit, Visit.id == Diagnosis.visit_id)
         .where(span.contains(Visit.date), Visit.voided_at.is_(None))
-        .group_by(Diagnosis.icd10, description)
-        .order_by(count.desc(), Diagnosis.icd10, func.min(Diagnosis.description))
-        .limit(TOP_DIAGNOSES)
+        .group_by(Diagnosis.icd10, spelling)
     )
+    counts: Counter[tuple[str | None, str]] = Counter()
+    texts: dict[tuple[str | None, str], str] = {}
+    for code, text, number in db.session.execute(statement):
+        key = (code, "" if code else unique_key(text))
+        counts[key] += number
+        texts[key] = min(text, texts.get(key, text))
+    most = sorted(counts, key=lambda key: (-counts[key], key[0] is None, key))[:TOP_DIAGNOSES]
     return [
-        DiagnosisCount(code, (icd10.describe(code) if code else None) or text, number)
-        for code, text, number in db.session.execute(statement)
+        DiagnosisCount(key[0], (icd10.describe(key[0]) if key[0] else None) or texts[key], counts[key])
+        for key in most
     ]

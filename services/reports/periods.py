@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, case, extract, func, literal_column
+from sqlalchemy import ColumnElement, case, func, literal_column
 
-from database.functions import is_postgresql
+from database.functions import is_postgresql, unix_seconds
 from errors import invalid
 from extensions import db
 from services import clock
@@ -162,7 +162,7 @@ def local_day(column: Any, whole: Span) -> ColumnElement[Any]:
         (column < instant, literal_column(str(offset))) for instant, offset in _offset_changes(whole)
     ]
     offset = case(*steps, else_=last) if steps else last
-    seconds = extract("epoch", column) + offset + literal_column(str(_SHIFT))
+    seconds = unix_seconds(column) + offset + literal_column(str(_SHIFT))
     return (seconds - seconds % literal_column(str(SECONDS_PER_DAY))).label("day")
 
 

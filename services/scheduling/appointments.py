@@ -23,15 +23,7 @@ from models import Appointment, Doctor, Patient, Visit
 from security.permissions import Actor, Permission
 from services import clock
 from services.audit import audit_log
-from services.rows import (
-    Record,
-    assign,
-    changed_members,
-    get_or_404,
-    get_referenced,
-    lock_rows,
-    no_such_row,
-)
+from services.rows import Record, assign, changed_members, get_or_404, get_referenced, lock_rows, no_such_row
 from services.scheduling.availability import MAX_DURATION, MIN_DURATION, Interval
 from services.scheduling.booking_rules import BookingCheck, BookingRequest, check_booking
 
@@ -149,8 +141,8 @@ def book(actor: Actor, *, importing: bool = False, **members: Unpack[NewAppointm
     request = check.request
     overbooked = bool(check.overridden_codes)
     row = Appointment(
-        patient=request.patient,
-        doctor=request.doctor,
+        patient_id=request.patient.id,
+        doctor_id=request.doctor.id,
         start=request.start,
         end=request.end,
         blocked_until=_blocked_until(request.doctor, request.end),
@@ -164,6 +156,9 @@ def book(actor: Actor, *, importing: bool = False, **members: Unpack[NewAppointm
     )
     db.session.add(row)
     db.session.flush()  # callers need the id, and a violated constraint must raise here
+    # not set before: with changed relationships, the flush would visit doctor and patient too
+    set_committed_value(row, "doctor", request.doctor)
+    set_committed_value(row, "patient", request.patient)
     if importing:
         audit_log.set_action(row, "import")  # not booked: the patient gets no confirmation
     elif overbooked:
@@ -186,7 +181,7 @@ def _check_new(actor: Actor, members: NewAppointment, *, importing: bool) -> Boo
     status = members.get("status", SCHEDULED)
     allow_past = importing and status in PAST_STATUSES
     if status is not SCHEDULED and not (allow_past and start < clock.now()):
-        raise invalid("status", "a new appointment is scheduled")
+        raise invalid("status", "must be scheduled for a new appointment")
     return check_booking(
         BookingRequest(doctor, patient, start, end, overbook=overbook, status=status, allow_past=allow_past)
     )
@@ -209,7 +204,7 @@ def _resolve_times(members: Mapping[str, Any], minutes: int, start: datetime | N
     """
     date, alias = members.get("date"), members.get("start")
     if date and alias and date != alias:
-        raise invalid("start", "disagrees with date")
+        raise invalid("start", "must be equal to date; send one of them")
     start = date or alias or start
     if start is None:
         raise invalid("date", "is required")
@@ -219,7 +214,7 @@ def _resolve_times(members: Mapping[str, Any], minutes: int, start: datetime | N
     else:
         field, length = "end", end - start
         if duration is not None and length != timedelta(minutes=duration):
-            raise invalid("duration", "disagrees with end")
+            raise invalid("duration", "must agree with end; send one of them")
         if length % MINUTE:
             raise invalid("end", "must be a whole number of minutes after the start")
     if not timedelta(minutes=MIN_DURATION) <= length <= timedelta(minutes=MAX_DURATION):
@@ -324,7 +319,7 @@ def _check_members(
             raise invalid("status_reason", "is required to book a missed appointment again")
     for name in ("cancellation_reason", "cancelled_by"):
         if name in values and target is not CANCELLED:
-            raise invalid(name, "goes with the status cancelled only")
+            raise invalid(name, "is allowed only with the status cancelled")
 
 
 def _check_move(actor: Actor, row: Appointment, values: dict[str, Any], overbook: bool) -> BookingCheck:

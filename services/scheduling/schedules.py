@@ -51,13 +51,14 @@ class ScheduleDay:
 class Schedule:
     """A doctor's weekly hours, and time off, appointments and days of a date range.
 
-    Cancelled appointments are not included.
+    Cancelled appointments are not included. `version` is that of the doctor, and belongs to the weekly hours.
     """
 
     windows: list[ScheduleWindow]
     time_off: list[TimeOff]
     appointments: list[Appointment]
     days: list[ScheduleDay]
+    version: int
 
 
 def default_date_range(first: date | None, last: date | None) -> tuple[date, date]:
@@ -105,6 +106,7 @@ def show(actor: Actor, doctor: Doctor, first: date | None = None, last: date | N
             )
             for day in days
         ],
+        doctor.version,
     )
 
 
@@ -159,6 +161,8 @@ def replace_windows(
         db.session.flush()  # delete first: the constraints do not permit that old and new windows overlap
         for weekday, start, end in sorted(new_keys - stored.keys()):
             db.session.add(ScheduleWindow(doctor_id=doctor.id, weekday=weekday, start=start, end=end))
+        if new_keys != stored.keys():
+            doctor.updated_at = clock.now()  # raises the version, also if only the hours changed
     db.session.flush()
     return show(actor, doctor)
 

@@ -1,4 +1,4 @@
-"""The cells of a file: what a spreadsheet program stores in them."""
+"""The cells of a file, with the values that a spreadsheet program stores in them."""
 
 from __future__ import annotations
 

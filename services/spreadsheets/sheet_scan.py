@@ -1,4 +1,4 @@
-"""Scan the XML of a worksheet for what calamine does not report.
+"""A scan of the XML of a worksheet for cells that calamine does not report.
 
 calamine returns an empty text for an error and for a formula without result. It moves days that do not exist,
 and it reserves memory for all cells between the first and the last one. This scan finds these cells first.
@@ -30,7 +30,7 @@ class BadFileError(Exception):
 
 @dataclass
 class SheetFindings:
-    """What the scan of a sheet found. Rows and columns count from 0.
+    """The findings of the scan of a sheet. Rows and columns count from 0.
 
     - `errors`: row -> column -> code of a `CellError`.
     - `padded`: row -> column -> number of digits that the format of the number shows.

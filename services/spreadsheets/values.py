@@ -47,7 +47,7 @@ _SYNONYMS = {
 
 @dataclass(frozen=True)
 class ValueOptions:
-    """How the values of a file are written.
+    """The notation of the values of a file.
 
     - `date_format`: the order of day, month and year, such as `DD/MM/YYYY`. None: only clear dates are read.
     - `decimal`: the decimal mark, `.` or `,`. None: only clear numbers are read.

@@ -13,15 +13,20 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import IO, Any
-
-from xlsxwriter import Workbook
-from xlsxwriter.exceptions import FileSizeError
-from xlsxwriter.format import Format
-from xlsxwriter.worksheet import Worksheet
+from typing import IO, TYPE_CHECKING, Any
 
 from errors import ClinicError
+from lazy_imports import LazyModule
 from services.spreadsheets.file_columns import CellKind, FileColumn
+
+if TYPE_CHECKING:
+    import xlsxwriter
+    from xlsxwriter import exceptions
+    from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
+else:
+    xlsxwriter = LazyModule("xlsxwriter")
+    exceptions = LazyModule("xlsxwriter.exceptions")
 
 MAX_ROWS = 1_048_575  # of a worksheet, without the header
 MAX_TEXT = 32_767  # UTF-16 units of a cell
@@ -73,14 +78,14 @@ def write_xlsx(
     try:
         with (
             TemporaryDirectory(prefix=FOLDER) as folder,
-            Workbook(target, options | {"tmpdir": folder}) as workbook,
+            xlsxwriter.Workbook(target, options | {"tmpdir": folder}) as workbook,
         ):
             styles = _add_styles(workbook)
             sheet = _TableSheet(workbook.add_worksheet(name[:31]), columns, styles, zone)
             count = sheet.write(rows)
             lines = {**about, "rows": f"{count}", **sheet.cuts}
             _write_about(workbook.add_worksheet("about"), lines, styles)
-    except FileSizeError:
+    except exceptions.FileSizeError:
         message = "The sheet has more than 4 GiB. Use the format csv, or add a filter."
         raise ClinicError("too_many_rows", message) from None
 
@@ -94,7 +99,7 @@ def _remove_old_folders() -> None:
                 shutil.rmtree(folder)
 
 
-def _add_styles(workbook: Workbook) -> _Styles:
+def _add_styles(workbook: xlsxwriter.Workbook) -> _Styles:
     header = {"bold": True, "font_color": "#FFFFFF", "bg_color": ACCENT, "valign": "vcenter"}
     return _Styles(
         header=workbook.add_format(header),

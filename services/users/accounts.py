@@ -31,7 +31,7 @@ from services.rows import (
     read_outside_transaction,
 )
 from services.search_key import search_key
-from services.users import password_checks, sessions
+from services.users import sessions, sign_in_limits
 
 OWN_MEMBERS = frozenset({"name", "phone"})  # members that users may change for themselves
 
@@ -140,7 +140,7 @@ def hash_new_password(actor: Actor, password: str) -> str:
     """
     actor.require(Permission.USERS_MANAGE)
     passwords.check_strength(password)
-    with password_queue.turn(password_checks.queue_group(actor.user_id)):
+    with password_queue.turn(sign_in_limits.queue_group(actor.user_id)):
         return passwords.hash_password(password)
 
 
@@ -157,11 +157,11 @@ def register(
     is_admin = actor.may(Permission.USERS_MANAGE)
     _check_new_password(password, name, email)
     if not is_admin:
-        password_checks.count_registration(actor.network)
+        sign_in_limits.count_registration(actor.network)
         _check_registration(role)
     _check_email_is_free(email)
     db.session.rollback()  # no transaction stays open during the hashing: SQLite has one writer
-    group = password_checks.queue_group(actor.user_id) if is_admin else Group(actor.network)
+    group = sign_in_limits.queue_group(actor.user_id) if is_admin else Group(actor.network)
     with password_queue.turn(group):
         password_hash = passwords.hash_password(password)
     remembered.begin(recalls=False)  # an outdated memory would run the request again, and hash again

@@ -1,4 +1,4 @@
-"""Who needs a second factor: the roles that must have one, and the actions that need a fresh proof of it."""
+"""Roles that must have a second factor, and actions that need a fresh proof of it."""
 
 from __future__ import annotations
 

@@ -26,9 +26,8 @@ from security.encryption import DecryptionError, decrypt, encrypt, is_current
 from security.permissions import Actor
 from services import clock, remembered
 from services.audit import audit_log
-from services.audit.audit_log import PendingEntry
 from services.rows import get_or_404, read_outside_transaction
-from services.users import password_checks, sessions
+from services.users import sessions, sign_in_limits
 
 log = structlog.get_logger()
 
@@ -40,7 +39,7 @@ _SEPARATORS = re.compile(r"[\s-]")
 
 @dataclass(frozen=True)
 class Proof:
-    """What the caller sends as second factor: a code, or the response of an authenticator (WebAuthn)."""
+    """The proof that a caller sends: a code, or the response of an authenticator (WebAuthn)."""
 
     code: str | None = None
     credential: dict[str, Any] | None = None
@@ -215,11 +214,7 @@ def _use_recovery_code(user: User, code: str) -> bool:
         RecoveryCode.code_hash == digest(code),
         RecoveryCode.used_at.is_(None),
     )
-    if not _changes_one_row(unused.values(used_at=clock.now())):
-        return False
-    entry = PendingEntry("use_recovery_code", "user", user.id)
-    audit_log.pending_entries().add(("use_recovery_code", user.id), entry)
-    return True
+    return _changes_one_row(unused.values(used_at=clock.now()))
 
 
 def _changes_one_row(statement: Any) -> bool:
@@ -263,13 +258,13 @@ def refused(user_id: int, action: str, refusal: ClinicError) -> ClinicError:
 
 
 def prove_in_session(actor: Actor, proof: Proof, action: str) -> User:
-    """Check a second factor of the signed-in user. Return the user, locked.
+    """Check a second factor of the signed-in user. Return the user, locked. The audit entry names the factor.
 
     Raises 409 `conflict` for a user without a second factor, and 422 `validation_failed` for a wrong proof: a
     401 would make a front end sign out its user. Raises 429 `too_many_requests` after too many wrong ones.
     """
     db.session.rollback()  # no transaction stays open while other attempts have no outcome
-    with password_checks.counted(password_checks.of_step_up(actor.user_id or 0), hashes=False) as attempt:
+    with sign_in_limits.counted(sign_in_limits.of_step_up(actor.user_id or 0), hashes=False) as attempt:
         attempt.withdrawn = True  # until there is an outcome
         remembered.begin(recalls=False)
         sessions.require_valid(actor)
@@ -282,4 +277,5 @@ def prove_in_session(actor: Actor, proof: Proof, action: str) -> User:
     if method is None:
         member = "code" if proof.credential is None else "credential"
         raise refused(user.id, action, invalid(member, "is wrong or was used already"))
+    audit_log.pending_entries().entry("user", user.id, action).detail = method
     return user

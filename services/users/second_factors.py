@@ -39,7 +39,7 @@ GROUP = 6  # characters between two hyphens
 
 
 class Enrolment(NamedTuple):
-    """What an authenticator app needs: the URI, and the same as a QR code."""
+    """The secret for an authenticator app: the URI, and the same as a QR code."""
 
     otpauth_uri: str
     qr_svg: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -43,11 +43,22 @@ from services.rows import execute_core, get_or_404
 from services.users import emergency_access, factor_policy
 
 GRACE = timedelta(seconds=10)  # two browser tabs that refresh at once get the same pair
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def revoked_key(session_id: int) -> str:
+def revoked_key(session_id: int, started: int | None) -> str:
     """Return the Redis key that marks a session as revoked."""
-    return f"clinic:revoked:{session_id}"
+    return f"clinic:revoked:{session_id}:{started}"
+
+
+def _started(session: UserSession | Row[Any]) -> int:
+    """Return the start of a session in microseconds, as its tokens contain it."""
+    return (session.created_at - EPOCH) // timedelta(microseconds=1)
+
+
+def _is_token_of(claims: Claims, session: UserSession | Row[Any]) -> bool:
+    """Return False for a token of an earlier session with the same id."""
+    return claims.started in (None, _started(session))
 
 
 def ended() -> ClinicError:
@@ -66,6 +77,8 @@ def identify(claims: Claims, visitor: Actor) -> tuple[Actor, bool]:
     caller = remembered.recall_caller(key)
     if caller is None or _is_over(caller):
         caller = _valid_session(*key)
+    if not _is_token_of(claims, caller):
+        raise ended().about("user", claims.user_id)
     idle = clock.now() - caller.last_used_at > tokens.use_precision()
     if idle:
         remembered.forget_caller(key)
@@ -177,7 +190,13 @@ def open_session(
 
 
 def _issue(session: UserSession, now: datetime) -> Pair:
-    return tokens.issue(session.user_id, session.id, session.counter, remaining=session.expires_at - now)
+    return tokens.issue(
+        session.user_id,
+        session.id,
+        session.counter,
+        started=_started(session),
+        remaining=session.expires_at - now,
+    )
 
 
 def actor_of(visitor: Actor, user: User | Row[Any], session_id: int) -> Actor:
@@ -246,11 +265,12 @@ def sign_out(visitor: Actor, claims: Claims) -> Actor:
 
 
 def _lock_session(claims: Claims) -> UserSession | None:
-    return db.session.execute(
+    session = db.session.execute(
         select(UserSession)
         .where(UserSession.id == claims.session_id, UserSession.user_id == claims.user_id)
         .with_for_update()
     ).scalar_one_or_none()
+    return session if session is not None and _is_token_of(claims, session) else None
 
 
 # --- Own sessions --------------------------------------------------------------------------------------
@@ -316,7 +336,8 @@ def end(session: UserSession) -> None:
     """End a session. Its tokens are refused from the next request on."""
     if session.ended_at is None:
         session.ended_at = clock.now()
-        _ended_in(db.session()).append((session.id, session.expires_at))
+        key = revoked_key(session.id, _started(session))
+        _ended_in(db.session()).append((key, session.expires_at))
 
 
 def end_all(user_id: int, *, except_id: int | None = None) -> None:
@@ -332,8 +353,8 @@ def end_all(user_id: int, *, except_id: int | None = None) -> None:
             end(session)
 
 
-class EndedSessions(list[tuple[int, datetime]]):
-    """Id and expiry of the sessions that a transaction ends, attached as `session.info[EndedSessions]`."""
+class EndedSessions(list[tuple[str, datetime]]):
+    """Redis key and expiry of the sessions that a transaction ends: `session.info[EndedSessions]`."""
 
 
 def _ended_in(session: Session) -> EndedSessions:
@@ -353,9 +374,8 @@ def register(session_class: type[Session] | Any) -> None:
 
 def _list_in_redis(session: Session) -> None:
     ended_sessions = _ended_in(session)
-    for session_id, expires_at in ended_sessions:
+    for key, expires_at in ended_sessions:
         seconds = max(1, int((expires_at - clock.now()).total_seconds()) + 60)
-        key = revoked_key(session_id)
         redis_store.call(partial(_set_revoked, key, seconds), None)
     ended_sessions.clear()
 

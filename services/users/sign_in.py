@@ -1,6 +1,6 @@
 """Sign-in, change of password and reset of a forgotten password.
 
-A password hash takes a good part of a second. So limits come first (`services.users.password_checks`), and no
+A password hash takes a good part of a second. So limits come first (`services.users.sign_in_limits`), and no
 transaction is open during the hash: on SQLite an open transaction blocks all other writers.
 """
 
@@ -26,7 +26,7 @@ from security.tokens import Device, Pair
 from services import clock, remembered
 from services.audit import audit_log
 from services.rows import get_or_404, read_outside_transaction
-from services.users import factor_policy, factor_proofs, password_checks, second_factors, sessions
+from services.users import factor_policy, factor_proofs, second_factors, sessions, sign_in_limits
 from services.users.factor_proofs import Proof
 
 RESET_LIFETIME = timedelta(hours=1)
@@ -66,14 +66,14 @@ def sign_in(
     )
     user_id, password_hash = (row.id, row.password_hash) if row else (None, None)
     device_id = _known_device(devices, row)
-    check = password_checks.of_sign_in(
+    check = sign_in_limits.of_sign_in(
         email,
         visitor.network,
         user_id=user_id,
         device_id=device_id,
         unlocked_at=row.unlocked_at if row else None,
     )
-    with password_checks.counted(check) as attempt:
+    with sign_in_limits.counted(check) as attempt:
         attempt.succeeded = passwords.verify(password_hash, password)
         # The first step alone must not reverse failures of the second one: it would allow endless guesses.
         attempt.withdrawn = attempt.succeeded and row is not None and row.mfa_enabled_at is not None
@@ -107,10 +107,10 @@ def complete(
     """
     row = factor_proofs.pending_user(mfa_token)
     device_id = _known_device([tokens.read_device(token) for token in device_tokens], row)
-    check = password_checks.of_second_factor(
+    check = sign_in_limits.of_second_factor(
         row.id, visitor.network, device_id=device_id, unlocked_at=row.unlocked_at
     )
-    with password_checks.counted(check, hashes=False) as attempt:
+    with sign_in_limits.counted(check, hashes=False) as attempt:
         attempt.withdrawn = True  # until there is an outcome
         remembered.begin(recalls=False)
         user, challenge = factor_proofs.pending_sign_in(mfa_token)
@@ -170,8 +170,8 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     row = read_outside_transaction(
         select(User.name, User.email, User.password_hash).where(User.id == user_id)
     )
-    check = password_checks.of_password_change(user_id)
-    with password_checks.counted(check) as attempt:
+    check = sign_in_limits.of_password_change(user_id)
+    with sign_in_limits.counted(check) as attempt:
         attempt.succeeded = row is not None and passwords.verify(row.password_hash, current_password)
     remembered.begin(recalls=False)  # as in `sign_in`
     sessions.require_valid(actor)
@@ -205,8 +205,9 @@ def _refuse_current_password(user_id: int) -> ClinicError:
 
 
 def _set_password(user: User, hashed: str) -> None:
-    """Set the hash. Sign-ins with the password before, which wait for a second factor, end."""
+    """Set the hash. One-time tokens end, and sign-ins that wait for a second factor."""
     user.password_hash = hashed
+    _end_resets(user)
     db.session.execute(
         delete(FactorChallenge).where(
             FactorChallenge.user_id == user.id, FactorChallenge.purpose == FactorPurpose.SIGN_IN
@@ -234,9 +235,7 @@ def issue_reset(actor: Actor, user: User) -> tuple[str, PasswordReset]:
     """
     actor.require(Permission.USERS_MANAGE)
     now = clock.now()
-    unused = select(PasswordReset).where(PasswordReset.user_id == user.id, PasswordReset.used_at.is_(None))
-    for older in db.session.execute(unused).scalars():
-        older.used_at = now
+    _end_resets(user)
     token = secrets.token_urlsafe(32)
     reset = PasswordReset(
         user_id=user.id, token_hash=_digest(token), created_at=now, expires_at=now + RESET_LIFETIME
@@ -244,6 +243,11 @@ def issue_reset(actor: Actor, user: User) -> tuple[str, PasswordReset]:
     db.session.add(reset)
     audit_log.set_action(user, "issue_reset")
     return token, reset
+
+
+def _end_resets(user: User) -> None:
+    unused = update(PasswordReset).where(PasswordReset.user_id == user.id, PasswordReset.used_at.is_(None))
+    db.session.execute(unused.values(used_at=clock.now()))
 
 
 def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
@@ -264,17 +268,14 @@ def reset_password(visitor: Actor, *, token: str, new_password: str) -> None:
     if row is None:
         raise _invalid_reset_token()
     _check_new_password(new_password, row.name, row.email)
-    password_checks.count_reset(_digest(token), row.id)
+    sign_in_limits.count_reset(_digest(token), row.id)
     with password_queue.turn(Group(visitor.network)):
         hashed = passwords.hash_password(new_password)
     remembered.begin(recalls=False)  # as in `sign_in`
     user = get_or_404(User, row.id, lock=True)  # before the row of the token, in the order of `issue_reset`
-    reset = db.session.execute(
-        select(PasswordReset).where(*valid_token).with_for_update()
-    ).scalar_one_or_none()
-    if reset is None:
+    if db.session.execute(select(PasswordReset.id).where(*valid_token).with_for_update()).first() is None:
         raise _invalid_reset_token()
-    reset.used_at = user.unlocked_at = clock.now()
+    user.unlocked_at = clock.now()
     _set_password(user, hashed)
     audit_log.set_action(user, "reset_password")
     sessions.end_all(user.id)

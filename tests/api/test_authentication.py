@@ -158,7 +158,7 @@ def count_entries(clinic: Clinic) -> int:
 
 
 def memory_of(clinic: Clinic) -> remembered.Memory:
-    """Return what this process remembers of the database of a clinic on PostgreSQL."""
+    """Return the memory of this process about the database of a clinic on PostgreSQL."""
     with clinic.app.app_context():
         return remembered._memories[db.engine]
 

@@ -35,6 +35,8 @@ def post_raw(clinic: Clinic, data: bytes, **headers: str) -> Any:
         (b'{"name": "\xff"}', 400, "malformed_json"),
         (b'{"name": ' + b"9" * 5000 + b"}", 400, "malformed_json"),
         (b'{"name": ' + b"[" * 40 + b"]" * 40 + b"}", 400, "too_deep"),
+        (b'{"name": ' + b"[" * 32 + b"]" * 32 + b"}", 400, "too_deep"),
+        (b'{"name": ' + b"[" * 31 + b"]" * 31 + b"}", 422, "validation_failed"),
         (b'{"name": ' + b"[" * 60_000 + b"]" * 60_000 + b"}", 400, "too_deep"),
         (b'{"name": "' + b"a" * 300_000 + b'"}', 413, "payload_too_large"),
         (b'{"name": "nul \\u0000"}', 422, "validation_failed"),
@@ -51,6 +53,31 @@ def test_a_malformed_body_gets_the_code_of_its_fault(
     response = post_raw(clinic, data)
 
     assert (response.status_code, response.get_json()["error"]) == (status, code)
+
+
+def test_minus_zero_is_zero(clinic: Clinic) -> None:
+    item = clinic.item(unit_cost="-0.0")
+    price = clinic.admin.make("/price-list", code="C-1", name="Free", unit_price="-0")
+
+    assert (item["unit_cost"], item["stock_value"], price["unit_price"]) == ("0.00", "0.00", "0.00")
+
+
+def test_the_body_of_an_action_without_members_is_read(clinic: Clinic) -> None:
+    path = f"/visits/{clinic.visit()['id']}/sign"
+    item = f"/inventory/{clinic.item()['id']}"
+
+    unread = clinic.admin.send("POST", path, data=b"{", content_type="application/json")
+    large = clinic.admin.send("DELETE", item, data=b" " * 300_000, content_type="application/json")
+    text = clinic.admin.send("DELETE", item, data=b"{}", content_type="text/plain")
+    unknown = clinic.admin.delete(item, {"reason": "broken"})
+    receptionist = clinic.receptionist.post(path, {"reason": "broken"})
+
+    assert [answer.status_code for answer in (unread, large, text, unknown, receptionist)] == [
+        *(400, 413, 415, 422, 403)
+    ]
+    assert unknown.get_json()["errors"] == {"reason": "there is no such member; this request has no members"}
+    assert clinic.admin.delete(item, {}).status_code == 200
+    assert clinic.admin.post("/auth/logout", {"reason": "lunch"}).status_code == 200
 
 
 def test_a_chunked_body_has_the_same_size_limit(clinic: Clinic) -> None:

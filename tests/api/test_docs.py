@@ -36,7 +36,7 @@ from enums import MessageChannel
 from errors import CODES, CONSTRAINTS
 from models import Appointment, User
 from security.link_tokens import Purpose
-from services.documents.verification import verification_url
+from services.documents.qr_code import verification_url
 from services.messages import links
 from services.status_transitions import STATUS_TRANSITIONS
 from services.users import sessions

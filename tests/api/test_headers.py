@@ -64,6 +64,9 @@ def test_a_wrong_method_on_an_item_gets_the_endpoint_to_use_instead(clinic: Clin
         "DELETE /patients/1/medical-history": "PATCH /patients/1/medical-history",
         "GET /visits/1/addenda": "GET /visits/1",
         "POST /patients/1": "PATCH /patients/1",
+        "DELETE /letters/1": "POST /letters/1/void",
+        "DELETE /messages/1": "POST /messages/1/cancel",
+        "GET /patients/1/account/refunds/2": "GET /patients/1/account",
     }
 
     for line, instead in requests.items():
@@ -105,8 +108,11 @@ def test_a_valid_request_id_is_returned_and_an_invalid_one_replaced(clinic: Clin
     valid = clinic.nobody.get("/health/live", headers={"X-Request-ID": "client-12345678"})
     invalid = clinic.nobody.get("/health/live", headers={"X-Request-ID": "x <script>"})
 
+    short = clinic.nobody.get("/health/live", headers={"X-Request-ID": "r-1"})
+
     assert valid.headers["X-Request-ID"] == "client-12345678"
     assert "<" not in invalid.headers["X-Request-ID"]
+    assert short.headers["X-Request-ID"] == "r-1"
 
 
 def test_responses_are_not_cached_and_have_security_headers(clinic: Clinic) -> None:

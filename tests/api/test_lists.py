@@ -76,6 +76,9 @@ def test_the_parameter_names_of_data_grids_mean_the_same(filled: Clinic, query: 
         ("gender_ne=female&gender_ne=male", []),
         ("gender=female&gender=male&q=quill", list(NAMES)),
         ("filter=" + quote('{"name": ["dara", "émile"]}'), ["Dara", "Émile"]),
+        ("filter=" + quote('{"id": []}'), []),
+        ("filter=" + quote('{"name": []}'), []),
+        ("filter=" + quote('{"gender": [], "q": "quill"}'), []),
         ("date_of_birth=1981&date_of_birth=1984-01", ["Björn", "Émile"]),
         ("date_of_birth=1982-01-01", ["Chen"]),
         ("sort_by=age", ["Émile", "Dara", "Chen", "Björn", "Ada"]),
@@ -117,6 +120,12 @@ def test_a_filter_selects_the_matching_rows(filled: Clinic, query: str, expected
         ("sort_by=name&_sort=age", "sort_by"),
         ("date_of_birth=1990-13", "date_of_birth"),
         ("date_of_birth=1990-01-01-01", "date_of_birth"),
+        ("date_of_birth=19900101", "date_of_birth"),
+        ("date_of_birth=1990-W01-1", "date_of_birth"),
+        ("date_of_birth=1990-01-01T25:00", "date_of_birth"),
+        ("filter=" + quote('{"file_number": null}'), "file_number"),
+        ("filter=" + quote('{"name": {"like": "ada"}}'), "name"),
+        ("filter=" + quote('{"q": []}'), "q"),
     ],
 )
 def test_an_unknown_or_wrong_parameter_is_refused_by_name(clinic: Clinic, query: str, field: str) -> None:
@@ -124,6 +133,24 @@ def test_an_unknown_or_wrong_parameter_is_refused_by_name(clinic: Clinic, query:
 
     assert response.status_code == 422, response.get_data(as_text=True)
     assert field in response.get_json()["errors"]
+
+
+@pytest.mark.parametrize("query", ["id=--5", "page=--5", "min_age=--5", "id=" + "9" * 5000, "after=٣"])
+def test_a_wrong_number_is_refused_in_plain_words(clinic: Clinic, query: str) -> None:
+    response = clinic.admin.get(f"/patients?{query}")
+
+    assert response.get_json()["errors"] == {query.split("=")[0]: "must be a whole number"}
+
+
+def test_links_continue_at_rows_that_begin_inside_a_page(filled: Clinic) -> None:
+    seen = names(response := filled.admin.get("/patients?_start=1&_end=3"))
+    links = dict(reversed(part.split("; ")) for part in response.headers["Link"].split(", "))
+    seen += names(after := filled.admin.get(links['rel="next"'].strip("<>")))
+    before = names(filled.admin.get(links['rel="prev"'].strip("<>")))
+
+    assert before + seen == list(NAMES)
+    assert 'rel="next"' not in after.headers["Link"]
+    assert names(filled.admin.get(links['rel="last"'].strip("<>"))) == seen[2:]
 
 
 def test_a_repeated_parameter_of_a_report_is_refused(clinic: Clinic) -> None:
@@ -247,6 +274,30 @@ def test_all_searches_on_names_ignore_apostrophes_and_dashes(clinic: Clinic, tex
         for parameter in names:
             response = clinic.admin.get(f"/{path}?{parameter}={quote(text)}")
             assert [each["id"] for each in response.get_json()] == [row], (path, parameter)
+
+
+def test_a_whole_name_is_compared_by_its_search_key(clinic: Clinic) -> None:
+    name, key = "Zoë O’Con\u200bnor Smith‑Jones", "zoe o'connor smith-jones"
+    patient, doctor = clinic.patient(name=name)["id"], clinic.doctor_row(name=name)["id"]
+    visit = clinic.visit(patient_id=patient, doctor_id=doctor)["id"]
+    clinic.patient(name="Zoë")
+    clinic.doctor_row(name="Zoë")
+    rows = {
+        "patients": ("name_ne", patient),
+        "doctors": ("name_ne", doctor),
+        "inventory": ("name", clinic.item(name=name)["id"]),
+        "treatments": ("name", clinic.treatment(visit_id=visit, name=name)["id"]),
+        "price-list": ("name", clinic.admin.make("/price-list", code="Z", name=name, unit_price="1")["id"]),
+        "visits": ("patient_name_ne", visit),
+        "appointments": ("doctor_name_ne", clinic.appointment(patient_id=patient, doctor_id=doctor)["id"]),
+    }
+    member = {"email": "zoe@clinic.example", "password": "a quiet harbour at dawn", "role": "technician"}
+    rows["users"] = ("name", clinic.admin.make("/users", name=name, **member)["id"])
+
+    for path, (parameter, row) in rows.items():
+        answer = clinic.admin.get(f"/{path}?{parameter}={quote(key)}")
+        ids = {each["id"] for each in answer.get_json()}
+        assert row not in ids if parameter.endswith("_ne") else ids == {row}, (path, parameter)
 
 
 def test_pages_do_not_overlap_if_sorted_values_are_equal(filled: Clinic) -> None:

@@ -30,7 +30,7 @@ def limited(make_clinic: MakeClinic) -> Clinic:
 
 
 def remaining(response: TestResponse) -> dict[str, int]:
-    """Return what is left of each limit. Its policy must be complete."""
+    """Return the rest of each limit. Its policy must be complete."""
     policies = re.findall(r'"([a-z-]+)";q=\d+;w=\d+', response.headers["RateLimit-Policy"])
     left = re.findall(r'"([a-z-]+)";r=(\d+);t=[1-9]\d*', response.headers["RateLimit"])
     assert [name for name, _ in left] == policies

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from models import AuditLog, Event
 from security import link_tokens
 from security.link_tokens import Purpose
-from services.documents.verification import verification_url
+from services.documents.qr_code import verification_url
 from tests.support import pdf
 from tests.support.clinic import Clinic
 
@@ -107,8 +107,8 @@ def test_the_page_about_a_letter_shows_number_date_and_state_and_nothing_medical
     clinic.doctor.post(f"/letters/{letter['id']}/void", {"reason": "Wrong period"})
     void = page(clinic, Purpose.VERIFY_LETTER, letter["id"])
 
-    for text, verdict in ((genuine, "Genuine"), (void, "VOID")):
-        assert all(part in text for part in ("Letter", letter["number"], verdict, "Lakeside Clinic"))
+    for text, status in ((genuine, "Genuine"), (void, "VOID")):
+        assert all(part in text for part in ("Letter", letter["number"], status, "Lakeside Clinic"))
         hidden = ("Zawadi", "Njeri", "Harbour", "ick", "Doctor", "medic", "Wrong period")
         assert not any(part in text for part in hidden)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -58,6 +59,26 @@ def test_the_current_version_is_accepted(clinic: Clinic, current: str) -> None:
     )
 
     assert response.status_code == 200
+
+
+def test_a_tag_never_matches_a_record_without_a_version(clinic: Clinic) -> None:
+    doctor_id, bill = clinic.doctor.doctor_id, clinic.bill("5.00")["id"]
+    clinic.admin.make(f"/billings/{bill}/payments", amount="5.00", method="cash")
+    asked = clinic.receptionist.make(f"/billings/{bill}/refunds", amount="1.00", reason="Paid twice")
+    refund = asked["refunds"][0]["id"] if "refunds" in asked else asked["id"]
+    days = {"start": "2030-01-01", "end": "2030-01-02"}
+    time_off = clinic.admin.make(f"/doctors/{doctor_id}/time-off", **days)["id"]
+    feed = clinic.doctor.make(f"/doctors/{doctor_id}/calendar-feeds")["id"]
+    requests: list[tuple[str, str, dict[str, str] | None]] = [
+        ("PATCH", f"/billings/{bill}/refunds/{refund}", {"status": "approved"}),
+        ("DELETE", f"/doctors/{doctor_id}/time-off/{time_off}", None),
+        ("DELETE", f"/doctors/{doctor_id}/calendar-feeds/{feed}", None),
+    ]
+
+    for method, path, body in requests:
+        refused = clinic.admin.send(method, path, body, headers={"If-Match": '"1"'})
+        assert (refused.status_code, refused.get_json()["error"]) == (412, "stale_version"), path
+        assert clinic.admin.send(method, path, body, headers={"If-Match": "*"}).status_code == 200, path
 
 
 def test_a_repeated_request_gets_the_first_response(clinic: Clinic) -> None:
@@ -145,6 +166,36 @@ def test_a_stored_response_is_encrypted(clinic: Clinic) -> None:
         columns = str([getattr(row, column.key) for column in IdempotencyKey.__table__.columns])
     assert body["name"] == "Once Only"
     assert "Once" not in columns
+
+
+def test_the_hash_of_a_request_is_keyed(clinic: Clinic) -> None:
+    """The body may contain a password, and SHA-256 is fast."""
+    body = {"name": "Una", "email": "una@clinic.example", "password": PASSWORD, "role": "technician"}
+    sent = {"headers": {"Idempotency-Key": "client-1"}}
+    first = clinic.admin.post("/users", body, **sent)
+    repeated = clinic.admin.post("/users", body, **sent)
+    other = clinic.admin.post("/users", body | {"name": "Ina"}, **sent)
+
+    assert (first.status_code, repeated.headers["Idempotency-Replayed"]) == (201, "true")
+    assert (other.status_code, other.get_json()["error"]) == (422, "idempotency_mismatch")
+    plain = b"POST\n/users?\n" + json.dumps(body, sort_keys=True).encode()  # as the test client writes it
+    with clinic.inside() as session:
+        assert session.query(IdempotencyKey).one().fingerprint != hashlib.sha256(plain).hexdigest()
+    assert hashlib.sha256(plain).hexdigest() in idempotency.fingerprints("POST", "/users?", plain[13:])
+
+
+def test_a_request_that_an_earlier_version_hashed_without_a_key_is_recognised(clinic: Clinic) -> None:
+    first = send_once(clinic)
+    with clinic.inside() as session:
+        row = session.query(IdempotencyKey).one()
+        headers, body = idempotency.stored_response(row) or ({}, "")
+        hashes = idempotency.fingerprints("POST", "/patients?", b'{"name": "Once Only"}')
+        assert row.fingerprint == hashes[0]
+        row.fingerprint = hashes[-1]
+        idempotency.finish(row, 201, headers, body)
+
+    assert send_once(clinic).get_json() == first.get_json()
+    assert send_once(clinic, name="Somebody Else").status_code == 422
 
 
 def send_once(clinic: Clinic, key: str = "client-1", name: str = "Once Only") -> TestResponse:

@@ -126,7 +126,7 @@ class DriverReplay:
         ]
 
     def measure(self, name: str, seconds: float) -> float:
-        """Return how many times a second the statements of a request were executed."""
+        """Return the number of times a second that the statements of a request were executed."""
         for process in self.processes:
             assert process.stdin is not None
             process.stdin.write(f"{name} {seconds}\n")

@@ -13,7 +13,7 @@ UNDO_ORDER = ("opening_balances", "appointments", "inventory", "price_list", "pa
 
 
 def visible(clinic: Clinic) -> dict[str, Any]:
-    """Return what the lists and the reports show: active records, balances and stock."""
+    """Return the figures of the lists and the reports: active records, balances and stock."""
     lists = {
         path: clinic.admin.get(path).get_json()
         for path in (

@@ -114,6 +114,19 @@ def test_received_at_can_be_in_the_past_but_not_in_the_future(clinic: Clinic) ->
     assert list(refused.get_json()["errors"]) == ["received_at"]
 
 
+def test_a_payment_by_credit_has_its_date_too(clinic: Clinic) -> None:
+    bill = clinic.bill("100.00")
+    pay(clinic, clinic.bill("10.00", patient_id=bill["patient_id"]), "50.00", allow_credit=True)
+    past = datetime.now(UTC).replace(microsecond=0) - timedelta(days=100)
+
+    row = pay(clinic, bill, "40.00", method="credit", received_at=past.isoformat()).get_json()
+
+    assert datetime.fromisoformat(row["payments"][0]["received_at"]) == past
+    account = clinic.admin.get(f"/patients/{bill['patient_id']}/account").get_json()
+    moved = [entry["occurred_at"] for entry in account["entries"] if entry["kind"] == "credit"]
+    assert [datetime.fromisoformat(instant) for instant in moved] == [past, past]
+
+
 def test_a_payment_is_received_at_most_366_days_ago(clinic: Clinic) -> None:
     bill = clinic.bill("100.00")
     with clinic.inside():

@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 
 from data import build
-from services.clinical import drugs
+from services.clinical import drug_words, drugs
 
 # Ingredients that contain the word but that the word does not name, when it is recorded as an allergen.
 OTHER_MEANINGS = {
@@ -81,7 +81,7 @@ def ingredients_by_phrase() -> dict[str, set[str]]:
 
 @functools.cache
 def words_of(ingredient: str) -> tuple[str, ...]:
-    return tuple(drugs.normalize(ingredient).split())
+    return tuple(drug_words.normalize(ingredient).split())
 
 
 def ingredients_by_stem(term: str) -> set[str]:
@@ -132,7 +132,7 @@ def test_a_class_without_a_decision_stops_the_build() -> None:
 
 def test_a_salt_word_is_a_medicine_only_if_it_is_alone() -> None:
     """Arginine is an amino acid of infusions. As a salt (perindopril arginine) it has no effect."""
-    salts = drugs.SALT_WORDS & set(drugs._table().names)
+    salts = drug_words.SALT_WORDS & set(drugs._table().names)
     assert salts == {"arginine", "benzathine", "calcium", "magnesium", "potassium", "zinc"}
 
     for salt in salts:

@@ -80,6 +80,10 @@ def test_every_entry_names_its_source_and_matches_its_own_ingredients() -> None:
     [
         ("diclofenac gel", "warfarin", False),
         ("diclofenac 50 mg", "warfarin", True),
+        ("ibuprofen liquid gel capsule", "warfarin", True),
+        ("diclofenac gel caps", "warfarin", True),
+        ("ibuprofen tablets and gel", "warfarin", True),
+        ("brimonidine eye drops", "amitriptyline", True),
         ("tretinoin cream", "doxycycline", False),
         ("ketoconazole shampoo", "simvastatin", False),
         ("ketoconazole 200 mg", "simvastatin", True),

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 from tests.support.clinic import Caller, Clinic
 
 
-def visit(clinic: Clinic, *allergies: str, taking: tuple[str, ...] = ()) -> int:
+def visit(clinic: Clinic, *allergies: Any, taking: tuple[str, ...] = ()) -> int:
     """Create an open visit of a new patient with these allergies and home medications."""
     patient_id = clinic.patient()["id"]
     record(clinic, patient_id, allergies=list(allergies), medications=list(taking))
@@ -18,7 +18,7 @@ def visit(clinic: Clinic, *allergies: str, taking: tuple[str, ...] = ()) -> int:
     return visit_id
 
 
-def record(clinic: Clinic, patient_id: int, **history: list[str]) -> None:
+def record(clinic: Clinic, patient_id: int, **history: list[Any]) -> None:
     answer = clinic.admin.patch(f"/patients/{patient_id}/medical-history", history)
     assert answer.status_code == 200, answer.get_data(as_text=True)
 
@@ -309,6 +309,19 @@ def test_an_allergy_recorded_after_prescribing_refuses_dispensing(clinic: Clinic
     assert clinic.doctor.get(f"/prescriptions/{row['id']}").get_json()["dispensings"] == []
 
 
+def test_an_allergy_that_became_severe_refuses_dispensing_again(clinic: Clinic) -> None:
+    visit_id = visit(clinic, {"substance": "penicillin", "severity": "mild"})
+    row = prescribed(clinic, visit_id, "Amoxicillin", override_reason="only a mild rash")
+    assert dispense(clinic.technician, row).status_code == 200
+
+    record(clinic, row["patient_id"], allergies=[{"substance": "penicillin", "severity": "severe"}])
+    refused = dispense(clinic.technician, row)
+
+    assert refused.status_code == 409
+    (alert,) = refused.get_json()["alerts"]
+    assert (alert["code"], alert["allergy"]) == ("allergy_class", "penicillin (severe)")
+
+
 def test_a_later_duplicate_refuses_dispensing_the_first_prescription(clinic: Clinic) -> None:
     visit_id = visit(clinic)
     first = prescribed(clinic, visit_id, {"name": "Lisinopril", "quantity": 10})
@@ -409,6 +422,24 @@ def test_free_text_alone_gives_a_warning(clinic: Clinic) -> None:
     (warning,) = row["warnings"]
     assert warning["code"] == "unchecked"
     assert set(warning) == {"code", "message"}
+
+
+def test_a_medicine_in_free_text_gives_a_warning_now_and_later(clinic: Clinic) -> None:
+    visit_id = visit(clinic, "penicillin")
+    beside = prescribed(clinic, visit_id, "Paracetamol", details="Also amoxicillin 500 mg, avoid alcohol")
+    listed = prescribed(clinic, visit_id, "Cetirizine", details="Take one cetirizine with water")
+    alone = prescribed(clinic, visit_id, details="Warfarin 5 mg daily")
+    later = prescribed(clinic, visit_id, "Ibuprofen")
+
+    (warning,) = beside["warnings"]
+    assert (warning["code"], "name amoxicillin." in warning["message"]) == ("unchecked", True)
+    assert listed["warnings"] == []
+    (warning,) = later["warnings"]
+    assert (warning["code"], warning["medication"]) == ("unchecked", "Ibuprofen")
+    assert f"prescription {alone['id']}: Warfarin 5 mg daily" in warning["message"]
+
+    assert clinic.doctor.delete(f"/prescriptions/{alone['id']}").status_code == 200
+    assert clinic.doctor.get(f"/prescriptions/{later['id']}").get_json()["warnings"] == []
 
 
 def test_a_patient_without_recorded_allergies_gives_a_warning(clinic: Clinic) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from data import build
-from services.clinical import drugs
+from services.clinical import drug_words, drugs
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ def test_a_name_has_one_meaning_in_the_curated_files() -> None:
     assert [
         name for name in synonyms.keys() & trade_names if set(synonyms[name]) != set(trade_names[name])
     ] == []
-    ingredients = {drugs.normalize(ingredient) for ingredient in drugs._table().classes_of}
+    ingredients = {drug_words.normalize(ingredient) for ingredient in drugs._table().classes_of}
     assert [name for name in trade_names if name in ingredients and trade_names[name] != (name,)] == []

@@ -406,19 +406,29 @@ def test_the_reorder_quantity_covers_planned_treatments(clinic: Clinic) -> None:
     assert alerts["low"] == []
 
 
-def test_daily_use_counts_only_the_days_in_stock(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("units", "days_in_stock", "expected"),
+    [(20, 10, (2.0, 61)), (31, 30, (1.03, 32))],  # with floats, 31 / 30 x 30 is more than 31
+)
+def test_daily_use_counts_only_the_days_in_stock(
+    clinic: Clinic,
+    monkeypatch: pytest.MonkeyPatch,
+    units: int,
+    days_in_stock: int,
+    expected: tuple[float, int],
+) -> None:
     now = datetime.now(UTC)
     with monkeypatch.context() as past:
-        past.setattr(clock, "now", lambda: now - timedelta(days=20))
-        item = clinic.item(quantity=20, min_quantity=0)
+        past.setattr(clock, "now", lambda: now - timedelta(days=10 + days_in_stock))
+        item = clinic.item(quantity=units, min_quantity=0)
     with monkeypatch.context() as past:
-        # Used up after ten days in stock. The days after that, without stock, do not count.
+        # Used up after some days in stock. The days after that, without stock, do not count.
         past.setattr(clock, "now", lambda: now - timedelta(days=11))
-        move(clinic.technician, item, "usage", 20)
+        move(clinic.technician, item, "usage", units)
 
     alerts = clinic.technician.get("/inventory/alerts").get_json()["out"]
 
-    assert [(alert["daily_use"], alert["reorder"]) for alert in alerts] == [(2.0, 61)]
+    assert [(alert["daily_use"], alert["reorder"]) for alert in alerts] == [expected]
 
 
 def test_returned_units_do_not_count_as_use(clinic: Clinic) -> None:

@@ -214,6 +214,11 @@ NONE_KNOWN: list[Any] = [
     "No known allergies",
     "no known drug allergies",
     "No Known Drug Allergy",
+    "nil known drug allergies",
+    "no drug allergies known",
+    "Not allergic to any medicine",
+    "denies",
+    "hakuna",
     ["NKDA"],
     [{"substance": "none"}],
     ["NKA", "NKDA"],
@@ -240,13 +245,21 @@ def test_a_text_that_means_no_known_allergies_is_no_allergen(clinic: Clinic) -> 
 
 
 def test_other_texts_stay_allergens(clinic: Clinic) -> None:
-    for text in ("Nilotinib", "Nonoxynol", "No idea, ask the mother", "unknown", "No known food allergies"):
+    for text in (
+        "Nilotinib",
+        "Nonoxynol",
+        "No idea, ask the mother",
+        "unknown",
+        "No known food allergies",
+        "N/A",
+    ):
         row = clinic.doctor.patch(history_path(clinic.patient()), {"allergies": text}).get_json()
 
         assert statement(row) == ("recorded", False, [text])
-    entry = {"substance": "none", "reaction": "hives"}
-    row = clinic.doctor.patch(history_path(clinic.patient()), {"allergies": [entry]}).get_json()
-    assert statement(row) == ("recorded", False, ["none"])
+    for details in ({"reaction": "hives"}, {"severity": "severe"}):
+        entry = {"substance": "none"} | details
+        row = clinic.doctor.patch(history_path(clinic.patient()), {"allergies": [entry]}).get_json()
+        assert statement(row) == ("recorded", False, ["none"])
 
 
 def test_the_statement_has_a_date_and_an_author(clinic: Clinic) -> None:

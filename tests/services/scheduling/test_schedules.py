@@ -54,6 +54,22 @@ def test_a_put_of_the_whole_schedule_is_accepted(clinic: Clinic) -> None:
     assert (answer.status_code, answer.get_json()["windows"]) == (200, [AFTERNOON])
 
 
+def test_outdated_hours_do_not_replace_newer_ones(clinic: Clinic) -> None:
+    path = f"/doctors/{clinic.doctor_row()['id']}/schedule"
+    tag = clinic.admin.get(path).headers["ETag"]
+
+    first = clinic.admin.put(path, {"windows": [MORNING]}, headers={"If-Match": tag})
+    stale = clinic.admin.put(path, {"windows": [AFTERNOON]}, headers={"If-Match": tag})
+    same = clinic.admin.put(path, {"windows": [MORNING]})
+    fresh = clinic.admin.put(
+        path, {"windows": [MORNING, AFTERNOON]}, headers={"If-Match": first.headers["ETag"]}
+    )
+
+    assert [answer.status_code for answer in (first, stale, same, fresh)] == [200, 412, 200, 200]
+    assert clinic.admin.get(path).get_json()["windows"] == [MORNING, AFTERNOON]
+    assert clinic.admin.get(path).headers["ETag"] == fresh.headers["ETag"] != tag
+
+
 INVALID_WINDOWS: list[Any] = [
     [MORNING, {"weekday": 0, "start": "12:59", "end": "13:30"}],
     [MORNING, {"weekday": 0, "start": "10:00", "end": "11:00"}],

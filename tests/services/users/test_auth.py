@@ -187,6 +187,29 @@ def test_an_unknown_email_costs_a_hash_of_the_same_cost(
     assert costs == ["$2b$04$", "$2b$04$"]
 
 
+def test_a_hash_from_before_a_higher_cost_takes_the_time_of_the_present_cost(
+    make_clinic: Callable[..., Clinic], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_rita(make_clinic(bcrypt_cost=4))
+    clinic = make_clinic(bcrypt_cost=7)
+    rounds: list[int] = []
+    check = bcrypt.check_password_hash
+
+    def spy(hashed: str, password: str) -> bool:
+        rounds.append(2 ** int(hashed[4:6]))
+        return bool(check(hashed, password))
+
+    monkeypatch.setattr(bcrypt, "check_password_hash", spy)
+    for email, password, status in (
+        ("nobody@clinic.example", PASSWORD, 401),
+        (RITA["email"], "wrong password", 401),
+        (RITA["email"], PASSWORD, 200),
+    ):
+        rounds.clear()
+        assert log_in(clinic, email, password).status_code == status
+        assert sum(rounds) == 2**7
+
+
 def test_no_transaction_is_open_while_a_password_is_verified(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +475,17 @@ def test_a_newer_reset_token_invalidates_the_older_one(clinic: Clinic) -> None:
 
     assert reset(clinic, older).status_code == 401
     assert reset(clinic, newer).status_code == 200
+
+
+def test_a_new_password_of_the_user_ends_a_reset_token(clinic: Clinic) -> None:
+    rita = add_rita(clinic)
+    token = issue_reset_token(clinic, rita["id"])["token"]
+    caller = Caller(clinic, log_in(clinic, rita["email"]).get_json()["access_token"])
+    changed = {"current_password": PASSWORD, "new_password": "one more quiet harbour"}
+
+    assert caller.post("/auth/change-password", changed).status_code == 200
+    assert reset(clinic, token).status_code == 401
+    assert log_in(clinic, rita["email"], "one more quiet harbour").status_code == 200
 
 
 def test_only_admins_issue_reset_tokens(clinic: Clinic) -> None:

@@ -54,7 +54,7 @@ def ward(clinic: Clinic) -> Ward:
 
 
 def reads(ward: Ward, caller: Caller, number: int) -> dict[str, Any]:
-    """Return what the caller reads of a patient: a status, or the clinical content that is shown."""
+    """Return the clinical data of a patient that the caller reads, or a status."""
     patient, visit = ward.patients[number], ward.visits[number]
     shown: dict[str, Any] = {}
     shown["visit"] = caller.get(f"/visits/{visit}").get_json().get("chief_complaint")

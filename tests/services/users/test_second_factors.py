@@ -230,7 +230,14 @@ def test_a_recovery_code_is_accepted_once(member: Member, clinic: Clinic) -> Non
     assert error(member.prove(member.mfa_token(), code=code)) == (401, "invalid_code")
     caller = member.signed_in()
     assert caller.get("/auth/mfa").get_json()["recovery_codes_left"] == 9
-    assert entries(clinic, member.id, "use_recovery_code") == [("use_recovery_code", "success", None)]
+    assert caller.post("/auth/step-up", {"code": member.recovery_codes[5]}).status_code == 200
+    assert [entry for entry in entries(clinic, member.id) if entry[2] == "recovery_code"] == [
+        ("login", "success", "recovery_code"),
+        ("step_up", "success", "recovery_code"),
+    ]
+    with clinic.inside() as session:
+        requests = list(session.scalars(select(AuditLog.request_id).where(AuditLog.entity_id == member.id)))
+    assert len(requests) == len(set(requests))  # one entry for each request
 
     renewed = caller.post("/auth/mfa/recovery-codes").get_json()["recovery_codes"]
     assert error(member.prove(member.mfa_token(), code=member.recovery_codes[4])) == (401, "invalid_code")
@@ -319,7 +326,7 @@ def test_the_app_is_removed_with_a_code_or_a_fresh_step_up(member: Member, clini
     assert caller.delete("/auth/mfa/totp").status_code == 200
     assert entries(clinic, member.id, "remove_totp") == [
         ("remove_totp", "refused", "invalid_code"),
-        ("remove_totp", "success", None),
+        ("remove_totp", "success", "totp"),
         ("remove_totp", "success", None),
     ]
 

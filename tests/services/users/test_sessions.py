@@ -22,6 +22,7 @@ from enums import AuditOutcome
 from models import AuditLog, UserSession
 from security import tokens
 from security.key_rings import Key
+from services import remembered
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.servers import RedisServer
 
@@ -214,6 +215,23 @@ def test_an_admins_cookie_adds_no_account_for_a_foreign_page(clinic: Clinic) -> 
 # --- Refreshing ----------------------------------------------------------------------------------------
 
 
+def test_a_bad_token_is_refused_before_the_members_of_a_registration(clinic: Clinic) -> None:
+    ended = clinic.sign_in("admin")
+    assert ended.post("/auth/logout").status_code == 200
+    inactive = clinic.sign_in("admin")
+    clinic.admin.delete(f"/users/{inactive.user_id}")
+
+    answers = [caller.post("/auth/register", {"x": 1}) for caller in (Caller(clinic, "x"), ended, inactive)]
+
+    assert [(answer.status_code, answer.get_json()["error"]) for answer in answers] == [
+        (401, "token_invalid"),
+        (401, "token_revoked"),
+        (401, "token_revoked"),
+    ]
+    assert clinic.nobody.post("/auth/register", {"x": 1}).status_code == 422
+    assert clinic.receptionist.post("/auth/register", {"x": 1}).status_code == 422
+
+
 def test_a_refresh_token_is_taken_from_body_header_and_cookie(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(allowed_origins=ORIGIN)
     path = "/auth/refresh-token"
@@ -332,6 +350,19 @@ def test_logout_always_answers_200(clinic: Clinic) -> None:
     assert Caller(clinic, pair["access_token"]).post("/auth/logout").status_code == 200
 
 
+def test_logout_accepts_the_refresh_token_in_the_body(clinic: Clinic) -> None:
+    pair = sign_in(clinic)
+    for body in ({"refresh_token": 7}, {"refresh_token": "x"}, {"refresh_token": "x" * 300_000}, {}):
+        assert clinic.nobody.post("/auth/logout", body).status_code == 200
+    malformed = clinic.nobody.post("/auth/logout", data="{", content_type="application/json")
+    assert malformed.status_code == 200
+    assert me(clinic, pair["access_token"]).status_code == 200
+
+    assert clinic.nobody.post("/auth/logout", {"refresh_token": pair["refresh_token"]}).status_code == 200
+    assert me(clinic, pair["access_token"]).status_code == 401
+    assert refresh(clinic, pair["refresh_token"]).status_code == 401
+
+
 def test_logout_by_cookie_is_not_for_foreign_pages(make_clinic: MakeClinic) -> None:
     clinic = make_clinic(allowed_origins=ORIGIN)
     pair = sign_in(clinic)
@@ -412,6 +443,47 @@ def test_what_happens_to_a_user_holds_from_the_next_request(clinic: Clinic) -> N
     assert (promoted, demoted, gone) == (200, 403, 401)
     assert caller.get("/auth/me").status_code == 401  # brought back is not signed in again
     assert refresh(clinic, pair["refresh_token"]).status_code == 401
+
+
+def reuse_ids(clinic: Clinic) -> None:
+    """Give the ids of the sessions again, as after the restore of an earlier backup and a new start."""
+    remembered.forget_all()
+    with clinic.inside() as session:
+        connection = session.connection()
+        connection.exec_driver_sql("DELETE FROM user_sessions")
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("ALTER SEQUENCE user_sessions_id_seq RESTART")
+
+
+def test_a_token_is_not_valid_for_a_later_session_with_the_same_id(
+    make_clinic: MakeClinic, redis_server: RedisServer
+) -> None:
+    clinic = make_clinic(redis_url=redis_server.url)
+    old = sign_in(clinic)
+    reuse_ids(clinic)
+    for _ in range(3):
+        new = sign_in(clinic)  # one of them has the id of the old session
+    assert me(clinic, old["access_token"]).status_code == 401
+    assert refresh(clinic, old["refresh_token"]).status_code == 401
+    Caller(clinic, old["access_token"]).post("/auth/logout")
+    assert me(clinic, new["access_token"]).status_code == 200
+
+    Caller(clinic, new["access_token"]).post("/auth/logout")
+    reuse_ids(clinic)
+    assert [me(clinic, sign_in(clinic)["access_token"]).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_tokens_of_earlier_versions_do_not_name_the_start_of_their_session(clinic: Clinic) -> None:
+    pair, key = sign_in(clinic), clinic.settings.jwt_secret_key
+    for name in ("access_token", "refresh_token"):
+        claims = jwt.decode(pair[name], key, ["HS256"], audience="clinic")
+        del claims["sst"]
+        pair[name] = jwt.encode(claims, key, "HS256")
+
+    assert me(clinic, pair["access_token"]).status_code == 200
+    assert refresh(clinic, pair["refresh_token"]).status_code == 200
+    Caller(clinic, pair["access_token"]).post("/auth/logout")
+    assert me(clinic, pair["access_token"]).status_code == 401
 
 
 # --- Redis ---------------------------------------------------------------------------------------------

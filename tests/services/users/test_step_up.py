@@ -17,6 +17,8 @@ from tests.support.second_factors import Clock, Member
 
 MakeClinic = Callable[..., Clinic]
 NEW = {"name": "New User", "email": "new@clinic.example", "password": PASSWORD, "role": "receptionist"}
+DOCTOR = {"name": "New Doctor", "specialty": "general practice", "license_number": "L-900"}
+ACCOUNT = {"email": "doctor@clinic.example", "password": PASSWORD}
 # Method, path and body of requests that need a step-up. {id} is another user.
 PROTECTED: list[tuple[str, str, Any]] = [
     ("POST", "/users", NEW),
@@ -26,6 +28,9 @@ PROTECTED: list[tuple[str, str, Any]] = [
     ("POST", "/users/{id}/password-reset", None),
     ("POST", "/users/{id}/mfa-reset", {"reason": "Lost"}),
     ("DELETE", "/users/{id}", None),
+    ("POST", "/doctors", DOCTOR | {"user": ACCOUNT}),
+    ("PATCH", "/doctors/1", {"user": ACCOUNT}),
+    ("PUT", "/doctors/1", {"user": ACCOUNT}),
     ("POST", "/auth/mfa/recovery-codes", None),
     ("GET", "/analytics/revenue?format=csv", None),
     ("GET", "/analytics/dashboard?format=json&format=csv", None),
@@ -40,6 +45,7 @@ FREE: list[tuple[str, str, Any]] = [
     ("GET", "/patients?format=json", None),
     ("PATCH", "/auth/me", {"name": "Mary Ann Member"}),
     ("POST", "/patients", {"name": "Zawadi Njeri"}),
+    ("POST", "/doctors", DOCTOR | {"user": None}),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Limits of password checks: counters of failures, the queue of hashes, and the audit of blocked attempts.
+"""Limits of sign-ins and password checks: counters of failures, the queue of hashes, the audit of blocks.
 
 The checks of a second factor have limits too: a code has six digits only.
 """
