@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from services.charts.scale import Scale, scale_of, short_number
-from services.charts.svg import ACCENT, GRID, INK, PAPER, QUIET, SECOND, Drawing, shortened, text_width
+from services.charts.svg import ACCENT, GRID, INK, PAPER, QUIET, SECOND, SMALL, Drawing, shortened, text_width
 
 # Above this number of columns each series is a line: a column would be narrower than three pixels.
-MAX_COLUMNS = 93
+MAX_COLUMNS = 62
 MAX_WIDTH = 72.0  # pixels of a column
-VALUE_WIDTH = 76  # pixels behind a horizontal bar
 LINES = (ACCENT, QUIET)  # the second one is dashed
 
 
@@ -52,19 +51,19 @@ def draw_columns(
     for tick in scale.ticks():
         y = scale.position(tick, frame.bottom, frame.top)
         drawing.line(frame.left, y, frame.right, y, stroke=INK if tick == 0 else GRID)
-        drawing.text(frame.left - 8, y + 4, short_number(tick), size=12, fill=QUIET, anchor="end")
+        drawing.text(frame.left - 8, y + 5, short_number(tick), size=SMALL, fill=QUIET, anchor="end")
     slot = frame.width / max(1, len(labels))
-    widest = max((text_width(label, size=12) for label in labels), default=0.0)
+    widest = max((text_width(label, size=SMALL) for label in labels), default=0.0)
     every = max(1, math.ceil((widest + 12) / slot))
     for number in range(0, len(labels), every):
         x = frame.left + slot * (number + 0.5)
-        drawing.text(x, frame.bottom + 20, labels[number], size=12, fill=QUIET, anchor="middle")
+        drawing.text(x, frame.bottom + 22, labels[number], size=SMALL, fill=QUIET, anchor="middle")
     draw = _draw_line if len(labels) > MAX_COLUMNS else _draw_bar_group
     x = frame.left
     for number, each in enumerate(series):
         draw(drawing, frame, scale, each, number, len(series))
         _draw_key(drawing, x, frame.top - 26, each.name, number, is_line=len(labels) > MAX_COLUMNS)
-        x += text_width(each.name) + 56
+        x += text_width(each.name) + 60
 
 
 def _draw_line(
@@ -90,9 +89,9 @@ def _draw_bar_group(
         y = scale.position(value, frame.bottom, frame.top)
         top, height = min(y, zero), abs(y - zero)
         _draw_bar(drawing, x, top, width, height, number=number)
-        if value != 0 and text_width(text, size=11) <= width:
+        if value != 0 and text_width(text, size=SMALL) + 6 <= width:
             label = top - 5 if value > 0 else top + height + 14
-            drawing.text(x + width / 2, label, text, size=11, anchor="middle")
+            drawing.text(x + width / 2, label, text, size=SMALL, anchor="middle")
 
 
 def _draw_bar(drawing: Drawing, x: float, y: float, width: float, height: float, *, number: int) -> None:
@@ -115,20 +114,23 @@ def draw_bars(
 ) -> None:
     """Draw horizontal bars of one series with a label before and the value behind each bar.
 
-    `label_width` is 0 if another chart on the left has the labels.
+    `label_width` is 0 if another chart on the left has the labels. The name of the series stands above the
+    frame.
     """
     scale = scale_of(series.values)
-    left, right = frame.left + label_width, frame.right - VALUE_WIDTH
+    value_width = max((text_width(text, size=SMALL) for text in series.texts), default=0.0)
+    left, right = frame.left + label_width, frame.right - value_width - 12
+    drawing.text(left, frame.top - 10, series.name, fill=QUIET)
     row = (frame.bottom - frame.top) / max(1, len(series.values))
     height = min(20.0, row * 0.64)
     for index, value in enumerate(series.values):
         middle = frame.top + row * (index + 0.5)
         if label_width:
             label = shortened(labels[index], label_width - 12)
-            drawing.text(left - 10, middle + 4, label, anchor="end")
+            drawing.text(left - 10, middle + 5, label, anchor="end")
         start, end = (scale.position(each, left, right) for each in (0, value))
         drawing.rectangle(min(start, end), middle - height / 2, abs(end - start), height, fill=ACCENT)
-        drawing.text(max(start, end) + 6, middle + 4, series.texts[index], size=12)
+        drawing.text(max(start, end) + 6, middle + 5, series.texts[index], size=SMALL)
     zero = scale.position(0, left, right)
     drawing.line(zero, frame.top, zero, frame.bottom, stroke=INK)
 
@@ -137,5 +139,5 @@ def draw_tile(drawing: Drawing, frame: Frame, name: str, value: str) -> None:
     """Draw one figure in a box: its value in large type over its name."""
     drawing.rectangle(frame.left, frame.top, frame.width, frame.bottom - frame.top, fill=PAPER, stroke=GRID)
     size = 26 if len(value) <= 10 else 19
-    drawing.text(frame.left + 14, frame.top + 38, value, size=size, bold=True)
-    drawing.text(frame.left + 14, frame.top + 62, shortened(name, frame.width - 20), fill=QUIET)
+    drawing.text(frame.left + 12, frame.top + 38, value, size=size, bold=True)
+    drawing.text(frame.left + 12, frame.top + 64, shortened(name, frame.width - 16), fill=QUIET)

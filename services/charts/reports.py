@@ -12,19 +12,22 @@ from decimal import Decimal
 from config import settings
 from enums import AppointmentStatus
 from services.charts.panels import Frame, Series, draw_bars, draw_columns, draw_tile
-from services.charts.svg import ACCENT, INK, PAPER, QUIET, SECOND, Drawing, shortened
+from services.charts.svg import ACCENT, INK, PAPER, QUIET, SECOND, Drawing, lines_of
 from services.documents.language import DocumentLanguage, english
 from services.reports.dashboard import Dashboard
 from services.reports.doctor_performance import Performance
 from services.reports.patient_stats import UNKNOWN, PatientStats
 from services.reports.revenue import Revenue
 
-WIDTH = 960
-MARGIN = 32
-ROW = 28  # height of a horizontal bar with its space
-TILES = 4  # in a row
+WIDTH = 600
+MARGIN = 16
+AXIS = 44  # width of the numbers beside columns
+COLUMNS_HEIGHT = 200
+ROW = 30  # height of a horizontal bar with its space
+LINE = 22  # height of a line of text
+TILES = 3  # in a row
 TILE_HEIGHT = 84
-GAP = 16
+GAP = 12
 # The fills differ in brightness, so that the parts are distinct without colour.
 STATUS_FILLS = {
     AppointmentStatus.SCHEDULED: PAPER,
@@ -42,9 +45,25 @@ def _with_currency(amount: Decimal, language: DocumentLanguage) -> str:
     return f"{language.amount(amount)} {settings().currency}"
 
 
-def _draw_heading(drawing: Drawing, title: str, subtitle: str) -> None:
-    drawing.text(MARGIN, 42, title, size=20, bold=True)
-    drawing.text(MARGIN, 66, shortened(subtitle, WIDTH - 2 * MARGIN), fill=QUIET)
+def _drawing(
+    title: str, description: str, height: int, *, subtitle: str | None = None
+) -> tuple[Drawing, int]:
+    """Return a drawing with its heading, and the end of the heading. `height` is the height below it.
+
+    The subtitle is the description, if there is no other one.
+    """
+    lines = lines_of(subtitle or description, WIDTH - 2 * MARGIN)
+    end = 42 + LINE * len(lines)
+    drawing = Drawing(WIDTH, end + height, title=title, description=description)
+    drawing.text(MARGIN, 34, title, size=20, bold=True)
+    for number, line in enumerate(lines, 1):
+        drawing.text(MARGIN, 38 + LINE * number, line, fill=QUIET)
+    return drawing, end
+
+
+def _columns_frame(top: int) -> Frame:
+    """Return the frame of columns under a heading, with space for the names of the series above it."""
+    return Frame(MARGIN + AXIS, top + 48, WIDTH - MARGIN, top + 48 + COLUMNS_HEIGHT)
 
 
 def _counts(name: str, numbers: Sequence[int], language: DocumentLanguage) -> Series:
@@ -67,14 +86,12 @@ def revenue_chart(report: Revenue, language: DocumentLanguage | None = None) -> 
         net=_with_currency(totals["net"], language),
     )
     title = language.text("chart_revenue")
-    drawing = Drawing(WIDTH, 460, title=title, description=text)
-    _draw_heading(drawing, title, text)
+    drawing, top = _drawing(title, text, COLUMNS_HEIGHT + 88)
     series = [
         _amounts(language.text("billed"), [row["billed"] for row in data], language),
         _amounts(language.text("net"), [row["net"] for row in data], language),
     ]
-    frame = Frame(MARGIN + 44, 128, WIDTH - MARGIN, 412)
-    draw_columns(drawing, frame, [row["period"] for row in data], series)
+    draw_columns(drawing, _columns_frame(top), [row["period"] for row in data], series)
     return drawing.content()
 
 
@@ -91,8 +108,8 @@ def doctors_chart(report: Sequence[Performance], language: DocumentLanguage | No
             amount=_with_currency(best.sums.net, language),
         )
     title = language.text("chart_doctors")
-    drawing = Drawing(WIDTH, 144 + ROW * len(report), title=title, description=text)
-    _draw_heading(drawing, title, text)
+    rows = ROW * len(report)
+    drawing, top = _drawing(title, text, 2 * (rows + 48) + MARGIN)
     rates = [line.utilisation for line in report]
     shares = Series(
         language.text("utilisation"),
@@ -100,19 +117,19 @@ def doctors_chart(report: Sequence[Performance], language: DocumentLanguage | No
         [language.share(rate) for rate in rates],
     )
     revenue = f"{language.text('revenue')}, {settings().currency}"
-    columns = (
-        (370, _counts(language.text("appointments"), [line.attendance.total for line in report], language)),
-        (170, _counts(language.text("visits"), [line.visit_count for line in report], language)),
-        (200, _amounts(revenue, [line.sums.net for line in report], language)),
-        (156, shares),
+    panels = (
+        _counts(language.text("appointments"), [line.attendance.total for line in report], language),
+        _counts(language.text("visits"), [line.visit_count for line in report], language),
+        _amounts(revenue, [line.sums.net for line in report], language),
+        shares,
     )
-    names = [line.doctor.name for line in report]
-    left, labels = float(MARGIN), 200
-    for width, series in columns:
-        drawing.text(left + labels, 106, series.name, fill=QUIET)
-        frame = Frame(left, 116, left + width, 116 + ROW * len(report))
-        draw_bars(drawing, frame, names, series, label_width=labels)
-        left, labels = left + width, 0  # the first column has the names of the doctors
+    names, labels = [line.doctor.name for line in report], 180
+    width = (WIDTH - 2 * MARGIN - labels) / 2
+    for number, series in enumerate(panels):
+        is_right, y = number % 2, top + 48 + (number // 2) * (rows + 48)
+        left = MARGIN + is_right * (labels + width)  # the left panel has the names of the doctors
+        frame = Frame(left, y, left + width + (0 if is_right else labels), y + rows)
+        draw_bars(drawing, frame, names, series, label_width=0 if is_right else labels)
     return drawing.content()
 
 
@@ -127,24 +144,25 @@ def patients_chart(report: PatientStats, language: DocumentLanguage | None = Non
         new=language.number(report.new_patients),
     )
     title = language.text("chart_patients")
-    drawing = Drawing(WIDTH, 460, title=title, description=text)
-    _draw_heading(drawing, title, text)
+    rows = ROW * len(ages)
+    drawing, top = _drawing(title, text, COLUMNS_HEIGHT + 88 + 48 + rows + MARGIN)
+    frame = _columns_frame(top)
     series = [
         _counts(language.text("all_patients"), [month.total_patients for month in growth], language),
         _counts(language.text("new_patients"), [month.new_patients for month in growth], language),
     ]
     months = [month.month for month in growth]
-    draw_columns(drawing, Frame(MARGIN + 44, 128, 570, 412), months, series, whole=True)
+    draw_columns(drawing, frame, months, series, whole=True)
     heading = language.text("age_in_years")
-    drawing.text(690, 100, heading, fill=QUIET)
     total = sum(ages.values())
     shares = [
         f"{language.number(number)} ({language.share(number / total if total else None)})"
         for number in ages.values()
     ]
     labels = [language.text("unknown_age") if group == UNKNOWN else group for group in ages]
-    frame = Frame(610, 120, WIDTH - MARGIN, 412)
-    draw_bars(drawing, frame, labels, Series(heading, list(ages.values()), shares), label_width=80)
+    top = int(frame.bottom) + 88
+    frame = Frame(MARGIN, top, WIDTH - MARGIN, top + rows)
+    draw_bars(drawing, frame, labels, Series(heading, list(ages.values()), shares), label_width=100)
     return drawing.content()
 
 
@@ -171,14 +189,13 @@ def today_chart(report: Dashboard) -> bytes:
     ]
     text = ", ".join(f"{name}: {value}" for name, value in tiles)
     title = f"Today, {today.span.start}"
-    height = 184 + -(-len(tiles) // TILES) * (TILE_HEIGHT + GAP)
-    drawing = Drawing(WIDTH, height, title=title, description=text)
-    _draw_heading(drawing, title, "Appointments by status")
-    _draw_statuses(drawing, Frame(MARGIN, 84, WIDTH - MARGIN, 108), today.attendance.counts)
+    height = 100 + -(-len(tiles) // TILES) * (TILE_HEIGHT + GAP)
+    drawing, end = _drawing(title, text, height, subtitle="Appointments by status")
+    _draw_statuses(drawing, Frame(MARGIN, end + 16, WIDTH - MARGIN, end + 40), today.attendance.counts)
     width = (WIDTH - 2 * MARGIN - (TILES - 1) * GAP) / TILES
     for number, (name, value) in enumerate(tiles):
         left = MARGIN + (number % TILES) * (width + GAP)
-        top = 168 + (number // TILES) * (TILE_HEIGHT + GAP)
+        top = end + 92 + (number // TILES) * (TILE_HEIGHT + GAP)
         draw_tile(drawing, Frame(left, top, left + width, top + TILE_HEIGHT), name, value)
     return drawing.content()
 
@@ -195,6 +212,6 @@ def _draw_statuses(drawing: Drawing, frame: Frame, counts: Mapping[str, int]) ->
         if count:
             drawing.rectangle(left, frame.top, width, frame.bottom - frame.top, fill=fill, stroke=INK)
         left += width
-        x = frame.left + number * 150
+        x = frame.left + number * frame.width / len(STATUS_FILLS)
         drawing.rectangle(x, frame.bottom + 16, 12, 12, fill=fill, stroke=INK)
-        drawing.text(x + 18, frame.bottom + 27, f"{count:,} {status.value.replace('_', '-')}", fill=QUIET)
+        drawing.text(x + 18, frame.bottom + 28, f"{count:,} {status.value.replace('_', '-')}", fill=QUIET)

@@ -5,6 +5,7 @@ All looks are presentation attributes, because the content security policy of th
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
@@ -17,6 +18,8 @@ GRID = "#d5dbe1"
 PAPER = "#ffffff"
 ACCENT = "#0b6e6e"
 SECOND = "#b7dada"
+# Sizes of texts. A drawing of 600 pixels is about 390 wide on a phone and 118 mm on A5: 16 is then 9 points.
+SIZE, SMALL = 16, 14
 
 Anchor = Literal["start", "middle", "end"]
 
@@ -67,7 +70,7 @@ class Drawing:
         y: float,
         text: str,
         *,
-        size: int = 13,
+        size: int = SIZE,
         fill: str = INK,
         anchor: Anchor = "start",
         bold: bool = False,
@@ -85,16 +88,21 @@ class Drawing:
         return "\n".join([*self._parts, "</svg>", ""]).encode()
 
 
-def text_width(text: str, *, size: int = 13) -> float:
+def text_width(text: str, *, size: int = SIZE) -> float:
     """Return the approximate width of a text in pixels."""
     return len(text) * size * _CHARACTER_WIDTH
 
 
-def shortened(text: str, width: float, *, size: int = 13) -> str:
+def shortened(text: str, width: float, *, size: int = SIZE) -> str:
     """Return a text that is about `width` pixels wide at most, with an ellipsis where it was cut."""
     if text_width(text, size=size) <= width:
         return text
     return text[: max(0, int(width / (size * _CHARACTER_WIDTH)) - 1)].rstrip() + "…"
+
+
+def lines_of(text: str, width: float, *, size: int = SIZE) -> list[str]:
+    """Return the lines of a text that are about `width` pixels wide at most."""
+    return textwrap.wrap(text, max(1, int(width / (size * _CHARACTER_WIDTH))))
 
 
 def _number(value: float) -> str:

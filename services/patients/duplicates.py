@@ -21,7 +21,7 @@ from enums import BirthDatePrecision
 from extensions import db
 from models import Patient
 from services.patients import birth_dates
-from services.patients.name_matching import similar_names
+from services.patients.name_matching import NameComparison
 from services.rows import execute_core
 
 IDENTIFYING_FIELDS = (
@@ -95,7 +95,8 @@ def find_likely(
         parameters["year"] = first.replace(month=1, day=1)
     statement = _select_sharing(tuple(traits), bool(values.get("phone_e164")))
     rows = execute_core(statement, except_id=except_id, **parameters).all()
-    similar = [row.id for row in rows if similar_names(values["name_fold"], row.name_fold)]
+    name = NameComparison(values["name_fold"])
+    similar = [row.id for row in rows if name.is_similar_to(row.name_fold)]
     ignored = find_ignored(similar) if similar else ()
     similar = [row_id for row_id in similar if row_id not in ignored]
     if not similar:

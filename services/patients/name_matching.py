@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _WORD = re.compile(r"[^\W_]+")
 MIN_LENGTH_TWO_EDITS = 8  # letters of a word that may differ by two edits
@@ -96,8 +97,8 @@ def similar_names(name: str, other: str) -> bool:
         return name == other
     if len(shorter) == 1 and len(longer) > 1:
         return shorter[0] in longer or similar_words(shorter[0], "".join(longer))
-    if within_edits("".join(shorter), "".join(longer), 1) and not has_digit(name + other):
-        return True  # "Mary Ann" and "Maryann"
+    if _alike_when_joined(shorter, longer):
+        return True
     unmatched = list(longer)
     for word in sorted(shorter, key=len, reverse=True):
         match = word if word in unmatched else next((w for w in unmatched if similar_words(word, w)), None)
@@ -105,3 +106,34 @@ def similar_names(name: str, other: str) -> bool:
             return False
         unmatched.remove(match)
     return True
+
+
+def _alike_when_joined(words: Sequence[str], others: Sequence[str]) -> bool:
+    """Return True for names such as "Mary Ann" and "Maryann"."""
+    joined, other = "".join(words), "".join(others)
+    return within_edits(joined, other, 1) and not has_digit(joined + other)
+
+
+class NameComparison:
+    """The comparison of one name with many others: `similar_names`, faster for those that differ clearly.
+
+    Many patients may share a date of birth, and few of the words in their names are new.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.words = name, split_words(name)
+        self._has_similar: dict[str, bool] = {}  # word of another name -> is it similar to one of this name?
+
+    def is_similar_to(self, other: str) -> bool:
+        """Return the result of `similar_names` for this name and another one."""
+        words = split_words(other)
+        needed = min(len(words), len(self.words))  # each word of the shorter name needs one of its own
+        if needed > 1 and sum(map(self._is_similar_word, words)) < needed:
+            return _alike_when_joined(self.words, words)
+        return similar_names(self.name, other)
+
+    def _is_similar_word(self, word: str) -> bool:
+        known = self._has_similar.get(word)
+        if known is None:
+            known = self._has_similar[word] = any(similar_words(word, own) for own in self.words)
+        return known

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from services.charts.scale import scale_of, short_number
-from services.charts.svg import Drawing, shortened
+from services.charts.svg import Drawing, shortened, text_width
 from tests.support.clinic import Caller, Clinic
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -78,6 +78,31 @@ def test_many_periods_are_lines_and_labels_do_not_overlap(clinic: Clinic) -> Non
     assert len(labels) > 5
     assert all(right[0] - left[0] > 70 for left, right in itertools.pairwise(labels))
     assert root.findall(f"{NAMESPACE}path[@stroke-dasharray]")
+
+
+PHONE = 390  # pixels
+LEAST = 9  # pixels of a text on a phone: about 2.8 mm on A5
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_texts_of_a_chart_are_readable_on_a_phone_and_inside_the_drawing(
+    clinic: Clinic, name: str
+) -> None:
+    for number in range(3):
+        doctor = clinic.doctor_row(name=f"Dr. Elizabeth Montgomery {number}")["id"]
+        clinic.bill("1234567.50", amount_paid="1000000.00", doctor_id=doctor)
+
+    root = chart(clinic.admin, name)
+
+    width, height = (float(root.get(side) or 0) for side in ("width", "height"))
+    for element in root.iter(f"{NAMESPACE}text"):
+        size, x, y = (float(element.get(member) or 0) for member in ("font-size", "x", "y"))
+        long = text_width(element.text or "", size=int(size))
+        start = {"start": x, "middle": x - long / 2, "end": x - long}[element.get("text-anchor") or ""]
+        assert size * PHONE / width >= LEAST, element.text
+        assert start >= 0, element.text
+        assert start + long <= width, element.text
+        assert size <= y < height, element.text
 
 
 @pytest.mark.parametrize(
