@@ -130,6 +130,23 @@ def unique_key(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip()).casefold()
 
 
+# Characters that show nothing by themselves, as a set of a regular expression: spaces, control characters,
+# marks that combine with any letter, marks of direction and width, selectors of a variant, and blank letters.
+SHOWS_NOTHING = (
+    r"\s\u0000-\u001f\u007f-\u009f\u00ad\u0300-\u036f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    r"\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20d0-\u20ff\u2800\u3164"
+    r"\ufe00-\ufe0f\ufe20-\ufe2f\ufeff\uffa0\ufff9-\ufffb"
+)
+# A pattern of JSON Schema has no escape for characters above U+FFFF that all readers know.
+NOT_BLANK_PATTERN = f"[^{SHOWS_NOTHING}]"
+_VISIBLE = re.compile(rf"[^{SHOWS_NOTHING}\U0001d173-\U0001d17a\U000e0000-\U000e0fff]")
+
+
+def is_blank_text(text: str) -> bool:
+    """Return True for a text without a visible character."""
+    return _VISIBLE.search(text) is None
+
+
 # Hyphens and dashes (U+2010 to U+2015), the minus sign and the dashes of other widths.
 PHONE_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 # Address books copy marks of the writing direction together with a number.

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import MISSING, BaseModel
 from pydantic.fields import FieldInfo
 
+from column_types import is_blank_text
 from errors import MAX_ERRORS, ClinicError
 from schemas.base import accepted_members, nested_models, nullable_members, shown_members
 from security.permissions import Actor, hidden
@@ -128,8 +129,8 @@ def _has_default(info: FieldInfo) -> bool:
 
 
 def is_blank(value: Any) -> bool:
-    """Return True for an empty text, or one of spaces."""
-    return isinstance(value, str) and not value.strip()
+    """Return True for a text without a visible character."""
+    return isinstance(value, str) and is_blank_text(value)
 
 
 def refuse_hidden(

@@ -24,11 +24,14 @@ from pydantic import (
 from column_types import (
     MAX_INT,
     MONEY_LIMIT,
+    NOT_BLANK_PATTERN,
     PHONE_DASHES,
     PHONE_MARKS,
     QUANTITY_LIMIT,
+    SHOWS_NOTHING,
     QuantityType,
     canonical_language,
+    is_blank_text,
     json_number,
     plain_phone,
 )
@@ -45,7 +48,7 @@ MAX_ID = MAX_INT
 
 
 def _check_not_blank(value: str) -> str:
-    if not value.strip():
+    if is_blank_text(value):
         raise ValueError("must not be blank")
     return value
 
@@ -84,7 +87,7 @@ _URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
 _UNSAFE_IN_URL = re.compile(r"[\s\x00-\x1f\x7f\"'<>\\^`{|}]")
 
 # `_check_not_blank` and `_check_phone` as patterns of JSON Schema
-_NOT_BLANK = Field(json_schema_extra={"pattern": r"\S"})
+_NOT_BLANK = Field(json_schema_extra={"pattern": NOT_BLANK_PATTERN})
 _PHONE_PART = rf"[\s+()\-.,/#*;:=xXeEtT{PHONE_DASHES}{PHONE_MARKS}]*"
 _PHONE_REMARKS = r"(?:\([A-Za-z][^()\x00-\x1f]*\)\s*)*"
 _PHONE_PATTERN = rf"^(?:\s*[Tt][Ee][Ll]:)?{_PHONE_PART}(?:[0-9]{_PHONE_PART}){{3,20}}{_PHONE_REMARKS}$"
@@ -110,6 +113,13 @@ Name = Annotated[
     clean(200),
 ]
 Short = Annotated[str, StringConstraints(max_length=100), clean(100)]
+RequiredShort = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=100),
+    AfterValidator(_check_not_blank),
+    _NOT_BLANK,
+    clean(100),
+]
 Line = Annotated[str, StringConstraints(max_length=500), clean(500)]
 RequiredLine = Annotated[
     str,
@@ -261,7 +271,7 @@ def _check_unit(value: str) -> str:
     return value
 
 
-_UNIT = re.compile(r"[^\s0-9.,]")
+_UNIT = re.compile(rf"[^{SHOWS_NOTHING}0-9.,]")
 DecimalQuantityIn = Annotated[
     Decimal,
     BeforeValidator(_parse_quantity),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from column_types import NOT_BLANK_PATTERN
 from enums import ImportAction, ImportRowState, ImportState, ImportSubject, OnDuplicate, OnError
 from schemas.base import In, Out, patch_model
 from schemas.fields import InstantOut
@@ -39,7 +40,7 @@ MappingIn = Annotated[
 ]
 Source = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=100, strip_whitespace=True, pattern=r"\S"),
+    StringConstraints(min_length=1, max_length=100, strip_whitespace=True, pattern=NOT_BLANK_PATTERN),
     Field(description="The system from which the file comes.", examples=["clinic2019"]),
 ]
 Encoding = Annotated[

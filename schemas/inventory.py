@@ -9,7 +9,19 @@ from pydantic import AfterValidator, AliasPath, BeforeValidator, Field, PlainSer
 
 from enums import MovementType
 from schemas.base import In, Out, PersonRef, patch_model
-from schemas.fields import Code, DayIn, DayOut, InstantOut, Line, MoneyOut, Name, Note, Short, parse_decimal
+from schemas.fields import (
+    Code,
+    DayIn,
+    DayOut,
+    InstantOut,
+    Line,
+    MoneyOut,
+    Name,
+    Note,
+    RequiredShort,
+    Short,
+    parse_decimal,
+)
 
 MAX_UNITS = 1_000_000  # in one movement
 COST_PLACES = 4  # one tablet may cost less than a cent
@@ -47,7 +59,7 @@ UnitCostOut = Annotated[
 class PackageIn(In):
     """A package of an item: its name, and the units in it."""
 
-    name: Annotated[Short, Field(min_length=1, examples=["box"])]
+    name: Annotated[RequiredShort, Field(examples=["box"])]
     quantity: Annotated[int, Field(ge=1, le=MAX_UNITS, examples=[100])]
 
 

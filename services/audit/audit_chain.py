@@ -26,6 +26,7 @@ import structlog
 from sqlalchemy import Connection, Engine, RowMapping, and_, exists, or_, select
 from sqlalchemy.exc import DBAPIError
 
+from column_types import is_blank_text
 from config import Settings, settings
 from database.engine import snapshot
 from errors import ClinicError, invalid
@@ -376,7 +377,7 @@ def record_restore(actor: Actor, reason: str, exported: Heads | None) -> list[Fa
     The caller commits, then exports with `overwrite`. Raises 409 if a chain has a fault: a restore does not
     explain it. `reason` has 1 to `MAX_REASON` characters.
     """
-    if not reason.strip() or len(reason) > MAX_REASON:
+    if is_blank_text(reason) or len(reason) > MAX_REASON:
         raise invalid("reason", f"must have 1 to {MAX_REASON} characters")
     fault = verify(db.engine)
     if fault is not None:

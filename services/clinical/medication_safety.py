@@ -29,6 +29,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 
+from column_types import is_blank_text
 from enums import AllergySeverity, PrescriptionStatus
 from errors import ClinicError
 from extensions import db
@@ -416,7 +417,7 @@ def check(
     ]
     if not new:
         return []
-    if not (reason or "").strip():
+    if is_blank_text(reason or ""):
         messages = " ".join(alert["message"] for alert in new[:5])
         raise ClinicError(
             "safety_alert",

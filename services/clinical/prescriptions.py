@@ -25,6 +25,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, and_, bindparam, case, literal, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
+from column_types import is_blank_text
 from enums import PrescriptionStatus
 from errors import ClinicError, invalid, not_found
 from extensions import db
@@ -286,7 +287,7 @@ def _lock_visit(actor: Actor, visit_id: int, *, importing: bool) -> Visit:
 
 
 def _check_content(details: str | None, medications: Sequence[Any]) -> None:
-    if not medications and not (details or "").strip():
+    if not medications and is_blank_text(details or ""):
         raise invalid("medications", "enter at least one medication, or details")
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, and_, exists, not_, or_, select
 from sqlalchemy.orm import aliased, joinedload, selectinload
 
+from column_types import is_blank_text
 from enums import AppointmentStatus, LedgerKind, PaymentMethod, PrescriptionStatus, Role, TreatmentStatus
 from errors import ClinicError, invalid, within
 from extensions import db
@@ -376,7 +377,7 @@ def _new_diagnoses(entries: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
         title = None if code is None else icd10.describe(code)
         if code is not None and title is None:
             raise invalid(f"diagnoses.{number}.icd10", f"is not an ICD-10-CM code of {icd10.RELEASE}")
-        description = description if description and description.strip() else title
+        description = title if is_blank_text(description or "") else description
         if description is None:
             raise invalid(f"diagnoses.{number}.description", "is required without a code")
         diagnoses.append(

@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 
 from sqlalchemy import select
 
-from column_types import canonical_language
+from column_types import canonical_language, is_blank_text
 from enums import MessageChannel, MessageKind
 from errors import ClinicError, not_found
 from extensions import db
@@ -146,7 +146,7 @@ def check(row: MessageTemplate, text: Text) -> None:
         problems["subject"] = "an e-mail needs a subject"
     if row.channel is not MessageChannel.EMAIL and text.subject is not None:
         problems["subject"] = "only an e-mail has a subject"
-    if not text.text.strip():
+    if is_blank_text(text.text):
         problems["text"] = "must not be blank"
     for name, template in text._asdict().items():
         if template is not None and (problem := _variable_problem(template, VARIABLES[row.kind])):

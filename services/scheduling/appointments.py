@@ -16,6 +16,7 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 
+from column_types import is_blank_text
 from enums import AppointmentStatus, CancelledBy
 from errors import ClinicError, invalid
 from extensions import db
@@ -189,7 +190,7 @@ def _check_new(actor: Actor, members: NewAppointment, *, importing: bool) -> Boo
 
 def _check_overbook(actor: Actor, reason: str | None) -> None:
     actor.require(Permission.APPOINTMENTS_OVERBOOK, "Your role may not overbook.")
-    if not reason or not reason.strip():
+    if is_blank_text(reason or ""):
         raise invalid("overbook_reason", "is required for overbooking")
 
 

@@ -352,6 +352,9 @@ def test_a_new_row_has_defaults_for_blank_members(clinic: Clinic) -> None:
     ("path", "body", "field"),
     [
         ("/patients", {"name": " "}, "name"),
+        ("/patients", {"name": "\u200b\u2060"}, "name"),
+        ("/price-list", {"code": "\u00ad", "name": "A", "unit_price": 1}, "code"),
+        ("/inventory", {"name": "A", "packages": [{"name": " ", "quantity": 5}]}, "packages.0.name"),
         ("/doctors", {"name": "A B", "specialty": "", "license_number": "X-1"}, "specialty"),
         ("/doctors", {"name": "A B", "specialty": "x", "license_number": " "}, "license_number"),
         (
