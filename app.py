@@ -87,7 +87,13 @@ from resources.imports import (
     ImportRowList,
     ImportUndo,
 )
-from resources.inventory import InventoryAlerts, InventoryItemResource, InventoryList, InventoryMovementList
+from resources.inventory import (
+    InventoryAlerts,
+    InventoryExpiryCorrection,
+    InventoryItemResource,
+    InventoryList,
+    InventoryMovementList,
+)
 from resources.jobs import JobItem, JobList, JobRetry
 from resources.letter import LetterDocument, LetterItem, LetterList, LetterVoid, VisitLetterList
 from resources.message import (
@@ -247,6 +253,7 @@ ROUTES: list[tuple[type[ApiResource], str]] = [
     (InventoryAlerts, "/inventory/alerts"),
     (InventoryItemResource, "/inventory/<int:item_id>"),
     (InventoryMovementList, "/inventory/<int:item_id>/movements"),
+    (InventoryExpiryCorrection, "/inventory/<int:item_id>/correct-expiry"),
     (BillingList, "/billings"),
     (BillingItem, "/billings/<int:billing_id>"),
     (BillingPaymentList, "/billings/<int:billing_id>/payments"),

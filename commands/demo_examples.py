@@ -55,7 +55,15 @@ def create(actor: Actor) -> bool:
     patient, other_patient = _create_patients(actor)
     doctor_id = _create_doctors(actor, doctor_user_id)
     _create_appointments(actor, patient.id, doctor_id)
-    item = items.create(actor, name="Sterile gloves, medium", sku="GLOVES-M", unit="pair", quantity=100)
+    item = items.create(
+        actor,
+        name="Sterile gloves, medium",
+        sku="GLOVES-M",
+        unit="pair",
+        quantity=100,
+        lot_number="L-2290",
+        expires_on=clock.today() + timedelta(days=1000),
+    )
     items.create(actor, name="Plaster bandage")
     _create_visits(actor, patient.id, doctor_id, item.id)
     _create_price_list()

@@ -14,6 +14,7 @@ from api.serialization import EndpointResult, Serializer
 from models import InventoryItem, StockMovement
 from schemas.inventory import (
     AlertsOut,
+    ExpiryCorrectionIn,
     ItemCreate,
     ItemOut,
     ItemPatch,
@@ -126,6 +127,19 @@ def _movement_members(item: InventoryItem, rows: list[StockMovement]) -> dict[st
         "created_at": first.created_at,
         "movements": rows,
     }
+
+
+class InventoryExpiryCorrection(ApiResource):
+    """Route `/inventory/<item_id>/correct-expiry`."""
+
+    @endpoint(Permission.INVENTORY_WRITE, load=items.get, body=ExpiryCorrectionIn, returns=ITEM)
+    def post(self, row: InventoryItem, data: ExpiryCorrectionIn) -> InventoryItem:
+        """Correct the expiry date of a lot.
+
+        Two adjustments record it with its reason: the units leave with the old date and return with the new
+        one. The stock stays the same.
+        """
+        return stock.correct_expiry(current_actor(), row, **data.model_dump())
 
 
 class InventoryAlerts(ApiResource):

@@ -168,6 +168,14 @@ class MovementIn(In):
     reason: Line | None = None
 
 
+class ExpiryCorrectionIn(In):
+    """The right expiry date of a lot, and the reason of the correction."""
+
+    lot_number: LotNumber
+    expires_on: DayIn
+    reason: Annotated[RequiredShort, Field(examples=["Wrong year typed, checked on the box"])]
+
+
 class MovementOut(Out):
     """A stock movement of one lot, in units. `quantity` has the sign of the request, `change` is signed.
 

@@ -237,6 +237,9 @@ EXAMPLES: dict[str, Example] = {
     "POST /inventory/{item_id}/movements": Example(
         body={"type": "restock", "quantity": 100, "lot_number": "L-7731", "expires_on": "2031-12-31"}
     ),
+    "POST /inventory/{item_id}/correct-expiry": Example(
+        body={"lot_number": "L-2290", "expires_on": "2031-06-30", "reason": "Wrong year typed"}
+    ),
     "POST /price-list": Example(
         body={"code": "LAB-FBC", "name": "Full blood count", "category": "laboratory", "unit_price": "25.00"}
     ),

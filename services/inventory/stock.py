@@ -11,9 +11,10 @@ first, lots without expiry last, then the oldest lot. Usage never takes expired 
 adjustments take expired units too, and first, because these units leave the shelf. Units that are added
 without a lot go to the lot without number and expiry.
 
-A lot number of an item has one expiry date. Returns go to lots from which units were used and not yet
-returned, at most that many. A manual return takes back manual usage first, then usage of treatments, the
-last treatment first. So voiding a treatment returns exactly the units that were not yet returned.
+A lot number of an item has one expiry date, which `correct_expiry` changes. Returns go to lots from which
+units were used and not yet returned, at most that many. A manual return takes back manual usage first, then
+usage of treatments, the last treatment first. So voiding a treatment returns exactly the units that were
+not yet returned.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from extensions import db
 from models import InventoryItem, InventoryLot, StockMovement, Treatment
 from security.permissions import Actor
 from services import clock
+from services.audit import audit_log
 from services.rows import for_update
 from services.search_key import search_key
 
@@ -313,7 +315,11 @@ def _find_or_create_lot(
     if lot is not None and expires_on in (None, lot.expires_on):
         return lot
     if lot is not None and lot.expires_on is not None:
-        raise invalid("expires_on", f"lot {lot_number} of this item expires on {lot.expires_on}")
+        raise invalid(
+            "expires_on",
+            f"lot {lot_number} of this item expires on {lot.expires_on}; "
+            "correct a wrong date with POST /inventory/<id>/correct-expiry",
+        )
     _check_expiry(expires_on, allow_expired=allow_expired)
     if lot is None:
         lot = InventoryLot(item_id=item.id, lot_number=lot_number, quantity=0)
@@ -321,6 +327,33 @@ def _find_or_create_lot(
     lot.expires_on = expires_on
     db.session.flush()
     return lot
+
+
+def correct_expiry(
+    actor: Actor, item: InventoryItem, *, lot_number: str, expires_on: date, reason: str
+) -> InventoryItem:
+    """Set the expiry date of a lot of a locked item that was entered wrongly.
+
+    The units of the lot leave the stock with the old date and return with the new one. These are two
+    adjustments with the reason and both dates. So the movements show who corrected it, when and why. Units
+    that were used can still be returned, and then have the new date. Raises 422 for an unknown lot and for a
+    date that is not plausible.
+    """
+    _check_expiry(expires_on, allow_expired=True)
+    for lot in _lock_requested_lots(item, lot_number, None, with_empty=True):
+        if lot.expires_on == expires_on:
+            continue
+        text = f"Expiry date {lot.expires_on or 'unknown'} corrected to {expires_on}: {reason}"
+        units = lot.quantity
+        if units:
+            _record_movements(actor, item, MovementType.ADJUSTMENT, [LotChange(lot, -units)], reason=text)
+        lot.expires_on = expires_on
+        if units:
+            _record_movements(actor, item, MovementType.ADJUSTMENT, [LotChange(lot, units)], reason=text)
+        item.updated_at = clock.now()  # raises the version, also if the lot is empty
+        audit_log.set_action(item, "correct_expiry")
+    db.session.flush()
+    return item
 
 
 def _check_expiry(expires_on: date | None, *, allow_expired: bool) -> None:

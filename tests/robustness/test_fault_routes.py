@@ -40,7 +40,7 @@ CREATE TRIGGER fault BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'data
 """
 # Number of failing commits: serialization failures, from 1,000 on a full disk.
 NEVER, ONCE, ALWAYS, DISK_FULL = 0, 1, 999, 1_000_000
-SAMPLE = 36  # endpoints on the short level
+SAMPLE = 40  # endpoints on the short level
 # These run last, because they close records that other endpoints change.
 CLOSING_ACTIONS = ("/sign", "/addenda", "/write-off", "/void")
 

@@ -171,3 +171,67 @@ def test_a_lot_number_has_one_expiry_date(clinic: Clinic) -> None:
     assert (same.status_code, without.status_code, completed.status_code) == (201, 201, 201)
     row = clinic.admin.get(f"/inventory/{item['id']}").get_json()
     assert [tuple(lot.values()) for lot in row["lots"]] == [("A", day(30), 15), ("B", day(60), 10)]
+
+
+# --- Corrections ---------------------------------------------------------------------------------------
+
+
+def correct(clinic: Clinic, item: dict[str, Any], lot_number: str, expires_on: str, **members: Any) -> Any:
+    body = {"lot_number": lot_number, "expires_on": expires_on, "reason": "Wrong year typed", **members}
+    return clinic.technician.post(f"/inventory/{item['id']}/correct-expiry", body)
+
+
+def test_a_corrected_expiry_date_holds_for_the_stock_and_for_later_returns(clinic: Clinic) -> None:
+    item = clinic.item(quantity=10, lot_number="A", expires_on=day(400))
+    move(clinic, item, "usage", 4, lot_number="A")
+    tag = clinic.admin.get(f"/inventory/{item['id']}").headers["ETag"]
+
+    corrected = correct(clinic, item, " A ", day(-5))
+    again = correct(clinic, item, "A", day(-5))
+
+    row = corrected.get_json()
+    assert (corrected.status_code, row["quantity"], row["available"]) == (200, 6, 0)
+    assert row["lots"] == [{"lot_number": "A", "expires_on": day(-5), "quantity": 6}]
+    assert corrected.headers["ETag"] != tag
+    assert again.headers["ETag"] == corrected.headers["ETag"]
+    assert move(clinic, item, "usage", 1).get_json()["error"] == "insufficient_stock"
+    assert move(clinic, item, "return", 4).status_code == 201
+    movements = clinic.admin.get(f"/inventory/{item['id']}/movements?type=adjustment").get_json()
+    reason = f"Expiry date {day(400)} corrected to {day(-5)}: Wrong year typed"
+    assert [(one["change"], one["reason"]) for one in movements] == [(6, reason), (-6, reason)]
+    assert {one["created_by_id"] for one in movements} == {clinic.technician.user_id}
+    assert clinic.admin.get("/inventory/alerts").get_json()["expired"][0]["quantity"] == 10
+    entries = clinic.admin.get("/audit-logs?action=correct_expiry").get_json()
+    assert [entry["entity_id"] for entry in entries] == [item["id"]]
+    assert clinic.app.test_cli_runner().invoke(args=["verify"]).output == ""
+
+
+def test_the_date_of_an_empty_lot_can_be_corrected_before_the_next_delivery(clinic: Clinic) -> None:
+    item = clinic.item(quantity=3, lot_number="A", expires_on=day(400))
+    move(clinic, item, "waste", 3)
+
+    refused = move(clinic, item, "restock", 5, lot_number="A", expires_on=day(40))
+    corrected = correct(clinic, item, "A", day(40))
+
+    assert "correct-expiry" in refused.get_json()["errors"]["expires_on"]
+    assert (corrected.status_code, corrected.get_json()["lots"]) == (200, [])
+    assert move(clinic, item, "restock", 5, lot_number="A", expires_on=day(40)).status_code == 201
+
+
+def test_a_correction_needs_a_known_lot_a_plausible_date_and_a_reason(clinic: Clinic) -> None:
+    item = clinic.item(quantity=3, lot_number="A", expires_on=day(400))
+
+    answers = [
+        correct(clinic, item, "B", day(40)),
+        correct(clinic, item, "A", "2150-01-01"),
+        correct(clinic, item, "A", day(40), reason=" "),
+    ]
+    doctor = clinic.doctor.post(f"/inventory/{item['id']}/correct-expiry", {})
+
+    assert [list(answer.get_json()["errors"]) for answer in answers] == [
+        ["lot_number"],
+        ["expires_on"],
+        ["reason"],
+    ]
+    assert doctor.status_code == 403
+    assert clinic.admin.get(f"/inventory/{item['id']}").get_json()["lots"][0]["expires_on"] == day(400)
