@@ -27,6 +27,7 @@ def limits(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterato
     limits = Limits()
     limits.init(enabled=True, redis_url=url)
     yield limits
+    quotas.clear()
     redis_store.init(None)
 
 
