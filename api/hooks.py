@@ -109,6 +109,11 @@ def begin_request() -> Response | None:
         wait, context.revoked = limits.hit_and_check(rate, key, session)
     if wait is not None:
         raise ClinicError("too_many_requests", "Too many requests; try again later.", retry_after=wait)
+    if isinstance(request.routing_exception, RequestRedirect):
+        # Flask would send a page of HTML, and never passes this exception to an error handler
+        redirect = Response(status=308, headers={"Location": request.routing_exception.new_url})
+        del redirect.headers["Content-Type"]
+        return redirect
     return None
 
 

@@ -103,6 +103,4 @@ def _render_http_error(error: HTTPException) -> Response:
         return response
     if status == 404:
         return problem_response(ClinicError("not_found", _unknown_path(request.path)))
-    if 300 <= status < 400:
-        return Response(error.get_response().get_data(), status, dict(error.get_headers()))
     return problem_response(ClinicError(codes.get(status, "bad_request"), "The request could not be read."))

@@ -297,6 +297,15 @@ def test_a_wrong_method_at_a_path_with_a_double_slash_is_no_server_error(clinic:
         assert response.headers["Allow"]
 
 
+def test_a_redirect_from_a_double_slash_has_no_body(clinic: Clinic) -> None:
+    for method, path in (("GET", "/patients//1?q=x"), ("POST", "/auth//login")):
+        response = clinic.nobody.send(method, path)
+        assert (response.status_code, response.get_data()) == (308, b"")
+        assert response.headers["Location"] == "http://localhost" + path.replace("//", "/")
+        assert "Content-Type" not in response.headers
+        assert response.headers["X-Request-ID"]
+
+
 def test_a_trailing_slash_is_accepted(clinic: Clinic) -> None:
     patient = clinic.patient()
 
