@@ -59,6 +59,7 @@ class EndpointSpec:
     - `secret`: the response contains a secret. It is not stored, so a repeat is 409 `already_done`.
     - `step_up`: requests that need a fresh proof of the second factor, if the caller has one.
     - `optional_sign_in`: a public endpoint at which a signed-in caller may do more. It refuses a bad token.
+    - `ignores_input`: it succeeds with any body and any query string.
     - `before_enrolment`: open to a caller who must set up a second factor before anything else.
     - `summary`, `description`: the docstring of the method.
     """
@@ -84,6 +85,7 @@ class EndpointSpec:
     secret: bool = False
     step_up: StepUp | None = None
     optional_sign_in: bool = False
+    ignores_input: bool = False
     before_enrolment: bool = False
     summary: str = ""
     description: str = ""
@@ -94,17 +96,10 @@ class EndpointSpec:
         return self.media_types == ("text/html",)
 
     def reads_members(self, method: str) -> bool:
-        """Return True if the body has members, or may have none, as that of most actions.
-
-        A sign-out succeeds with any body.
-        """
+        """Return True if the body has members, or may have none, as that of most actions."""
         if self.body is not None:
             return True
-        return (
-            self.accepts is JSON
-            and method not in ("GET", "HEAD")
-            and self.permission is not Permission.PUBLIC
-        )
+        return self.accepts is JSON and method not in ("GET", "HEAD") and not self.ignores_input
 
     def writes_resource(self, method: str) -> bool:
         """Return True for a creation or an update, whose body may contain read-only members."""

@@ -285,7 +285,7 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
     if spec.list_spec is not None:
         arguments["query"] = list_query.read_list(spec.list_spec, pairs)
     else:
-        if not spec.is_page:
+        if not spec.is_page and not spec.ignores_input:
             list_query.refuse_unknown(pairs, set(spec.query.model_fields) if spec.query else set())
         if spec.query is not None:
             arguments["query"] = request_body.validate_query(spec.query, dict(pairs))

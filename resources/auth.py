@@ -217,7 +217,13 @@ def _presented_claims() -> list[Claims]:
 class Logout(ApiResource):
     """Route `/auth/logout`."""
 
-    @endpoint(Permission.PUBLIC, returns=Message, idempotent=False, errors=("origin_not_allowed",))
+    @endpoint(
+        Permission.PUBLIC,
+        returns=Message,
+        idempotent=False,
+        ignores_input=True,
+        errors=("origin_not_allowed",),
+    )
     def post(self) -> EndpointResult:
         """Sign out: end the session of the tokens and clear the cookies.
 

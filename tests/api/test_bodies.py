@@ -77,7 +77,16 @@ def test_the_body_of_an_action_without_members_is_read(clinic: Clinic) -> None:
     ]
     assert unknown.get_json()["errors"] == {"reason": "there is no such member; this request has no members"}
     assert clinic.admin.delete(item, {}).status_code == 200
-    assert clinic.admin.post("/auth/logout", {"reason": "lunch"}).status_code == 200
+
+
+def test_a_sign_out_succeeds_with_any_body_and_query(clinic: Clinic) -> None:
+    caller = clinic.sign_in("doctor")
+
+    by_query = caller.post("/auth/logout?next=%2Flogin&next=x", {"reason": "lunch"})
+
+    assert by_query.status_code == 200
+    assert caller.get("/auth/me").status_code == 401
+    assert clinic.nobody.send("POST", "/auth/logout", data=b"{").status_code == 200
 
 
 def test_a_chunked_body_has_the_same_size_limit(clinic: Clinic) -> None:
