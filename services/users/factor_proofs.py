@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -46,8 +47,12 @@ class Proof:
 
 
 def normal_code(code: str) -> str:
-    """Return a typed code without blanks and hyphens."""
-    return _SEPARATORS.sub("", code).lower()
+    """Return a typed code without blanks and hyphens, in ASCII digits and letters.
+
+    Keyboards of some languages write digits of another script, or full-width ones.
+    """
+    plain = _SEPARATORS.sub("", unicodedata.normalize("NFKC", code))
+    return "".join(str(int(c)) if c.isdecimal() else c for c in plain).lower()
 
 
 def digest(text: str) -> str:

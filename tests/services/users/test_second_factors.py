@@ -15,7 +15,7 @@ from models import AuditLog, FactorChallenge, RecoveryCode, TotpSecret, User
 from security import totp
 from security.permissions import Actor
 from services import integrity_checks
-from services.users import second_factors
+from services.users import factor_proofs, second_factors
 from tests.support.clinic import PASSWORD, Caller, Clinic
 from tests.support.concurrency import run_concurrently
 from tests.support.second_factors import Clock, Member
@@ -69,6 +69,17 @@ def test_the_codes_are_those_of_rfc_6238() -> None:
     found = {at: totp.matching_step(RFC_SECRET, code, at) for at, code in RFC_VECTORS.items()}
 
     assert found == {at: at // 30 for at in RFC_VECTORS}
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("123 456", "123-456"),
+        *("\u0661\u0662\u0663\u0664\u0665\u0666", "\uff11\uff12\uff13\uff14\uff15\uff16"),
+    ],
+)
+def test_a_code_may_have_digits_of_any_script(typed: str) -> None:
+    assert factor_proofs.normal_code(typed) == "123456"
 
 
 def test_a_code_is_right_within_one_time_step() -> None:
