@@ -54,6 +54,7 @@ class EndpointSpec:
     - `or_returns`: the schema of another response with the same status.
     - `status`: the status of a success.
     - `media_types`: the media types of a success.
+    - `etag`: the response has an `ETag`, although it is no serialized row: a document, or a part of a row.
     - `errors`: codes that this endpoint adds to the common ones, for the documentation.
     - `idempotent`: a POST accepts `Idempotency-Key`.
     - `secret`: the response contains a secret. It is not stored, so a repeat is 409 `already_done`.
@@ -80,6 +81,7 @@ class EndpointSpec:
     or_returns: type[Out] | None = None
     status: int = 200
     media_types: tuple[str, ...] = ("application/json",)
+    etag: bool = False
     errors: tuple[str, ...] = ()
     idempotent: bool = True
     secret: bool = False

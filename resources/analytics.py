@@ -53,6 +53,7 @@ class RevenueReport(ApiResource):
         query=RevenueQuery,
         returns=RevenueOut,
         media_types=REPORT_TYPES,
+        etag=True,
         report=True,
         step_up=StepUp.EXPORTS,
     )
@@ -83,6 +84,7 @@ class DoctorPerformance(ApiResource):
         returns=PerformanceOut,
         many=True,
         media_types=REPORT_TYPES,
+        etag=True,
         report=True,
         step_up=StepUp.EXPORTS,
     )
@@ -113,6 +115,7 @@ class PatientStats(ApiResource):
         query=DateRangeQuery,
         returns=PatientStatsOut,
         media_types=REPORT_TYPES,
+        etag=True,
         report=True,
         step_up=StepUp.EXPORTS,
     )
@@ -136,6 +139,7 @@ class Dashboard(ApiResource):
         query=DateRangeQuery,
         returns=DashboardOut,
         media_types=REPORT_TYPES,
+        etag=True,
         report=True,
         step_up=StepUp.EXPORTS,
     )

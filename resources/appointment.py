@@ -171,7 +171,7 @@ class AppointmentCheckIn(ApiResource):
 class AppointmentCalendar(ApiResource):
     """Route `/appointments/<appointment_id>.ics`."""
 
-    @endpoint(Permission.APPOINTMENTS_READ, load=appointments.get, media_types=(ical.MEDIA_TYPE,))
+    @endpoint(Permission.APPOINTMENTS_READ, load=appointments.get, media_types=(ical.MEDIA_TYPE,), etag=True)
     def get(self, row: Appointment) -> Response:
         """Download an appointment for a calendar program.
 

@@ -69,7 +69,7 @@ class CalendarFeedItem(ApiResource):
 class CalendarDocument(ApiResource):
     """Route `/calendar/<calendar_token>.ics`."""
 
-    @endpoint(Permission.PUBLIC, media_types=(MEDIA_TYPE,))
+    @endpoint(Permission.PUBLIC, media_types=(MEDIA_TYPE,), etag=True)
     def get(self, calendar_token: str) -> Response:
         """Read a calendar feed, for calendar programs.
 

@@ -39,7 +39,7 @@ class ClinicItem(ApiResource):
 class ClinicLogo(ApiResource):
     """Route `/clinic/logo`."""
 
-    @endpoint(Permission.CLINIC_READ, load=record.get, media_types=(PNG,), errors=("not_found",))
+    @endpoint(Permission.CLINIC_READ, load=record.get, media_types=(PNG,), etag=True, errors=("not_found",))
     def get(self, row: ClinicRecord) -> Response:
         """Show the logo of the clinic, a PNG image."""
         return private_response(logo.logo_of(row), PNG)

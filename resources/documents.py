@@ -47,6 +47,7 @@ class BillingDocument(ApiResource):
         load=bills.get,
         query=BillingDocumentQuery,
         media_types=(PDF,),
+        etag=True,
         errors=(UNPRINTABLE, "conflict", "not_found"),
     )
     def get(self, row: Billing, query: BillingDocumentQuery) -> Response:
@@ -67,7 +68,9 @@ class BillingDocument(ApiResource):
 class PaymentReceipt(ApiResource):
     """Route `/billings/<billing_id>/payments/<payment_id>/receipt`."""
 
-    @endpoint(Permission.BILLINGS_READ, query=DocumentQuery, media_types=(PDF,), errors=(UNPRINTABLE,))
+    @endpoint(
+        Permission.BILLINGS_READ, query=DocumentQuery, media_types=(PDF,), etag=True, errors=(UNPRINTABLE,)
+    )
     def get(self, billing_id: int, payment_id: int, query: DocumentQuery) -> Response:
         """Print the receipt of one payment of a bill, with its refunds. Doctors: own only."""
         actor = current_actor()
@@ -79,7 +82,9 @@ class PaymentReceipt(ApiResource):
 class AccountStatementDocument(ApiResource):
     """Route `/patients/<patient_id>/account/statement`."""
 
-    @endpoint(Permission.BILLINGS_READ, query=StatementQuery, media_types=(PDF,), errors=(UNPRINTABLE,))
+    @endpoint(
+        Permission.BILLINGS_READ, query=StatementQuery, media_types=(PDF,), etag=True, errors=(UNPRINTABLE,)
+    )
     def get(self, patient_id: int, query: StatementQuery) -> Response:
         """Print the account statement of a patient, of all days or of a range of days.
 
@@ -103,6 +108,7 @@ class PrescriptionDocument(ApiResource):
         load=prescriptions.get,
         query=DocumentQuery,
         media_types=(PDF,),
+        etag=True,
         errors=(UNPRINTABLE,),
     )
     def get(self, row: Prescription, query: DocumentQuery) -> Response:
@@ -118,6 +124,7 @@ class VisitDocument(ApiResource):
         load=visits.get,
         query=DocumentQuery,
         media_types=(PDF,),
+        etag=True,
         errors=(UNPRINTABLE,),
     )
     def get(self, row: Visit, query: DocumentQuery) -> Response:
@@ -132,6 +139,7 @@ class MonthlyReport(ApiResource):
         Permission.ANALYTICS_FINANCE,
         query=MonthlyReportQuery,
         media_types=(PDF,),
+        etag=True,
         report=True,
         errors=(UNPRINTABLE,),
     )

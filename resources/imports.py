@@ -137,6 +137,7 @@ class ImportReport(ApiResource):
         Permission.IMPORTS_MANAGE,
         load=imports.get,
         media_types=(XLSX,),
+        etag=True,
         prepare=_read_stored,
         errors=("conflict",),
     )

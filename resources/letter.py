@@ -85,6 +85,7 @@ class LetterDocument(ApiResource):
         load=letters.get,
         query=DocumentQuery,
         media_types=("application/pdf",),
+        etag=True,
         errors=(UNPRINTABLE,),
     )
     def get(self, row: Letter, query: DocumentQuery) -> Response:

@@ -64,7 +64,7 @@ def _app() -> Flask:
 class Root(ApiResource):
     """Route `/`."""
 
-    @endpoint(Permission.PUBLIC, media_types=("application/json", "text/html"))
+    @endpoint(Permission.PUBLIC, media_types=("application/json", "text/html"), etag=True)
     def get(self) -> Response:
         """Describe the API, as JSON or as an HTML page for browsers."""
         _openapi, document, page = _documents(_app(), server_url())
@@ -76,7 +76,7 @@ class Root(ApiResource):
 class OpenApiDocument(ApiResource):
     """Route `/openapi.json`."""
 
-    @endpoint(Permission.PUBLIC)
+    @endpoint(Permission.PUBLIC, etag=True)
     def get(self) -> Response:
         """Describe the API as an OpenAPI 3.1 document."""
         return _documents(_app(), server_url())[0].response()
@@ -85,7 +85,7 @@ class OpenApiDocument(ApiResource):
 class Console(ApiResource):
     """Route `/docs`."""
 
-    @endpoint(Permission.PUBLIC, media_types=("text/html",))
+    @endpoint(Permission.PUBLIC, media_types=("text/html",), etag=True)
     def get(self) -> Response:
         """Show the interactive console, for browsers."""
         return _console().response()
@@ -94,7 +94,7 @@ class Console(ApiResource):
 class ConsoleScript(ApiResource):
     """Route `/docs/swagger-ui-bundle.js`."""
 
-    @endpoint(Permission.PUBLIC, media_types=("text/javascript",))
+    @endpoint(Permission.PUBLIC, media_types=("text/javascript",), etag=True)
     def get(self) -> Response:
         """Load the script of the console."""
         return _console_file(console.SCRIPT, "text/javascript").response()
@@ -103,7 +103,7 @@ class ConsoleScript(ApiResource):
 class ConsoleStyle(ApiResource):
     """Route `/docs/swagger-ui.css`."""
 
-    @endpoint(Permission.PUBLIC, media_types=("text/css",))
+    @endpoint(Permission.PUBLIC, media_types=("text/css",), etag=True)
     def get(self) -> Response:
         """Load the style of the console."""
         return _console_file(console.STYLE, "text/css").response()

@@ -29,7 +29,7 @@ TIME_OFF = Serializer(TimeOffOut)
 class DoctorSchedule(ApiResource):
     """Route `/doctors/<doctor_id>/schedule`."""
 
-    @endpoint(Permission.DOCTORS_READ, load=doctors.get, query=ScheduleQuery, returns=ScheduleOut)
+    @endpoint(Permission.DOCTORS_READ, load=doctors.get, query=ScheduleQuery, returns=ScheduleOut, etag=True)
     def get(self, row: Doctor, query: ScheduleQuery) -> Schedule:
         """Show a doctor's weekly working hours and the schedule of a period.
 
@@ -43,6 +43,7 @@ class DoctorSchedule(ApiResource):
         load=load_with_replacement,
         body=ScheduleIn,
         returns=ScheduleOut,
+        etag=True,
         errors=("booked_appointments", "appointment_conflict"),
     )
     def put(self, row: Doctor, data: ScheduleIn) -> Schedule:

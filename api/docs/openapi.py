@@ -80,7 +80,10 @@ HEADERS: dict[str, Schema] = {
         "schema": {"type": "string"},
     },
     "Link": {"description": "The URLs of the first, prev, next and last page.", "schema": {"type": "string"}},
-    "ETag": {"description": "The version of the row, if it has one.", "schema": {"type": "string"}},
+    "ETag": {
+        "description": "The version of the row, if it has one, or a digest of the document or chart.",
+        "schema": {"type": "string"},
+    },
     "Location": {
         "description": "The URL of the new row.",
         "required": True,
@@ -206,7 +209,7 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
     names = [*common]
     if spec.list_spec is not None:
         names += LIST_HEADERS
-    elif isinstance(spec.returns, Serializer) and not spec.many:
+    elif spec.etag or (isinstance(spec.returns, Serializer) and not spec.many):
         names.append("ETag")
     if spec.writes_resource(endpoint.method):
         names.append("X-Ignored-Members")
@@ -238,6 +241,11 @@ def _responses(endpoint: RegisteredEndpoint, definitions: Schema) -> Schema:
                 "headers": _headers(*common),
                 "content": {"application/json": {"schema": dry_run}},
             }
+    if spec.etag and (spec.returns is None or len(spec.media_types) > 1):
+        responses["304"] = {
+            "description": "The client has this document already: `If-None-Match` has its ETag.",
+            "headers": _headers(*common, "ETag"),
+        }
     for status, codes in endpoint.error_codes.items():
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}.",

@@ -11,9 +11,12 @@ import pytest
 import time_machine
 from werkzeug.test import TestResponse
 
+from api.docs.registry import registered_endpoints
 from models import IdempotencyKey
 from services import idempotency
+from tests.api.test_query_counts import path_of
 from tests.support.clinic import PASSWORD, Caller, Clinic
+from tests.support.furnished import furnish
 
 
 def test_the_etag_is_the_stored_version(clinic: Clinic) -> None:
@@ -341,3 +344,26 @@ def test_instants_have_the_offset_of_the_clinic(make_clinic: object) -> None:
     clinic: Clinic = make_clinic(clinic_timezone="Europe/Berlin")  # type: ignore[operator]
 
     assert clinic.patient()["created_at"].endswith("+02:00")
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+def test_the_document_names_every_etag(clinic: Clinic) -> None:
+    rows, paths = furnish(clinic), clinic.nobody.get("/openapi.json").get_json()["paths"]
+    wrong, found = [], 0
+
+    for endpoint in registered_endpoints(clinic.app):
+        if endpoint.method != "GET" or (endpoint.public and endpoint.path_texts):
+            continue
+        query = "?format=svg" if "image/svg+xml" in endpoint.spec.media_types else ""
+        response = clinic.admin.get(path_of(endpoint, rows) + query)
+        success = paths[endpoint.path]["get"]["responses"]
+        has_etag, documented = "ETag" in response.headers, "ETag" in success["200"]["headers"]
+        found += has_etag
+        if has_etag > documented or endpoint.spec.etag > has_etag:  # a row may have no version
+            wrong.append(endpoint.path)
+        if has_etag and "304" in success:
+            tag = {"If-None-Match": response.headers["ETag"], "Authorization": f"Bearer {clinic.admin.token}"}
+            assert clinic.admin.get(path_of(endpoint, rows) + query, headers=tag).status_code == 304
+
+    assert wrong == []
+    assert found > 40
