@@ -49,6 +49,11 @@ class PublicDocument:
         return response
 
 
+def tag_of(digest: str) -> str:
+    """Return the entity tag of a document with this digest."""
+    return f'"{digest[:32]}"'
+
+
 def private_response(
     content: bytes,
     mimetype: str,
@@ -64,7 +69,7 @@ def private_response(
     name under which a browser saves the document.
     """
     response = Response(content, mimetype=mimetype)
-    response.set_etag((digest or hashlib.sha256(content).hexdigest())[:32])
+    response.headers["ETag"] = tag_of(digest or hashlib.sha256(content).hexdigest())
     response.headers["Cache-Control"] = PRIVATE
     response.last_modified = last_modified
     if file_name is not None:

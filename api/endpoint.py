@@ -55,6 +55,8 @@ class EndpointSpec:
     - `status`: the status of a success.
     - `media_types`: the media types of a success.
     - `etag`: the response has an `ETag`, although it is no serialized row: a document, or a part of a row.
+    - `document_tag`: returns the tag of the document at this path, `document_tag(row)`, which GET shows.
+      `If-Match` accepts it in place of the tag of the row.
     - `errors`: codes that this endpoint adds to the common ones, for the documentation.
     - `idempotent`: a POST accepts `Idempotency-Key`.
     - `secret`: the response contains a secret. It is not stored, so a repeat is 409 `already_done`.
@@ -82,6 +84,7 @@ class EndpointSpec:
     status: int = 200
     media_types: tuple[str, ...] = ("application/json",)
     etag: bool = False
+    document_tag: Callable[[Any], str | None] | None = None
     errors: tuple[str, ...] = ()
     idempotent: bool = True
     secret: bool = False

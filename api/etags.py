@@ -12,14 +12,14 @@ def etag(row: Any) -> str:
     return f'"{row.version}"'
 
 
-def check_if_match(row: Any, header: str | None) -> None:
-    """Raise 412 `stale_version` unless the header contains the tag of the row. Weak tags never match.
+def check_if_match(row: Any, header: str | None, document_tag: str | None = None) -> None:
+    """Raise 412 `stale_version` unless the header contains the tag of the row or of its document.
 
-    A row without a version has no tag, so no tag matches it (RFC 9110, 13.1.1).
+    Weak tags never match. A row without a version has no tag, so no tag matches it (RFC 9110, 13.1.1).
     """
     if header is None or header.strip() == "*":
         return
     if not hasattr(row, "version"):
         raise ClinicError("stale_version", "This record has no ETag. Send the request without If-Match.")
-    if etag(row) not in [part.strip() for part in header.split(",")]:
+    if {etag(row), document_tag}.isdisjoint(part.strip() for part in header.split(",")):
         raise ClinicError("stale_version", "The record has changed since you read it; read it again.")

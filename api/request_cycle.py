@@ -307,7 +307,8 @@ def _arguments(spec: EndpointSpec, context: RequestContext, members: dict[str, A
         request_body.validate(In, members)  # an action without members
     if unsafe and context.row is not None:
         # last: a precondition decides only about a request that would otherwise succeed (RFC 9110, 13.2.1)
-        check_if_match(context.row, request.headers.get("If-Match"))
+        document_tag = spec.document_tag(context.row) if spec.document_tag is not None else None
+        check_if_match(context.row, request.headers.get("If-Match"), document_tag)
     return arguments
 
 

@@ -155,6 +155,30 @@ def test_a_grey_image_of_16_bits_keeps_its_shades(clinic: Clinic) -> None:
         assert image.tobytes() == bytes([0, 64, 128, 255])
 
 
+def test_if_match_takes_the_etag_of_the_picture_or_of_the_clinic(clinic: Clinic) -> None:
+    def remove(tag: str) -> int:
+        return clinic.admin.delete(
+            "/clinic/logo", headers=_token(clinic.admin) | {"If-Match": tag}
+        ).status_code
+
+    put(clinic.admin, small_png())
+    first = clinic.admin.get("/clinic/logo").headers["ETag"]
+    other = BytesIO()
+    Image.new("RGB", (3, 3), "red").save(other, "PNG")
+
+    assert put(clinic.admin, other.getvalue(), **{"If-Match": first}).status_code == 200
+    second = clinic.admin.get("/clinic/logo").headers["ETag"]
+    assert [remove(first), put(clinic.admin, small_png(), **{"If-Match": first}).status_code] == [412, 412]
+    patched = clinic.admin.patch(
+        "/clinic", {"name": "A"}, headers=_token(clinic.admin) | {"If-Match": second}
+    )
+    assert patched.status_code == 412
+    assert remove(second) == 200
+    put(clinic.admin, small_png())
+    assert remove(clinic.admin.get("/clinic").headers["ETag"]) == 200
+    assert remove(first) == 412
+
+
 def test_a_logo_is_removed(clinic: Clinic) -> None:
     stored = put(clinic.admin, small_png())
 
