@@ -1,4 +1,8 @@
-"""Receipts: of one payment of a bill, and of all of them."""
+"""Receipts: of one payment of a bill, and of all of them.
+
+A receipt says what the clinic has received. Only a refund reduces that amount. A void gives no money back: it
+becomes credit of the patient, or a debt to an insurer.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Select, select
 
+from enums import LedgerKind
 from errors import ClinicError, not_found
 from extensions import db
 from models import Billing, LedgerEntry, Refund
 from security.link_tokens import Purpose
-from services.billing import ledger
 from services.billing.credit_notes import invoice_amounts
 from services.billing.ledger import ZERO
 from services.documents.blocks import Block, sums
@@ -25,7 +29,7 @@ def receipt_of_bill(bill: Billing, paper: Stationery) -> bytes:
     if not postings:
         raise ClinicError("conflict", "This bill has no payment yet. Print its invoice instead.")
     code = verification_code(Purpose.VERIFY_RECEIPT, bill.id, paper.language)
-    return _receipt(bill, postings, paper, number=bill.invoice_number, code=code)
+    return _receipt(bill, postings, paper, number=bill.invoice_number, code=code, moved=_moved_by_void(bill))
 
 
 def receipt_of_payment(bill: Billing, payment_id: int, paper: Stationery) -> bytes:
@@ -39,9 +43,22 @@ def receipt_of_payment(bill: Billing, payment_id: int, paper: Stationery) -> byt
 
 
 def postings_of_bill(bill: Billing) -> list[LedgerEntry]:
-    """Return all payments of a bill, and the money that went back."""
+    """Return all payments of a bill, and its refunds."""
     excess = db.session.execute(_excess_of(bill)).scalars()
-    return sorted([*settlements(bill), *excess], key=lambda posting: posting.id)
+    moved = {posting.id for posting in _moved_by_void(bill)}
+    settled = [posting for posting in settlements(bill) if posting.id not in moved]
+    return sorted([*settled, *excess], key=lambda posting: posting.id)
+
+
+def _moved_by_void(bill: Billing) -> list[LedgerEntry]:
+    """Return the entries of a void that move the paid amount: to the patient's credit, or to insurers."""
+    refunds = {refund.entry_id for refund in bill.refunds}
+    return [
+        posting
+        for posting in settlements(bill)
+        if posting.kind is LedgerKind.INSURER_DEBT
+        or (posting.kind is LedgerKind.CREDIT and posting.amount > ZERO and posting.id not in refunds)
+    ]
 
 
 def postings_of_payment(bill: Billing, payment: LedgerEntry) -> list[LedgerEntry]:
@@ -64,13 +81,19 @@ def _excess_of(bill: Billing) -> Select[tuple[LedgerEntry]]:
 
 
 def _receipt(
-    bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery, *, number: str, code: list[Block]
+    bill: Billing,
+    postings: Sequence[LedgerEntry],
+    paper: Stationery,
+    *,
+    number: str,
+    code: list[Block],
+    moved: Sequence[LedgerEntry] = (),
 ) -> bytes:
     language, is_void = paper.language, bill.voided_at is not None
     received_by = {posting.created_by.name: None for posting in postings if posting.created_by}
     return paper.typeset(
         f"{language.text('receipt')} {number}",
-        [*payment_table(postings, language), *_sums(bill, postings, paper, code)],
+        [*payment_table(postings, language), *_sums(bill, postings, moved, paper, code)],
         facts_of=(
             (language.text("invoice"), bill.invoice_number),
             (language.text("invoice_date"), language.day(bill.date)),
@@ -84,14 +107,25 @@ def _receipt(
 
 
 def _sums(
-    bill: Billing, postings: Sequence[LedgerEntry], paper: Stationery, code: list[Block]
+    bill: Billing,
+    postings: Sequence[LedgerEntry],
+    moved: Sequence[LedgerEntry],
+    paper: Stationery,
+    code: list[Block],
 ) -> list[Block]:
-    """Return the received amount, and the state of the bill."""
+    """Return the received amount, what a void has made of it, and the state of the bill."""
     language = paper.language
-    received = -sum((posting.amount for posting in postings), ledger.ZERO)
+    credit = sum((posting.amount for posting in moved if posting.kind is LedgerKind.CREDIT), ZERO)
+    owed = sum((posting.amount for posting in moved), ZERO) - credit
+    received = -sum((posting.amount for posting in postings), ZERO)
     return sums(
         (
             (language.text("amount_received"), language.money(received), True),
+            *(
+                (language.text(name), language.money(amount), False)
+                for name, amount in (("kept_as_credit", credit), ("kind_insurer_debt", owed))
+                if amount
+            ),
             (language.text("invoice_total"), language.money(invoice_amounts(bill).total), False),
             (language.text("balance_due"), language.money(bill.balance or ZERO), False),
         ),

@@ -52,11 +52,30 @@ def test_the_payments_of_an_invoice_and_its_receipt_add_up_to_the_paid_amount(cl
         paid = Decimal(clinic.admin.get(f"/billings/{bill['id']}").get_json()["amount_paid"])
         invoice = text_of(clinic, f"/billings/{bill['id']}/document")
         receipt = text_of(clinic, f"/billings/{bill['id']}/document?type=receipt")
-        assert (listed_sum(invoice), listed_sum(receipt)) == (paid, paid)
+        # a void gives no money back: it becomes credit of the patient
+        assert (listed_sum(invoice), listed_sum(receipt)) == (paid, Decimal("199.75"))
         assert "Refund · Cash -30.25" in invoice
-        assert f"Amount received ${paid}" in receipt
+        assert "Amount received $199.75" in receipt
+        assert ("Kept as credit $199.75" in receipt) == (step == "void")
         assert ("VOID" in receipt) == (step == "void")
     assert paid == 0
+
+
+def test_a_receipt_of_a_void_bill_names_the_debt_to_the_insurer_until_it_is_paid_back(clinic: Clinic) -> None:
+    bill = clinic.bill("100.00")
+    pay(clinic, bill, "30.00", method="cash")
+    pay(clinic, bill, "70.00", method="insurance")
+    path = f"/billings/{bill['id']}/document?type=receipt"
+
+    clinic.admin.post(f"/billings/{bill['id']}/void", {"reason": "wrong patient"})
+    void = text_of(clinic, path)
+    refund(clinic, bill, "70.00", method="insurance")
+    paid_back = text_of(clinic, path)
+
+    assert "Amount received $100.00" in void
+    assert ("Kept as credit $30.00" in void, "Owed to insurer $70.00" in void) == (True, True)
+    assert "Amount received $30.00" in paid_back
+    assert ("Kept as credit $30.00" in paid_back, "Owed to insurer" in paid_back) == (True, False)
 
 
 def test_a_receipt_of_one_payment_shows_it_and_its_refunds_only(clinic: Clinic) -> None:
