@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from api.body_members import is_blank
 from errors import MAX_ERRORS, MAX_PATH_PART, ClinicError, shorten_path
-from schemas.base import accepted_members, nested_models
+from schemas.base import accepted_members, missing_choices, nested_models
 
 NEAREST = 3  # names that the refusal of an unknown member suggests
 
@@ -47,8 +49,13 @@ BLANK, NULL, UNKNOWN = "must not be blank", "must not be null", "there is no suc
 OTHER = "has a wrong value"  # for a type of error that no schema raises
 
 
-def describe(failure: ValidationError, model: type[BaseModel]) -> ClinicError:
-    """Return pydantic's errors as a 422, without the values: they may be a patient's data."""
+def describe(
+    failure: ValidationError, model: type[BaseModel], members: Mapping[str, Any] | None = None
+) -> ClinicError:
+    """Return pydantic's errors as a 422, without the values: they may be a patient's data.
+
+    `members` are those of a body. The 422 then also names the members that a rule "one of these" needs.
+    """
     errors = failure.errors(include_url=False)
     problems: dict[str, str] = {}
     for number, error in enumerate(errors):
@@ -56,6 +63,9 @@ def describe(failure: ValidationError, model: type[BaseModel]) -> ClinicError:
         problems.setdefault(".".join(path) or "body", _describe(error, owner))
         if len(problems) == MAX_ERRORS:
             return wrong_fields(problems, omitted=len(errors) - number - 1)
+    for name, problem in missing_choices(model, members or {}):
+        if len(problems) < MAX_ERRORS:
+            problems.setdefault(name, problem)
     return wrong_fields(problems)
 
 

@@ -173,10 +173,11 @@ def _text_problems_below(name: str, value: Any, path: list[str]) -> Iterator[tup
 def validate(model: type[Model], members: dict[str, Any]) -> Model:
     """Return the members as the declared schema, or raise 422 with each wrong member."""
     _check_texts(members)
+    read = read_blanks(model, members)
     try:
-        return model.model_validate_json(json.dumps(read_blanks(model, members)), strict=True)
+        return model.model_validate_json(json.dumps(read), strict=True)
     except ValidationError as error:
-        raise describe(error, model) from None
+        raise describe(error, model, read) from None
 
 
 def validate_query(model: type[Model], members: dict[str, str]) -> Model:

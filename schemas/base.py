@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -81,6 +82,26 @@ def require_any(*choices: str | tuple[str, ...]) -> dict[str, Any]:
             for names in groups
         ]
     }
+
+
+def missing_choices(model: type[BaseModel], members: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield path and problem of each member that a rule "one of these" needs, also in nested objects.
+
+    The members are those of the first choice. The services check the same rules; this names the members
+    together with the other ones that are missing.
+    """
+    extra: Any = model.model_config.get("json_schema_extra") or {}
+    choices: list[list[str]] = [choice["required"] for choice in extra.get("anyOf", ())]
+    missing = [[name for name in names if members.get(name) in (None, [])] for names in choices]
+    if missing and all(missing):
+        others = " or ".join(" and ".join(names) for names in choices[1:])
+        yield from ((name, f"is required without {others}") for name in missing[0])
+    for name, nested in nested_models(model).items():
+        value = members.get(name)
+        for number, element in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(element, dict):
+                path = f"{name}.{number}" if isinstance(value, list) else name
+                yield from ((f"{path}.{inner}", text) for inner, text in missing_choices(nested, element))
 
 
 # --- Members of a model --------------------------------------------------------------------------------

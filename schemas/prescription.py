@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NotRequired
 from pydantic import AliasChoices, AliasPath, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
+from column_types import NOT_BLANK_PATTERN
 from enums import PrescriptionStatus
 from schemas.base import In, OfDoctor, OfPatient, Out, PersonRef, patch_model
 from schemas.fields import (
@@ -74,6 +75,18 @@ Medications = Annotated[
 class VisitPrescriptionIn(In):
     """A prescription of a visit: medications, or free text in `details`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["medications"], "properties": {"medications": {"minItems": 1}}},
+                {
+                    "required": ["details"],
+                    "properties": {"details": {"type": "string", "pattern": NOT_BLANK_PATTERN}},
+                },
+            ],
+        }
+    )
+
     details: Annotated[Note | None, Field(examples=["Take with food."])] = None
     medications: Medications = Field(default_factory=list)
     status: PrescriptionStatus = PrescriptionStatus.ACTIVE
@@ -84,15 +97,6 @@ class VisitPrescriptionIn(In):
 
 class PrescriptionIn(VisitPrescriptionIn):
     """A prescription for an existing visit. Patient and doctor, if given, must be those of the visit."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [
-                {"required": ["medications"], "properties": {"medications": {"minItems": 1}}},
-                {"required": ["details"], "properties": {"details": {"type": "string", "pattern": r"\S"}}},
-            ],
-        }
-    )
 
     visit_id: Id
     patient_id: Id | None = None

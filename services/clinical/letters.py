@@ -38,6 +38,11 @@ from services.rows import get_or_404
 
 # A doctor can judge the days shortly before the visit, and not those of a year ago.
 MAX_DAYS_BEFORE_VISIT = 14
+REQUIRED_MEMBERS: Mapping[LetterType, tuple[str, ...]] = {
+    LetterType.SICK_NOTE: ("from_date", "to_date"),
+    LetterType.REFERRAL: ("text", "recipient"),
+    LetterType.CERTIFICATE: ("text",),
+}
 MAX_SICK_DAYS = 366
 
 
@@ -162,13 +167,18 @@ def issue(actor: Actor, visit: Visit, **members: Unpack[NewLetter]) -> Letter:
 def _check_members(members: NewLetter, *, visited_on: date) -> None:
     """Check the members that a type of letter needs: ADR 5 lists the rules."""
     first, last = members["from_date"], members["to_date"]
-    if members["type"] is LetterType.SICK_NOTE:
+    given: Mapping[str, Any] = members
+    missing = [name for name in REQUIRED_MEMBERS[members["type"]] if not given[name]]
+    if missing:
+        problem = f"is required for a {members['type'].replace('_', ' ')}"
+        raise ClinicError(
+            "validation_failed",
+            f"{' and '.join(missing)}: {problem}.",
+            errors=dict.fromkeys(missing, problem),
+        )
+    if first is not None and last is not None and members["type"] is LetterType.SICK_NOTE:
         _check_sick_days(first, last, visited_on=visited_on)
-    elif not members["text"]:
-        raise invalid("text", f"is required for a {members['type']}")
     if members["type"] is LetterType.REFERRAL:
-        if not members["recipient"]:
-            raise invalid("recipient", "is required for a referral")
         for name, value in (("from_date", first), ("to_date", last)):
             if value is not None:
                 raise invalid(name, "must be null: a referral has no period")
@@ -176,11 +186,7 @@ def _check_members(members: NewLetter, *, visited_on: date) -> None:
         raise invalid("to_date", "must not be before from_date")
 
 
-def _check_sick_days(first: date | None, last: date | None, *, visited_on: date) -> None:
-    if first is None:
-        raise invalid("from_date", "is required for a sick note")
-    if last is None:
-        raise invalid("to_date", "is required for a sick note")
+def _check_sick_days(first: date, last: date, *, visited_on: date) -> None:
     if first < visited_on - timedelta(days=MAX_DAYS_BEFORE_VISIT):
         problem = f"must be at most {MAX_DAYS_BEFORE_VISIT} days before the visit of {visited_on}"
         raise invalid("from_date", problem)

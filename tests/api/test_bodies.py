@@ -320,3 +320,29 @@ def test_a_malformed_body_is_described_with_its_place(
     assert response.status_code == 400
     assert place in response.get_json()["message"]
     assert found in response.get_json()["message"]
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+def test_all_missing_members_are_named_at_once(clinic: Clinic) -> None:
+    missing = {
+        "/appointments": ({}, {"patient_id", "doctor_id", "date"}),
+        "/doctors": ({}, {"name", "specialty", "license_number"}),
+        "/doctors?": ({"user_id": 1}, {"specialty", "license_number"}),
+        "/treatments": ({}, {"visit_id", "name", "cost"}),
+        "/treatments?": ({"price_list_item_id": 1}, {"visit_id"}),
+        "/treatments??": ({"name": "Dressing", "cost": "x"}, {"visit_id", "cost"}),
+        "/prescriptions": ({}, {"visit_id", "medications"}),
+        "/visits": (
+            {"treatments": [{"name": "Dressing"}], "prescriptions": [{"details": "Rest"}, {"details": " "}]},
+            {"patient_id", "treatments.0.cost", "prescriptions.1.medications"},
+        ),
+    }
+
+    letters = f"/visits/{clinic.visit()['id']}/letters"
+    missing[letters] = ({"type": "referral"}, {"text", "recipient"})
+    missing[f"{letters}?"] = ({"type": "sick_note"}, {"from_date", "to_date"})
+
+    for path, (body, names) in missing.items():
+        caller = clinic.doctor if path.startswith(letters) else clinic.admin
+        response = caller.post(path.rstrip("?"), body)
+        assert (response.status_code, response.get_json()["errors"].keys()) == (422, names), path
