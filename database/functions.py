@@ -9,11 +9,13 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Connection,
     Engine,
     Integer,
     Select,
+    Text,
     any_,
     bindparam,
     column,
@@ -111,6 +113,63 @@ def insert_unless_exists(connection: Connection, model: type[Any], *, key: str) 
     """
     insert = postgresql.insert if is_postgresql(connection) else sqlite.insert
     return insert(model).on_conflict_do_nothing(index_elements=[key])
+
+
+def contains_text(column: Any, text: str) -> ColumnElement[bool]:
+    """Return the condition that a column contains a text, in capital or small letters of any script.
+
+    PostgreSQL folds letters by the locale of the database, and with the locale C only those of ASCII. So a
+    text with other letters becomes a regular expression with both cases of each letter.
+    """
+    condition: ColumnElement[bool] = column.icontains(text, autoescape=True)
+    if text.isascii():
+        return condition
+    return _matches_both_cases(column, "".join(map(_both_cases, text)), condition)
+
+
+def _both_cases(character: str) -> str:
+    """Return the regular expression of a character, for PostgreSQL."""
+    cases = {character, *(case for case in (character.lower(), character.upper()) if len(case) == 1)}
+    if len(cases) > 1:
+        return f"[{''.join(sorted(cases))}]"
+    return character if character.isalnum() or not character.isascii() else f"\\{character}"
+
+
+class _matches_both_cases(FunctionElement[bool]):  # noqa: N801 - the name of an SQL function
+    """A column, a regular expression for PostgreSQL, and the condition for SQLite."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_matches_both_cases, "postgresql")
+def _match_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    column, pattern, _condition = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({column} ~ {pattern})"
+
+
+@compiles(_matches_both_cases, "sqlite")
+def _match_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    *_postgresql, condition = element.clauses
+    return f"({compiler.process(condition, **options)})"
+
+
+class json_text(FunctionElement[str]):  # noqa: N801 - the name of an SQL function
+    """The text of a JSON value, with all letters as they are."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(json_text, "postgresql")
+def _json_text_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS TEXT)"
+
+
+@compiles(json_text, "sqlite")
+def _json_text_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    # stored as text in which letters outside of ASCII are escapes
+    return f"unescaped_json({compiler.process(element.clauses, **options)})"
 
 
 class minutes_between(FunctionElement[int]):  # noqa: N801 - the name of an SQL function

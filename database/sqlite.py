@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -70,6 +71,11 @@ def _configure(connection: sqlite3.Connection, _record: Any) -> None:
         # two processes that open a new database at once: SQLite refuses one of them without a wait
         _retry_while_busy(partial(connection.execute, f"PRAGMA {pragma}"), end)
     connection.create_function("lower", 1, _lower, deterministic=True)
+    connection.create_function("unescaped_json", 1, _unescaped_json, deterministic=True)
+
+
+def _unescaped_json(text: Any) -> Any:
+    return json.dumps(json.loads(text), ensure_ascii=False) if isinstance(text, str) else text
 
 
 def _lower(text: Any) -> Any:

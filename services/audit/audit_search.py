@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sqlalchemy import ColumnElement, or_, select
 
+from database.functions import contains_text
 from models import AuditLog, AuditSubject, Patient
 from security.permissions import Actor
 from services.audit import audit_log
@@ -19,8 +20,8 @@ def _is_about(patient_id: int) -> ColumnElement[bool]:
 
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
-        AuditLog.user_name.icontains(text, autoescape=True),
-        AuditLog.operation.icontains(text, autoescape=True),
+        contains_text(AuditLog.user_name, text),
+        contains_text(AuditLog.operation, text),
         AuditLog.request_id == text,
     )
 

@@ -20,6 +20,7 @@ from sqlalchemy.orm import contains_eager, joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from column_types import MONEY_LIMIT
+from database.functions import contains_text
 from enums import LedgerKind, PaymentMethod, RefundStatus, Role
 from errors import ClinicError, invalid, not_found
 from extensions import db
@@ -122,8 +123,8 @@ def visible_bills(actor: Actor) -> ColumnElement[bool] | None:
 def _text_condition(text: str) -> ColumnElement[bool]:
     """Return the condition of `q`: invoice number, insurer's reference, or words of the patient's name."""
     return or_(
-        Billing.invoice_number.icontains(text, autoescape=True),
-        Billing.insurer_reference.icontains(text, autoescape=True),
+        contains_text(Billing.invoice_number, text),
+        contains_text(Billing.insurer_reference, text),
         of_patient(Billing.patient_id, text),
     )
 

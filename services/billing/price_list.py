@@ -12,6 +12,7 @@ from typing import TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, or_, select
 
+from database.functions import contains_text
 from errors import invalid
 from extensions import db
 from models import PriceListItem
@@ -43,7 +44,7 @@ def get(_actor: Actor, price_list_item_id: int, *, lock: bool = False) -> PriceL
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
         words_in(PriceListItem.name_fold, text),
-        PriceListItem.code.icontains(text, autoescape=True),
+        contains_text(PriceListItem.code, text),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, case, or_
 from sqlalchemy.orm import joinedload
 
+from database.functions import contains_text
 from enums import LetterType
 from errors import ClinicError, invalid, not_found
 from extensions import db
@@ -75,7 +76,7 @@ def _visible(actor: Actor) -> ColumnElement[bool] | None:
 
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
-        Letter.number.icontains(text, autoescape=True),
+        contains_text(Letter.number, text),
         of_patient_or_file(Letter.patient_id, text),
         of_doctor(Letter.doctor_id, text),
     )

@@ -26,6 +26,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, case, literal, or_, selec
 from sqlalchemy.orm import joinedload, selectinload
 
 from column_types import is_blank_text
+from database.functions import contains_text
 from enums import PrescriptionStatus
 from errors import ClinicError, invalid, not_found
 from extensions import db
@@ -135,7 +136,7 @@ def _matches_medication(text: str) -> ColumnElement[bool]:
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
         _matches_medication(text),
-        Prescription.details.icontains(text, autoescape=True),
+        contains_text(Prescription.details, text),
         of_patient(Prescription.patient_id, text),
     )
 

@@ -26,6 +26,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
+from database.functions import contains_text
 from enums import Role, TreatmentStatus
 from errors import ClinicError, invalid
 from extensions import db
@@ -105,7 +106,7 @@ def get(_actor: Actor, treatment_id: int, *, lock: bool = False) -> Treatment:
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
         words_in(Treatment.name_fold, text),
-        Treatment.procedure_code.icontains(text, autoescape=True),
+        contains_text(Treatment.procedure_code, text),
         of_patient_or_file(Treatment.patient_id, text),
     )
 

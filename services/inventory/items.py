@@ -14,7 +14,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from column_types import MoneyType
 from config import settings
-from database.functions import priced
+from database.functions import contains_text, priced
 from enums import MovementType
 from errors import ClinicError, invalid
 from extensions import db
@@ -72,7 +72,7 @@ def get(_actor: Actor, item_id: int, *, lock: bool = False) -> InventoryItem:
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
         words_in(InventoryItem.name_fold, text),
-        InventoryItem.sku.icontains(text, autoescape=True),
+        contains_text(InventoryItem.sku, text),
     )
 
 

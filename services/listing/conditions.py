@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, not_, or_, select
 
 from column_types import InstantType, unique_key
+from database.functions import contains_text
 from errors import ClinicError
 from models import Patient
 from security.permissions import Actor, hidden
@@ -149,7 +150,7 @@ def _compare_instant(expression: Any, op: str, value: date) -> ColumnElement[boo
 def _contains_part(column: ListColumn, part: str) -> ColumnElement[bool]:
     if column.contains is not None:
         return column.contains(search_key(part))
-    condition: ColumnElement[bool] = column.expression.icontains(part, autoescape=True)
+    condition: ColumnElement[bool] = contains_text(column.expression, part)
     return condition
 
 

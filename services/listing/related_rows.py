@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import aliased
 
+from database.functions import contains_text
 from extensions import db
 from models import Doctor, Patient, User
 from services.listing.conditions import words_in
@@ -54,7 +55,7 @@ def of_patient(column: Any, text: str) -> ColumnElement[bool]:
 
 def of_patient_or_file(column: Any, text: str) -> ColumnElement[bool]:
     """Return the condition that the patient's name contains all words, or the file number the text."""
-    in_file_number = Patient.file_number.icontains(text, autoescape=True)
+    in_file_number = contains_text(Patient.file_number, text)
     numbered = and_(search_column.contains_words(text), in_file_number)
     return in_related(column, Patient.id, or_(search_column.name_contains(text), numbered))
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from column_types import canonical_language
+from database.functions import contains_text
 from enums import RefundStatus
 from errors import invalid
 from extensions import db
@@ -241,7 +242,7 @@ def _contains_part(column: Any) -> Callable[[str], ColumnElement[bool] | Presele
     """Return the filter for a part of a column whose value is in the search column too."""
 
     def condition(text: str) -> ColumnElement[bool] | PreselectedIds:
-        in_column = column.icontains(text, autoescape=True)
+        in_column = contains_text(column, text)
         return preselect(Patient.id, and_(contains_words(text), in_column))
 
     return condition
@@ -263,7 +264,7 @@ FILTERS = {
     "insurance_id": Filter(Kind.TEXT, _contains_part(Patient.insurance_id), "Part of the insurance number."),
     "insurance_provider": Filter(
         Kind.TEXT,
-        lambda text: Patient.insurance_provider.icontains(text, autoescape=True),
+        lambda text: contains_text(Patient.insurance_provider, text),
         "Part of the insurer's name.",
     ),
     "min_age": Filter(Kind.INTEGER, _is_at_least, "Completed years, at least.", once=True),

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from sqlalchemy import ColumnElement, and_, bindparam, or_, select
 
-from database.functions import minutes_between
+from database.functions import contains_text, minutes_between
 from enums import AppointmentStatus
 from models import Appointment, Doctor, Patient, User, Visit
 from security.permissions import Actor
@@ -47,7 +47,7 @@ def matches(text: str) -> ColumnElement[bool]:
     return or_(
         of_patient_or_file(Appointment.patient_id, text),
         of_doctor(Appointment.doctor_id, text),
-        Appointment.reason.icontains(text, autoescape=True),
+        contains_text(Appointment.reason, text),
     )
 
 
@@ -128,7 +128,7 @@ LIST: ListSpec[Appointment] = ListSpec(
         "doctor_name": doctor_filter(Appointment.doctor_id),
         "reason": Filter(
             Kind.TEXT,
-            lambda text: Appointment.reason.icontains(text, autoescape=True),
+            lambda text: contains_text(Appointment.reason, text),
             "Part of the reason.",
         ),
         "outside_hours": Filter(

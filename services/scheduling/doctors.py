@@ -9,8 +9,9 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, String, bindparam, cast, func, or_, select, union
+from sqlalchemy import ColumnElement, bindparam, func, or_, select, union
 
+from database.functions import contains_text, json_text
 from enums import AppointmentStatus, Role
 from errors import ClinicError, invalid
 from extensions import db
@@ -76,13 +77,8 @@ def get(_actor: Actor, doctor_id: int, *, lock: bool = False, others: Iterable[i
 
 
 def _matches_specialty(text: str) -> ColumnElement[bool]:
-    stored = cast(Doctor.specialties, String)
-    escaped = json.dumps(text)[1:-1]  # SQLite stores non-ASCII letters in JSON as escapes
-    return or_(
-        Doctor.specialty.icontains(text, autoescape=True),
-        stored.icontains(text, autoescape=True),
-        stored.icontains(escaped, autoescape=True),
-    )
+    in_json = json.dumps(text, ensure_ascii=False)[1:-1]  # quotes have a backslash
+    return or_(contains_text(Doctor.specialty, text), contains_text(json_text(Doctor.specialties), in_json))
 
 
 def matches(text: str) -> ColumnElement[bool]:
@@ -91,7 +87,7 @@ def matches(text: str) -> ColumnElement[bool]:
     return or_(
         words_in(Doctor.name_fold, text),
         _matches_specialty(text),
-        *(column.icontains(text, autoescape=True) for column in columns),
+        *(contains_text(column, text) for column in columns),
     )
 
 

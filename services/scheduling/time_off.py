@@ -8,6 +8,7 @@ from typing import Unpack
 from sqlalchemy import ColumnElement, and_
 from sqlalchemy.orm import joinedload
 
+from database.functions import contains_text
 from errors import invalid, not_found
 from extensions import db
 from models import Doctor, TimeOff
@@ -30,7 +31,7 @@ LIST: ListSpec[TimeOff] = ListSpec(
     area="time_off",
     main_date="start",
     overlaps=_overlaps,
-    text=lambda text: TimeOff.reason.icontains(text, autoescape=True),
+    text=lambda text: contains_text(TimeOff.reason, text),
     options=(joinedload(TimeOff.doctor),),
     computed={"doctor_name": doctor_column(TimeOff.doctor_id)},
     filters={"doctor_name": doctor_filter(TimeOff.doctor_id)},

@@ -10,6 +10,7 @@ from sqlalchemy.orm import joinedload
 
 from column_types import unique_key
 from config import settings
+from database.functions import contains_text
 from enums import Role
 from errors import ClinicError, not_found
 from extensions import db
@@ -48,7 +49,7 @@ class UserChanges(TypedDict, total=False):
 
 def matches(text: str) -> ColumnElement[bool]:
     """Return the filter of `q`: parts of the name in any order, or a part of the e-mail address."""
-    return or_(words_in(User.name_fold, text), User.email.icontains(text, autoescape=True))
+    return or_(words_in(User.name_fold, text), contains_text(User.email, text))
 
 
 LIST: ListSpec[User] = ListSpec(

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, bindparam, or_, select
 from sqlalchemy.orm import joinedload
 
 from column_types import InstantType
+from database.functions import contains_text
 from enums import ReviewOutcome
 from errors import ClinicError, not_found
 from extensions import db
@@ -94,7 +95,7 @@ def _is_reviewed(reviewed: bool) -> ColumnElement[bool]:
 def _matches(text: str) -> ColumnElement[bool]:
     return or_(
         of_patient_or_file(EmergencyAccess.patient_id, text),
-        EmergencyAccess.reason.icontains(text, autoescape=True),
+        contains_text(EmergencyAccess.reason, text),
     )
 
 

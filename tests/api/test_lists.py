@@ -392,3 +392,26 @@ def test_a_total_counts_a_row_that_is_inserted_before_and_committed_after_it(
     assert clinic.admin.get("/patients?after=2").headers["X-Total-Count"] == "8"
     with clinic.inside():
         assert totals.settled_rows(patient_search.LIST).number > 0  # rows that are not counted again
+
+
+def test_a_text_filter_ignores_the_case_of_letters_of_every_script(clinic: Clinic) -> None:
+    doctor = clinic.doctor_row(specialty="x", specialties=["Chirurgie Générale", 'the "É"'])["id"]
+    patient = clinic.patient(insurance_provider="Mutuelle de l'ÉTAGE (Ж.1)")["id"]
+    booked = clinic.appointment(patient_id=patient, doctor_id=doctor, reason="Début d'été: Зуб 100%")["id"]
+    found = {
+        "/patients?insurance_provider_like=étage%20(ж.1)": [patient],
+        "/patients/search?insurance_provider=L'Étage": [patient],
+        "/patients?insurance_provider_like=étage%20(ж.2)": [],
+        "/patients?insurance_provider_like=étage%20(ж?1)": [],
+        "/appointments/search?reason=ÉTÉ:%20зуБ%20100%25": [booked],
+        "/appointments?q=ДУБ": [],
+        "/doctors?q=GÉNÉRALE": [doctor],
+        '/doctors?q="é': [doctor],
+        "/doctors?q=É\\": [],
+        f"/appointments?reason_like={'é*[ß' * 50}": [],
+    }
+
+    for path, ids in found.items():
+        body = clinic.admin.get(path).get_json()
+        rows = body if isinstance(body, list) else body[path[1:].split("/")[0]]
+        assert [row["id"] for row in rows] == ids, path
