@@ -17,7 +17,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
-from enums import AppointmentStatus, CancelledBy
+from enums import AppointmentStatus, CancelledBy, Role
 from errors import ClinicError, invalid
 from extensions import db
 from models import Appointment, Doctor, Patient
@@ -75,7 +75,7 @@ def resolve_conflicts(
     if not affected or on_conflict == KEEP:
         return
     if on_conflict is None and reassign_to is None:
-        raise _booked_appointments_error(affected, may_keep=may_keep)
+        raise _booked_appointments_error(actor, affected, may_keep=may_keep)
     lock_rows(Patient, {appointment.patient_id for appointment in affected})
     lock_rows(Appointment, {appointment.id for appointment in affected})
     if reassign_to is not None:
@@ -149,7 +149,7 @@ def _load(ids: Sequence[int]) -> list[Appointment]:
     )
 
 
-def _booked_appointments_error(booked: Sequence[Appointment], *, may_keep: bool) -> ClinicError:
+def _booked_appointments_error(actor: Actor, booked: Sequence[Appointment], *, may_keep: bool) -> ClinicError:
     listed = [
         {
             "id": appointment.id,
@@ -161,9 +161,14 @@ def _booked_appointments_error(booked: Sequence[Appointment], *, may_keep: bool)
         for appointment in booked[:MAX_LISTED]
     ]
     keep = "Keep them with on_conflict 'keep', cancel" if may_keep else "Cancel"
+    reassign = (
+        "or ask an administrator to reassign them"  # a doctor writes no appointments of another doctor
+        if actor.role is Role.DOCTOR
+        else "or reassign them with on_conflict {'reassign_to': doctor_id}"
+    )
     message = (
         f"The change affects {len(booked)} booked appointments. {keep} them with on_conflict 'cancel', "
-        "or reassign them with on_conflict {'reassign_to': doctor_id}."
+        f"{reassign}."
     )
     error = ClinicError("booked_appointments", message, appointments=listed, total=len(booked))
     error.shown_patient_ids = tuple({appointment.patient_id for appointment in booked[:MAX_LISTED]})

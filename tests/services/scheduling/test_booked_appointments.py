@@ -160,6 +160,8 @@ def test_a_doctor_may_change_own_hours_and_cancel_own_appointments(clinic: Clini
 
     answers = (refused, reassigned, both, unknown, cancelled)
     assert [answer.status_code for answer in answers] == [409, 403, 422, 422, 200]
+    assert "ask an administrator to reassign" in refused.get_json()["message"]
+    assert "reassign_to" not in refused.get_json()["message"]
 
 
 def test_a_concurrent_booking_is_never_left_outside_new_hours(clinic: Clinic) -> None:
