@@ -79,9 +79,7 @@ _ALLERGY_WORDS = frozenset(
 # These name an allergen unless they describe another name: "penicillin antibiotics" is one class, and
 # "penicillin and other antibiotics" is all of them.
 _GENERAL_MEDICINES = frozenset({"antibiotic", "antibiotics"})
-_EXCEPTIONS = frozenset(
-    {"but", "except", "excepting", "excluding", "not", "than", "apart", "sauf", "isipokuwa"}
-)
+_EXCEPTIONS = frozenset({"but", "except", "excepting", "excluding", "not", "than", "apart"})
 _DESCRIPTIONS = _ALLERGY_WORDS - _GENERAL_MEDICINES
 # A cough is a reaction, but "cough mixture" is a medicine.
 _COUGH_MEDICINES = frozenset(
