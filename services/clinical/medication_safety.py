@@ -24,7 +24,7 @@ therapies, `MAX_CURRENT` together. The number of older ones is part of the warni
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -47,6 +47,7 @@ from services.search_key import search_key
 # {code, medication, with, prescription_id, message}; an interaction also has {severity, source}, and an
 # allergy has {allergy}: the substance with severity and reaction
 Alert = dict[str, Any]
+_AlertKey = tuple[str, str, str, int | None]
 SafetyWarning = dict[str, str]  # {code, message}, and `medication` if it is about one
 
 MAX_CURRENT = 500  # far more than a patient takes; therapies without an end add up over years
@@ -424,12 +425,13 @@ def check(
     `forbidden` if the user may not prescribe.
     """
     record = load_records([patient_id])[patient_id]
-    overridden = list(overridden)
+    known = defaultdict[_AlertKey, set[str | None]](set)
+    for alert in overridden:
+        known[_alert_key(alert)].add(alert.get("allergy"))
     new = [
         alert
         for alert in find_alerts(names, record, prescription_id)
-        if (only is None or alert["medication"] in only)
-        and not any(_is_same(alert, known) for known in overridden)
+        if (only is None or alert["medication"] in only) and not _is_known(alert, known)
     ]
     if not new:
         return []
@@ -449,15 +451,14 @@ def check(
     return [alert | override for alert in new]
 
 
-def _is_same(alert: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Return True if two alerts are equal. A new severity or reaction of an allergy makes a new alert.
+def _is_known(alert: Alert, known: Mapping[_AlertKey, set[str | None]]) -> bool:
+    """Return True for an overridden alert. A new severity or reaction of an allergy makes a new alert.
 
-    Alerts of earlier versions have no `allergy`.
+    `known` holds the allergies of each overridden alert. Alerts of earlier versions have no `allergy`.
     """
-    same_allergy = known.get("allergy") in (None, alert.get("allergy"))
-    return same_allergy and _alert_key(alert) == _alert_key(known)
+    return not known.get(_alert_key(alert), set()).isdisjoint({None, alert.get("allergy")})
 
 
-def _alert_key(alert: Mapping[str, Any]) -> tuple[str, str, str, int | None]:
+def _alert_key(alert: Mapping[str, Any]) -> _AlertKey:
     """Return the identity of an alert: its code and the two compared entries, without the wording."""
     return alert["code"], search_key(alert["medication"]), search_key(alert["with"]), alert["prescription_id"]
