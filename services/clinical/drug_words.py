@@ -79,7 +79,10 @@ _ALLERGY_WORDS = frozenset(
 # These name an allergen unless they describe another name: "penicillin antibiotics" is one class, and
 # "penicillin and other antibiotics" is all of them.
 _GENERAL_MEDICINES = frozenset({"antibiotic", "antibiotics"})
-_EXCEPTIONS = frozenset({"but", "except", "excepting", "excluding", "not", "than", "apart"})
+# They separate two allergens as "and" does: "antibiotics except penicillin".
+_DIVIDING_WORDS = frozenset(
+    {"but", "except", "excepting", "excluding", "not", "than", "apart", "including", "plus"}
+)
 _DESCRIPTIONS = _ALLERGY_WORDS - _GENERAL_MEDICINES
 # A cough is a reaction, but "cough mixture" is a medicine.
 _COUGH_MEDICINES = frozenset(
@@ -155,7 +158,7 @@ def allergen_words(text: str) -> list[Word]:
     words = split_words(text)
     parts: list[list[Word]] = [[]]
     for number, word in enumerate(words):
-        if word.after_separator or word.text in _EXCEPTIONS:
+        if word.after_separator or word.text in _DIVIDING_WORDS:
             parts.append([])
         is_description = word.text in _DESCRIPTIONS
         if not is_description or _is_cough_medicine(words, number):
@@ -173,7 +176,7 @@ def _is_cough_medicine(words: list[Word], number: int) -> bool:
 
 def _without_descriptions(part: list[Word]) -> list[Word]:
     """Return the words between two separators, without "antibiotic" if another word is the name."""
-    names = [word for word in part if word.text not in _GENERAL_MEDICINES | _EXCEPTIONS]
+    names = [word for word in part if word.text not in _GENERAL_MEDICINES | _DIVIDING_WORDS]
     return [word for word in part if not names or word.text not in _GENERAL_MEDICINES]
 
 

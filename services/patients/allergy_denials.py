@@ -68,6 +68,9 @@ _ARABIC = """
 """
 
 
+_QUESTION_MARKS: Final = "?؟"
+
+
 def _key(text: str) -> str:
     """Return a text without case, accents, blanks and punctuation."""
     return "".join(split_words(search_key(text)))
@@ -81,5 +84,5 @@ _DENIALS: Final = frozenset(
 
 
 def means_none_known(text: str) -> bool:
-    """Return True if the whole text means that no allergy is known."""
-    return _key(text) in _DENIALS
+    """Return True if the whole text means that no allergy is known. A question does not: "None?"."""
+    return _key(text) in _DENIALS and not any(mark in text for mark in _QUESTION_MARKS)

@@ -263,6 +263,7 @@ def test_other_texts_stay_allergens(clinic: Clinic) -> None:
         "Aucune allergie sauf la pénicilline",
         "Hakuna mzio isipokuwa penicillin",
         "No-Spa",
+        "NKDA?",
         "N/A",
     ):
         row = clinic.doctor.patch(history_path(clinic.patient()), {"allergies": text}).get_json()
