@@ -15,7 +15,7 @@ from models import Billing
 from security.permissions import Actor
 from services.audit import audit_log
 from services.billing import ledger
-from services.billing.bill_state import require_not_void, set_sums, touch
+from services.billing.bill_state import require_not_void, set_empty_parts, set_sums, touch
 from services.billing.dates import check_received_at
 
 
@@ -77,6 +77,8 @@ def pay(
     kind = LedgerKind.CREDIT if uses_credit else ledger.payment_kind(method)
     received = ledger.ZERO if uses_credit else amount
     set_sums(bill, sums.plus(kind, -applied), account_balance - received)
+    if not importing:
+        set_empty_parts(bill)
     audit_log.set_action(bill, "pay")
     return bill
 
