@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, select
 
 from column_types import MAX_INT
-from database.functions import in_page, is_postgresql
+from database.functions import has_key, in_page, is_postgresql
 from errors import invalid
 from extensions import db
 from models import Base
@@ -113,7 +113,8 @@ def _page_of_keys(actor: Actor, spec: ListSpec[Row], query: ListQuery, keys: Seq
     key = key_column(spec)
     resolved = [one.bound if isinstance(one, TextMatch) else one for one in _conditions(actor, spec, query)]
     wheres = [key.in_(one.keys) if isinstance(one, PreselectedIds) else one for one in resolved]
-    statement = _by_keys(spec).where(*wheres) if wheres else _by_keys(spec)
+    by_keys = _by_keys(spec, is_postgresql(db.session.connection()))
+    statement = by_keys.where(*wheres) if wheres else by_keys
     rows: list[Any]
     if spec.records is None:
         rows = list(db.session.execute(statement, {"keys": list(keys)}).unique().scalars())
@@ -223,15 +224,16 @@ def _read_records(spec: ListSpec[Any], records: Records, keys: Sequence[int]) ->
     """
     if not keys:
         return []
-    rows = execute_core(_by_keys(spec), keys=list(keys)).all()
+    statement = _by_keys(spec, is_postgresql(db.session.connection()))
+    rows = execute_core(statement, keys=list(keys)).all()
     by_key = {record.id: record for record in records.read(rows)}
     return [by_key[key] for key in keys]
 
 
 @lru_cache(maxsize=64)
-def _by_keys(spec: ListSpec[Any]) -> Select[Any]:
+def _by_keys(spec: ListSpec[Any], postgresql: bool) -> Select[Any]:
     rows = select_rows(spec) if spec.records is not None else select_rows(spec).options(*spec.options)
-    return rows.where(key_column(spec).in_(bindparam("keys", expanding=True)))
+    return rows.where(has_key(key_column(spec), "keys", postgresql=postgresql))
 
 
 @lru_cache(maxsize=1024)
