@@ -75,8 +75,7 @@ def pay(
     touch(bill)
     # The bill is locked: the response needs no second look at the ledger.
     kind = LedgerKind.CREDIT if uses_credit else ledger.payment_kind(method)
-    received = ledger.ZERO if uses_credit else amount
-    set_sums(bill, sums.plus(kind, -applied), account_balance - received)
+    set_sums(bill, sums.plus(kind, -applied), account_balance - (ledger.ZERO if uses_credit else amount))
     if not importing:
         set_empty_parts(bill)
     audit_log.set_action(bill, "pay")
