@@ -58,8 +58,10 @@ def test_a_malformed_body_gets_the_code_of_its_fault(
 def test_minus_zero_is_zero(clinic: Clinic) -> None:
     item = clinic.item(unit_cost="-0.0")
     price = clinic.admin.make("/price-list", code="C-1", name="Free", unit_price="-0")
+    bill = clinic.bill("-0.00", discount="-0")
 
-    assert (item["unit_cost"], item["stock_value"], price["unit_price"]) == ("0.00", "0.00", "0.00")
+    amounts = [item["unit_cost"], item["stock_value"], price["unit_price"], bill["items"][0]["unit_price"]]
+    assert {*amounts, bill["amount"], bill["discount"]} == {"0.00"}
 
 
 def test_the_body_of_an_action_without_members_is_read(clinic: Clinic) -> None:
