@@ -187,7 +187,12 @@ def test_a_body_is_decoded_once_per_request(clinic: Clinic, monkeypatch: pytest.
     doctor = clinic.doctor_row()
     decoded: list[bytes] = []
     decode = request_body._decode
-    monkeypatch.setattr(request_body, "_decode", lambda body: decoded.append(body) or decode(body))
+
+    def record(body: bytes, **options: bool) -> dict[str, Any]:
+        decoded.append(body)
+        return decode(body, **options)
+
+    monkeypatch.setattr(request_body, "_decode", record)
 
     response = clinic.admin.patch(f"/doctors/{doctor['id']}", {"is_active": False, "on_conflict": "cancel"})
 
