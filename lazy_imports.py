@@ -6,7 +6,11 @@ Imported at the start, the libraries that use this module take 32 of 170 MB in e
 from __future__ import annotations
 
 from importlib import import_module
+from threading import RLock
 from typing import Any
+
+# Python raises an error if a thread imports a package while another one imports a module of it.
+_LOCK = RLock()
 
 
 class LazyModule:
@@ -20,4 +24,6 @@ class LazyModule:
 
     def __getattr__(self, attribute: str) -> Any:
         """Return an attribute of the module."""
-        return getattr(import_module(self._name), attribute)
+        with _LOCK:
+            module = import_module(self._name)
+        return getattr(module, attribute)

@@ -239,7 +239,10 @@ class _Parser:
             self._add_paging("sort_order", str(value[1]))
 
     def _add_json_filter(self, name: str, member: Any) -> None:
-        """Add one member of the JSON parameter `filter`. An array means any of its values."""
+        """Add one member of the JSON parameter `filter`. An array means any of its values.
+
+        An empty array selects no row, and with `_ne` it excludes none.
+        """
         elements = member if isinstance(member, list) else [member]
         if text_problem(name):
             self.errors["filter"] = UNSTORABLE
@@ -252,7 +255,7 @@ class _Parser:
             self.query.named.setdefault(name, [])
         elif name in self.list_spec.columns:
             self.equal_to.setdefault(name, [])
-        else:
+        elif name.removesuffix("_ne") not in self.list_spec.columns:
             self.errors[name] = NO_VALUE
 
     def _add_condition(self, name: str, text: str) -> None:

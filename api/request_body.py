@@ -41,20 +41,21 @@ def raw_body() -> bytes:
     return body
 
 
-def body_members() -> dict[str, Any]:
+def body_members(*, accepts_null: bool = False) -> dict[str, Any]:
     """Return the members of the body: one JSON object, or the fields of a form. An empty body has no members.
 
     The body is decoded once for each request and kept as `RequestContext.body`. A loader that must lock more
     rows than the path names reads their ids there, before the body is validated. Raises 400 for a body that
     is not one strict JSON object or form, 413 for a large one, and 415 for another media type.
+    `accepts_null`: HTTP clients such as axios send `null` with a request without data.
     """
     context = current_context()
     if context.body is None:
-        context.body = _decode(raw_body())
+        context.body = _decode(raw_body(), accepts_null=accepts_null)
     return context.body
 
 
-def _decode(body: bytes) -> dict[str, Any]:
+def _decode(body: bytes, *, accepts_null: bool) -> dict[str, Any]:
     if not body:
         return {}
     _check_media_type()
@@ -67,6 +68,8 @@ def _decode(body: bytes) -> dict[str, Any]:
         value = json_syntax.decode(body)
     except RecursionError:
         raise ClinicError("too_deep", f"Nest at most {MAX_DEPTH} levels.") from None
+    if value is None and accepts_null:
+        return {}
     if not isinstance(value, dict):
         raise ClinicError("malformed_json", f"The body must be one JSON object, not {_kind(value)}.")
     _check_depth(value, MAX_DEPTH)

@@ -67,7 +67,7 @@ def serve(method: Method, spec: EndpointSpec, context: RequestContext) -> Respon
         context.body_format = spec.accepts
         members: dict[str, Any] = {}
         if spec.reads_members(request.method):
-            members = request_body.body_members()
+            members = request_body.body_members(accepts_null=spec.body is None)
         elif spec.accepts is not JSON:
             request_body.raw_body()  # the transaction must not wait for a slow body
         if _idempotency_header(spec) is not None:

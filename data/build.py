@@ -240,7 +240,7 @@ def expand_allergens(classes: dict[str, set[str]]) -> tuple[dict[str, Any], dict
         terms[key] = (row["kind"], ingredients, class_names, sorted(pairs))
         mentioned_classes |= set(class_names)
         mentioned_ingredients |= {*ingredients, *(name for name, _ in pairs)}
-    for class_name in set().union(*classes.values()):  # the name of a class is an allergen, too
+    for class_name in sorted(set().union(*classes.values())):  # the name of a class is an allergen, too
         if (key := allergen_key(class_name)) not in terms:
             terms[key] = ("drug", [], [class_name], sorted(of_class[class_name]))
     mentioned_ingredients |= {name for pairs in of_ingredient.values() for name, _ in pairs}

@@ -92,6 +92,19 @@ def in_page(key: Any, page: Select[Any], *, postgresql: bool) -> ColumnElement[b
     return condition
 
 
+def has_key(key: Any, parameter: str, *, postgresql: bool) -> ColumnElement[bool]:
+    """Return the condition that `key` is in the list that the parameter holds.
+
+    On PostgreSQL the list is one array: the same prepared statement serves lists of any length.
+    """
+    condition: ColumnElement[bool] = (
+        key == any_(bindparam(parameter, type_=ARRAY(BigInteger)))
+        if postgresql
+        else key.in_(bindparam(parameter, expanding=True))
+    )
+    return condition
+
+
 def insert_or_update(
     connection: Connection,
     model: type[Any],

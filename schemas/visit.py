@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AliasPath, Field, computed_field
+from pydantic import AfterValidator, AliasPath, Field, computed_field
 
 from enums import PaymentMethod
 from schemas.base import CodeWarning, In, OfDoctor, OfPatient, Out, PersonRef, patch_model
@@ -23,6 +23,7 @@ from schemas.fields import (
     RequiredNote,
     Short,
 )
+from schemas.prescription import MAX_ITEMS as MAX_MEDICATIONS
 from schemas.prescription import PrescriptionOut, VisitPrescriptionIn
 from schemas.treatment import TreatmentOut, VisitTreatmentIn
 
@@ -113,11 +114,26 @@ class VisitIn(In):
     follow_up_date: DayIn | None = None
 
 
+def _check_medications(prescriptions: list[VisitPrescriptionIn]) -> list[VisitPrescriptionIn]:
+    # each medication is compared with all others, so that the safety check takes a bounded time
+    if sum(len(prescription.medications) for prescription in prescriptions) > MAX_MEDICATIONS:
+        raise ValueError(f"must not contain more than {MAX_MEDICATIONS} medications together")
+    return prescriptions
+
+
 class VisitCreate(VisitIn):
     """A new visit with its treatments, prescriptions and payment."""
 
     treatments: Annotated[list[VisitTreatmentIn], Field(default_factory=list, max_length=100)]
-    prescriptions: Annotated[list[VisitPrescriptionIn], Field(default_factory=list, max_length=100)]
+    prescriptions: Annotated[
+        list[VisitPrescriptionIn],
+        Field(
+            default_factory=list,
+            max_length=100,
+            description=f"All prescriptions together contain at most {MAX_MEDICATIONS} medications.",
+        ),
+        AfterValidator(_check_medications),
+    ]
     amount_paid: MoneyIn | None = None
     payment_method: PaymentMethod | None = None
 

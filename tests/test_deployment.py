@@ -244,6 +244,7 @@ def test_every_setting_of_the_environment_reaches_the_composed_server() -> None:
         assert fixed - {"MIGRATION_DATABASE_URI", "TMPDIR"} == {
             *("ENVIRONMENT", "DATABASE_URI", "REDIS_URL", "AUDIT_HEADS_FILE", "TRUSTED_PROXIES")
         }
+        assert not environment["WEB_CONCURRENCY"].endswith(":-}"), "gunicorn ends if it is empty"
 
 
 def test_only_migrations_connect_as_the_owner_of_the_tables() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from sqlalchemy import bindparam, exists, inspect, select
+from sqlalchemy.orm.attributes import set_committed_value
+
 from config import settings
 from errors import ClinicError
-from models import Billing
+from models import Billing, Claim, Refund
 from services import clock
 from services.billing.ledger import Sums
+from services.rows import execute_core
 
 STATUSES = ("unpaid", "partial", "paid", "void")
 
@@ -36,6 +40,25 @@ def set_sums(bill: Billing, sums: Sums, account_balance: Decimal) -> None:
     bill.currency = settings().currency
     bill.status = status_of(bill, sums)
     bill.is_paid = bill.status == "paid"
+
+
+def set_empty_parts(bill: Billing) -> None:
+    """Set refunds and claims of a bill that has none, unless they are loaded.
+
+    Its response needs both, and most bills have neither: one statement finds it out.
+    """
+    if not {"refunds", "claims"} <= inspect(bill).unloaded:
+        return
+    row = execute_core(_PARTS, billing_id=bill.id).one()
+    for name in ("refunds", "claims"):
+        if not getattr(row, name):
+            set_committed_value(bill, name, [])
+
+
+_PARTS = select(
+    exists().where(Refund.billing_id == bindparam("billing_id")).label("refunds"),
+    exists().where(Claim.billing_id == bindparam("billing_id")).label("claims"),
+).execution_options(prepare=True)
 
 
 def require_not_void(bill: Billing) -> None:

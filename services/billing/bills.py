@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, false, inspect, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, false, or_, select
 from sqlalchemy import update as update_row
 from sqlalchemy.orm import contains_eager, joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
@@ -27,7 +27,6 @@ from extensions import db
 from models import (
     Billing,
     BillingItem,
-    Claim,
     LedgerEntry,
     Patient,
     Refund,
@@ -178,7 +177,7 @@ def find(actor: Actor, query: ListQuery) -> Page[Billing]:
 
 
 def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
-    """Set the computed fields of bills. Takes at most four queries for any number of bills.
+    """Set the computed fields of bills. Takes at most three queries for any number of bills.
 
     A payment has already set the sums of its bill.
     """
@@ -186,7 +185,6 @@ def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
         sums, balances = ledger.of_bills(unknown)
         for bill in unknown:
             set_sums(bill, sums[bill.id], balances[bill.patient_id])
-    _set_empty_parts(rows)
     payments_by_bill, notes_by_bill = _payments_of([bill.id for bill in rows]), credit_notes.of_bills(rows)
     for bill in rows:
         bill.payments = payments_by_bill.get(bill.id, [])
@@ -194,27 +192,8 @@ def add_computed_fields(actor: Actor, rows: Sequence[Billing]) -> None:
     claims.add_computed_fields(actor, [claim for bill in rows for claim in bill.claims])
 
 
-def _set_empty_parts(rows: Sequence[Billing]) -> None:
-    """Set the refunds and claims of bills that have none, unless they are loaded. Most bills have neither."""
-    bills = {bill.id: bill for bill in rows if {"refunds", "claims"} <= inspect(bill).unloaded}
-    if not bills:
-        return
-    options = {"prepare": len(bills) == 1}  # each number of bills is another statement
-    for row in db.session.execute(_PARTS, {"ids": list(bills)}, execution_options=options):
-        for name in ("refunds", "claims"):
-            if not getattr(row, name):
-                set_committed_value(bills[row.id], name, [])
-
-
-_PARTS = select(
-    Billing.id,
-    exists().where(Refund.billing_id == Billing.id).label("refunds"),
-    exists().where(Claim.billing_id == Billing.id).label("claims"),
-).where(Billing.id.in_(bindparam("ids", expanding=True)))
-
-
 def _payments_of(ids: Sequence[int]) -> dict[int | None, list[LedgerEntry]]:
-    options = {"prepare": len(ids) == 1}
+    options = {"prepare": len(ids) == 1}  # each number of bills is another statement
     entries: dict[int | None, list[LedgerEntry]] = {}
     for entry in db.session.execute(_PAYMENTS, {"ids": ids}, execution_options=options).scalars():
         entries.setdefault(entry.billing_id, []).append(entry)

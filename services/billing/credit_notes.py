@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 
 from errors import ClinicError, not_found
 from extensions import db
@@ -104,8 +104,8 @@ def invoice_amounts(bill: Billing) -> InvoiceAmounts:
 
 
 def _may_have_notes(bill: Billing) -> bool:
-    """Return False for a bill without void and refunds. Its response needs the refunds, too."""
-    return bill.voided_at is not None or bool(bill.refunds)
+    """Return False for a bill without void and refunds, if its refunds are loaded."""
+    return bill.voided_at is not None or "refunds" in inspect(bill).unloaded or bool(bill.refunds)
 
 
 def tax_until(credited_amount: Decimal, sums: Sums) -> Decimal:

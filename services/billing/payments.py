@@ -15,7 +15,7 @@ from models import Billing
 from security.permissions import Actor
 from services.audit import audit_log
 from services.billing import ledger
-from services.billing.bill_state import require_not_void, set_sums, touch
+from services.billing.bill_state import require_not_void, set_empty_parts, set_sums, touch
 from services.billing.dates import check_received_at
 
 
@@ -75,8 +75,9 @@ def pay(
     touch(bill)
     # The bill is locked: the response needs no second look at the ledger.
     kind = LedgerKind.CREDIT if uses_credit else ledger.payment_kind(method)
-    received = ledger.ZERO if uses_credit else amount
-    set_sums(bill, sums.plus(kind, -applied), account_balance - received)
+    set_sums(bill, sums.plus(kind, -applied), account_balance - (ledger.ZERO if uses_credit else amount))
+    if not importing:
+        set_empty_parts(bill)
     audit_log.set_action(bill, "pay")
     return bill
 

@@ -12,6 +12,7 @@ drug table does not know is then compared with the words of the table. The rules
 - A guessed trade name is uncertain, because many trade names differ in one letter. The word may be another
   trade name that the table does not know. It is checked as the guess and also reported as unchecked.
 - The guess of a trade name keeps the first letter, because a typing error there is rare.
+- At most five words of a name are compared. The other unknown words stay unknown, and are reported.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from services.patients.name_matching import has_digit, within_edits
 
 MIN_LETTERS: Final = 5
 MIN_LETTERS_BESIDE_A_NAME: Final = 7
+MAX_COMPARED_WORDS: Final = 5  # more unknown words are a text, or an attempt to keep the server busy
 _KEY_LETTERS: Final = 2
 
 _Match = TypeVar("_Match", Drug, Allergen)
@@ -52,23 +54,26 @@ class SpellingIndex:
     """An index of words, to find those that are one edit away.
 
     One edit changes one place of a word. In a word with five letters or more, it keeps the first two or the
-    last two letters. So the index has two keys for each word. Only words with an equal key are compared.
+    last two letters, and changes the length by one at most. The index has two keys for each word, each with
+    the length. Only words with an equal key are compared.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        self._by_ends = defaultdict[tuple[str, str], list[str]](list)
+        self._by_ends = defaultdict[tuple[str, str, int], list[str]](list)
         for word in words:
-            for key in _ends(word):
+            for key in _keys(word, len(word)):
                 self._by_ends[key].append(word)
 
     def similar(self, word: str) -> list[str]:
         """Return the words that are one edit away, in alphabetical order."""
-        candidates = {candidate for key in _ends(word) for candidate in self._by_ends.get(key, ())}
+        lengths = range(len(word) - 1, len(word) + 2)
+        keys = (key for length in lengths for key in _keys(word, length))
+        candidates = {candidate for key in keys for candidate in self._by_ends.get(key, ())}
         return sorted(candidate for candidate in candidates if within_edits(word, candidate, 1))
 
 
-def _ends(word: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("first", word[:_KEY_LETTERS]), ("last", word[-_KEY_LETTERS:])
+def _keys(word: str, length: int) -> tuple[tuple[str, str, int], tuple[str, str, int]]:
+    return ("first", word[:_KEY_LETTERS], length), ("last", word[-_KEY_LETTERS:], length)
 
 
 @functools.cache
@@ -141,17 +146,18 @@ def _preference(candidate: str) -> tuple[bool, bool]:
 
 
 def _unknown_words(text: str, match: Drug | Allergen | None) -> list[str]:
-    """Return the words to compare: those that the table does not know, each once."""
+    """Return the words to compare: the first ones that the table does not know, each once."""
     if match is None:
         words, shortest = [word.text for word in drug_words.split_words(text)], MIN_LETTERS
     else:
         words, shortest = list(match.unknown_parts), MIN_LETTERS_BESIDE_A_NAME
     known = drugs.known_words()
-    return [
+    unknown = [
         word
         for word in dict.fromkeys(words)
         if len(word) >= shortest and not has_digit(word) and word not in known
     ]
+    return unknown[:MAX_COMPARED_WORDS]
 
 
 def _replace(text: str, word: str, replacement: str) -> str:

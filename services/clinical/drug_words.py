@@ -72,13 +72,29 @@ _ALLERGY_WORDS = frozenset(
     myalgia edema oedema swollen lip lips face facial tongue throat pruritus itchy blisters blistering
     erythema jaundice collapse dizziness palpitations flushing upset stomach syndrome sjs ten dress
     stevens johnson apnea apnoea following induced childhood child pt nos during while when taking given
+    some several many most various certain multiple few
+    allergie allergique allergisch alergia alergias alergico alergica mzio
     """.split()
+)
+# These name an allergen unless they describe another name: "penicillin antibiotics" is one class, and
+# "penicillin and other antibiotics" is all of them.
+_GENERAL_MEDICINES = frozenset({"antibiotic", "antibiotics"})
+# They separate two allergens as "and" does: "antibiotics except penicillin".
+_DIVIDING_WORDS = frozenset(
+    {"but", "except", "excepting", "excluding", "not", "than", "apart", "including", "plus"}
+)
+_DESCRIPTIONS = _ALLERGY_WORDS - _GENERAL_MEDICINES
+# A cough is a reaction, but "cough mixture" is a medicine.
+_COUGH_MEDICINES = frozenset(
+    "medicine medicines mixture mixtures suppressant suppressants syrup syrups".split()
 )
 # After a trade name, these words may name a further ingredient: amlodipine in "Concor AM", diphenhydramine in
 # "Advil PM", telmisartan in "Concor T", levosulpiride in "Pantocid L", a muscle relaxant in "Zerodol MR".
 _SUFFIXES = frozenset({"a", "am", "g", "l", "mr", "pm", "t"})
 # After a strength, too: "Telma 40 AM". But "5 l" is a volume.
 _SUFFIX_AFTER_STRENGTH = re.compile(r"\d+ ?(am|mr|pm)")
+# A trade name has rarely a salt, so that a metal after it may be a further ingredient: "Lasix potassium".
+_METALS = frozenset({"calcium", "magnesium", "potassium", "zinc"})
 GENERAL_WORDS = SALT_WORDS | _UNIT_WORDS | _FORM_WORDS | _ALLERGY_WORDS
 _SEPARATORS = frozenset({"/", "+", ",", ";", "&", "and", "with"})
 # A strength may follow a name without a space: "Amoxil500mg". A shorter part belongs to the name: "MgSO4".
@@ -139,7 +155,29 @@ def allergen_key(text: str) -> str:
 
 def allergen_words(text: str) -> list[Word]:
     """Return the words of a recorded allergen, without those that describe an allergy."""
-    return [word for word in split_words(text) if word.text not in _ALLERGY_WORDS]
+    words = split_words(text)
+    parts: list[list[Word]] = [[]]
+    for number, word in enumerate(words):
+        if word.after_separator or word.text in _DIVIDING_WORDS:
+            parts.append([])
+        is_description = word.text in _DESCRIPTIONS
+        if not is_description or _is_cough_medicine(words, number):
+            parts[-1].append(word)
+    return [word for part in parts for word in _without_descriptions(part)]
+
+
+def _is_cough_medicine(words: list[Word], number: int) -> bool:
+    """Return True for each of the two words of "cough mixture"."""
+    pairs = (words[max(0, number - 1) : number + 1], words[number : number + 2])
+    return any(
+        len(pair) == 2 and pair[0].text == "cough" and pair[1].text in _COUGH_MEDICINES for pair in pairs
+    )
+
+
+def _without_descriptions(part: list[Word]) -> list[Word]:
+    """Return the words between two separators, without "antibiotic" if another word is the name."""
+    names = [word for word in part if word.text not in _GENERAL_MEDICINES | _DIVIDING_WORDS]
+    return [word for word in part if not names or word.text not in _GENERAL_MEDICINES]
 
 
 def is_noise(word: str) -> bool:
@@ -166,11 +204,15 @@ def is_general_word(word: str) -> bool:
 
 
 def suffixes(following: Sequence[Word]) -> list[str]:
-    """Return the words after a trade name that look like a time or a form, but may name an ingredient."""
+    """Return the words after a trade name that look like a time or a salt, but may name an ingredient.
+
+    `following` are the words that are skipped otherwise.
+    """
     texts = [word.text for word in following]
+    metals = [text for text in texts if text in _METALS]
     if texts and texts[0] in _SUFFIXES:
-        return texts[:1]
+        return texts[:1] + metals
     for count in (1, 2):  # "40h", "40 am"
         if _SUFFIX_AFTER_STRENGTH.fullmatch(" ".join(texts[:count])):
-            return texts[count - 1 : count]
-    return []
+            return texts[count - 1 : count] + metals
+    return metals

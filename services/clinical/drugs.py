@@ -56,7 +56,7 @@ from services.clinical.drug_words import (
 )
 
 # Increase it with every change of the table. The table holds the same version.
-DATA_VERSION: Final = "2026.4"
+DATA_VERSION: Final = "2026.5"
 TABLE: Final = Path(__file__).resolve().parents[2] / "data" / "drugs.json.gz"
 
 AllergenKind = Literal["drug", "food", "environment", "animal", "venom", "contact", "excipient", "none"]
@@ -174,6 +174,17 @@ def known_words() -> frozenset[str]:
     return frozenset(words | GENERAL_WORDS)
 
 
+@functools.cache
+def _longest_phrases() -> Mapping[str, int]:
+    """Return for each first word of a name or allergen how many words its longest phrase has."""
+    table = _table()
+    longest: dict[str, int] = {}
+    for phrase in (*table.names, *table.terms):
+        words = phrase.split()
+        longest[words[0]] = min(_MAX_WORDS, max(len(words), longest.get(words[0], 1)))
+    return longest
+
+
 def is_generic_word(word: str) -> bool:
     """Return True for a word of a substance, class or allergen, and False for a word of trade names only."""
     return word in _table().generic_words
@@ -259,15 +270,17 @@ def _scan(
     matches: list[tuple[str, _Match]] = []
     unknown: list[str] = []
     start = 0
+    longest = _longest_phrases()
     while start < len(words):
-        for end in range(min(len(words), start + _MAX_WORDS), start, -1):
+        # A phrase of one word may be a plural, which the table does not hold.
+        for end in range(min(len(words), start + longest.get(words[start].text, 1)), start, -1):
             phrase = " ".join(word.text for word in words[start:end])
             if (match := find(phrase)) is not None:
                 matches.append((phrase, match))
-                if not all(word in _table().generic_words for word in phrase.split()):
-                    unknown += suffixes(words[end : end + 2])
                 # "calcium, zinc" and "calcium zinc" are two allergens: a metal has no salt to skip
                 start = end if is_noise(phrase) else _skip_salts(words, end)
+                if not all(word in _table().generic_words for word in phrase.split()):
+                    unknown += suffixes(words[end:start])
                 break
         else:
             if not is_noise(words[start].text):

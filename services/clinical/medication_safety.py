@@ -17,10 +17,14 @@ Medications and allergies that are not in the table give a warning with the code
 typing error is checked as the name that it resembles. It gives a warning with the code `understood_as`. If it
 resembles a trade name, it also gives `unchecked`, because it may be another trade name. A patient without
 recorded allergies gives `allergies_not_asked`.
+
+The work of one check is bounded. A medication is compared with the home medications and the newest current
+therapies, `MAX_CURRENT` together. The number of older ones is part of the warning `unchecked`.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -44,7 +48,11 @@ from services.search_key import search_key
 # {code, medication, with, prescription_id, message}; an interaction also has {severity, source}, and an
 # allergy has {allergy}: the substance with severity and reaction
 Alert = dict[str, Any]
+_AlertKey = tuple[str, str, str, int | None]
 SafetyWarning = dict[str, str]  # {code, message}, and `medication` if it is about one
+
+MAX_CURRENT = 500  # far more than a patient takes; therapies without an end add up over years
+MAX_NAMED = 50  # unknown entries of the record that a warning names; it counts the others
 
 ALERT_CODES = {
     "ingredient": "allergy_ingredient",
@@ -106,13 +114,17 @@ class MedicationRecord:
         """Return True if the medical history says which allergies the patient has."""
         return self.no_known_allergies or bool(self.allergies)
 
-    def medications_except(self, prescription_id: int | None) -> list[CurrentMedication]:
-        """Return the current medications without those of one prescription."""
-        return [
+    def medications_except(self, prescription_id: int | None) -> tuple[list[CurrentMedication], int]:
+        """Return the current medications without those of one prescription, and how many are left out.
+
+        Each name of a prescription is returned once.
+        """
+        others = [
             medication
-            for medication in self.medications
+            for medication in dict.fromkeys(self.medications)
             if medication.prescription_id is None or medication.prescription_id != prescription_id
         ]
+        return others[-MAX_CURRENT:], max(0, len(others) - MAX_CURRENT)
 
 
 def is_current_therapy() -> ColumnElement[bool]:
@@ -185,19 +197,21 @@ def find_alerts(
     `prescription_id` is the id of that prescription if it is stored: it is not a duplicate of itself.
     """
     alerts: list[Alert] = []
-    current = record.medications_except(prescription_id)
+    current, _ = record.medications_except(prescription_id)
     previous: list[CurrentMedication] = []
-    for name in names:
+    for name, count in Counter(names).items():
+        own = CurrentMedication(name, "this prescription")
+        others = [*previous, *[own] * (count > 1), *current]
+        previous.append(own)
         drug = _recognize_drug(name).match
         if drug is not None:
             for allergy in record.allergies:
                 alerts += _allergy_alerts(name, drug, allergy)
             if not drugs.is_product(drug):
                 alerts += _alerts_within(name, drug)
-            for other in (*previous, *current):
+            for other in others:
                 alerts += _duplicate_alerts(name, drug, other)
                 alerts += _interaction_alerts(name, drug, other)
-        previous.append(CurrentMedication(name, "this prescription"))
     return alerts
 
 
@@ -324,24 +338,25 @@ def find_unchecked(
         (f"allergy {allergy.substance}", _recognize_allergen(allergy.substance))
         for allergy in record.allergies
     ]
+    current, left_out = record.medications_except(prescription_id)
     entries += [
         (f"{medication.source}: {medication.name}", _recognize_drug(medication.name))
-        for medication in record.medications_except(prescription_id)
+        for medication in current
     ]
-    unknown = "; ".join(
-        [entry + _similar(found) for entry, found in entries if _is_unknown(found)]
-        + [
-            f"{text.source}: {text.name}"
-            for text in record.free_texts
-            if text.prescription_id != prescription_id
-        ]
-    )
+    unknown = [entry + _similar(found) for entry, found in entries if _is_unknown(found)]
+    unknown += [
+        f"{text.source}: {text.name}" for text in record.free_texts if text.prescription_id != prescription_id
+    ]
+    if len(unknown) > MAX_NAMED:
+        unknown[MAX_NAMED:] = [f"{len(unknown) - MAX_NAMED} more"]
+    if left_out:
+        unknown.append(f"{left_out} older current medications")
     warnings = [
         {"code": "understood_as", "message": _understood(entry, found)}
         for entry, found in entries
         if found.understood
     ]
-    for name in names:
+    for name in dict.fromkeys(names):
         found = _recognize_drug(name)
         if found.understood:
             warnings.append(
@@ -360,7 +375,10 @@ def find_unchecked(
             message = f"Part of {name} is not known and was not checked: {words}{_similar(found)}."
             warnings.append(_unchecked(name, message))
         if unknown:
-            warnings.append(_unchecked(name, f"{name} was not checked against unknown entries: {unknown}."))
+            entries_text = "; ".join(unknown)
+            warnings.append(
+                _unchecked(name, f"{name} was not checked against unknown entries: {entries_text}.")
+            )
     return warnings
 
 
@@ -408,12 +426,13 @@ def check(
     `forbidden` if the user may not prescribe.
     """
     record = load_records([patient_id])[patient_id]
-    overridden = list(overridden)
+    known = defaultdict[_AlertKey, set[str | None]](set)
+    for alert in overridden:
+        known[_alert_key(alert)].add(alert.get("allergy"))
     new = [
         alert
         for alert in find_alerts(names, record, prescription_id)
-        if (only is None or alert["medication"] in only)
-        and not any(_is_same(alert, known) for known in overridden)
+        if (only is None or alert["medication"] in only) and not _is_known(alert, known)
     ]
     if not new:
         return []
@@ -433,15 +452,14 @@ def check(
     return [alert | override for alert in new]
 
 
-def _is_same(alert: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Return True if two alerts are equal. A new severity or reaction of an allergy makes a new alert.
+def _is_known(alert: Alert, known: Mapping[_AlertKey, set[str | None]]) -> bool:
+    """Return True for an overridden alert. A new severity or reaction of an allergy makes a new alert.
 
-    Alerts of earlier versions have no `allergy`.
+    `known` holds the allergies of each overridden alert. Alerts of earlier versions have no `allergy`.
     """
-    same_allergy = known.get("allergy") in (None, alert.get("allergy"))
-    return same_allergy and _alert_key(alert) == _alert_key(known)
+    return not known.get(_alert_key(alert), set()).isdisjoint({None, alert.get("allergy")})
 
 
-def _alert_key(alert: Mapping[str, Any]) -> tuple[str, str, str, int | None]:
+def _alert_key(alert: Mapping[str, Any]) -> _AlertKey:
     """Return the identity of an alert: its code and the two compared entries, without the wording."""
     return alert["code"], search_key(alert["medication"]), search_key(alert["with"]), alert["prescription_id"]

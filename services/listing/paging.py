@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, select
 
 from column_types import MAX_INT
-from database.functions import in_page, is_postgresql
+from database.functions import has_key, in_page, is_postgresql
 from errors import invalid
 from extensions import db
 from models import Base
@@ -116,7 +116,8 @@ def _read_keys(statement: Select[Any], query: ListQuery) -> array[int]:
 def _page_of_keys(actor: Actor, spec: ListSpec[Row], query: ListQuery, keys: Sequence[int]) -> Page[Row]:
     """Return the rows with these keys. Rows that are gone, or that the caller may not see, are left out."""
     wheres = _as_sql(key_column(spec), _conditions(actor, spec, query))
-    statement = _by_keys(spec).where(*wheres) if wheres else _by_keys(spec)
+    by_keys = _by_keys(spec, is_postgresql(db.session.connection()))
+    statement = by_keys.where(*wheres) if wheres else by_keys
     rows: list[Any]
     if spec.records is None:
         rows = list(db.session.execute(statement, {"keys": list(keys)}).unique().scalars())
@@ -226,15 +227,16 @@ def _read_records(spec: ListSpec[Any], records: Records, keys: Sequence[int]) ->
     """
     if not keys:
         return []
-    rows = execute_core(_by_keys(spec), keys=list(keys)).all()
+    statement = _by_keys(spec, is_postgresql(db.session.connection()))
+    rows = execute_core(statement, keys=list(keys)).all()
     by_key = {record.id: record for record in records.read(rows)}
     return [by_key[key] for key in keys]
 
 
 @lru_cache(maxsize=64)
-def _by_keys(spec: ListSpec[Any]) -> Select[Any]:
+def _by_keys(spec: ListSpec[Any], postgresql: bool) -> Select[Any]:
     rows = select_rows(spec) if spec.records is not None else select_rows(spec).options(*spec.options)
-    return rows.where(key_column(spec).in_(bindparam("keys", expanding=True)))
+    return rows.where(has_key(key_column(spec), "keys", postgresql=postgresql))
 
 
 @lru_cache(maxsize=1024)

@@ -16,30 +16,11 @@ from security.permissions import Actor, Permission
 from services import clock
 from services.clinical import icd10
 from services.patients import patients
-from services.patients.name_matching import split_words
+from services.patients.allergy_denials import means_none_known
 from services.rows import assign, changed_members, for_update
 from services.search_key import search_key
 
 Entry = Mapping[str, Any]
-# Texts in a list of allergies that mean "no known allergies", without blanks and punctuation. A statement
-# about food or latex alone is not among them: it does not tell whether a medicine is tolerated.
-NONE_KNOWN = frozenset(
-    """
-    nka nkda nkma nil nilknown nilknownallergies nilknownallergy nilknowndrugallergies
-    nilknowndrugallergy nilallergies no none noneknown nonereported nothing nothingknown
-    allergiesnone allergynone drugallergiesnone nkdaconfirmed denies deniesallergies deniesallergy
-    deniesdrugallergies deniesanyallergies deniesanydrugallergies noallergies noallergy
-    noallergiesknown noallergyknown noallergiesreported noallergiestodrugs noallergiestomedicines
-    noallergiestomedication noallergiestomedications nodrugallergies nodrugallergy
-    nodrugallergiesknown nodrugallergyknown nomedicationallergies nomedicineallergies
-    noknownallergies noknownallergy noknowndrugallergies noknowndrugallergy
-    noknownmedicationallergies noknownmedicineallergies noknownallergiestodrugs
-    noknownallergiestomedicines noknownallergiestomedication nohistoryofallergy nohistoryofallergies
-    nohistoryofdrugallergy nohistoryofdrugallergies notallergic notallergictoanything
-    notallergictoanymedicine notallergictoanymedicines notallergictoanydrugs hakuna hakunamzio
-    aucune ninguna keine nenhuma
-    """.split()
-)
 
 
 class MedicalHistoryChanges(TypedDict, total=False):
@@ -128,12 +109,11 @@ def _take_none_known(history: MedicalHistory, values: dict[str, Any]) -> bool:
 
 
 def _means_none_known(entry: Entry) -> bool:
-    text = "".join(split_words(search_key(entry["substance"])))
     has_details = entry.get("reaction") is not None or entry.get("severity") not in (
         None,
         AllergySeverity.UNKNOWN,
     )
-    return text in NONE_KNOWN and not has_details
+    return not has_details and means_none_known(entry["substance"])
 
 
 def _replace_rows(history: MedicalHistory, rows: Mapping[str, Sequence[Base]]) -> None:

@@ -4,6 +4,7 @@ import random
 import string
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -219,3 +220,37 @@ def test_the_guess_of_a_trade_name_keeps_the_first_letter() -> None:
         found = recognize_drug(entered)
         assert found.match is None, entered
         assert found.ambiguous == ((entered.lower(), (similar,)),)
+
+
+def test_the_work_for_a_long_name_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "paracetamal ibuprofan omeprazale diclofenak metformim warfarim simvastatan amlodipin".split()
+    calls: Counter[str] = Counter()
+    resolve, within_edits = drugs.resolve, drug_spelling.within_edits
+
+    def counted_resolve(name: str) -> drugs.Drug | None:
+        calls["resolve"] += 1
+        return resolve(name)
+
+    def counted_within_edits(text: str, other: str, edits: int) -> bool:
+        calls["within_edits"] += 1
+        return within_edits(text, other, edits)
+
+    monkeypatch.setattr(drugs, "resolve", counted_resolve)
+    monkeypatch.setattr(drug_spelling, "within_edits", counted_within_edits)
+
+    found = recognize_drug(" ".join(words))
+
+    assert [word for word, _ in found.understood] == words[: drug_spelling.MAX_COMPARED_WORDS]
+    assert found.match is not None
+    assert set(found.match.unknown_parts) == set(words[drug_spelling.MAX_COMPARED_WORDS :])
+    assert calls["resolve"] <= 1 + 2 * drug_spelling.MAX_COMPARED_WORDS
+    assert calls["within_edits"] <= 150 * drug_spelling.MAX_COMPARED_WORDS
+
+
+def test_a_word_that_is_longer_than_all_names_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(*_: object) -> bool:
+        raise AssertionError
+
+    monkeypatch.setattr(drug_spelling, "within_edits", compared)
+
+    assert recognize_drug("amoxicillin".ljust(200, "n")).match is None

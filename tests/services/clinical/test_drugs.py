@@ -117,12 +117,25 @@ def test_unknown_words_of_a_name_are_reported() -> None:
         ("Zerodol MR", "mr"),  # tizanidine
         ("Glycomet G 1", "g"),  # glimepiride
         ("Telma40H", "40h"),  # hydrochlorothiazide
+        ("Lasix potassium", "potassium"),  # a supplement, not a salt
+        ("Lasix 40 mg potassium", "potassium"),
         ("Aspirin [Xyzzolin]", "xyzzolin"),
         ("Prednisolone 5 mg + 5ASA", "5asa"),  # mesalazine
     ],
 )
 def test_a_suffix_of_a_trade_name_that_may_name_an_ingredient_is_reported(name: str, suffix: str) -> None:
     assert resolve_known(name).unknown_parts == (suffix,)
+
+
+def test_names_of_substances_with_a_salt_or_a_vitamin_are_known() -> None:
+    for name in ("Losartan potassium", "Vitamin K 10 mg", "Trental 400", "Diclofenac potassium 50 mg"):
+        assert resolve_known(name).unknown_parts == (), name
+        assert len(resolve_known(name).ingredients) == 1, name
+
+
+def test_a_mixture_or_a_suppressant_is_not_one_for_cough() -> None:
+    for text in ("kaolin mixture", "immune suppressant", "gripe mixture"):
+        assert drugs.resolve_allergen(text) is None, text
 
 
 def test_three_letters_beside_another_name_are_not_a_drug() -> None:

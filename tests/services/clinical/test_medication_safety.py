@@ -5,8 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from werkzeug.test import TestResponse
 
+from services.clinical import drugs, interactions, medication_safety
 from tests.support.clinic import Caller, Clinic
 
 
@@ -492,3 +494,57 @@ def test_a_guessed_trade_name_is_checked_and_also_reported_as_unchecked(clinic: 
     assert (
         "not checked against unknown entries: home medication: Augmantin" in other["warnings"][1]["message"]
     )
+
+
+# --- Bounds ---
+
+
+def test_the_work_of_a_check_is_bounded_and_the_rest_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = [
+        medication_safety.CurrentMedication("warfarin", f"prescription {number}", number)
+        for number in range(1, 1001)
+    ]
+    at_home = medication_safety.CurrentMedication("Lisinopril", "home medication")
+    record = medication_safety.MedicationRecord(1, medications=[*older, *older, at_home])
+    compared: list[str] = []
+    find_interactions = interactions.find_interactions
+
+    def counted(
+        name: str, drug: drugs.Drug, other_name: str, other_drug: drugs.Drug
+    ) -> list[interactions.InteractionMatch]:
+        compared.append(other_name)
+        return find_interactions(name, drug, other_name, other_drug)
+
+    monkeypatch.setattr(interactions, "find_interactions", counted)
+
+    alerts = medication_safety.find_alerts(["Ibuprofen"] * 3, record)
+    (warning,) = medication_safety.find_warnings(["Cetirizine"], record, None)[:1]
+
+    assert len(compared) == 1 + medication_safety.MAX_CURRENT
+    assert {"Ibuprofen", "Lisinopril"} <= set(compared)
+    # the newest therapies are compared
+    assert [alert["prescription_id"] for alert in alerts] == [None, *range(502, 1001)]
+    assert (warning["code"], warning["medication"]) == ("unchecked", "Cetirizine")
+    assert "501 older current medications" in warning["message"]
+
+
+def test_a_warning_names_a_bounded_number_of_unknown_entries() -> None:
+    home = [medication_safety.CurrentMedication(f"zorb{n}", "home medication") for n in range(60)]
+    record = medication_safety.MedicationRecord(1, medications=home, no_known_allergies=True)
+
+    (warning,) = medication_safety.find_warnings(["Cetirizine", "Cetirizine"], record)
+
+    assert warning["message"].count("home medication") == medication_safety.MAX_NAMED
+    assert "10 more" in warning["message"]
+
+
+def test_a_visit_has_a_bounded_number_of_medications(clinic: Clinic) -> None:
+    names = [f"zorb{number} drops" for number in range(100)]
+    body: dict[str, Any] = {"patient_id": clinic.patient()["id"], "date": "2025-01-01"}
+
+    refused = clinic.doctor.post(
+        "/visits", body | {"prescriptions": [{"medications": names}, {"medications": "Amoxicillin"}]}
+    )
+
+    assert refused.status_code == 422
+    assert "100 medications" in refused.get_json()["errors"]["prescriptions"]

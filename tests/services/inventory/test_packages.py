@@ -107,11 +107,3 @@ def test_an_error_names_the_position_of_the_inventory_item(clinic: Clinic) -> No
     answer = clinic.admin.patch(f"/treatments/{treatment['id']}", {"inventory_items": usages})
 
     assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["inventory_items.1.item_id"])
-
-
-def test_a_negative_zero_is_zero(clinic: Clinic) -> None:
-    item = clinic.admin.make("/inventory", name="Water", unit_cost="-0")
-    bill = clinic.bill("-0.00", discount="-0")
-
-    assert (item["unit_cost"], item["stock_value"]) == ("0.00", "0.00")
-    assert (bill["items"][0]["unit_price"], bill["amount"], bill["discount"]) == ("0.00", "0.00", "0.00")
