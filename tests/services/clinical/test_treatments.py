@@ -46,7 +46,7 @@ def test_a_treatment_needs_a_visit_a_name_and_a_cost(clinic: Clinic) -> None:
     assert row["doctor"]["id"] == visit["doctor_id"]
     assert (row["patient_id"], row["patient_name"]) == (visit["patient_id"], visit["patient_name"])
     for body, names in (
-        ({}, {"visit_id"}),
+        ({}, {"visit_id", "name", "cost"}),
         ({"visit_id": visit["id"], "name": "", "cost": ""}, {"name", "cost"}),
     ):
         missing = clinic.doctor.post("/treatments", body)
