@@ -113,7 +113,9 @@ def _transaction(perform: Callable[[], Result], spec: EndpointSpec, context: Req
         try:
             return _attempt(perform, spec, context, use_memory=attempt == 0)
         except Retry:
-            # the second attempt is always made: it is the first one with nothing remembered
+            if deadline.has_passed():
+                break  # a new connection to a frozen server would wait again
+            # otherwise the second attempt is always made: it is the first one with nothing remembered
             if attempt > 0 and time.monotonic() - started > RETRY_WITHIN:
                 break
     raise unavailable()

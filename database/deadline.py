@@ -32,6 +32,12 @@ def is_active() -> bool:
     return _deadline.get() is not None
 
 
+def has_passed() -> bool:
+    """Return True if the time budget of the request is used up."""
+    deadline = _deadline.get()
+    return deadline is not None and time.monotonic() >= deadline
+
+
 @contextmanager
 def paused() -> Iterator[None]:
     """Exclude the time of the block, for example for hashing a password, from the budget."""
