@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import psycopg2
 import pytest
 import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
+from api import request_cycle
+from database import deadline
 from extensions import db
 from services.scheduling import appointments
 from tests.support.clinic import Clinic
@@ -50,3 +54,22 @@ def test_a_double_booking_that_reaches_the_constraint_names_its_statement(
     violations = [entry for entry in entries if entry["event"] == "constraint_violation"]
     assert [entry["constraint"] for entry in violations] == ["ex_appointments_doctor"]
     assert violations[0]["statement"].startswith("INSERT INTO appointments")
+
+
+def test_a_request_without_time_left_is_not_run_again(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt would open a connection to the frozen server, and wait for it again."""
+    caller, attempts = clinic.technician, 0
+    cause = psycopg2.OperationalError("server closed the connection")
+
+    def hang(*_arguments: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        monkeypatch.setattr(deadline, "has_passed", lambda: True)
+        raise OperationalError("SELECT 1", {}, cause, connection_invalidated=True)
+
+    monkeypatch.setattr(request_cycle, "identify", hang)
+    answer = caller.get("/patients")
+
+    assert (answer.status_code, answer.get_json()["error"], attempts) == (503, "unavailable", 1)
